@@ -1,0 +1,49 @@
+# Everything that Valise needs installs itself into .venv, pinned with hashes; nothing here names a host.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+
+.PHONY: demo test check real bench clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/valise demo
+
+# All of it: lint, types, the architecture, policy cases, units, Kafka, Chromium where pages exist, kill -9. Nothing is skipped.
+test: $(VENV)/.dev
+	deploy/system-packages java mvn kcat node
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q
+
+# The quick answer while working: lint, types, unit tests. Under a minute.
+check: $(VENV)/.dev
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q -m "not kafka and not slow"
+
+.PHONY: lint
+lint:
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Both public lists of DATA from end to end, through broker and trail to a collector.
+real: $(VENV)/.runtime
+	$(BIN)/python -m cli.real --data $(DATA)
+
+bench: $(VENV)/.dev
+	for each in bench/[a-z]*.py; do $(BIN)/python $$each --quick || exit 1; done
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: lock/runtime.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r lock/runtime.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: lock/dev.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r lock/dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) deploy/kafka/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

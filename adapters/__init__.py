@@ -1,0 +1,1 @@
+"""What a member runs: outbox, collector, and one file for each national system."""

@@ -1,0 +1,199 @@
+"""Checks one delivery, from its bytes to the issuer's signature.
+
+Pure: what is known comes in as look-ups. The order: whose it is, the row, the leaf in the trail, then what the issuer
+signed; nothing of the body is read before all of it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adapters.heads import Head
+from adapters.refusals import (
+    AlteredError,
+    IssuerKeyError,
+    NotAsShownError,
+    NotInTrailError,
+    OtherBureauError,
+    OtherFederationError,
+    RefusedError,
+    SplitViewError,
+    UnknownDirectoryError,
+    UnknownHeadError,
+    UnreadableDeliveryError,
+    WrongLeafError,
+    WrongRowError,
+)
+from broker import codec, merkle, notes
+from broker.errors import NoticeRejectedError, ProofError, SignatureError
+from broker.members import Directory
+from broker.notice import (
+    CLOCK_SKEW_MS,
+    HEADER_TYPE,
+    KINDS,
+    ROUTING,
+    Compartment,
+    Delivery,
+    Envelope,
+    Header,
+    Leaf,
+    Row,
+    Shared,
+)
+from broker.signing import compartment_digest, header_digest, pae
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What this bureau knows for itself."""
+
+    federation: str
+    bureau: str
+    shard: int
+    directory: Callable[[bytes], Directory | None]
+    """The directory of a digest, if it was published."""
+    head: Callable[[int], Head | None]
+    """The head of a size, if it is one of those that extend each other."""
+    log: notes.Vkey
+    """The key of the shard's log."""
+    now: int
+    """Our own clock, in ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A delivery of which everything was checked; only `check` makes one."""
+
+    delivery: Delivery
+    shared: Shared
+    leaf: Leaf
+    row: Row
+    header: Header
+    header_digest: bytes
+    compartments: tuple[Compartment, ...]
+
+
+def check(data: bytes, known: Known) -> Checked:
+    """Check a delivery. Raises RefusedError, one class per reason."""
+    try:
+        return _check(data, known)
+    except NoticeRejectedError as error:
+        # The codec's and the signature's errors are those of a sender; here nobody may send such bytes.
+        raise UnreadableDeliveryError(f"{error.code}: {error}") from error
+
+
+def _check(data: bytes, known: Known) -> Checked:
+    delivery = codec.decode(Delivery, data)
+    if delivery.bureau != known.bureau or delivery.shard != known.shard:
+        raise OtherBureauError
+    shared = codec.decode(Shared, delivery.shared)
+    leaf = check_leaf(shared.leaf, shared.proof, delivery.leaf_number, known)
+    row = _check_row(delivery, leaf)
+    envelope = codec.decode(Envelope, shared.envelope)
+    directory = find_directory(leaf, known)
+    header = _check_header(envelope, leaf, directory)
+    if header.federation != known.federation:
+        raise OtherFederationError
+    compartments = _check_compartments(header, codec.decode_compartments(envelope.compartments), row, known.now)
+    return Checked(delivery, shared, leaf, row, header, header_digest(envelope.header), compartments)
+
+
+def check_leaf(data: bytes, proof: str, number: int, known: Known) -> Leaf:
+    """Check that a leaf stands in the trail at `number`, below a head that is known; read it. Raises RefusedError."""
+    try:
+        parsed = notes.parse_proof(proof)
+        head = _check_head(parsed.checkpoint, known)
+        if parsed.number != number:
+            message = f"a proof of leaf {parsed.number}, not of {number}"
+            raise NotInTrailError(message)
+        merkle.check_inclusion(merkle.leaf_hash(data), number, head.size, parsed.proof, head.root)
+    except RefusedError:
+        raise
+    except ProofError as error:
+        raise NotInTrailError(str(error)) from error
+    return codec.decode(Leaf, data)
+
+
+def _check_head(note: str, known: Known) -> notes.Checkpoint:
+    head = notes.parse_checkpoint(notes.parse(note).text)
+    kept = known.head(head.size)
+    # The very note that was checked when it came needs no second check of its signature.
+    if kept is None or note != kept.note:
+        notes.open_checkpoint(note, known.log)
+    if kept is None:
+        raise UnknownHeadError
+    if kept.root != head.root:
+        raise SplitViewError
+    return head
+
+
+def find_directory(leaf: Leaf, known: Known) -> Directory:
+    """Find the directory that a leaf was judged by. Raises UnknownDirectoryError."""
+    directory = known.directory(leaf.directory)
+    if directory is None:
+        raise UnknownDirectoryError
+    return directory
+
+
+def check_key(directory: Directory, key_id: bytes, bureau: str, at: int, signed: tuple[bytes, bytes]) -> None:
+    """Check that a key of this bureau, in force at `at`, signed. `signed` is (signature, message)."""
+    key = directory.key(key_id)
+    if key is None or key.bureau != bureau or not key.in_force(at):
+        raise IssuerKeyError
+    try:
+        key.public.check(*signed)
+    except SignatureError as error:
+        raise IssuerKeyError from error
+
+
+def _check_row(delivery: Delivery, leaf: Leaf) -> Row:
+    if leaf.kind not in ("routed", "held") or leaf.rows is None:
+        message = f"a delivery of a leaf that is {leaf.kind}"
+        raise WrongLeafError(message)
+    try:
+        merkle.check_row(delivery.salt, delivery.row, delivery.index, delivery.path, leaf.rows)
+    except ProofError as error:
+        raise WrongRowError(str(error)) from error
+    row = codec.decode(Row, delivery.row)
+    if (row.bureau, row.delivery_number) != (delivery.bureau, delivery.delivery_number):
+        raise WrongRowError
+    return row
+
+
+def _check_header(envelope: Envelope, leaf: Leaf, directory: Directory) -> Header:
+    if header_digest(envelope.header) != leaf.header_digest:
+        message = "the leaf is that of another header"
+        raise AlteredError(message)
+    unchecked = codec.decode(Header, envelope.header)
+    signed = (envelope.signature, pae(HEADER_TYPE, envelope.header))
+    check_key(directory, envelope.key_id, unchecked.issuer, leaf.now, signed)
+    if directory.federation != unchecked.federation:
+        raise OtherFederationError
+    return unchecked
+
+
+def _check_compartments(
+    header: Header, compartments: tuple[Compartment, ...], row: Row, now: int
+) -> tuple[Compartment, ...]:
+    names = (ROUTING, *KINDS.get(header.kind, ()))
+    listed = tuple(slot.name for slot in header.compartments)
+    if listed != names or tuple(each.name for each in compartments) != names:
+        message = "the compartments are not those of the kind"
+        raise AlteredError(message)
+    opened = 0
+    for position, (slot, each) in enumerate(zip(header.compartments, compartments, strict=True)):
+        if each.opened is None:
+            continue
+        if compartment_digest(each.name, each.opened.salt, each.opened.data) != slot.digest:
+            message = f"the digest of {each.name} does not fit"
+            raise AlteredError(message)
+        opened |= 1 << position
+    if opened != row.shown and not _ran_out(header, opened, now):
+        raise NotAsShownError
+    return compartments
+
+
+def _ran_out(header: Header, opened: int, now: int) -> bool:
+    """Say whether it expired between record and delivery: then nothing is open (DESIGN §6)."""
+    return opened == 0 and header.expires is not None and header.expires <= now + CLOCK_SKEW_MS

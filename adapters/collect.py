@@ -1,0 +1,206 @@
+"""Takes a bureau's deliveries in: checked before anyone sees them, answered by signed receipts.
+
+Place in the stream, deliveries and receipts to send are one transaction of the inbox file: after kill -9 the same
+records come again and are found to be there. What fails a check is shown to nobody, kept by its place and code, and
+raised as an alarm; the collector goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from adapters.check import Checked, Known, check
+from adapters.database import forget, transaction
+from adapters.inbox import Inbox, Line, Opened
+from adapters.receipts import Act, Receipts, Signer
+from adapters.refusals import NumberReusedError, RefusedError, UnknownDirectoryError, UnknownHeadError, UnrelatedError
+from adapters.versions import Versions
+from broker import crash, notes, streams
+from broker.bus import Bus, Record
+from broker.errors import ConfigurationError
+
+PAGE = 200
+Result = Checked | RefusedError
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one round brought: deliveries that are new to this bureau, and how many records were refused."""
+
+    new: list[Line] = field(default_factory=list)
+    refused: int = 0
+    records: int = 0
+
+
+class Collector:
+    """One bureau's collector. `random` gives that many random bytes."""
+
+    def __init__(
+        self, bus: Bus, inbox: Inbox, versions: Versions, signer: Signer, random: Callable[[int], bytes], shard: int = 0
+    ) -> None:
+        self._bus, self._inbox, self._versions = bus, inbox, versions
+        self._signer, self._random, self._shard = signer, random, shard
+        self._receipts = Receipts(inbox.database, signer)
+        self._stream = streams.inbox(signer.bureau)
+
+    async def round(self, wait: float = 0.0) -> Taken:
+        """Take in one page of deliveries, waiting up to `wait` seconds for the first, and send what receipts wait."""
+        records = await self._bus.read(
+            self._stream, self._inbox.journal.place(self._stream), limit=PAGE, wait=wait, partition=self._shard
+        )
+        await self._follow(versions=not self._versions.newest_digest("directory"))
+        taken = Taken(records=len(records))
+        if records:
+            results = [await self._check(record) for record in records]
+            self._store(records, results, taken)
+            crash.here("collect.stored")
+        await self._receipts.send(self._bus, self._shard)
+        return taken
+
+    async def drain(self) -> Taken:
+        """Take in everything that is there now."""
+        whole = Taken()
+        while True:
+            taken = await self.round()
+            whole.new += taken.new
+            whole.refused += taken.refused
+            whole.records += taken.records
+            if not taken.records:
+                return whole
+
+    async def _follow(self, *, versions: bool) -> None:
+        if versions:
+            await self._versions.follow(self._bus)
+        await self._inbox.heads.follow(self._bus, self._log(), self._shard)
+
+    def _log(self) -> notes.Vkey:
+        vkey = self._versions.newest().logs.get(self._shard)
+        if vkey is None:
+            message = f"the directory names no log of shard {self._shard}: ask the operator"
+            raise ConfigurationError(message)
+        return notes.parse_vkey(vkey)
+
+    async def _check(self, record: Record) -> Result:
+        """Check a record; what names a head or a directory that we lack is checked again once we have followed."""
+        result = self._judge(record)
+        if isinstance(result, UnknownHeadError | UnknownDirectoryError):
+            await self._follow(versions=True)
+            result = self._judge(record)
+        return result
+
+    def _judge(self, record: Record) -> Result:
+        known = Known(
+            self._signer.federation, self._signer.bureau, self._shard,
+            self._versions.directory, self._inbox.heads.find, self._log(), self._signer.clock(),
+        )  # fmt: skip
+        try:
+            return check(record.value or b"", known)
+        except RefusedError as error:
+            return error
+
+    def _store(self, records: Sequence[Record], results: Sequence[Result], taken: Taken) -> None:
+        ended = False
+        with transaction(self._inbox.database):
+            acts: list[Act] = []
+            for record, result in zip(records, results, strict=True):
+                try:
+                    if isinstance(result, RefusedError):
+                        raise result
+                    ended |= self._take(result, acts, taken)
+                except RefusedError as error:
+                    self._inbox.journal.refuse(record, error.code)
+                    taken.refused += 1
+            self._receipts.queue(acts)
+            self._inbox.journal.move(self._stream, records[-1].offset + 1)
+        if ended:
+            forget(self._inbox.database)
+
+    def _take(self, checked: Checked, acts: list[Act], taken: Taken) -> bool:
+        """Keep one delivery and do what it orders; say whether a body was taken away."""
+        delivery = checked.delivery
+        if self._is_repeat(checked):
+            return False
+        self._check_orders(checked)
+        self._watch_numbers(delivery.delivery_number)
+        line = self._inbox.keep(checked, self._signer.clock())
+        acts.append(Act("received", line.issuer_member, line.item))
+        acts += self._erased(checked, line)
+        self._inbox.end(delivery.replaces, "replaced", line.number)
+        self._inbox.end(delivery.erases, "erased", line.number)
+        taken.new.append(line)
+        return bool(delivery.replaces or delivery.erases)
+
+    def _is_repeat(self, checked: Checked) -> bool:
+        kept = self._inbox.line(checked.delivery.delivery_number)
+        if kept is None:
+            return False
+        if (kept.leaf_number, kept.header_digest) != (checked.delivery.leaf_number, checked.header_digest):
+            raise NumberReusedError
+        return True
+
+    def _watch_numbers(self, number: int) -> None:
+        last = self._inbox.last_number()
+        if number > last + 1:
+            now = self._signer.clock()
+            self._inbox.journal.alarm(now, "gap", f"{self._signer.bureau} deliveries {last + 1} to {number - 1}")
+
+    def _check_orders(self, checked: Checked) -> None:
+        """Check that what a delivery would end belongs to the same issuer and record. Raises UnrelatedError."""
+        delivery, header = checked.delivery, checked.header
+        if delivery.erases and header.kind != "withdrawal":
+            message = f"a {header.kind} cannot erase"
+            raise UnrelatedError(message)
+        if delivery.replaces and not any(each.relation == "corrects" for each in header.references):
+            message = "only a correction replaces"
+            raise UnrelatedError(message)
+        for number in (*delivery.replaces, *delivery.erases):
+            kept = self._inbox.line(number)
+            if kept and (kept.issuer, kept.record) != (header.issuer, header.record):
+                raise UnrelatedError
+        self._check_ordered(checked)
+
+    def _check_ordered(self, checked: Checked) -> None:
+        """Check an order that came before the delivery which it ends; one that does not fit is dropped."""
+        ordered = self._inbox.ordered(checked.delivery.delivery_number)
+        by = self._inbox.line(ordered[1]) if ordered else None
+        if by and (by.issuer, by.record) != (checked.header.issuer, checked.header.record):
+            self._inbox.database.execute(
+                "DELETE FROM orders WHERE delivery_number = ?", (checked.delivery.delivery_number,)
+            )
+            self._inbox.journal.alarm(self._signer.clock(), UnrelatedError.code, f"order of delivery {by.number}")
+
+    def _erased(self, checked: Checked, line: Line) -> list[Act]:
+        """Answer a withdrawal: it and each delivery that it ended here."""
+        if line.state == "erased":
+            return [Act("erased", line.issuer_member, line.item, result="erased")]
+        if checked.header.kind != "withdrawal":
+            return []
+        kept = [self._inbox.line(number) for number in checked.delivery.erases]
+        ended = [line, *(each for each in kept if each is not None)]
+        return [Act("erased", each.issuer_member, each.item, result="erased") for each in ended]
+
+    def read(self, number: int, case: str) -> Opened | None:
+        """Open a delivery for a case. The `read` receipt is signed and kept before anything is shown, and sent after.
+
+        None if there is no such delivery, or no longer. A second look for the same case needs no second receipt.
+        """
+        opened = self._inbox.open(number)
+        if opened is None:
+            return None
+        with transaction(self._inbox.database):
+            if self._inbox.case(number, case) is None:
+                self._queue_read(opened.line, case)
+            self._inbox.mark_read(number)
+        return opened
+
+    def _queue_read(self, line: Line, case: str) -> None:
+        salt = self._random(32)
+        digest = sha256(salt + case.encode()).digest()
+        self._inbox.keep_case(line.number, digest, salt, case, self._signer.clock())
+        self._receipts.queue([Act("read", line.issuer_member, line.item, case_digest=digest)])
+
+    async def send(self) -> int:
+        """Send the receipts that wait."""
+        return await self._receipts.send(self._bus, self._shard)

@@ -1,0 +1,44 @@
+"""Opens the SQLite files of a member's home."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def connect(path: Path, tables: str) -> sqlite3.Connection:
+    """Open a file that survives kill -9 and forgets what is erased, and make its tables if they are missing.
+
+    Every commit is on disk when it returns; only its owner may read the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.touch(mode=0o600)
+    database = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+    database.row_factory = sqlite3.Row
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+        database.execute(f"PRAGMA {pragma}")
+    database.executescript(tables)
+    return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing: commit at the end of the block, roll back if it raises."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield database
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def forget(database: sqlite3.Connection) -> None:
+    """Empty the write-ahead log, so that what was erased is in no file any more.
+
+    Another process that reads at this moment may keep pages until it ends; the next call takes them.
+    """
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,0 +1,126 @@
+"""Follows the `checkpoints` stream: every head extends the one before, or is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from adapters.database import transaction
+from adapters.refusals import RefusedError, SplitViewError, UnknownHeadError
+from broker import merkle, notes, streams
+from broker.bus import Bus, Record
+from broker.errors import ProofError
+
+PAGE = 500
+TABLES = """
+CREATE TABLE IF NOT EXISTS heads(size INTEGER PRIMARY KEY, root BLOB NOT NULL, note TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS places(stream TEXT PRIMARY KEY, place INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS refused(stream TEXT, place INTEGER, code TEXT NOT NULL, PRIMARY KEY(stream, place));
+CREATE TABLE IF NOT EXISTS alarms(number INTEGER PRIMARY KEY, at INTEGER NOT NULL, code TEXT NOT NULL, about TEXT);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that a person must look at: ids and numbers only, no content."""
+
+    at: int
+    code: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Root and signed note of a head."""
+
+    root: bytes
+    note: str
+
+
+class Journal:
+    """What every follower of streams keeps beside its own tables: places, refusals, alarms."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self.database = database
+
+    def place(self, stream: str) -> int:
+        """Tell the next offset to read."""
+        row = self.database.execute("SELECT place FROM places WHERE stream = ?", (stream,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def move(self, stream: str, place: int) -> None:
+        """Keep the next offset to read, in the caller's transaction."""
+        self.database.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", (stream, place))
+
+    def refuse(self, record: Record, code: str) -> None:
+        """Keep that a record was refused, in the caller's transaction."""
+        self.database.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", (record.stream, record.offset, code))
+        self.alarm(record.at, code, f"{record.stream} offset {record.offset}")
+
+    def alarm(self, at: int, code: str, about: str) -> None:
+        """Raise an alarm, in the caller's transaction."""
+        self.database.execute("INSERT INTO alarms(at, code, about) VALUES (?, ?, ?)", (at, code, about))
+
+    def alarms(self) -> list[Alarm]:
+        """List all alarms, oldest first."""
+        rows = self.database.execute("SELECT at, code, about FROM alarms ORDER BY number")
+        return [Alarm(row["at"], row["code"], row["about"]) for row in rows]
+
+
+class Heads:
+    """The heads of one log as this party saw them; all of them lie on one history."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._database = journal.database
+
+    def find(self, size: int) -> Head | None:
+        """Give the known head of a size."""
+        row = self._database.execute("SELECT root, note FROM heads WHERE size = ?", (size,)).fetchone()
+        return Head(bytes(row[0]), str(row[1])) if row else None
+
+    def newest(self) -> tuple[int, bytes]:
+        """Give size and root of the largest head; (0, the empty root) before the first."""
+        row = self._database.execute("SELECT size, root FROM heads ORDER BY size DESC LIMIT 1").fetchone()
+        return (int(row[0]), bytes(row[1])) if row else (0, merkle.EMPTY_ROOT)
+
+    async def follow(self, bus: Bus, log: notes.Vkey, shard: int) -> int:
+        """Take in the heads beyond our place; return how many were kept."""
+        kept = 0
+        while records := await bus.read(
+            streams.CHECKPOINTS, self._journal.place(streams.CHECKPOINTS), limit=PAGE, partition=shard
+        ):
+            with transaction(self._database):
+                kept += sum(self._take(record, log) for record in records)
+                self._journal.move(streams.CHECKPOINTS, records[-1].offset + 1)
+        return kept
+
+    def _take(self, record: Record, log: notes.Vkey) -> bool:
+        try:
+            return self._accept(record.value or b"", log)
+        except ProofError as error:
+            code = error.code if isinstance(error, RefusedError) else "bad-checkpoint"
+            self._journal.refuse(record, code)
+            return False
+
+    def _accept(self, body: bytes, log: notes.Vkey) -> bool:
+        advance = notes.parse_advance(body)
+        head = notes.open_checkpoint(advance.checkpoint, log)
+        known = self.find(head.size)
+        if known is not None:
+            if known.root != head.root:
+                raise SplitViewError
+            return False
+        check_extends(self.newest(), advance, head)
+        self._database.execute("INSERT INTO heads VALUES (?, ?, ?)", (head.size, head.root, advance.checkpoint))
+        return True
+
+
+def check_extends(last: tuple[int, bytes], advance: notes.Advance, head: notes.Checkpoint) -> None:
+    """Check that a head goes on from the last one that is known. Raises ProofError."""
+    size, root = last
+    if advance.old != size or head.size <= size:
+        message = f"a head of size {head.size} from {advance.old} does not go on from {size}"
+        raise UnknownHeadError(message)
+    if size:
+        merkle.check_consistency(size, head.size, advance.proof, root, head.root)

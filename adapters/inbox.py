@@ -1,0 +1,198 @@
+"""The deliveries of one bureau: what was checked and kept, and what is left of what has ended."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters import heads, receipts
+from adapters.check import Checked
+from adapters.database import connect
+from adapters.heads import Heads, Journal
+from broker import codec
+from broker.notice import ROUTING, Envelope, Header, ReceiptItem, Shared
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS deliveries(
+    delivery_number INTEGER PRIMARY KEY, leaf_number INTEGER NOT NULL, leaf BLOB NOT NULL, bureau TEXT NOT NULL,
+    row BLOB NOT NULL, salt BLOB NOT NULL, path BLOB NOT NULL, row_index INTEGER NOT NULL,
+    notice_id BLOB NOT NULL, issuer TEXT NOT NULL, record TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL,
+    topics TEXT NOT NULL, urgency TEXT NOT NULL, header_digest BLOB NOT NULL,
+    state TEXT NOT NULL CHECK(state IN ('new', 'read', 'replaced', 'erased')), taken_at INTEGER NOT NULL,
+    shared BLOB, replaced_by INTEGER
+);
+CREATE INDEX IF NOT EXISTS deliveries_notice ON deliveries(notice_id);
+CREATE TABLE IF NOT EXISTS orders(
+    delivery_number INTEGER PRIMARY KEY, state TEXT NOT NULL, ordered_by INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS cases(
+    digest BLOB PRIMARY KEY, delivery_number INTEGER NOT NULL, salt BLOB NOT NULL, reference TEXT NOT NULL,
+    at INTEGER NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One delivery as a list shows it; nothing of the body."""
+
+    number: int
+    leaf_number: int
+    notice_id: bytes
+    issuer: str
+    record: str
+    version: int
+    kind: str
+    topics: tuple[str, ...]
+    urgency: str
+    state: str
+    taken_at: int
+    header_digest: bytes
+
+    @property
+    def id(self) -> str:
+        """The notice id as people write it."""
+        return str(uuid.UUID(bytes=self.notice_id))
+
+    @property
+    def issuer_member(self) -> str:
+        """The member that issued it."""
+        return self.issuer.partition("/")[0]
+
+    @property
+    def item(self) -> ReceiptItem:
+        """What a receipt says of it."""
+        return ReceiptItem(self.leaf_number, self.header_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A delivery as a person reads it: header and the compartments that are open."""
+
+    line: Line
+    header: Header
+    body: dict[str, Any]
+
+
+class Inbox:
+    """The file of one bureau. Nothing is in it that was not checked."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = connect(path, heads.TABLES + receipts.TABLES + TABLES)
+        self.journal = Journal(self.database)
+        self.heads = Heads(self.journal)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    def last_number(self) -> int:
+        """Tell the highest delivery number that was kept."""
+        return int(self.database.execute("SELECT coalesce(max(delivery_number), 0) FROM deliveries").fetchone()[0])
+
+    def missing(self) -> int:
+        """Tell how many delivery numbers below the highest never came."""
+        row = self.database.execute("SELECT coalesce(max(delivery_number), 0) - count(*) FROM deliveries").fetchone()
+        return int(row[0])
+
+    def line(self, number: int) -> Line | None:
+        """Find a delivery by its number."""
+        row = self.database.execute("SELECT * FROM deliveries WHERE delivery_number = ?", (number,)).fetchone()
+        return _line(row) if row else None
+
+    def lines(self, after: int = 0) -> Iterator[Line]:
+        """List deliveries, oldest first."""
+        query = "SELECT * FROM deliveries WHERE delivery_number > ? ORDER BY delivery_number"
+        return map(_line, self.database.execute(query, (after,)).fetchall())
+
+    def find(self, text: str) -> Line | None:
+        """Find a delivery by its notice id or number; the newest delivery where a notice came twice."""
+        try:
+            if text.isdecimal() and len(text) < 19:
+                return self.line(int(text))
+            sought = uuid.UUID(text).bytes
+        except ValueError:
+            return None
+        query = "SELECT * FROM deliveries WHERE notice_id = ? ORDER BY delivery_number DESC LIMIT 1"
+        row = self.database.execute(query, (sought,)).fetchone()
+        return _line(row) if row else None
+
+    def open(self, number: int) -> Opened | None:
+        """Read a delivery's body; None if there is none, or no longer."""
+        row = self.database.execute("SELECT * FROM deliveries WHERE delivery_number = ?", (number,)).fetchone()
+        if row is None or row["shared"] is None:
+            return None
+        envelope = codec.decode(Envelope, codec.decode(Shared, bytes(row["shared"])).envelope)
+        body = {
+            each.name: codec.read(codec.name_of(each.opened.data), each.opened.data)
+            for each in codec.decode_compartments(envelope.compartments)
+            if each.opened is not None and each.name != ROUTING
+        }
+        return Opened(_line(row), codec.decode(Header, envelope.header), body)
+
+    # Within the caller's transaction
+
+    def keep(self, checked: Checked, taken_at: int) -> Line:
+        """Keep a delivery; if its end came before it, it is kept without its body."""
+        delivery, header = checked.delivery, checked.header
+        ordered = self.ordered(delivery.delivery_number)
+        state, ordered_by = ordered or ("new", None)
+        self.database.execute(
+            "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                delivery.delivery_number, delivery.leaf_number, checked.shared.leaf, delivery.bureau,
+                delivery.row, delivery.salt, delivery.path, delivery.index,
+                header.notice_id, header.issuer, header.record, header.version, header.kind,
+                json.dumps(header.topics, ensure_ascii=False), header.urgency, checked.header_digest,
+                state, taken_at, None if ordered else delivery.shared, ordered_by,
+            ),
+        )  # fmt: skip
+        kept = self.line(delivery.delivery_number)
+        assert kept is not None
+        return kept
+
+    def ordered(self, number: int) -> tuple[str, int] | None:
+        """Tell what was ordered for a delivery before it came: (state, number of the delivery that ordered it)."""
+        row = self.database.execute("SELECT * FROM orders WHERE delivery_number = ?", (number,)).fetchone()
+        return (str(row["state"]), int(row["ordered_by"])) if row else None
+
+    def end(self, numbers: Sequence[int], state: str, ordered_by: int) -> None:
+        """Take the bodies of deliveries away; what has not come yet will be kept without its body."""
+        for number in numbers:
+            changed = self.database.execute(
+                "UPDATE deliveries SET state = ?, shared = NULL, replaced_by = ?"
+                " WHERE delivery_number = ? AND state != 'erased'",
+                (state, ordered_by, number),
+            ).rowcount
+            if not changed and self.line(number) is None:
+                self.database.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?)", (number, state, ordered_by))
+
+    def mark_read(self, number: int) -> None:
+        """Mark a delivery as read."""
+        self.database.execute(
+            "UPDATE deliveries SET state = 'read' WHERE delivery_number = ? AND state = 'new'", (number,)
+        )
+
+    def case(self, number: int, reference: str) -> bytes | None:
+        """Give the digest under which this delivery was opened for this case before."""
+        row = self.database.execute(
+            "SELECT digest FROM cases WHERE delivery_number = ? AND reference = ?", (number, reference)
+        ).fetchone()
+        return bytes(row[0]) if row else None
+
+    def keep_case(self, number: int, digest: bytes, salt: bytes, reference: str, at: int) -> None:
+        """Keep for which case a delivery was opened; only the digest leaves this machine."""
+        self.database.execute("INSERT INTO cases VALUES (?, ?, ?, ?, ?)", (digest, number, salt, reference, at))
+
+
+def _line(row: sqlite3.Row) -> Line:
+    return Line(
+        row["delivery_number"], row["leaf_number"], bytes(row["notice_id"]), row["issuer"], row["record"],
+        row["version"], row["kind"], tuple(json.loads(row["topics"])), row["urgency"], row["state"], row["taken_at"],
+        bytes(row["header_digest"]),
+    )  # fmt: skip

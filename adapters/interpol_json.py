@@ -1,0 +1,173 @@
+"""A JSON file of the form of INTERPOL's public notices: red (wanted) and yellow (missing) persons, in full."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from adapters import terms, values
+from adapters.adapter import EVERYONE, Draft, Rejected, SourceReport
+from adapters.fields import FieldError, Fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date
+    from pathlib import Path
+
+    from adapters.values import Value
+    from broker.notice import Audience
+
+SEXES = {"M": "male", "F": "female"}
+EYES = {"BRO": "brown", "BLU": "blue", "GRE": "grey", "GRN": "green", "BLA": "black", "HAZ": "hazel"}
+HAIR = {"BRO": "brown", "BLA": "black", "BLD": "blond", "GRY": "grey", "RED": "red", "HBL": "bald"}
+COLOURS = {
+    "red": ("wanted.red", "extradition", "Locate and arrest with a view to extradition.", "suspect"),
+    "yellow": ("missing.yellow", "missing-persons", "Locate; do not tell third parties.", "other"),
+}
+EMPTY = frozenset({"-"})
+
+
+@dataclass
+class InterpolJson:
+    """Reads one file or all `*.json` of a folder; the form names no audience, so the settings do.
+
+    A query never gives more than 160 notices: a file that holds fewer than its `total` is reported as cut off, with no
+    record named, so that nobody takes the rest for withdrawn.
+    """
+
+    member: str
+    today: date
+    audience: Audience = EVERYONE
+    report: SourceReport = field(default_factory=SourceReport)
+
+    def drafts(self, path: Path) -> Iterator[Draft | Rejected]:
+        """Give a draft for every notice. Raises OSError; a file that is no JSON of the form is one Rejected."""
+        for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+            yield from (self.report.count(made) for made in self._file(file))
+
+    def _file(self, file: Path) -> Iterator[Draft | Rejected]:
+        try:
+            page = json.loads(file.read_text(encoding="utf-8"))
+            notices, total = list(page["_embedded"]["notices"]), int(page["total"])
+        except (ValueError, KeyError, TypeError):
+            yield Rejected(file.name, "file", "not of the INTERPOL form")
+            return
+        if total != len(notices):
+            yield Rejected(file.name, "total", f"cut off: {len(notices)} of {total} notices")
+        for number, notice in enumerate(notices, 1):
+            yield self._judge(notice, f"{file.name} notice {number}")
+
+    def _judge(self, notice: Any, where: str) -> Draft | Rejected:
+        record = None
+        try:
+            flat = _flat(notice)
+            fields = Fields(flat, self.report, "notice.", EMPTY)
+            record = f"{self.member.lower()}-{fields.need('entity_id').replace('/', '-')}"
+            draft = self._draft(fields, record, _colour(fields), _warrants(notice, self.report))
+        except FieldError as error:
+            return Rejected(where, error.field, error.reason, record)
+        fields.close()
+        return draft
+
+    def _draft(self, row: Fields, record: str, colour: str, warrants: list[Value]) -> Draft:
+        topic, purpose, action, category = COLOURS[colour]
+        said = row.take("date_of_birth")
+        born = values.partial_date(said.replace("/", "-") if said else None)
+        births = [born] if born else []
+        narrative = [values.text(said, "Born, as the notice has it")] if said and not born else []
+        return Draft(
+            record=record,
+            kind="person",
+            topics=(topic,),
+            purpose=purpose,
+            legal_basis=f"{colour} notice at the request of {self.member}",
+            audience=self.audience,
+            action_sought=action,
+            subject_categories=(category,),
+            minor=values.minor(births, self.today),
+            compartments=values.compartments(
+                identity=_identity(row, births),
+                description=_description(row),
+                warrants=values.items(warrants),
+                narrative=values.items(narrative),
+            ),
+        )
+
+
+def _flat(notice: Any) -> dict[str, list[str]]:
+    """Make every value a list of strings; arrest warrants are read on their own."""
+    if not isinstance(notice, dict):
+        raise FieldError("notice", "not an object")
+    found: dict[str, list[str]] = {}
+    for name, value in notice.items():
+        if name == "arrest_warrants" or value is None:
+            continue
+        many = value if isinstance(value, list) else [value]
+        found[name] = [json.dumps(one) if isinstance(one, dict) else str(one) for one in many if one is not None]
+    return found
+
+
+def _colour(row: Fields) -> str:
+    links = row.peek("_links") or ""
+    row.skip("_links", "addresses of the source's own pages")
+    for colour in COLOURS:
+        if f"/{colour}/" in links:
+            return colour
+    raise FieldError("notice._links", "names neither a red nor a yellow notice")
+
+
+def _identity(row: Fields, births: list[Value]) -> Value:
+    home = values.place(row.take("country_of_birth_id"), city=row.take("place_of_birth"))
+    return values.tidy(
+        names=[values.person_name(family=row.need("name"), given=row.take("forename"))],
+        births=births,
+        sex=_coded(row, "sex_id", SEXES, one=True),
+        birthplaces=[home] if home else [],
+        nationalities=[values.state(code) for code in row.take_all("nationalities")],
+        languages=row.take_all("languages_spoken_ids"),
+    )
+
+
+def _description(row: Fields) -> Value:
+    return values.tidy(
+        height_cm=_centimetres(row),
+        weight_kg=terms.whole_number(row, "weight"),
+        eyes=_coded(row, "eyes_colors_id", EYES),
+        hair=_coded(row, "hairs_id", HAIR),
+        marks=[{"picture": words} for words in row.take_all("distinguishing_marks")],
+    )
+
+
+def _coded(row: Fields, name: str, table: dict[str, str], *, one: bool = False) -> Any:
+    """Translate codes; one that is not in the table is carried as written."""
+    found = [table.get(code, code) for code in row.take_all(name)]
+    return (found[0] if found else None) if one else found
+
+
+def _centimetres(row: Fields) -> int | None:
+    """Read metres (`1.78`); 0 means unknown."""
+    said = row.peek("height")
+    try:
+        metres = float(said or 0)
+    except ValueError:
+        row.skip("height", "not a number")
+        return None
+    if not 0 < metres < 3:
+        row.skip("height", "0 means unknown" if metres == 0 else "not in metres")
+        return None
+    row.take("height")
+    return round(metres * 100)
+
+
+def _warrants(notice: dict[str, Any], report: SourceReport) -> list[Value]:
+    found = []
+    for given in notice.get("arrest_warrants") or []:
+        text = {name: str(value) for name, value in given.items() if value is not None}
+        row = Fields(text, report, "notice.arrest_warrants.", EMPTY)
+        country = values.state(row.take("issuing_country_id"))
+        found.append(
+            values.tidy(charge=row.take("charge"), country=country, translation=row.take("charge_translation"))
+        )
+        row.close()
+    return [warrant for warrant in found if warrant]

@@ -1,0 +1,369 @@
+"""Numbers, signs and keeps what a member publishes until the bus has it.
+
+The place in the source, the number in the series and the signed envelope are one transaction: after kill -9 nothing is
+lost, nothing is numbered twice, and what was appended but not marked is appended again, byte for byte, which the broker
+answers with the original outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from adapters import heads
+from adapters.adapter import Draft, Pointer, Rejected
+from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
+from adapters.compose import Maker, Place, compose, sign
+from adapters.database import connect, transaction
+from broker import codec, crash, streams
+from broker.bus import Bus
+from broker.errors import InvalidReferenceError, NoticeRejectedError
+from broker.notice import Audience, Envelope, Origin, Reference, Verified
+
+PAGE = 100
+TABLES = """
+CREATE TABLE IF NOT EXISTS series(bureau TEXT PRIMARY KEY, series BLOB NOT NULL, next INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS cursors(source TEXT PRIMARY KEY, cursor TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS envelopes(
+    place INTEGER PRIMARY KEY AUTOINCREMENT, notice_id BLOB NOT NULL UNIQUE, bureau TEXT NOT NULL,
+    record TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL, series BLOB NOT NULL, number INTEGER NOT NULL,
+    header BLOB NOT NULL, header_digest BLOB NOT NULL UNIQUE, key_id BLOB NOT NULL, signature BLOB NOT NULL,
+    compartments BLOB, made_at INTEGER NOT NULL, sent_at INTEGER, sent_digest BLOB,
+    outcome TEXT, leaf_number INTEGER,
+    UNIQUE(bureau, series, number)
+);
+CREATE INDEX IF NOT EXISTS envelopes_unsent ON envelopes(place) WHERE sent_at IS NULL;
+CREATE INDEX IF NOT EXISTS envelopes_record ON envelopes(bureau, record, version);
+CREATE TABLE IF NOT EXISTS records(
+    bureau TEXT NOT NULL, record TEXT NOT NULL, source TEXT NOT NULL, digest BLOB NOT NULL, version INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK(state IN ('live', 'withdrawn', 'refused')), facts TEXT NOT NULL,
+    PRIMARY KEY(bureau, record)
+);
+"""
+Resolve = Callable[[Pointer], Reference | None]
+"""Finds the notice that a pointer to another bureau's record means."""
+
+
+def nowhere(_: Pointer) -> Reference | None:
+    """Resolve no pointer to others' records."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A notice that waits in the outbox or has left it."""
+
+    notice_id: bytes
+    record: str
+    version: int
+    kind: str
+    number: int
+
+    @property
+    def id(self) -> str:
+        """The notice id as people write it."""
+        return str(uuid.UUID(bytes=self.notice_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A draft that the broker would reject; nothing of it was kept."""
+
+    record: str
+    code: str
+    reason: str
+
+
+Result = Published | Refusal | Unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a source has been read, in the source's own words."""
+
+    source: str
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    version: int
+    digest: bytes
+    state: str
+    facts: str
+
+
+class Outbox:
+    """The outbox of one member, for all its bureaus; `bureau` issues what a draft names no bureau for."""
+
+    def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere) -> None:
+        self.database = connect(path, heads.TABLES + TABLES)
+        self._maker, self._bureau, self._resolve = maker, bureau, resolve
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    # What was published
+
+    def published(self, source: str) -> dict[str, bytes]:
+        """Give record → content digest of what stands published from a source."""
+        rows = self.database.execute(
+            "SELECT record, digest FROM records WHERE source = ? AND state = 'live'", (source,)
+        )
+        return {row["record"]: bytes(row["digest"]) for row in rows}
+
+    def cursor(self, source: str) -> str | None:
+        """Tell how far a source was read."""
+        row = self.database.execute("SELECT cursor FROM cursors WHERE source = ?", (source,)).fetchone()
+        return str(row[0]) if row else None
+
+    def waiting(self) -> int:
+        """Tell how many envelopes the bus does not have yet."""
+        return int(self.database.execute("SELECT count(*) FROM envelopes WHERE sent_at IS NULL").fetchone()[0])
+
+    def find(self, text: str) -> Published | None:
+        """Find a notice by its id, or the newest of a record."""
+        try:
+            query, sought = "notice_id = ?", uuid.UUID(text).bytes
+        except ValueError:
+            query, sought = "record = ?", text.encode()
+        value: bytes | str = sought if query.startswith("notice_id") else text
+        row = self.database.execute(
+            f"SELECT * FROM envelopes WHERE {query} ORDER BY version DESC LIMIT 1",  # noqa: S608 -- two fixed texts
+            (value,),
+        ).fetchone()
+        if row is None:
+            return None
+        return Published(bytes(row["notice_id"]), row["record"], row["version"], row["kind"], row["number"])
+
+    def bureau_of(self, notice_id: bytes) -> str:
+        """Name the bureau that issued one of our notices."""
+        return str(
+            self.database.execute("SELECT bureau FROM envelopes WHERE notice_id = ?", (notice_id,)).fetchone()[0]
+        )
+
+    # Publishing
+
+    def publish(self, drafts: Iterable[Draft], source: str = "", cursor: Cursor | None = None) -> list[Result]:
+        """Publish what is new or changed, all in one transaction with the source's cursor."""
+        with transaction(self.database):
+            results = [self._publish(draft, source) for draft in drafts]
+            self._keep_cursor(cursor)
+        crash.here("outbox.stored")
+        return results
+
+    def apply(self, changes: Iterable[Change], source: str, cursor: Cursor | None = None) -> list[Result]:
+        """Publish what a run of an adapter found (adapters/changes.py), all in one transaction."""
+        with transaction(self.database):
+            results = [result for change in changes if (result := self._apply(change, source)) is not None]
+            self._keep_cursor(cursor)
+        crash.here("outbox.stored")
+        return results
+
+    def withdraw(self, record: str, reason: Mapping[str, Any] | None = None, bureau: str | None = None) -> Result:
+        """Withdraw a record. Raises InvalidReferenceError if it is not published."""
+        with transaction(self.database):
+            result = self._withdraw(record, bureau or self._bureau, reason)
+        crash.here("outbox.stored")
+        return result
+
+    def _apply(self, change: Change, source: str) -> Result | None:
+        if isinstance(change, New | Corrected):
+            return self._publish(change.draft, source, change.digest)
+        if isinstance(change, Withdrawn):
+            bureau = self.database.execute(
+                "SELECT bureau FROM records WHERE record = ? AND source = ?", (change.record, source)
+            ).fetchone()
+            return self._withdraw(change.record, bureau[0] if bureau else self._bureau, None)
+        if isinstance(change, Rejected):
+            return None
+        return change
+
+    def _publish(self, draft: Draft, source: str, digest: bytes | None = None) -> Result:
+        bureau = draft.bureau or self._bureau
+        digest = digest or draft.digest()
+        kept = self._record(bureau, draft.record)
+        if kept and kept.state == "live" and kept.digest == digest:
+            return Unchanged(draft.record)
+        corrected = self._current(bureau, draft.record) if kept and kept.state == "live" else None
+        try:
+            references = self._references(draft, bureau)
+            if corrected:
+                references = (replace(corrected, relation="corrects"), *references)
+            made = self._make(draft, bureau, (kept.version if kept else 0) + 1, references)
+        except NoticeRejectedError as error:
+            return Refusal(draft.record, error.code, str(error))
+        self._keep_record(bureau, draft, source, (digest, made.header.version, "live"))
+        return _published(made)
+
+    def _withdraw(self, record: str, bureau: str, reason: Mapping[str, Any] | None) -> Result:
+        kept, current = self._record(bureau, record), self._current(bureau, record)
+        if kept is None or current is None or kept.state != "live":
+            message = "no such record is published"
+            raise InvalidReferenceError(message)
+        draft = withdrawal(record, kept.facts, reason)
+        try:
+            made = self._make(draft, bureau, kept.version + 1, (replace(current, relation="withdraws"),))
+        except NoticeRejectedError as error:
+            return Refusal(record, error.code, str(error))
+        self.database.execute(
+            "UPDATE records SET state = 'withdrawn', version = ? WHERE bureau = ? AND record = ?",
+            (made.header.version, bureau, record),
+        )
+        return _published(made)
+
+    def _make(self, draft: Draft, bureau: str, version: int, references: tuple[Reference, ...]) -> Verified:
+        series, number = self._next(bureau)
+        made = compose(draft, Place(bureau, version, references, series, number), self._maker)
+        envelope = made.envelope
+        self.database.execute("UPDATE series SET next = ? WHERE bureau = ?", (number + 1, bureau))
+        self.database.execute(
+            "INSERT INTO envelopes(notice_id, bureau, record, version, kind, series, number, header, header_digest,"
+            " key_id, signature, compartments, made_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                made.header.notice_id, bureau, draft.record, version, draft.kind, series, number,
+                envelope.header, made.header_digest, envelope.key_id, envelope.signature, envelope.compartments,
+                self._maker.clock(),
+            ),
+        )  # fmt: skip
+        return made
+
+    def _next(self, bureau: str) -> tuple[bytes, int]:
+        """Give series and next number of a bureau; the number is used only if the caller says so."""
+        row = self.database.execute("SELECT series, next FROM series WHERE bureau = ?", (bureau,)).fetchone()
+        if row:
+            return bytes(row["series"]), int(row["next"])
+        series = self._maker.random(8)
+        self.database.execute("INSERT INTO series VALUES (?, ?, 1)", (bureau, series))
+        return series, 1
+
+    def _references(self, draft: Draft, bureau: str) -> tuple[Reference, ...]:
+        return tuple(self._reference(pointer, bureau) for pointer in draft.pointers)
+
+    def _reference(self, pointer: Pointer, bureau: str) -> Reference:
+        own = pointer.issuer in ("", bureau) or pointer.issuer.partition("/")[0] == bureau.partition("/")[0]
+        found = self._current(pointer.issuer or bureau, pointer.record) if own else self._resolve(pointer)
+        if found is None:
+            message = "a pointer names a record that is not known here"
+            raise InvalidReferenceError(message)
+        return replace(found, relation=pointer.relation)
+
+    def _current(self, bureau: str, record: str) -> Reference | None:
+        """Find the newest notice of a record that was not rejected."""
+        row = self.database.execute(
+            "SELECT notice_id, header_digest FROM envelopes WHERE bureau = ? AND record = ?"
+            " AND outcome IS NOT 'rejected' ORDER BY version DESC LIMIT 1",
+            (bureau, record),
+        ).fetchone()
+        return Reference(bureau, bytes(row[0]), bytes(row[1]), "") if row else None
+
+    def _record(self, bureau: str, record: str) -> _Kept | None:
+        row = self.database.execute(
+            "SELECT version, digest, state, facts FROM records WHERE bureau = ? AND record = ?", (bureau, record)
+        ).fetchone()
+        return _Kept(row["version"], bytes(row["digest"]), row["state"], row["facts"]) if row else None
+
+    def _keep_record(self, bureau: str, draft: Draft, source: str, state: tuple[bytes, int, str]) -> None:
+        self.database.execute(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (bureau, draft.record, source, *state, facts(draft)),
+        )
+
+    def _keep_cursor(self, cursor: Cursor | None) -> None:
+        if cursor:
+            self.database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (cursor.source, cursor.cursor))
+
+    # Sending
+
+    async def flush(self, bus: Bus, shard: int = 0) -> int:
+        """Append what waits, in order; return how many went. May append the same again after a raise."""
+        sent = 0
+        while rows := self.database.execute(
+            "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
+        ).fetchall():
+            values = [(bytes(row["notice_id"]), codec.encode(self._in_force(row))) for row in rows]
+            await bus.append(streams.notices(rows[0]["bureau"].partition("/")[0]), values, partition=shard)
+            crash.here("outbox.appended")
+            with transaction(self.database):
+                self.database.executemany(
+                    "UPDATE envelopes SET sent_at = ?, sent_digest = ? WHERE place = ?",
+                    [
+                        (self._maker.clock(), sha256(value).digest(), row["place"])
+                        for row, (_, value) in zip(rows, values, strict=True)
+                    ],
+                )
+            crash.here("outbox.marked")
+            sent += len(rows)
+        return sent
+
+    def _in_force(self, row: sqlite3.Row) -> Envelope:
+        """Give the envelope as it was signed, or the same header bytes signed anew if the bureau's key has changed."""
+        kept = Envelope(bytes(row["header"]), bytes(row["key_id"]), bytes(row["signature"]), bytes(row["compartments"]))
+        key = self._maker.key(row["bureau"])
+        if kept.key_id == key.public.id:
+            return kept
+        anew = sign(kept.header, kept.compartments, key)
+        self.database.execute(
+            "UPDATE envelopes SET key_id = ?, signature = ? WHERE place = ?",
+            (anew.key_id, anew.signature, row["place"]),
+        )
+        return anew
+
+    def has_other_key(self, notice_id: bytes, bureau: str, key_id: bytes) -> bool:
+        """Say whether a notice was signed with another key than the bureau's present one, and can be sent again."""
+        row = self.database.execute(
+            "SELECT 1 FROM envelopes WHERE notice_id = ? AND compartments IS NOT NULL", (notice_id,)
+        ).fetchone()
+        return row is not None and self._maker.key(bureau).public.id != key_id
+
+    def send_again(self, notice_id: bytes) -> bool:
+        """Queue a notice anew, if its body is still here; a retransmission is harmless."""
+        changed = self.database.execute(
+            "UPDATE envelopes SET sent_at = NULL WHERE notice_id = ? AND compartments IS NOT NULL", (notice_id,)
+        )
+        return bool(changed.rowcount)
+
+
+def facts(draft: Draft) -> str:
+    """Keep what a withdrawal of this draft will need; nothing of the body."""
+    kept = {name: value for name, value in asdict(draft).items() if name in _FACTS}
+    return json.dumps(kept, ensure_ascii=False)
+
+
+_FACTS = frozenset(
+    {
+        "topics", "purpose", "legal_basis", "audience", "deny", "origins", "confidentiality", "handling",
+        "handling_text", "subject_categories", "minor", "special_categories", "protected_from", "languages",
+    }
+)  # fmt: skip
+
+
+def withdrawal(record: str, kept: str, reason: Mapping[str, Any] | None) -> Draft:
+    """Make the draft of a withdrawal from what was kept of the record."""
+    values: dict[str, Any] = json.loads(kept)
+    audience = Audience(**{name: _frozen(value) for name, value in values.pop("audience").items()})
+    origins = tuple(Origin(each["owner"], tuple(each["releasable_to"])) for each in values.pop("origins"))
+    return Draft(
+        record=record,
+        kind="withdrawal",
+        audience=audience,
+        origins=origins,
+        compartments={"reason": reason} if reason else {},
+        **{name: _frozen(value) for name, value in values.items()},
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _published(made: Verified) -> Published:
+    header = made.header
+    return Published(header.notice_id, header.record, header.version, header.kind, made.routing.number)

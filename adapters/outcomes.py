@@ -1,0 +1,300 @@
+"""Follows what became of a member's notices: the broker's decisions with proof, and the receipts of the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from adapters.check import Known, check_key, check_leaf, find_directory
+from adapters.database import transaction
+from adapters.heads import Heads, Journal
+from adapters.outbox import Outbox
+from adapters.refusals import (
+    AlteredError,
+    OtherFederationError,
+    RefusedError,
+    UnknownDirectoryError,
+    UnknownHeadError,
+    UnreadableDeliveryError,
+    WrongLeafError,
+    WrongRowError,
+)
+from adapters.versions import Versions
+from broker import codec, notes, streams
+from broker.bus import Bus, Record
+from broker.errors import ConfigurationError, NoticeRejectedError
+from broker.notice import RECEIPT_TYPE, DecisionRecord, Leaf, Outcome, Receipt, Statement
+from broker.route import lay
+from broker.signing import decision_digest, pae
+
+PAGE = 200
+RECORD_LEAVES = ("routed", "held", "rejected", "repeated")
+KEY_CODES = ("key-not-in-force", "key-revoked", "unknown-key")
+"""Codes after which the same header bytes are signed anew, if the bureau has another key by now."""
+TABLES = """
+CREATE TABLE IF NOT EXISTS outcomes(
+    leaf_number INTEGER PRIMARY KEY, kind TEXT NOT NULL, code TEXT, detail TEXT NOT NULL, notice_id BLOB,
+    record_digest BLOB NOT NULL, original INTEGER, missing TEXT NOT NULL, warnings TEXT NOT NULL,
+    statement BLOB NOT NULL, decision_salt BLOB NOT NULL, decision BLOB NOT NULL, leaf BLOB NOT NULL,
+    proof TEXT NOT NULL, now INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outcomes_notice ON outcomes(notice_id);
+CREATE TABLE IF NOT EXISTS answers(
+    leaf_number INTEGER NOT NULL, header_digest BLOB NOT NULL, bureau TEXT NOT NULL, act TEXT NOT NULL, result TEXT,
+    now INTEGER NOT NULL, receipt_leaf INTEGER NOT NULL,
+    PRIMARY KEY(leaf_number, header_digest, bureau, act, receipt_leaf)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An outcome of which everything was checked."""
+
+    outcome: Outcome
+    leaf: Leaf
+    decision: DecisionRecord | None
+    receipt: Receipt | None
+
+
+@dataclass(slots=True)
+class Learned:
+    """What one round brought."""
+
+    new: int = 0
+    refused: int = 0
+    records: int = 0
+
+
+class Outcomes:
+    """The outcomes of one member, kept in its outbox file."""
+
+    def __init__(
+        self, bus: Bus, outbox: Outbox, versions: Versions, member: str, clock: Callable[[], int], shard: int = 0
+    ) -> None:
+        self._bus, self._outbox, self._versions = bus, outbox, versions
+        self._member, self._clock, self._shard = member, clock, shard
+        self._database = outbox.database
+        self._database.executescript(TABLES)
+        self.journal = Journal(self._database)
+        self._heads = Heads(self.journal)
+        self._stream = streams.outcomes(member)
+
+    async def round(self, wait: float = 0.0) -> Learned:
+        """Take in one page of outcomes, waiting up to `wait` seconds for the first."""
+        records = await self._bus.read(
+            self._stream, self.journal.place(self._stream), limit=PAGE, wait=wait, partition=self._shard
+        )
+        learned = Learned(records=len(records))
+        await self._follow(versions=not self._versions.newest_digest("directory"))
+        results = [await self._check(record) for record in records]
+        if records:
+            with transaction(self._database):
+                for record, result in zip(records, results, strict=True):
+                    self._take(record, result, learned)
+                self.journal.move(self._stream, records[-1].offset + 1)
+        return learned
+
+    async def drain(self) -> Learned:
+        """Take in everything that is there now."""
+        whole = Learned()
+        while True:
+            learned = await self.round()
+            whole.new += learned.new
+            whole.refused += learned.refused
+            whole.records += learned.records
+            if not learned.records:
+                return whole
+
+    async def _follow(self, *, versions: bool) -> None:
+        if versions:
+            await self._versions.follow(self._bus)
+        await self._heads.follow(self._bus, self._log(), self._shard)
+
+    def _log(self) -> notes.Vkey:
+        vkey = self._versions.newest().logs.get(self._shard)
+        if vkey is None:
+            message = f"the directory names no log of shard {self._shard}: ask the operator"
+            raise ConfigurationError(message)
+        return notes.parse_vkey(vkey)
+
+    async def _check(self, record: Record) -> Checked | RefusedError:
+        result = self._judge(record)
+        if isinstance(result, UnknownHeadError | UnknownDirectoryError):
+            await self._follow(versions=True)
+            result = self._judge(record)
+        return result
+
+    def _judge(self, record: Record) -> Checked | RefusedError:
+        known = Known(
+            self._versions.newest().federation,
+            self._member,
+            self._shard,
+            self._versions.directory,
+            self._heads.find,
+            self._log(),
+            self._clock(),
+        )
+        try:
+            return check_outcome(record.value or b"", known)
+        except RefusedError as error:
+            return error
+
+    def _take(self, record: Record, result: Checked | RefusedError, learned: Learned) -> None:
+        try:
+            if isinstance(result, RefusedError):
+                raise result
+            self._keep(result, learned)
+        except RefusedError as error:
+            self.journal.refuse(record, error.code)
+            learned.refused += 1
+
+    def _keep(self, checked: Checked, learned: Learned) -> None:
+        outcome = checked.outcome
+        known = self._database.execute(
+            "SELECT 1 FROM outcomes WHERE leaf_number = ?", (outcome.leaf_number,)
+        ).fetchone()
+        if known:
+            return
+        self._check_ours(checked)
+        self._database.execute(
+            "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                outcome.leaf_number, outcome.kind, outcome.code, outcome.detail, outcome.notice_id,
+                outcome.record_digest, outcome.original, json.dumps(outcome.missing), json.dumps(outcome.warnings),
+                outcome.statement, outcome.decision_salt, outcome.decision, outcome.leaf, outcome.proof,
+                checked.leaf.now,
+            ),
+        )  # fmt: skip
+        learned.new += 1
+        if checked.receipt:
+            self._keep_receipt(checked.receipt, checked)
+        elif outcome.kind in RECORD_LEAVES:
+            self._mark(checked)
+        if outcome.missing:
+            self.journal.alarm(checked.leaf.now, "series-gap", f"leaf {outcome.leaf_number}")
+
+    def _check_ours(self, checked: Checked) -> None:
+        """Check that what is on record are the bytes that we signed. Raises AlteredError."""
+        digest, notice_id = checked.leaf.header_digest, checked.outcome.notice_id
+        if digest is None or notice_id is None:
+            return
+        row = self._database.execute("SELECT header_digest FROM envelopes WHERE notice_id = ?", (notice_id,)).fetchone()
+        if row is None:
+            self.journal.alarm(checked.leaf.now, "not-from-this-outbox", f"leaf {checked.outcome.leaf_number}")
+        elif bytes(row[0]) != digest and checked.outcome.code != "id-reused":
+            message = "the leaf is that of another header"
+            raise AlteredError(message)
+
+    def _keep_receipt(self, receipt: Receipt, checked: Checked) -> None:
+        self._database.executemany(
+            "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    item.leaf_number, item.header_digest, receipt.bureau, receipt.act, receipt.result,
+                    checked.leaf.now, checked.outcome.leaf_number,
+                )
+                for item in receipt.items
+            ],
+        )  # fmt: skip
+
+    def _mark(self, checked: Checked) -> None:
+        """Note on the envelope what became of it; its body is not needed here any more."""
+        outcome, digest = checked.outcome, checked.leaf.header_digest
+        if digest is None:
+            self._sign_anew(outcome)
+            return
+        original = outcome.original if outcome.original is not None else outcome.leaf_number
+        kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
+        changed = self._database.execute(
+            "UPDATE envelopes SET outcome = ?, leaf_number = ?, compartments = NULL, sent_at = coalesce(sent_at, ?)"
+            " WHERE header_digest = ? AND outcome IS NULL",
+            (kind, original, self._clock(), digest),
+        ).rowcount
+        if changed and kind == "rejected":
+            self._reopen(digest)
+            self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}")
+
+    def _reopen(self, digest: bytes) -> None:
+        """Forget that a rejected record was published, so that the next run of its source publishes it again."""
+        self._database.execute(
+            "UPDATE records SET digest = x'', state = CASE WHEN EXISTS ("
+            " SELECT 1 FROM envelopes AS e WHERE e.bureau = records.bureau AND e.record = records.record"
+            " AND e.kind != 'withdrawal' AND e.outcome IS NOT 'rejected') THEN 'live' ELSE 'refused' END"
+            " WHERE (bureau, record, version) IN (SELECT bureau, record, version FROM envelopes"
+            " WHERE header_digest = ?)",
+            (digest,),
+        )
+
+    def _sign_anew(self, outcome: Outcome) -> None:
+        """Queue what was rejected for its key alone, or raise the alarm.
+
+        Such a rejection burns neither id nor number: the same header bytes may come again under another key.
+        """
+        row = self._sent(outcome.record_digest) if outcome.code in KEY_CODES else None
+        if row is None or not self._outbox.has_other_key(*row):
+            self.journal.alarm(self._clock(), outcome.code or outcome.kind, f"leaf {outcome.leaf_number}")
+            return
+        self._outbox.send_again(row[0])
+
+    def _sent(self, record_digest: bytes) -> tuple[bytes, str, bytes] | None:
+        row = self._database.execute(
+            "SELECT notice_id, bureau, key_id FROM envelopes WHERE sent_digest = ?", (record_digest,)
+        ).fetchone()
+        return (bytes(row[0]), str(row[1]), bytes(row[2])) if row else None
+
+
+def check_outcome(data: bytes, known: Known) -> Checked:
+    """Check an outcome: its leaf in the trail, the decision that the leaf commits to, the receipt's signature.
+
+    `known.bureau` is the member here. Raises RefusedError.
+    """
+    try:
+        return _check_outcome(data, known)
+    except NoticeRejectedError as error:
+        raise UnreadableDeliveryError(f"{error.code}: {error}") from error
+
+
+def _check_outcome(data: bytes, known: Known) -> Checked:
+    outcome = codec.decode(Outcome, data)
+    leaf = check_leaf(outcome.leaf, outcome.proof, outcome.leaf_number, known)
+    if (leaf.kind, leaf.code) != (outcome.kind, outcome.code):
+        raise WrongLeafError
+    decision = _check_decision(outcome, leaf) if outcome.decision else None
+    if decision is None and leaf.kind in ("routed", "held"):
+        message = "an outcome without the decision"
+        raise WrongLeafError(message)
+    receipt = _check_receipt(outcome, leaf, known) if leaf.kind == "receipt" else None
+    return Checked(outcome, leaf, decision, receipt)
+
+
+def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
+    if decision_digest(outcome.decision_salt, outcome.decision) != leaf.decision:
+        message = "the leaf commits to another decision"
+        raise WrongLeafError(message)
+    record = codec.decode(DecisionRecord, outcome.decision)
+    if record.record_digest != outcome.record_digest:
+        message = "the decision is about another record"
+        raise WrongLeafError(message)
+    # What the decision says of its recipients is what they were shown a row of.
+    if leaf.rows is not None and lay(record.rows, record.seed, record.depth).root != leaf.rows:
+        raise WrongRowError
+    return record
+
+
+def _check_receipt(outcome: Outcome, leaf: Leaf, known: Known) -> Receipt:
+    if sha256(outcome.statement).digest() != outcome.record_digest:
+        message = "the receipt is not the record that was taken in"
+        raise WrongLeafError(message)
+    statement = codec.decode(Statement, outcome.statement)
+    receipt = codec.decode(Receipt, statement.payload)
+    message_signed = pae(RECEIPT_TYPE, statement.payload)
+    directory = find_directory(leaf, known)
+    check_key(directory, statement.key_id, receipt.bureau, leaf.now, (statement.signature, message_signed))
+    if receipt.federation != known.federation:
+        raise OtherFederationError
+    if statement.payload_type != RECEIPT_TYPE or receipt.issuer_member != known.bureau or receipt.act != leaf.code:
+        raise WrongLeafError
+    return receipt

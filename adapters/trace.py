@@ -1,0 +1,116 @@
+"""Tells one notice's story for its issuer: when it left, what was decided, who has answered and who is silent."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from dataclasses import dataclass
+
+from broker import codec
+from broker.notice import KINDS, ROUTING, DecisionRecord, RuleHit
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one bureau has signed about the notice. Times are the trail's, in ms since the epoch."""
+
+    act: str
+    result: str | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """One recipient and what it has answered; `shown` names compartments."""
+
+    bureau: str
+    delivery_number: int
+    shown: tuple[str, ...]
+    answers: tuple[Answer, ...]
+
+    def at(self, act: str) -> int | None:
+        """Tell when the bureau first answered with this act."""
+        return min((each.at for each in self.answers if each.act == act), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One notice from its issuer's outbox to the receipts."""
+
+    id: str
+    record: str
+    version: int
+    kind: str
+    bureau: str
+    made_at: int
+    sent_at: int | None
+    outcome: str | None
+    code: str | None
+    detail: str
+    decided_at: int | None
+    leaf_number: int | None
+    warnings: tuple[str, ...]
+    rules: tuple[RuleHit, ...]
+    reached: tuple[Reached, ...]
+
+    @property
+    def expected(self) -> str:
+        """The act that every recipient owes."""
+        return "erased" if self.kind == "withdrawal" else "received"
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The recipients that have not answered with what they owe."""
+        return tuple(each.bureau for each in self.reached if each.at(self.expected) is None)
+
+
+def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
+    """Tell the story of one of our notices from the outbox file; None if there is no such notice in it."""
+    row = database.execute("SELECT * FROM envelopes WHERE notice_id = ?", (notice_id,)).fetchone()
+    if row is None:
+        return None
+    outcome = database.execute("SELECT * FROM outcomes WHERE leaf_number = ?", (row["leaf_number"],)).fetchone()
+    decision = _decision(outcome)
+    answers = _answers(database, row["leaf_number"], bytes(row["header_digest"]))
+    names = (ROUTING, *KINDS[row["kind"]])
+    return Story(
+        id=str(uuid.UUID(bytes=notice_id)),
+        record=row["record"],
+        version=row["version"],
+        kind=row["kind"],
+        bureau=row["bureau"],
+        made_at=row["made_at"],
+        sent_at=row["sent_at"],
+        outcome=row["outcome"],
+        code=outcome["code"] if outcome else None,
+        detail=outcome["detail"] if outcome else "",
+        decided_at=outcome["now"] if outcome else None,
+        leaf_number=row["leaf_number"],
+        warnings=tuple(json.loads(outcome["warnings"])) if outcome else (),
+        rules=decision.rules if decision else (),
+        reached=tuple(
+            Reached(
+                each.bureau,
+                each.delivery_number,
+                tuple(name for position, name in enumerate(names) if each.shown >> position & 1),
+                tuple(answers.get(each.bureau, ())),
+            )
+            for each in (decision.rows if decision else ())
+        ),
+    )
+
+
+def _decision(outcome: sqlite3.Row | None) -> DecisionRecord | None:
+    if outcome is None or not outcome["decision"]:
+        return None
+    return codec.decode(DecisionRecord, bytes(outcome["decision"]))
+
+
+def _answers(database: sqlite3.Connection, leaf: int | None, digest: bytes) -> dict[str, list[Answer]]:
+    found: dict[str, list[Answer]] = {}
+    for row in database.execute(
+        "SELECT * FROM answers WHERE leaf_number = ? AND header_digest = ? ORDER BY now", (leaf, digest)
+    ):
+        found.setdefault(row["bureau"], []).append(Answer(row["act"], row["result"], row["now"]))
+    return found

@@ -1,0 +1,129 @@
+"""Notices/s routed, verified, sealed and distributed to 27 inboxes on Kafka, divided by a bare copy loop's.
+
+The bare loop is aiokafka alone: it reads the same 2 KiB records and copies each to 27 inboxes in transactions of 500, with
+no signature, policy or trail. Both run over TLS on the same node, in turn, after the node has seen some 10,000 records
+(Kafka's JVM needs them to warm up; they are left out). Goal 1.0; under 0.5 is not done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.helpers import create_ssl_context
+
+from bench import scene
+from broker import streams
+from broker.kafka import KafkaBus
+from tests.kafka_world import KafkaWorld, running_kafka
+
+GOAL = 1.0
+SOURCE = streams.notices("AT")
+INBOXES = tuple(streams.inbox(each) for each in scene.RECIPIENTS)
+
+
+def _ssl(kafka: KafkaWorld, principal: str) -> ssl.SSLContext:
+    ca, chain, key = kafka.pki(principal)
+    context: ssl.SSLContext = create_ssl_context(cafile=ca, certfile=chain, keyfile=key)
+    return context
+
+
+def bus(kafka: KafkaWorld, principal: str) -> KafkaBus:
+    """Open the bus in the name of a principal."""
+    return KafkaBus(kafka.bootstrap, principal, kafka.pki(principal), scene.WORLD)
+
+
+async def bare(kafka: KafkaWorld, begin: int, count: int) -> float:
+    """Copy `count` records from `begin` on; return records/s."""
+    common = {"bootstrap_servers": kafka.bootstrap, "security_protocol": "SSL", "ssl_context": _ssl(kafka, "router")}
+    producer = AIOKafkaProducer(
+        transactional_id="router.bare", max_batch_size=1 << 20, linger_ms=0, retry_backoff_ms=5, **common
+    )
+    consumer = AIOKafkaConsumer(
+        isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=10, **common
+    )
+    async with producer, consumer:
+        source = TopicPartition(SOURCE, 0)
+        consumer.assign([source])
+        consumer.seek(source, begin)
+        started, done = time.perf_counter(), 0
+        while done < count:
+            found = await consumer.getmany(source, timeout_ms=1000, max_records=min(500, count - done))
+            values = [record.value for record in found.get(source, [])]
+            if values:
+                await _copy(producer, values, source, begin + done + len(values))
+                done += len(values)
+        return count / (time.perf_counter() - started)
+
+
+async def _copy(producer: AIOKafkaProducer, values: Sequence[bytes], source: TopicPartition, place: int) -> None:
+    async with producer.transaction():
+        sent = []
+        for inbox in INBOXES:
+            batch = producer.create_batch()
+            for value in values:
+                if batch.append(key=None, value=value, timestamp=None) is None:
+                    sent.append(await producer.send_batch(batch, inbox, partition=0))
+                    batch = producer.create_batch()
+                    batch.append(key=None, value=value, timestamp=None)
+            sent.append(await producer.send_batch(batch, inbox, partition=0))
+        await asyncio.gather(*sent)
+        await producer.send_offsets_to_transaction({source: place}, "router.bare")
+
+
+async def valise(kafka: KafkaWorld, folder: Path, first: int, count: int) -> float:
+    """Publish `count` notices from number `first` on, then time the broker until all are in 27 inboxes; notices/s."""
+    async with bus(kafka, "at.adapter") as adapter, bus(kafka, "router") as router:
+        values = [(b"", each) for each in scene.notices(count, first)]
+        done = await router.end(streams.ROUTED)
+        for begin in range(0, count, scene.STEP):
+            await adapter.append(SOURCE, values[begin : begin + scene.STEP])
+        started = time.perf_counter()
+        async with scene.broker(folder, router):
+            started = max(started, time.perf_counter())
+            await _copied(router, done, count)
+            return count / (time.perf_counter() - started)
+
+
+async def _copied(router: KafkaBus, done: int, count: int) -> None:
+    """Wait until everything routed since `done` is copied: the offsets in `routed` count commit markers, too."""
+    async with asyncio.timeout(300):
+        while (await router.place("distribute", streams.ROUTED)) < done + count:
+            await asyncio.sleep(0.02)
+
+
+async def measure(kafka: KafkaWorld, folder: Path, warm: int, count: int, rounds: int) -> list[tuple[float, float]]:
+    """Measure bare loop and broker in turn; (bare, ours) of each round, records/s."""
+    async with bus(kafka, "operator") as operator:
+        await scene.write_versions(operator)
+    await valise(kafka, folder, 1, warm)
+    await bare(kafka, 0, min(warm, count))
+    found = []
+    for turn in range(rounds):
+        ours = await valise(kafka, folder, warm + 1 + turn * count, count)
+        copied = await bare(kafka, 0, min(count, warm + count))
+        found.append((copied, ours))
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    as_json, quick = scene.flags(__doc__)
+    warm, count, rounds = (4_000, 4_000, 1) if quick else (10_000, 12_000, 3)
+    with tempfile.TemporaryDirectory() as folder, running_kafka(scene.WORLD) as kafka:
+        found = asyncio.run(measure(kafka, Path(folder), warm, count, rounds))
+    ratios = sorted(ours / copied for copied, ours in found)
+    value = round(ratios[len(ratios) // 2], 2)
+    result = {"bench": "kafka_fanout", "goal": GOAL, "value": value, "unit": "ratio to a bare copy loop", "inboxes": 27}
+    result["notices_per_second"] = round(max(ours for _, ours in found))
+    rows = [(f"round {place}: bare, ours /s", f"{a:.0f}, {b:.0f}") for place, (a, b) in enumerate(found, 1)]
+    scene.say(result, rows, as_json)
+
+
+if __name__ == "__main__":
+    main()

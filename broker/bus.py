@@ -1,0 +1,146 @@
+"""What we ask of a message bus: the Protocol and its promises.
+
+Order: within one partition of a stream records are read in the order of their offsets, and a record that one writer
+    appended after another's acknowledgement has the higher offset. Offsets grow; they may leave gaps.
+Durability: an acknowledged append and a committed step survive kill -9 of any process and loss of one node of three.
+Visibility: a reader sees committed records only; nothing of a step is seen before its commit. The streams of one step
+    need not appear at the same instant.
+Repeats: `append` and `fan_out` that raised may have written all, some or none; whoever calls again may write twice.
+    A step is exact: its inputs' offsets move with its outputs or not at all.
+Fencing: `own(shard)` takes the shard from whoever had it; from then on the old owner's `commit` raises FencedError.
+Access: what streams.py does not name raises ForbiddenStreamError (on Kafka the node refuses it, too).
+Size: key and value of a record are at most MAX_RECORD bytes together; what is larger raises TooLargeError.
+
+Every wait has a limit; what the other side does not answer in time raises UnavailableError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MAX_RECORD = 1_000_000
+"""bytes of key and value together: a Kafka batch of 1 MiB less what the batch itself needs"""
+
+Place = tuple[str, int]
+"""A stream's name and a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as the bus gives it. `at` is the bus's append time in ms since the epoch, not the writer's.
+
+    `value` is None where the bus could not read it (a damaged batch, one that expands past its bound): one refused
+    record, whose `fault` says why.
+    """
+
+    stream: str
+    partition: int
+    offset: int
+    at: int
+    key: bytes
+    value: bytes | None
+    fault: str = ""
+
+
+@dataclass(slots=True)
+class Writes:
+    """What one step writes, in order: (stream, key, value); a value of None removes the key from a compacted stream."""
+
+    records: list[tuple[str, bytes, bytes | None]] = field(default_factory=list)
+
+    def add(self, stream: str, key: bytes, value: bytes | None) -> None:
+        """Add one record, to the step's own shard."""
+        self.records.append((stream, key, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """One value for many inboxes: `shared` is the same for all, `own[i]` comes before it in the i-th inbox.
+
+    The record that a bureau reads is `own ‖ shared`, its key `key`.
+    """
+
+    key: bytes
+    shared: bytes
+    own: Sequence[tuple[str, bytes]]
+    """(inbox stream, own bytes)"""
+
+
+class Shard(Protocol):
+    """The input and output of one shard, held by its one owner."""
+
+    async def take(self, limit: int, wait: float) -> list[Record]:
+        """Give the next records of the shard's inputs, at most `limit`, in the order to take them up.
+
+        Waits up to `wait` seconds for the first. Takes `versions`, `annexes` and `asks` before anything else, and a
+        fair share of each backlogged stream. Never gives a record twice between `own` and `commit`; the records given
+        since the last commit may be committed in several steps, in the order given.
+        """
+        ...
+
+    async def commit(self, taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
+        """Move the inputs' offsets past `taken` and write `writes`, as one transaction.
+
+        Returns for each stream written the offset of its last record. Raises FencedError if another owner has come,
+        UnavailableError if nothing is known to have been kept: the caller must then own the shard again.
+        """
+        ...
+
+    async def now(self) -> int:
+        """Tell the bus's present time in ms since the epoch: the clock that stamps `Record.at`."""
+        ...
+
+
+class Bus(Protocol):
+    """A message bus, opened by `async with` in the name of one principal."""
+
+    async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
+        """Append (key, value) records in order; return the offset of the last once all are durable."""
+        ...
+
+    async def read(
+        self, stream: str, offset: int, *, limit: int = 500, wait: float = 0.0, partition: int = 0
+    ) -> list[Record]:
+        """Read committed records from `offset` on, at most `limit`, waiting up to `wait` seconds for the first.
+
+        Raises OffsetGoneError if `offset` lies before the stream's start. The next offset to ask for is the last
+        record's plus one. Compacted streams skip the offsets that were compacted away.
+        """
+        ...
+
+    async def end(self, stream: str, *, partition: int = 0) -> int:
+        """Tell the offset that the next committed record will have at the least (0 for an empty stream)."""
+        ...
+
+    async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
+        """Append every copy to its inboxes, without a transaction; return once all are durable.
+
+        The order within one inbox is the order of `copies`.
+        """
+        ...
+
+    async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
+        """Tell where `group` stands in `stream`: the next offset to read (0 if it never kept one)."""
+        ...
+
+    async def keep_place(self, group: str, stream: str, offset: int, *, partition: int = 0) -> None:
+        """Remember that `group` has done everything before `offset`."""
+        ...
+
+    def own(self, shard: int, inputs: Sequence[str]) -> AbstractAsyncContextManager[Shard]:
+        """Own a shard: fence the old owner first, read the committed offsets after.
+
+        `inputs` are the streams to consume. Raises UnavailableError if the bus does not answer.
+        """
+        ...
+
+    async def create(self, streams: Sequence[str], shards: int = 1) -> None:
+        """Make the streams that do not exist yet (principal `setup`; the embedded bus: anyone)."""
+        ...
+
+    async def prune(self) -> int:
+        """Drop what is older than its stream keeps; return how many records went (Kafka does this by itself: 0)."""
+        ...

@@ -1,0 +1,257 @@
+"""The cases of a policy set: small worlds, a notice, and who must receive and see what.
+
+Each policy file has its file of cases; they run whenever the set is loaded, and one that fails refuses the whole set.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from broker import members
+from broker.errors import VersionRefusedError
+from broker.facts import Facts, facts_of
+from broker.members import (
+    Annex,
+    Directory,
+    WrittenAgreement,
+    WrittenBureau,
+    WrittenDirectory,
+    WrittenMember,
+    WrittenTransfer,
+)
+from broker.notice import KINDS, ROUTING, Audience, Header, Origin, Reference, Routing, RuleHit, Slot
+
+NOW = 1_000_000
+"""The `now` at which every case is judged."""
+
+
+class _Case(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class World(_Case):
+    """A federation in a few lines. `transfers`: `all`, or pairs `AT>GE`, or `AT>GE under AGREEMENT`."""
+
+    bureaus: dict[str, list[str]] = Field(description="bureau → its mandates; indices in this order")
+    suspended: list[str] = []
+    agreements: dict[str, list[str]] = {}
+    suspended_agreements: dict[str, list[str]] = {}
+    transfers: Literal["all"] | list[str] = "all"
+    clearances: dict[str, str] = {}
+
+
+class WrittenNotice(_Case):
+    """What the rules may know of a notice, with harmless defaults."""
+
+    issuer: str
+    kind: str = "person"
+    purpose: str = "criminal-investigation"
+    confidentiality: str = "restricted"
+    urgency: str = "routine"
+    handling: list[str] = []
+    exercise: bool = False
+    corrects: bool = False
+    retain_until: int | None = None
+    review_due: int | None = None
+    everyone: bool = False
+    agreements: list[str] = []
+    to: list[str] = []
+    deny: list[str] = []
+    origins: list[tuple[str, list[str]]] = Field(default=[], description="[owner or '?', those it consents to]")
+    subject_categories: list[str] = ["suspect"]
+    minor: str = "no"
+    special_categories: list[str] = []
+    protected_from: list[str] = []
+
+
+class Case(_Case):
+    """One case. `receive` and each list of `see` are exact; the issuing bureau itself is left out."""
+
+    name: str
+    notice: WrittenNotice
+    now: int = NOW
+    receive: list[str]
+    see: dict[str, list[str]] = {}
+
+
+class CaseFile(_Case):
+    """A file of cases in one world."""
+
+    world: World
+    case: list[Case] = Field(min_length=1)
+
+
+class Judged(Protocol):
+    """What the rules say of one notice."""
+
+    @property
+    def receive(self) -> int:
+        """Who may receive."""
+
+    @property
+    def see(self) -> Mapping[str, int]:
+        """Compartment → who may see it."""
+
+    @property
+    def hits(self) -> tuple[RuleHit, ...]:
+        """Which rules were met."""
+
+
+Compile = Callable[[Directory, Annex], Callable[[Facts], Judged]]
+
+
+def file_of(policy_file: str) -> str:
+    """Name the file of cases that belongs to a policy file."""
+    return f"cases/{policy_file.removesuffix('.cedar')}.toml"
+
+
+def run(files: Mapping[str, str], policy_files: Iterable[str], compile_for: Compile) -> dict[str, frozenset[str]]:
+    """Run all cases; give the rules that each policy file's cases meet. Raises VersionRefusedError naming the case."""
+    met: dict[str, frozenset[str]] = {}
+    for name in policy_files:
+        place = file_of(name)
+        if place not in files:
+            raise VersionRefusedError(f"policies: {name} has no cases: {place} is missing")
+        met[name] = _run_file(place, read(place, files[place]), compile_for)
+    return met
+
+
+def read(place: str, text: str) -> CaseFile:
+    """Read a file of cases. Raises VersionRefusedError."""
+    try:
+        return CaseFile.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise VersionRefusedError(f"policies: {place}: {error}") from error
+
+
+def _run_file(place: str, written: CaseFile, compile_for: Compile) -> frozenset[str]:
+    directory, annex = world_of(written.world)
+    judge = compile_for(directory, annex)
+    met: set[str] = set()
+    for case in written.case:
+        verdict = judge(facts_of(*notice_of(case.notice, directory.federation), directory, case.now))
+        wrong = differences(case, verdict, directory)
+        if wrong:
+            raise VersionRefusedError(f"policies: {place}: case {case.name!r}: {'; '.join(wrong)}")
+        met.update(hit.rule for hit in verdict.hits)
+    return frozenset(met)
+
+
+def differences(case: Case, verdict: Judged, directory: Directory) -> list[str]:
+    """Say where a verdict is not what the case demands."""
+    wrong = []
+    others = ~directory.mask([case.notice.issuer])
+    demanded = {"receive": (case.receive, verdict.receive)}
+    demanded |= {f"see.{name}": (bureaus, verdict.see.get(name, 0)) for name, bureaus in case.see.items()}
+    for what, (bureaus, mask) in demanded.items():
+        got = directory.bureaus_in(mask & others)
+        if sorted(got) != sorted(bureaus):
+            wrong.append(f"{what} should be {sorted(bureaus)} and is {sorted(got)}")
+    return wrong
+
+
+def world_of(world: World) -> tuple[Directory, Annex]:
+    """Make the directory of a world. Raises VersionRefusedError."""
+    try:
+        written = _directory(world)
+    except ValidationError as error:
+        raise VersionRefusedError(f"policies: a case's world: {error}") from error
+    directory = members.parse(members.canonical(written))
+    return directory, Annex(None, MappingProxyType(dict(world.clearances)), frozenset())
+
+
+def _directory(world: World) -> WrittenDirectory:
+    names = sorted({each.partition("/")[0] for each in world.bureaus})
+    circles = [(each, "active") for each in world.agreements.items()]
+    circles += [(each, "suspended") for each in world.suspended_agreements.items()]
+    return WrittenDirectory.model_validate(
+        {
+            "federation": "cases",
+            "version": 1,
+            "members": tuple(
+                WrittenMember(
+                    id=each, name=each, kind="state", status="suspended" if each in world.suspended else "active"
+                )
+                for each in names
+            ),
+            "bureaus": tuple(
+                WrittenBureau(id=each, index=index, name=each, mandates=tuple(mandates))
+                for index, (each, mandates) in enumerate(world.bureaus.items())
+            ),
+            "agreements": tuple(
+                WrittenAgreement.model_validate(
+                    {"id": name, "title": name, "basis": "case", "members": tuple(parties), "status": status}
+                )
+                for (name, parties), status in circles
+            ),
+            "transfers": tuple(_transfers(world, names)),
+        }
+    )
+
+
+def _transfers(world: World, names: list[str]) -> Iterable[WrittenTransfer]:
+    pairs = world.transfers
+    if pairs == "all":
+        pairs = [f"{source}>{target}" for source in names for target in names if source != target]
+    for each in pairs:
+        pair, _, agreement = each.partition(" under ")
+        source, _, target = pair.partition(">")
+        basis: Literal["agreement", "adequacy"] = "agreement" if agreement else "adequacy"
+        yield WrittenTransfer(source=source, target=target, basis=basis, reference="case", agreement=agreement or None)
+
+
+def notice_of(written: WrittenNotice, federation: str) -> tuple[Header, Routing]:
+    """Make header and routing of a case's notice; what no rule can see is empty."""
+    return _header(written, federation), _routing(written)
+
+
+def _header(written: WrittenNotice, federation: str) -> Header:
+    corrected = Reference(written.issuer, bytes(16), bytes(32), "corrects")
+    return Header(
+        federation=federation,
+        notice_id=bytes(16),
+        record="case",
+        version=1,
+        issuer=written.issuer,
+        kind=written.kind,
+        conversation=None,
+        references=(corrected,) if written.corrects else (),
+        topics=("case",),
+        action_sought=None,
+        urgency=written.urgency,
+        acknowledge_by=None,
+        answer_by=None,
+        purpose=written.purpose,
+        legal_basis="case",
+        handling=tuple(written.handling),
+        handling_text=None,
+        confidentiality=written.confidentiality,
+        source_evaluation=None,
+        information_evaluation=None,
+        issued=0,
+        expires=None,
+        retain_until=written.retain_until,
+        review_due=written.review_due,
+        languages=(),
+        exercise=written.exercise,
+        compartments=tuple(Slot(name, bytes(32)) for name in (ROUTING, *KINDS.get(written.kind, ()))),
+    )
+
+
+def _routing(written: WrittenNotice) -> Routing:
+    return Routing(
+        audience=Audience(written.everyone, tuple(written.agreements), tuple(written.to)),
+        deny=tuple(written.deny),
+        origins=tuple(Origin(None if owner == "?" else owner, tuple(to)) for owner, to in written.origins),
+        subject_categories=tuple(written.subject_categories),
+        minor=written.minor,
+        special_categories=tuple(written.special_categories),
+        protected_from=tuple(written.protected_from),
+        series=bytes(8),
+        number=1,
+    )

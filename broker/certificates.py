@@ -1,0 +1,435 @@
+"""The X.509 certificates of nodes, services, people and members, and the authorities that sign them.
+
+Two roots, and the difference matters. `nodes-ca` vouches for the nodes and is every client's only anchor; `root`, the
+federation root, vouches for whoever connects, through one authority for services, one for people and one for each
+member, each with a critical name constraint (RFC 5280 §4.2.1.10). A client that trusted the federation root would take
+a server certificate from any member's authority: a constraint on C says nothing about host names.
+
+A member makes its own key and request; its key never leaves its machine. Files of a leaf: NAME.key (PKCS#8, 0600),
+NAME.crt (leaf, then its authority), NAME.pem (both, 0600: Kafka's key store); of an authority: NAME.key and NAME.pem,
+the certificate alone. What exists and is in force is kept, so that every function here may be called again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from broker.errors import ConfigurationError
+from broker.streams import PEOPLE, SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+FEDERATION = "Valise"
+NODES_CA, ROOT, SERVICES_CA, PEOPLE_CA = "nodes-ca", "root", "services-ca", "people-ca"
+MAX_NODES = 3
+LOOPBACK = ("localhost", "127.0.0.1")
+MAX_REQUEST_BYTES = 16_384
+
+AUTHORITY_LIFE = timedelta(days=3650)
+LEAF_LIFE = timedelta(days=365)
+RENEW_BEFORE = timedelta(days=30)
+CLOCKS_APART = timedelta(minutes=5)
+"""How far behind ours the clock of whoever checks may be when the certificate is new."""
+
+STATE = re.compile(r"[A-Z]{2}")
+ORGANISATION = re.compile(r"[A-Z][A-Z0-9]{2,}")
+UNIT = re.compile(r"[a-z0-9-]+")
+
+
+class RequestRefusedError(ConfigurationError):
+    """A certificate request is not what this member may ask for."""
+
+    code = "request-refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The PEM files with which one principal connects: its only anchor, its chain, its key."""
+
+    ca: Path
+    chain: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A key that signs certificates, and the certificate that says for whom."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+
+def pki_of(home: Path) -> Path:
+    """Tell where a party's home keeps its certificates."""
+    return home / "pki"
+
+
+def credentials(pki: Path, principal: str) -> Credentials:
+    """Name the files of one principal. Raises ConfigurationError if one is not there."""
+    found = Credentials(pki / f"{NODES_CA}.pem", pki / f"{principal}.crt", pki / f"{principal}.key")
+    for path in (found.ca, found.chain, found.key):
+        if not path.is_file():
+            raise ConfigurationError(f"{path} is missing: {principal} has no certificate in this home yet")
+    return found
+
+
+def expiry(path: Path) -> datetime:
+    """Tell until when the first certificate in a PEM file is in force."""
+    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+
+
+# --- the operator's side ----------------------------------------------------------------------------------------------
+
+
+def init_pki(
+    operator_home: Path,
+    members: Iterable[str],
+    now: datetime,
+    *,
+    nodes: int = MAX_NODES,
+    hosts: Sequence[str] = LOOPBACK,
+) -> Path:
+    """Make the roots, all authorities and the certificates of nodes, services and people; return their folder.
+
+    `hosts` are the names and addresses under which every node is reached. No member's key is made here.
+    """
+    pki = pki_of(operator_home)
+    pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_root(pki, NODES_CA, _ours("nodes", NODES_CA), now, permits=_ours("nodes"))
+    _make_root(pki, ROOT, _name((NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.COMMON_NAME, "federation root")), now)
+    for unit, authority in (("services", SERVICES_CA), ("people", PEOPLE_CA)):
+        _make_authority(pki, authority, _ours(unit, authority), now, permits=_ours(unit))
+    for number in range(1, nodes + 1):
+        make_node(pki, number, hosts, now)
+    for service in SERVICES:
+        make_service(pki, service, now)
+    for person in PEOPLE:
+        make_person(pki, person, now)
+    for member in members:
+        add_member(pki, member, now)
+    return pki
+
+
+def make_node(pki: Path, number: int, hosts: Sequence[str], now: datetime) -> None:
+    """Make the certificate of one node, for both directions: a node also connects to the others."""
+    both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+    _make_leaf(pki, NODES_CA, f"node-{number}", _ours("nodes", f"node-{number}"), now, usages=both, hosts=hosts)
+
+
+def make_service(pki: Path, name: str, now: datetime) -> None:
+    """Make the certificate of one of the broker's services."""
+    _make_leaf(pki, SERVICES_CA, name, _ours("services", name), now)
+
+
+def make_person(pki: Path, name: str, now: datetime) -> None:
+    """Make the certificate of a person's role: `setup` belongs in a safe once the streams stand."""
+    _make_leaf(pki, PEOPLE_CA, name, _ours("people", name), now)
+
+
+def add_member(pki: Path, member: str, now: datetime, organisation: str = "") -> None:
+    """Make the authority that can vouch for this member's units and for nobody else."""
+    whole = member_subject(member, "ncb", organisation)
+    permits = x509.Name(list(whole)[:1])
+    _make_authority(pki, _authority_of(member), _renamed(whole, f"{member} authority"), now, permits=permits)
+
+
+def sign_request(pki: Path, member: str, unit: str, request_pem: bytes, now: datetime) -> bytes:
+    """Sign a member's own request and return the chain (leaf, then its authority), all of it public.
+
+    The Subject must be exactly this member's and this unit's; nothing else that the request asks for is taken over.
+    Raises RequestRefusedError, or ConfigurationError if this member has no authority here.
+    """
+    authority = _load(pki, _authority_of(member))
+    asked = _parse_request(request_pem)
+    wanted = _renamed(authority.certificate.subject, _checked_unit(unit))
+    if asked.subject != wanted:
+        raise RequestRefusedError(
+            f"the request must be for {wanted.rfc4514_string()}, it is for {asked.subject.rfc4514_string()}"
+        )
+    key = asked.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise RequestRefusedError("the request's key must be EC P-256")
+    return _pem(_sign_leaf(authority, wanted, key, now)) + _pem(authority.certificate)
+
+
+# --- the member's side ------------------------------------------------------------------------------------------------
+
+
+def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:
+    """Make a unit's key, where there is none yet, and the request for its certificate; return the request as PEM."""
+    pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stem = principal(member, unit)
+    path = pki / f"{stem}.key"
+    if not path.is_file():
+        _write(path, _key_pem(_new_key()), private=True)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(member_subject(member, unit, organisation))
+    asked = builder.sign(_load_key(path), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    _write(pki / f"{stem}.csr", asked)
+    return asked
+
+
+def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes) -> Credentials:
+    """Keep the certificate that the operator gave back, and the nodes' root, the only one to trust.
+
+    Raises ConfigurationError if it does not fit the key and unit that asked for it.
+    """
+    stem = principal(member, unit)
+    key = _load_key(pki / f"{stem}.key")
+    asked = x509.load_pem_x509_csr((pki / f"{stem}.csr").read_bytes())
+    leaf = _parse_chain(chain)[0]
+    if leaf.public_key() != key.public_key() or leaf.subject != asked.subject:
+        raise ConfigurationError(f"this certificate is not the one that {stem} asked for: send {stem}.csr again")
+    _write(pki / f"{NODES_CA}.pem", b"".join(map(_pem, _parse_chain(nodes_ca))))
+    _write_leaf(pki, stem, key, chain)
+    return credentials(pki, stem)
+
+
+def principal(member: str, unit: str) -> str:
+    """Name the principal that Kafka reads from a member's certificate."""
+    return f"{member.lower()}.{_checked_unit(unit)}"
+
+
+def member_subject(member: str, unit: str, organisation: str = "") -> x509.Name:
+    """Spell the Subject of a member's unit: `C=AT, O=…, OU=members, CN=ncb` or `O=EUROPOL, OU=members, CN=adapter`.
+
+    A state has two letters and an organisation three or more, so that none passes for the other. A name that differs
+    from ours in case only is refused: name constraints ignore case (RFC 5280 §7.1), so its authority could sign a
+    router.
+    """
+    common = (NameOID.COMMON_NAME, _checked_unit(unit))
+    members = (NameOID.ORGANIZATIONAL_UNIT_NAME, "members")
+    if STATE.fullmatch(member):
+        name = organisation or f"Member {member}"
+        return _name((NameOID.COUNTRY_NAME, member), (NameOID.ORGANIZATION_NAME, name), members, common)
+    if ORGANISATION.fullmatch(member) and member.casefold() != FEDERATION.casefold():
+        return _name((NameOID.ORGANIZATION_NAME, member), members, common)
+    raise ConfigurationError(
+        f"{member!r} cannot be a member: a state has two letters, an organisation three or more letters or digits"
+    )
+
+
+# --- making and keeping -----------------------------------------------------------------------------------------------
+
+
+def _checked_unit(unit: str) -> str:
+    if not UNIT.fullmatch(unit):
+        raise ConfigurationError(f"{unit!r} cannot be a bureau: write lower-case letters, digits and dashes")
+    return unit
+
+
+def _authority_of(member: str) -> str:
+    return f"member-{member.lower()}-ca"
+
+
+def _name(*parts: tuple[x509.ObjectIdentifier, str]) -> x509.Name:
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
+
+
+def _ours(unit: str, common: str = "") -> x509.Name:
+    parts = [(NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.ORGANIZATIONAL_UNIT_NAME, unit)]
+    return _name(*parts, *([(NameOID.COMMON_NAME, common)] if common else []))
+
+
+def _renamed(subject: x509.Name, common: str) -> x509.Name:
+    return x509.Name([*list(subject)[:-1], x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _make_root(pki: Path, stem: str, subject: x509.Name, now: datetime, permits: x509.Name | None = None) -> None:
+    if _stands(pki / f"{stem}.pem", now):
+        return
+    key = _new_key()
+    builder = _authority_builder(subject, key.public_key(), now, permits, path_length=0 if permits else 1)
+    certificate = builder.issuer_name(subject).sign(key, hashes.SHA256())
+    _write_authority(pki, stem, Authority(key, certificate))
+
+
+def _make_authority(pki: Path, stem: str, subject: x509.Name, now: datetime, permits: x509.Name) -> None:
+    if _stands(pki / f"{stem}.pem", now):
+        return
+    root, key = _load(pki, ROOT), _new_key()
+    builder = _authority_builder(subject, key.public_key(), now, permits, path_length=0)
+    certificate = _issued_by(builder, root).sign(root.key, hashes.SHA256())
+    _write_authority(pki, stem, Authority(key, certificate))
+
+
+def _make_leaf(
+    pki: Path,
+    authority: str,
+    stem: str,
+    subject: x509.Name,
+    now: datetime,
+    *,
+    usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
+    hosts: Sequence[str] = (),
+) -> None:
+    if _stands(pki / f"{stem}.crt", now) and (pki / f"{stem}.pem").is_file():
+        return
+    signer, key = _load(pki, authority), _new_key()
+    leaf = _sign_leaf(signer, subject, key.public_key(), now, usages=usages, hosts=hosts)
+    _write_leaf(pki, stem, key, _pem(leaf) + _pem(signer.certificate))
+
+
+def _sign_leaf(
+    signer: Authority,
+    subject: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: datetime,
+    *,
+    usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
+    hosts: Sequence[str] = (),
+) -> x509.Certificate:
+    builder = (
+        _builder(subject, key, now, LEAF_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    )
+    if hosts:
+        builder = builder.add_extension(x509.SubjectAlternativeName(list(map(_host, hosts))), critical=False)
+    return _issued_by(builder, signer).sign(signer.key, hashes.SHA256())
+
+
+def _authority_builder(
+    subject: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, permits: x509.Name | None, path_length: int
+) -> x509.CertificateBuilder:
+    builder = (
+        _builder(subject, key, now, AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_key_usage(signs=True), critical=True)
+    )
+    if permits is None:
+        return builder
+    # Excluding all DNS names as well would stop a member's authority from posing as a host, but Java 17 fails on it.
+    constraint = x509.NameConstraints(permitted_subtrees=[x509.DirectoryName(permits)], excluded_subtrees=None)
+    return builder.add_extension(constraint, critical=True)
+
+
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCKS_APART)
+        .not_valid_after(now + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _issued_by(builder: x509.CertificateBuilder, signer: Authority) -> x509.CertificateBuilder:
+    known = signer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
+    return builder.issuer_name(signer.certificate.subject).add_extension(identifier, critical=False)
+
+
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _parse_request(request_pem: bytes) -> x509.CertificateSigningRequest:
+    if len(request_pem) > MAX_REQUEST_BYTES:
+        raise RequestRefusedError(f"{len(request_pem)} bytes are over the limit of {MAX_REQUEST_BYTES}")
+    try:
+        asked = x509.load_pem_x509_csr(request_pem)
+        sound = asked.is_signature_valid
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise RequestRefusedError("this is no certificate request in PEM") from error
+    if not sound:
+        raise RequestRefusedError("the request is not signed by the key that it names")
+    return asked
+
+
+def _parse_chain(chain: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(chain)
+    except ValueError as error:
+        raise ConfigurationError("this is no certificate chain in PEM") from error
+
+
+def _stands(path: Path, now: datetime) -> bool:
+    return path.is_file() and now + RENEW_BEFORE < expiry(path)
+
+
+def _load(pki: Path, stem: str) -> Authority:
+    certificate = pki / f"{stem}.pem"
+    if not certificate.is_file():
+        raise ConfigurationError(f"{certificate} is missing: make the authorities first with `valise broker init`")
+    return Authority(_load_key(pki / f"{stem}.key"), x509.load_pem_x509_certificate(certificate.read_bytes()))
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"{path} is no readable private key in PEM without a password") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError(f"{path} is not an EC P-256 key")
+    return key
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _write_authority(pki: Path, stem: str, authority: Authority) -> None:
+    # The certificate last: it is what `_stands` looks for, so a crash between the two makes both anew.
+    _write(pki / f"{stem}.key", _key_pem(authority.key), private=True)
+    _write(pki / f"{stem}.pem", _pem(authority.certificate))
+
+
+def _write_leaf(pki: Path, stem: str, key: ec.EllipticCurvePrivateKey, chain: bytes) -> None:
+    _write(pki / f"{stem}.key", _key_pem(key), private=True)
+    _write(pki / f"{stem}.pem", _key_pem(key) + chain, private=True)
+    _write(pki / f"{stem}.crt", chain)
+
+
+def _write(path: Path, data: bytes, *, private: bool = False) -> None:
+    aside = path.with_name(path.name + ".new")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

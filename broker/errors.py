@@ -1,0 +1,264 @@
+"""Failures, sorted by who can mend them.
+
+`NoticeRejectedError`: the sender can; the record ends in a leaf with the error's `code` and the loop goes on.
+`UnavailableError`: time can; nothing was kept and the same records come again.
+`ProofError`: nobody should; something that claims to be on record is not, exit code 4.
+`ConfigurationError`: whoever runs this machine can; the message says what to do.
+Anything else is a bug of ours: the process stops with nothing committed.
+"""
+
+from __future__ import annotations
+
+
+class ValiseError(Exception):
+    """Any failure that Valise foresees; `code` is stable and never changes its meaning."""
+
+    code = "failed"
+
+
+class UnavailableError(ValiseError):
+    """The other side cannot be reached or is busy; nothing was kept, try the same again."""
+
+    code = "unavailable"
+
+
+class FencedError(UnavailableError):
+    """Another process has taken over this shard; this one must stop writing at once."""
+
+    code = "fenced"
+
+
+class OffsetGoneError(ValiseError):
+    """The stream no longer holds this offset: a catch-up is needed, never a silent jump."""
+
+    code = "offset-gone"
+
+    def __init__(self, stream: str, offset: int, start: int) -> None:
+        super().__init__(f"{stream} starts at {start}; offset {offset} is gone: ask for a catch-up")
+        self.stream, self.offset, self.start = stream, offset, start
+
+
+class ForbiddenStreamError(ValiseError):
+    """The principal may not do this on that stream (streams.py names who may)."""
+
+    code = "denied"
+
+    def __init__(self, principal: str, act: str, stream: str) -> None:
+        super().__init__(f"{principal} may not {act} {stream}")
+        self.principal, self.act, self.stream = principal, act, stream
+
+
+class ConfigurationError(ValiseError):
+    """Something on this machine is set wrongly; the message says what to do."""
+
+    code = "configuration"
+
+
+class ProofError(ValiseError):
+    """A signature, proof, row or head does not hold: what was shown is not what is on record."""
+
+    code = "proof-failed"
+
+
+class TrailError(ValiseError):
+    """The trail on this disk contradicts the record: refuse to run."""
+
+    code = "trail-contradicts"
+
+
+class NoticeRejectedError(ValiseError):
+    """The sender's record cannot be taken; it is recorded with `code` and passed over.
+
+    `message` may name ids, digests, limits and field names, never what a field held. `signed` is the
+    `notice.Signed` of a notice whose header was signed by its issuer: its id and number are burnt.
+    """
+
+    code = "rejected"
+    signed: object = None
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+
+
+class TooLargeError(NoticeRejectedError):
+    """The record is over the size limit."""
+
+    code = "too-large"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"{size} bytes are over the limit of {limit}")
+        self.size, self.limit = size, limit
+
+
+class UnreadableError(NoticeRejectedError):
+    """The bytes are not what the schema they name describes."""
+
+    code = "unreadable"
+
+
+class LeftoverBytesError(NoticeRejectedError):
+    """Bytes are left over after the record."""
+
+    code = "leftover-bytes"
+
+
+class UnknownSchemaError(NoticeRejectedError):
+    """The schema fingerprint is not on the allow-list."""
+
+    code = "unknown-schema"
+
+
+class UnknownKeyError(NoticeRejectedError):
+    """The key is not in the directory."""
+
+    code = "unknown-key"
+
+
+class UnknownMemberError(NoticeRejectedError):
+    """The issuer is not in the directory, or not active."""
+
+    code = "unknown-member"
+
+
+class KeyNotInForceError(NoticeRejectedError):
+    """The key was not in force when the record was taken in."""
+
+    code = "key-not-in-force"
+
+
+class KeyRevokedError(NoticeRejectedError):
+    """The key had been revoked when the record was taken in."""
+
+    code = "key-revoked"
+
+
+class KeyOfAnotherError(NoticeRejectedError):
+    """The key belongs to another bureau than the issuer that the record names."""
+
+    code = "key-of-another"
+
+
+class StreamOfAnotherError(NoticeRejectedError):
+    """The record came on the stream of another member than its signer's."""
+
+    code = "stream-of-another"
+
+
+class SignatureError(NoticeRejectedError):
+    """The signature does not fit the bytes."""
+
+    code = "bad-signature"
+
+
+class OtherFederationError(NoticeRejectedError):
+    """The record names another federation."""
+
+    code = "other-federation"
+
+
+class UnknownKindError(NoticeRejectedError):
+    """No such kind of notice or statement."""
+
+    code = "unknown-kind"
+
+
+class UnknownPurposeError(NoticeRejectedError):
+    """No such purpose."""
+
+    code = "unknown-purpose"
+
+
+class UnknownHandlingError(NoticeRejectedError):
+    """No such handling code."""
+
+    code = "unknown-handling"
+
+
+class InvalidFieldError(NoticeRejectedError):
+    """A field of the header or routing is outside what it may hold."""
+
+    code = "invalid-field"
+
+
+class InvalidReferenceError(NoticeRejectedError):
+    """The references do not fit the kind, or name what this issuer may not touch."""
+
+    code = "invalid-reference"
+
+
+class CompartmentMismatchError(NoticeRejectedError):
+    """Compartments are not exactly those that the header lists, or a digest does not fit."""
+
+    code = "compartment-mismatch"
+
+
+class EmptyAudienceError(NoticeRejectedError):
+    """The audience names nobody."""
+
+    code = "empty-audience"
+
+
+class IssuedInFutureError(NoticeRejectedError):
+    """The signer's clock is more than five minutes ahead."""
+
+    code = "issued-in-future"
+
+
+class AlreadyExpiredError(NoticeRejectedError):
+    """The notice had expired before it was taken in."""
+
+    code = "already-expired"
+
+
+class IdReusedError(NoticeRejectedError):
+    """The same issuer used this notice id with other header bytes."""
+
+    code = "id-reused"
+
+
+class AlreadyWithdrawnError(NoticeRejectedError):
+    """Its withdrawal came before the notice."""
+
+    code = "already-withdrawn"
+
+
+class NumberReusedError(NoticeRejectedError):
+    """The number of this series was used by another notice."""
+
+    code = "number-reused"
+
+
+class UnknownDeliveryError(NoticeRejectedError):
+    """The receipt speaks of something that this bureau was not given."""
+
+    code = "unknown-delivery"
+
+
+class StaleStatementError(NoticeRejectedError):
+    """A newer statement of the same kind is already on record."""
+
+    code = "stale-statement"
+
+
+class WrongShardError(NoticeRejectedError):
+    """What the record refers to is on record in another shard."""
+
+    code = "wrong-shard"
+
+
+class BatchRefusedError(NoticeRejectedError):
+    """A batch of the bus could not be read, or expands past its bound."""
+
+    code = "batch-refused"
+
+
+class CouldNotBeJudgedError(NoticeRejectedError):
+    """Our own code failed on this record; nobody gets it and the operator is alarmed."""
+
+    code = "could-not-be-judged"
+
+
+class VersionRefusedError(ValiseError):
+    """A directory, policy set or schema set cannot be adopted; the old one stays in force."""
+
+    code = "version-refused"

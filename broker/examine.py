@@ -1,0 +1,366 @@
+"""Examines a whole trail offline, with public keys only.
+
+Every entry is hashed again, every tile compared with what the entries make of it, the root with the signed checkpoint,
+every kept head with the root of its size, every kept delivery with its leaf. Streams: memory does not grow with the
+number of leaves. Where a hash and what it is made from differ, the tile above tells which of the two was changed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker import codec, notes
+from broker.errors import NoticeRejectedError, ProofError
+from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
+from broker.notes import Checkpoint, Vkey
+from broker.notice import Leaf, Row
+from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
+from broker.trail import read_part
+
+RECORD_KINDS = frozenset({"routed", "held", "rejected", "repeated"})
+EVENT_KINDS = frozenset({"receipt", "subscribed", "revoked", "adopted", "version-refused", "resumed", "expired"})
+LISTED = 100
+"""Findings that are told in full; the others are counted."""
+CACHED_BUNDLES = 1024
+PROGRESS_EVERY = 64
+"""Bundles between two words of progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHead:
+    """A head as somebody else kept it."""
+
+    size: int
+    root: bytes
+    note: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDelivery:
+    """A delivery as its bureau kept it."""
+
+    leaf_number: int
+    leaf: bytes
+    bureau: str
+    delivery_number: int
+    row: bytes
+    salt: bytes
+    path: bytes
+    index: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not hold, and where."""
+
+    place: str
+    what: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What an examination came to; `findings` are at most `LISTED` of `wrong`."""
+
+    origin: str
+    size: int = 0
+    root: bytes = EMPTY_ROOT
+    leaves: int = 0
+    heads: int = 0
+    deliveries: int = 0
+    wrong: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, place: str, what: str) -> None:
+        """Note something that does not hold."""
+        self.wrong += 1
+        if len(self.findings) < LISTED:
+            self.findings.append(Finding(place, what))
+
+    @property
+    def compared(self) -> bool:
+        """Whether there was anything to compare with that the operator does not hold."""
+        return self.heads + self.deliveries > 0
+
+
+def examine(
+    folder: Path,
+    key: Vkey,
+    heads: Iterable[SeenHead] = (),
+    deliveries: Iterable[SeenDelivery] = (),
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Report:
+    """Examine the log in `folder`; `heads` come by rising size, `deliveries` by rising leaf number."""
+    report = Report(key.name)
+    head = _head(folder, key, report)
+    walk = _Walk(folder, key, head, report, iter(heads), iter(deliveries))
+    for index in range(-(-head.size // WIDTH)):
+        walk.bundle(index)
+        if index % PROGRESS_EVERY == 0:
+            progress(report.leaves, head.size)
+    walk.finish()
+    return report
+
+
+def _head(folder: Path, key: Vkey, report: Report) -> Checkpoint:
+    """Read the checkpoint; one that cannot be trusted is still examined for what it says."""
+    checkpoint = Checkpoint(key.name, 0, EMPTY_ROOT)
+    try:
+        note = (folder / "checkpoint").read_text(encoding="utf-8")
+        checkpoint = notes.parse_checkpoint(notes.parse(note).text)
+        notes.open_checkpoint(note, key)
+    except FileNotFoundError:
+        if (folder / "tile").exists():
+            report.add("checkpoint", "is missing")
+    except (OSError, UnicodeDecodeError, ProofError) as error:
+        report.add("checkpoint", f"cannot be trusted: {error}")
+    report.size, report.root = checkpoint.size, checkpoint.root
+    return checkpoint
+
+
+class _Walk:
+    """One pass over the leaves. `_edge` is the tree as far as it was walked."""
+
+    def __init__(
+        self,
+        folder: Path,
+        key: Vkey,
+        head: Checkpoint,
+        report: Report,
+        heads: Iterator[SeenHead],
+        deliveries: Iterator[SeenDelivery],
+    ) -> None:
+        self._folder, self._key, self._head, self._report = folder, key, head, report
+        self._edge, self._whole, self._now = Edge(), True, 0
+        self._heads, self._deliveries = heads, deliveries
+        self._next_head, self._next_delivery = next(heads, None), next(deliveries, None)
+        self._parent: tuple[int, bytes] = (-1, b"")
+        self._records: OrderedDict[int, bytes] = OrderedDict()
+        self._agreed = 0
+
+    def bundle(self, index: int) -> None:
+        """Examine one bundle of entries and the tile of its hashes."""
+        width = min(WIDTH, self._head.size - index * WIDTH)
+        entries = self._entries(index, width)
+        hashes = [leaf_hash(each) for each in entries]
+        trusted = self._compare(index, width, hashes)
+        kinds = bytearray(width)
+        for place in range(width):
+            number = index * WIDTH + place
+            if place < len(entries):
+                kinds[place] = self._leaf(number, entries[place], bytes(kinds))
+            if place >= len(trusted):
+                self._whole = False  # from here on no root can be told
+            if self._whole:
+                self._grow(trusted[place])
+        _remember(self._records, index, bytes(kinds))
+
+    def _entries(self, index: int, width: int) -> list[bytes]:
+        name = path(ENTRIES, index, width)
+        try:
+            entries = unbundle(read_part(self._folder, ENTRIES, index, width))
+        except FileNotFoundError:
+            self._report.add(name, f"is missing: leaves {index * WIDTH} to {index * WIDTH + width - 1}")
+            return []
+        except (OSError, ProofError) as error:
+            self._report.add(name, f"cannot be read: {error}")
+            return []
+        if len(entries) != width:
+            self._report.add(name, f"holds {len(entries)} entries instead of {width}")
+        return entries
+
+    def _tile(self, level: int, index: int, width: int) -> bytes | None:
+        name = path(level, index, width)
+        try:
+            data = read_part(self._folder, level, index, width)
+        except OSError:
+            self._report.add(name, "is missing")
+            return None
+        if len(data) != 32 * width:
+            self._report.add(name, f"holds {len(data)} bytes instead of {32 * width}")
+        return data
+
+    def _compare(self, index: int, width: int, hashes: list[bytes]) -> list[bytes]:
+        """Compare entries with their tile; return the hashes to go on with: those that the tile above bears out."""
+        data = self._tile(0, index, width)
+        if data is None:
+            return hashes[:width]
+        listed = [data[each : each + 32] for each in range(0, len(data) - len(data) % 32, 32)]
+        if hashes == listed:
+            return hashes
+        by_entries, by_tile = self._borne_out(index, hashes), self._borne_out(index, listed)
+        self._name(index, width, hashes, listed, "entry" if by_tile else "tile" if by_entries else "")
+        return hashes[:width] if by_entries or (len(hashes) >= width and not by_tile) else listed[:width]
+
+    def _borne_out(self, index: int, hashes: list[bytes]) -> bool:
+        """Whether the tile above, or the checkpoint for the last tile, is made from these hashes."""
+        number, place = divmod(index, WIDTH)
+        if (index + 1) * WIDTH > self._head.size:
+            edge = self._edge.copy()
+            for each in hashes:
+                edge.add(each)
+            return self._whole and edge.size == self._head.size and edge.root() == self._head.root
+        if len(hashes) != WIDTH:
+            return False
+        if self._parent[0] != number:
+            width = min(WIDTH, self._head.size // WIDTH - number * WIDTH)
+            try:
+                self._parent = (number, read_part(self._folder, 1, number, width))
+            except OSError:
+                self._parent = (number, b"")
+        return Tile.of(b"".join(hashes)).root == self._parent[1][32 * place : 32 * place + 32]
+
+    def _name(self, index: int, width: int, hashes: list[bytes], listed: list[bytes], blame: str) -> None:
+        """Say where entries and tile part, and which of them was changed if the tile above tells."""
+        wrong = [each for each in range(min(len(hashes), len(listed))) if hashes[each] != listed[each]]
+        if not wrong:
+            return  # one is cut off or too long: told already
+        number, more = index * WIDTH + wrong[0], f" (and {len(wrong) - 1} more in this bundle)" if wrong[1:] else ""
+        entry, tile = path(ENTRIES, index, width), path(0, index, width)
+        if blame == "entry":
+            self._report.add(f"{entry}, leaf {number}", f"was changed: its hash in {tile} is another{more}")
+        elif blame == "tile":
+            self._report.add(f"{tile}, hash {wrong[0]}", f"was changed: leaf {number} hashes to another{more}")
+        else:
+            self._report.add(f"leaf {number}", f"{entry} and {tile} differ{more}")
+
+    def _grow(self, leaf: bytes) -> None:
+        for level, index, tile in self._edge.add(leaf):
+            if level:
+                self._check_tile(level, index, tile)
+        self._report.leaves += 1
+        while self._next_head and self._next_head.size <= self._edge.size:
+            self._check_head(self._next_head)
+            self._next_head = next(self._heads, None)
+
+    def _check_tile(self, level: int, index: int, tile: Tile) -> None:
+        """Compare a tile of hashes of tiles with what those hash to."""
+        data = self._tile(level, index, tile.width)
+        if data is None or data == tile.data:
+            return
+        for place, node in enumerate(tile.levels[0]):
+            if data[32 * place : 32 * place + 32] != node:
+                below = path(level - 1, index * WIDTH + place)
+                self._report.add(f"{path(level, index, tile.width)}, hash {place}", f"is not the root of {below}")
+                return
+
+    # What a leaf says.
+
+    def _leaf(self, number: int, entry: bytes, kinds: bytes) -> int:
+        """Examine one leaf; return 1 for a record leaf, 0 for an event leaf."""
+        while self._next_delivery and self._next_delivery.leaf_number <= number:
+            self._check_delivery(self._next_delivery, entry)
+            self._next_delivery = next(self._deliveries, None)
+        try:
+            leaf = codec.decode(Leaf, entry)
+        except NoticeRejectedError as error:
+            self._report.add(f"leaf {number}", f"cannot be read ({error.code})")
+            return 0
+        if leaf.kind not in RECORD_KINDS | EVENT_KINDS:
+            self._report.add(f"leaf {number}", "is of an unknown kind")
+        if leaf.now < self._now:
+            self._report.add(f"leaf {number}", f"goes back in time by {self._now - leaf.now} ms")
+        self._now = max(self._now, leaf.now)
+        if leaf.about is not None and not self._is_record(leaf.about, number, kinds):
+            self._report.add(f"leaf {number}", f"speaks of leaf {leaf.about}, which is no record leaf before it")
+        return int(leaf.kind in RECORD_KINDS)
+
+    def _is_record(self, about: int, number: int, kinds: bytes) -> bool:
+        if not 0 <= about < number:
+            return False
+        index, place = divmod(about, WIDTH)
+        if index == number // WIDTH:
+            return bool(kinds[place])
+        if index not in self._records:
+            _remember(self._records, index, self._kinds(index))
+        self._records.move_to_end(index)
+        found = self._records[index]
+        return place < len(found) and bool(found[place])
+
+    def _kinds(self, index: int) -> bytes:
+        """Read again which leaves of an earlier bundle are record leaves."""
+        kinds = bytearray()
+        try:
+            for entry in unbundle(read_part(self._folder, ENTRIES, index, WIDTH)):
+                kinds.append(codec.decode(Leaf, entry).kind in RECORD_KINDS)
+        except (OSError, ProofError, NoticeRejectedError):
+            return bytes(kinds)  # told where it stands
+        return bytes(kinds)
+
+    # What others kept.
+
+    def _check_head(self, seen: SeenHead) -> None:
+        self._report.heads += 1
+        root = EMPTY_ROOT if seen.size == 0 else self._edge.root()
+        if root == seen.root:
+            self._agreed = max(self._agreed, seen.size)
+            return
+        self._report.add(
+            f"leaves {self._agreed} to {seen.size - 1}",
+            f"the head of size {seen.size} that {seen.source} kept has another root{self._signed(seen)}",
+        )
+
+    def _signed(self, seen: SeenHead) -> str:
+        try:
+            head = notes.open_checkpoint(seen.note, self._key)
+        except ProofError:
+            return ", but does not bear the signature of this log"
+        if (head.size, head.root) != (seen.size, seen.root):
+            return ", but its note says something else"
+        return " and bears the signature of this log: it showed others another history (split view)"
+
+    def _check_delivery(self, seen: SeenDelivery, entry: bytes | None) -> None:
+        self._report.deliveries += 1
+        name = f"delivery {seen.delivery_number} of {seen.bureau} ({seen.source})"
+        if entry is None:
+            self._report.add(f"leaf {seen.leaf_number}", f"{name} has it, the trail has not")
+        elif entry != seen.leaf:
+            self._report.add(f"leaf {seen.leaf_number}", f"{name} has another leaf of this number")
+        else:
+            self._check_row(seen, name)
+
+    def _check_row(self, seen: SeenDelivery, name: str) -> None:
+        try:
+            rows, row = codec.decode(Leaf, seen.leaf).rows, codec.decode(Row, seen.row)
+            check_row(seen.salt, seen.row, seen.index, seen.path, rows or b"")
+        except (ProofError, NoticeRejectedError):
+            self._report.add(f"leaf {seen.leaf_number}", f"the row of {name} is not below its root of rows")
+            return
+        if (row.bureau, row.delivery_number) != (seen.bureau, seen.delivery_number):
+            self._report.add(f"leaf {seen.leaf_number}", f"the row of {name} is another's")
+
+    # The end.
+
+    def finish(self) -> None:
+        """Examine the right edge, and what others have of more than there is."""
+        if self._whole:
+            for level, index, _ in widths(self._edge.size):
+                if level:
+                    self._check_tile(level, index, self._edge.tiles[level])
+            if self._edge.root() != self._head.root:
+                self._report.add("checkpoint", f"its root is not that of the {self._head.size} leaves")
+        self._finish_heads()
+        while seen := self._next_delivery:
+            self._check_delivery(seen, None)
+            self._next_delivery = next(self._deliveries, None)
+
+    def _finish_heads(self) -> None:
+        while seen := self._next_head:
+            if seen.size <= self._edge.size:
+                self._check_head(seen)
+            else:
+                self._report.heads += 1
+                what = f"the head of size {seen.size} that {seen.source} kept cannot be met"
+                ends = f"the trail ends at {self._head.size} leaves" if self._whole else "leaves are missing"
+                self._report.add(f"leaf {self._edge.size}", f"{what}: {ends}")
+            self._next_head = next(self._heads, None)
+
+
+def _remember(cache: OrderedDict[int, bytes], index: int, kinds: bytes) -> None:
+    cache[index] = kinds
+    if len(cache) > CACHED_BUNDLES:
+        cache.popitem(last=False)

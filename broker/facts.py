@@ -1,0 +1,111 @@
+"""What the rules may know of a notice.
+
+Everything is computed from signed bytes and the directory. Names that the directory does not know never get in here, so
+the values are few and a look-up keyed by them stays small. Sets of bureaus are masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.notice import EVERYONE, Header, Origin, Routing
+
+if TYPE_CHECKING:
+    from broker.members import Directory
+
+NO_LIMIT = (1 << 63) - 1
+"""Stands for a day that the header does not set: the greatest Long of Cedar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The attributes of a Notice as `policies/schema.cedarschema` declares them, and `now` of the context."""
+
+    now: int
+    kind: str
+    issuer: str
+    owner: str
+    purpose: str
+    confidentiality: str
+    urgency: str
+    handling: frozenset[str]
+    exercise: bool
+    corrects: bool
+    retain_until: int
+    review_due: int
+    everyone: bool
+    audience: int
+    denied: int
+    addressed: int
+    named: int
+    agreements: frozenset[str]
+    origins_known: bool
+    sources: frozenset[str]
+    consented: int
+    subject_categories: frozenset[str]
+    minor: str
+    special_categories: frozenset[str]
+    protected_from: int
+
+
+def facts_of(header: Header, routing: Routing, directory: Directory, now: int) -> Facts:
+    """Compute the facts of one notice at one `now`. Needs a header and routing that `verify` has checked."""
+    audience = routing.audience
+    addressed = directory.mask(audience.to)
+    origins = tuple(origin for origin in routing.origins if not _without_terms(origin, header.member))
+    return Facts(
+        now=now,
+        kind=header.kind,
+        issuer=header.issuer,
+        owner=header.member,
+        purpose=header.purpose,
+        confidentiality=header.confidentiality,
+        urgency=header.urgency,
+        handling=frozenset(header.handling),
+        exercise=header.exercise,
+        corrects=any(each.relation == "corrects" for each in header.references),
+        retain_until=NO_LIMIT if header.retain_until is None else header.retain_until,
+        review_due=NO_LIMIT if header.review_due is None else header.review_due,
+        everyone=audience.everyone,
+        audience=_audience(routing, addressed, directory),
+        denied=directory.mask(routing.deny),
+        addressed=addressed,
+        named=directory.bureau_mask(audience.to),
+        agreements=frozenset(filter(directory.has_agreement, audience.agreements)),
+        origins_known=all(each.owner is not None and directory.names(each.owner) for each in origins),
+        sources=frozenset({header.member, *(_member(each) for each in origins)} & directory.members.keys()),
+        consented=_consented(origins, directory),
+        subject_categories=frozenset(routing.subject_categories),
+        minor=routing.minor,
+        special_categories=frozenset(routing.special_categories),
+        protected_from=directory.mask(routing.protected_from),
+    )
+
+
+def _audience(routing: Routing, addressed: int, directory: Directory) -> int:
+    """Give whom the issuer meant. That a suspended agreement permits nothing is a rule, and a term of `decide`."""
+    if routing.audience.everyone:
+        return directory.everyone
+    mask = addressed
+    for agreement in routing.audience.agreements:
+        mask |= directory.circle_mask(agreement)
+    return mask
+
+
+def _member(origin: Origin) -> str:
+    return (origin.owner or "").partition("/")[0]
+
+
+def _without_terms(origin: Origin, issuer: str) -> bool:
+    """Say whether these are the issuer's own facts, for which its audience says it all."""
+    return _member(origin) == issuer and not origin.releasable_to
+
+
+def _consented(origins: tuple[Origin, ...], directory: Directory) -> int:
+    """Give the bureaus to which every origin has consented. An owner needs nobody's consent for its own facts."""
+    mask = directory.everyone
+    for origin in origins:
+        if EVERYONE not in origin.releasable_to:
+            mask &= directory.mask((_member(origin), *origin.releasable_to))
+    return mask

@@ -1,0 +1,224 @@
+"""Takes in everything that the trail records: verify → decide → record, one step after the other.
+
+While one step is committed the next is checked ahead, in a thread; what was checked ahead is checked again if a key or
+version changed in between. A step that fails to commit leaves nothing: the shard is owned again and the same records
+come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from broker import crash, streams
+from broker.errors import CouldNotBeJudgedError, NoticeRejectedError
+from broker.judge import Checked, Judge, Keys, Ruling, check, refused
+from broker.step import Done, InForce, Random, Step
+from broker.trial import judge_alone
+
+if TYPE_CHECKING:
+    from broker.adopt import Adopter, Adoption
+    from broker.bus import Bus, Record, Shard
+    from broker.marker import Marker
+    from broker.merkle import Frontier
+    from broker.register import Register
+
+log = structlog.get_logger()
+TAKE_WAIT_S = 0.5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A record checked ahead; `epoch` tells which keys it was checked against."""
+
+    record: Record
+    now: int
+    checked: Checked | Adoption
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast steps may follow each other, and how long a child may judge a record that killed us."""
+
+    limit: int
+    pause_s: float
+    trial_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What ingest works with."""
+
+    bus: Bus
+    shard: Shard
+    register: Register
+    judge: Judge | None
+    adopter: Adopter
+    marker: Marker
+    random: Random
+    pace: Pace
+
+
+class Ingest:
+    """The one writer of a shard, from `take` to `commit`; hands committed steps on through `out`."""
+
+    def __init__(self, parts: Parts, frontier: Frontier, now: int, out: asyncio.Queue[tuple[Done, int]]) -> None:
+        self._bus, self._shard, self._register = parts.bus, parts.shard, parts.register
+        self._judge, self._adopter, self._marker = parts.judge, parts.adopter, parts.marker
+        self._random, self._pace = parts.random, parts.pace
+        self._frontier, self._now, self._out = frontier, now, out
+        self._ahead_now, self._epoch = now, 0
+        view = self._adopter.view
+        self._keys = Keys(view.directory, self._adopter.revoked()) if view else None
+        self.inputs_changed = False
+
+    async def resume(self) -> None:
+        """Record the start, at the bus's present time: a backlog is judged when it is taken up (DESIGN §6)."""
+        now = max(await self._shard.now(), self._now)
+        self._ahead_now = now
+        step = self._step()
+        step.apply(None, Ruling("resumed"), now)
+        await self._commit(step)
+
+    async def run(self) -> None:
+        """Work until a new directory changes the inputs; raises UnavailableError, FencedError."""
+        checked: asyncio.Queue[list[Ahead]] = asyncio.Queue(1)
+        async with asyncio.TaskGroup() as tasks:
+            ahead = tasks.create_task(self._check_ahead(checked))
+            while not self.inputs_changed:
+                await self._record(await checked.get())
+            ahead.cancel()
+
+    async def _check_ahead(self, checked: asyncio.Queue[list[Ahead]]) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            started = clock()
+            taken = await self._shard.take(self._pace.limit, TAKE_WAIT_S)
+            if any(record.stream == streams.VERSIONS for record in taken):
+                await self._adopter.fetch_annexes(self._bus)
+            if taken:
+                await checked.put(await asyncio.to_thread(self._check_all, taken))
+                await asyncio.sleep(max(0.0, started + self._pace.pause_s - clock()))
+
+    def _check_all(self, taken: Sequence[Record]) -> list[Ahead]:
+        return [self._check(record, self._clock_of(record)) for record in taken]
+
+    def _clock_of(self, record: Record) -> int:
+        self._ahead_now = max(self._ahead_now, record.at)
+        return self._ahead_now
+
+    def _check(self, record: Record, now: int) -> Ahead:
+        epoch, keys = self._epoch, self._keys
+        if record.stream == streams.VERSIONS or keys is None:
+            return Ahead(record, now, self._adopter.try_out(record), epoch)
+        self._marker.try_out(record, self._trial(now), self._pace.trial_s)
+        with self._marker.around(record, 0):
+            return Ahead(record, now, _judged(lambda: self._checked(record, now, keys)), epoch)
+
+    def _trial(self, now: int) -> Callable[[Record], None]:
+        kept = [self._register.get(f"version/{kind}") or b"" for kind in ("directory", "policies")]
+        return partial(judge_alone, kept[0], kept[1], now)
+
+    def _checked(self, record: Record, now: int, keys: Keys) -> Checked:
+        self._marker.check(record)
+        return check(record, now, keys)
+
+    async def _record(self, batch: list[Ahead]) -> None:
+        for group in _groups(batch):
+            step = self._step()
+            for ahead in group:
+                self._take_in(step, ahead)
+            await self._commit(step)
+
+    def _take_in(self, step: Step, ahead: Ahead) -> None:
+        if ahead.epoch != self._epoch:
+            ahead = self._check(ahead.record, ahead.now)
+        checked = ahead.checked
+        if not isinstance(checked, Checked):
+            self._adopt(step, ahead.record, checked, ahead.now)
+            return
+        ruling = self._ruled(ahead.record, checked, ahead.now)
+        step.apply(ahead.record, ruling, ahead.now)
+        self._take_effect(ruling)
+
+    def _ruled(self, record: Record, checked: Checked, now: int) -> Ruling:
+        judge = self._judge
+        if judge is None:
+            return refused(CouldNotBeJudgedError("there are no policies in force"))
+        with self._marker.around(record, 1):
+            ruling = _judged(lambda: judge.rule(record, checked, now))
+        return judge.rule(record, ruling, now) if isinstance(ruling, NoticeRejectedError) else ruling
+
+    def _take_effect(self, ruling: Ruling) -> None:
+        """Let a subscription or a revocation hold for the next record of the same step already."""
+        if ruling.view is not None and self._judge is not None:
+            self._judge.view = self._adopter.view = ruling.view
+        if ruling.kind == "revoked" and self._keys is not None:
+            self._keys = Keys(self._keys.directory, self._adopter.revoked())
+            self._epoch += 1
+
+    def _adopt(self, step: Step, record: Record, adoption: Adoption, now: int) -> None:
+        step.in_force = self._in_force(adoption)
+        step.apply(record, adoption.ruling, now)
+        self.inputs_changed = self._adopter.adopt(adoption)
+        if self._adopter.view:
+            if self._judge is not None:
+                self._judge.view = self._adopter.view
+            self._keys = Keys(self._adopter.view.directory, self._adopter.revoked())
+        self._epoch += 1
+
+    def _in_force(self, adoption: Adoption | None = None) -> InForce:
+        return self._adopter.in_force(adoption)
+
+    def _step(self) -> Step:
+        return Step(self._register, self._frontier, self._random, self._in_force(), self._now)
+
+    async def _commit(self, step: Step) -> None:
+        done = step.done()
+        crash.here("ingest.before-commit")
+        offsets = await self._shard.commit(done.taken, done.writes)
+        crash.here("ingest.committed")
+        self._now = done.head.now
+        if streams.REGISTER in offsets:
+            self._register.settle(done.changes, offsets[streams.REGISTER] + 1)
+        crash.here("ingest.settled")
+        log.debug("step.committed", leaves=len(done.entries), size=done.head.size)
+        await self._out.put((done, offsets.get(streams.ROUTED, -1) + 1))
+
+
+def _judged(act: Callable[[], T]) -> T | NoticeRejectedError:
+    """Judge one record: what its bytes or a bug of ours do to us stops that record only (STYLE 14)."""
+    try:
+        return act()
+    except NoticeRejectedError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a bug of ours stops this record, not the loop
+        # The text of an error may hold what the record held: only its class and place are written down.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        log.critical(
+            "record.could-not-be-judged", alarm=True, error=type(error).__name__, at=f"{place.name}:{place.lineno}"
+        )
+        return CouldNotBeJudgedError()
+
+
+def _groups(batch: list[Ahead]) -> Iterator[list[Ahead]]:
+    """Give a version a step of its own, before any waiting notice (DESIGN §6)."""
+    group: list[Ahead] = []
+    for ahead in batch:
+        if isinstance(ahead.checked, Checked):
+            group.append(ahead)
+            continue
+        if group:
+            yield group
+            group = []
+        yield [ahead]
+    if group:
+        yield group

@@ -1,0 +1,366 @@
+"""Judges one record: what it is, what follows from it, what changes in the register.
+
+Reads the register, changes nothing: a `Ruling` is applied as a whole or not at all, so that a bug of ours that hits one
+record stops that record only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from broker import codec, streams
+from broker.confirm import Given, confirm
+from broker.decide import View, decide
+from broker.errors import (
+    AlreadyWithdrawnError,
+    BatchRefusedError,
+    IdReusedError,
+    InvalidFieldError,
+    InvalidReferenceError,
+    NoticeRejectedError,
+    NumberReusedError,
+    StaleStatementError,
+    UnknownKeyError,
+    UnknownKindError,
+)
+from broker.notice import (
+    Decision,
+    Envelope,
+    Header,
+    Holder,
+    Receipt,
+    Reference,
+    Revocation,
+    Series,
+    Signed,
+    Standing,
+    Statement,
+    Subscription,
+    Verified,
+)
+from broker.register import Register, missing_numbers, notice_key, use_number
+from broker.verify import Arrival, outer, subject_of, verify, verify_statement
+
+if TYPE_CHECKING:
+    from broker.bus import Record
+    from broker.members import Directory
+
+GAPS_LIMIT = 1000
+"""Ranges of missing numbers that one series may have; more is a broken outbox."""
+MISSING_TOLD = 100
+"""Missing numbers that an outcome lists."""
+OWN_LEAF = -1
+"""Stands for the number of the leaf in the making."""
+
+Checked = Verified | Receipt | Subscription | Revocation | NoticeRejectedError
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What follows from one record. In `standings` a leaf number of OWN_LEAF means this record's own leaf."""
+
+    kind: str
+    code: str | None = None
+    detail: str = ""
+    header: bytes = b""
+    header_digest: bytes | None = None
+    routing: bytes = b""
+    statement: bytes = b""
+    about: int | None = None
+    missing: tuple[int, ...] = ()
+    missing_count: int = 0
+    notice_id: bytes | None = None
+    issuer: str | None = None
+    verified: Verified | None = None
+    decision: Decision | None = None
+    inherited: tuple[Holder, ...] = ()
+    warnings: tuple[str, ...] = ()
+    own: tuple[str, Standing] | None = None
+    """The entry of the notice itself; its holders are filled in when delivery numbers are known."""
+    standings: tuple[tuple[str, Standing], ...] = ()
+    series: tuple[tuple[str, Series], ...] = ()
+    entries: Mapping[str, bytes] = field(default_factory=dict)
+    tell: tuple[str, ...] = ()
+    view: View | None = None
+    """The view that is in force from the next step on, if this record changes it."""
+
+
+@dataclass(slots=True)
+class Keys:
+    """What verification needs of the present state: the directory and the keys taken out of force."""
+
+    directory: Directory
+    revoked: set[bytes]
+
+
+def check(record: Record, now: int, keys: Keys) -> Verified | Receipt | Subscription | Revocation:
+    """Check one notice or statement as it arrived. Raises NoticeRejectedError."""
+    if record.value is None:
+        raise BatchRefusedError(record.fault)
+    arrived = outer(record.value)
+    arrival = Arrival(record.stream, now, keys.directory, keys.revoked)
+    if isinstance(arrived, Envelope):
+        if not record.stream.startswith("notices."):
+            message = "a notice does not travel on this stream"
+            raise UnknownKindError(message)
+        return verify(arrived, arrival)
+    return verify_statement(arrived, arrival)
+
+
+class Judge:
+    """Judges the records of one shard, one at a time, against what the ones before left."""
+
+    def __init__(self, register: Register, view: View, given: Callable[[int], Given | None]) -> None:
+        self.register, self.view, self._given = register, view, given
+
+    def rule(self, record: Record, checked: Checked, now: int) -> Ruling:
+        """Say what follows from a checked record. Every NoticeRejectedError ends here, as a ruling."""
+        try:
+            ruling = self._rule(record, checked, now)
+        except NoticeRejectedError as error:
+            ruling = self._refuse(error)
+        return replace(ruling, tell=ruling.tell or _told(record, ruling))
+
+    def _rule(self, record: Record, checked: Checked, now: int) -> Ruling:
+        if isinstance(checked, NoticeRejectedError):
+            raise checked
+        if isinstance(checked, Verified):
+            return self._notice(checked, now)
+        statement = _payload(record)
+        if isinstance(checked, Receipt):
+            return self._receipt(checked, statement)
+        if isinstance(checked, Subscription):
+            return self._subscription(checked, statement)
+        return self._revocation(checked, statement)
+
+    # Notices
+
+    def _refuse(self, error: NoticeRejectedError) -> Ruling:
+        """Reject; a notice whose header its issuer signed burns its id and its number (DESIGN §3.5, §7)."""
+        signed = error.signed
+        if not isinstance(signed, Signed):
+            return refused(error)
+        header = signed.header
+        standing = self.register.standing(header.issuer, header.notice_id)
+        if standing and standing.header_digest == signed.header_digest and _arrived(standing):
+            return _repeated(standing, header, signed.header_digest)
+        named = Ruling(
+            "rejected", error.code, str(error), header_digest=signed.header_digest,
+            notice_id=header.notice_id, issuer=header.issuer,
+        )  # fmt: skip
+        return named if standing and _arrived(standing) else self._burn(named, signed)
+
+    def _burn(self, ruling: Ruling, signed: Signed) -> Ruling:
+        header, routing = signed.header, signed.routing
+        number = (routing.series, routing.number) if routing else (b"", 0)
+        own = Standing(
+            signed.header_digest, "refused", OWN_LEAF, number[0], number[1], header.record, header.version, (), b""
+        )
+        series: tuple[tuple[str, Series], ...] = ()
+        if routing and routing.number >= 1:
+            key = _series_key(header.issuer, routing.series)
+            used = use_number(self.register.series(key), routing.number)
+            series = ((key, used),) if used and len(used.missing) <= GAPS_LIMIT else ()
+        return replace(ruling, own=(notice_key(header.issuer, header.notice_id), own), series=series)
+
+    def _notice(self, verified: Verified, now: int) -> Ruling:
+        try:
+            return self._accept(verified, now)
+        except NoticeRejectedError as error:
+            error.signed = Signed(verified.header, verified.header_digest, verified.routing)
+            raise
+
+    def _accept(self, verified: Verified, now: int) -> Ruling:
+        header, digest = verified.header, verified.header_digest
+        standing = self.register.standing(header.issuer, header.notice_id)
+        if standing and standing.header_digest != digest:
+            raise IdReusedError
+        if standing and _arrived(standing):
+            return _repeated(standing, header, digest)
+        if standing:
+            raise AlreadyWithdrawnError
+        key, series = self._use_number(verified)
+        reference = subject_of(header)
+        target = self.register.standing(reference.issuer, reference.notice_id) if reference else None
+        if reference:
+            _check_subject(header, reference, target)
+        holders = target.holders if target else ()
+        decision = decide(verified, self.view, now, holders)
+        return self._routed(verified, decision, reference, target, (key, series))
+
+    def _use_number(self, verified: Verified) -> tuple[str, Series]:
+        routing = verified.routing
+        key = _series_key(verified.header.issuer, routing.series)
+        series = use_number(self.register.series(key), routing.number)
+        if series is None:
+            raise NumberReusedError
+        if len(series.missing) > GAPS_LIMIT:
+            message = "number: the series has too many gaps"
+            raise InvalidFieldError(message)
+        return key, series
+
+    def _routed(
+        self,
+        verified: Verified,
+        decision: Decision,
+        reference: Reference | None,
+        target: Standing | None,
+        series: tuple[str, Series],
+    ) -> Ruling:
+        header, routing = verified.header, verified.routing
+        own = Standing(
+            verified.header_digest, decision.state, OWN_LEAF, routing.series, routing.number,
+            header.record, header.version, (), codec.encode(verified.envelope),
+        )  # fmt: skip
+        missing = missing_numbers(series[1], MISSING_TOLD)
+        return Ruling(
+            decision.state,
+            header=verified.envelope.header,
+            header_digest=verified.header_digest,
+            routing=verified.routing_opened.salt + verified.routing_opened.data,
+            about=target.leaf_number if target else None,
+            missing=missing,
+            missing_count=sum(last - first + 1 for first, last in series[1].missing),
+            notice_id=header.notice_id,
+            issuer=header.issuer,
+            verified=verified,
+            decision=decision,
+            inherited=_inherited(header, decision, target),
+            warnings=(*decision.warnings, *(("series-gap",) if missing else ())),
+            own=(notice_key(header.issuer, header.notice_id), own),
+            standings=_ended(header, reference, target),
+            series=(series,),
+        )
+
+    # Statements
+
+    def _receipt(self, receipt: Receipt, statement: bytes) -> Ruling:
+        key = f"receipts/{receipt.bureau}"
+        used = use_number(self.register.series(key), receipt.number) if receipt.number >= 1 else None
+        if used is None:
+            return Ruling("repeated", statement=statement)
+        if len(used.missing) > GAPS_LIMIT:
+            message = "number: too many gaps"
+            raise InvalidFieldError(message)
+        confirm(receipt, self._given)
+        return Ruling(
+            "receipt",
+            receipt.act,
+            statement=statement,
+            about=receipt.items[0].leaf_number if len(receipt.items) == 1 else None,
+            issuer=receipt.bureau,
+            series=((key, used),),
+            tell=(receipt.issuer_member,),
+        )
+
+    def _subscription(self, subscription: Subscription, statement: bytes) -> Ruling:
+        key = f"subscription/{subscription.bureau}"
+        kept = self.register.get(key)
+        payload = codec.decode(Statement, statement).payload
+        if kept == payload:
+            return Ruling("repeated", statement=statement)
+        if kept is not None and codec.decode(Subscription, kept).number >= subscription.number:
+            raise StaleStatementError
+        subscriptions = self.view.subscriptions.changed(subscription.bureau, subscription.patterns)
+        return Ruling(
+            "subscribed",
+            statement=statement,
+            issuer=subscription.bureau,
+            entries={key: payload},
+            view=replace(self.view, subscriptions=subscriptions),
+        )
+
+    def _revocation(self, revocation: Revocation, statement: bytes) -> Ruling:
+        key = f"revoked/{revocation.key_id.hex()}"
+        if self.register.get(key) is not None:
+            return Ruling("repeated", statement=statement)
+        found = self.view.directory.key(revocation.key_id)
+        member = revocation.bureau.partition("/")[0]
+        if found is None or found.bureau.partition("/")[0] != member:
+            message = "the revoked key is not one of this member's"
+            raise UnknownKeyError(message)
+        return Ruling("revoked", statement=statement, issuer=revocation.bureau, entries={key: statement})
+
+
+def _payload(record: Record) -> bytes:
+    """Give the bytes of a record that `check` has read."""
+    if record.value is None:
+        raise BatchRefusedError(record.fault)
+    return record.value
+
+
+def _arrived(standing: Standing) -> bool:
+    """Tell whether the notice itself was ever taken in: a withdrawal may have come before it."""
+    return bool(standing.series) or standing.state != "withdrawn"
+
+
+def _series_key(issuer: str, series: bytes) -> str:
+    return f"series/{issuer}/{series.hex()}"
+
+
+def _repeated(standing: Standing, header: Header, digest: bytes) -> Ruling:
+    return Ruling(
+        "repeated", standing.state, header_digest=digest, about=standing.leaf_number,
+        notice_id=header.notice_id, issuer=header.issuer,
+    )  # fmt: skip
+
+
+def _check_subject(header: Header, reference: Reference, target: Standing | None) -> None:
+    """Check what a notice changes against the register. Raises InvalidReferenceError."""
+    if header.kind == "approval" and (target is None or target.state != "held"):
+        message = "the approved notice is not held"
+        raise InvalidReferenceError(message)
+    if target is None:
+        return
+    if target.header_digest != reference.header_digest:
+        message = "the reference names other header bytes"
+        raise InvalidReferenceError(message)
+    if target.record and target.record != header.record:
+        message = "the reference names another record"
+        raise InvalidReferenceError(message)
+    if target.state == "replaced":
+        message = f"the notice of leaf {target.leaf_number} was replaced by a later version: name that one"
+        raise InvalidReferenceError(message)
+    if reference.relation == "corrects" and (target.state == "withdrawn" or header.version <= target.version):
+        message = "a correction has a higher version, and what was withdrawn is not corrected"
+        raise InvalidReferenceError(message)
+
+
+def _inherited(header: Header, decision: Decision, target: Standing | None) -> tuple[Holder, ...]:
+    """Keep as holders of the record those whom its correction does not reach: a withdrawal must."""
+    if target is None or header.kind == "withdrawal":
+        return ()
+    reached = {each.index for each in decision.recipients}
+    return tuple(each for each in target.holders if each.index not in reached)
+
+
+_END_STATES = {"corrects": "replaced", "withdraws": "withdrawn", "restricts": "restricted"}
+
+
+def _ended(header: Header, reference: Reference | None, target: Standing | None) -> tuple[tuple[str, Standing], ...]:
+    """Change the entry of the notice that this one corrects, withdraws or restricts."""
+    if reference is None or reference.relation not in _END_STATES:
+        return ()
+    key = notice_key(reference.issuer, reference.notice_id)
+    state = _END_STATES[reference.relation]
+    if target is None:
+        if state != "withdrawn":
+            return ()
+        return ((key, Standing(reference.header_digest, state, OWN_LEAF, b"", 0, header.record, 0, (), b"")),)
+    if state == "restricted":
+        return ((key, replace(target, state=state)),)
+    return ((key, replace(target, state=state, holders=(), envelope=b"")),)
+
+
+def _told(record: Record, ruling: Ruling) -> tuple[str, ...]:
+    """Name who gets the outcome: the member on whose stream the record came; an accepted receipt needs none."""
+    member = streams.member_of(record.stream)
+    quiet = ruling.kind == "repeated" and ruling.notice_id is None
+    return (member,) if member and not quiet else ()
+
+
+def refused(error: NoticeRejectedError) -> Ruling:
+    """Reject a record of which nothing is known but that it came."""
+    return Ruling("rejected", error.code, str(error))

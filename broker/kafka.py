@@ -1,0 +1,677 @@
+"""The bus over Kafka, by way of aiokafka.
+
+What aiokafka does at its defaults would lose records, wait 100 ms at a time and let a sender fill our memory, so it is
+tuned and guarded here, in one place: `_tune` for back-offs and bounds, `_Records` for batches that cannot be read.
+A producer that failed is thrown away: after one lost batch it refuses the others for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import zlib
+from collections import defaultdict, deque
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from time import time
+from typing import TYPE_CHECKING, Any, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka_errors
+from aiokafka.consumer import fetcher
+from aiokafka.helpers import create_ssl_context
+from aiokafka.producer import sender
+from aiokafka.record._crecords import default_records
+from aiokafka.record.util import calc_crc32c
+from aiokafka.structs import ConsumerRecord
+
+from broker.bus import MAX_RECORD, Copies, Place, Record, Shard, Writes
+from broker.errors import (
+    ConfigurationError,
+    FencedError,
+    ForbiddenStreamError,
+    OffsetGoneError,
+    TooLargeError,
+    UnavailableError,
+)
+from broker.fair import shares
+from broker.streams import REGISTER, ROUTER, SETUP, World, family_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+CLOCK = b"clock"
+"""key of the records in `register` that only ask for the time; who restores from `register` passes over them"""
+
+LIMIT_S = 30.0
+"""longer than the 8 to 11 s that a partition pauses when one of three nodes is lost"""
+STOP_S = 5.0
+BOUND = 16 << 20
+"""bytes that one batch may expand to"""
+BATCH_BYTES = 1_040_000
+"""a batch of one stream; the nodes take 1 MiB with its head"""
+HELD_BYTES = 4 << 20
+"""what is read ahead of one stream before its reading pauses"""
+
+_FORBIDDEN = (
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.TransactionalIdAuthorizationFailed,
+)
+_FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
+# Its state errors are asserts.
+_FAILED = (kafka_errors.KafkaError, OSError, TimeoutError, AssertionError)
+# What decoding hostile bytes was seen to raise, or could.
+_DAMAGED = (
+    kafka_errors.KafkaError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class KafkaBus:
+    """The bus, in the name of one principal; `tls` is (CA file, certificate file, key file)."""
+
+    def __init__(
+        self, bootstrap: str, principal: str, tls: tuple[str, str, str] | None, world: World, *, limit: float = LIMIT_S
+    ) -> None:
+        self._principal, self._world = principal, world
+        self._client = _Client(bootstrap, principal, tls, limit)
+        self._granted: set[tuple[str, str]] = set()
+        self._readers: dict[Place, _Reader] = {}
+        self._places: dict[str, _Places] = {}
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        _tune()
+        async with AsyncExitStack() as stack:
+            self._offsets = await self._client.consumer(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._producer:
+            await _discard(self._producer)
+        await self._stack.aclose()
+
+    async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
+        """Append with an idempotent producer."""
+        self._check("write", stream)
+        if not values:
+            return await self.end(stream, partition=partition) - 1
+        last = await self._produce({(stream, partition): [(key, value, None) for key, value in values]})
+        return last[stream, partition]
+
+    async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
+        """Append every copy with an idempotent producer, all inboxes at once."""
+        inboxes: dict[Place, list[_Value]] = defaultdict(list)
+        for copy in copies:
+            for stream, own in copy.own:
+                inboxes[stream, partition].append((copy.key, own, copy.shared))
+        for stream, _ in inboxes:
+            self._check("write", stream)
+        if inboxes:
+            await self._produce(inboxes)
+
+    async def _produce(self, values: Mapping[Place, Sequence[_Value]]) -> dict[Place, int]:
+        heads: _Heads = {}
+        batches = {place: _batches(rows, heads) for place, rows in values.items()}
+        async with self._starting:
+            producer = self._producer = self._producer or await self._client.producer(None)
+        try:
+            with _answering(self._principal, "write", _names(values)):
+                async with asyncio.timeout(self._client.limit):
+                    return await _send(producer, batches)
+        except BaseException:
+            if self._producer is producer:
+                self._producer = None
+            await _discard(producer)
+            raise
+
+    async def read(
+        self, stream: str, offset: int, *, limit: int = 500, wait: float = 0.0, partition: int = 0
+    ) -> list[Record]:
+        """Read committed records from `offset` on; reading on from the last record is the cheap way."""
+        self._check("read", stream)
+        reader = await self._reader(stream, partition)
+        async with reader.turn:
+            return await reader.read(offset, limit, wait)
+
+    async def _reader(self, stream: str, partition: int) -> _Reader:
+        place = (stream, partition)
+        async with self._starting:
+            if place not in self._readers:
+                consumer = await self._client.consumer(self._stack)
+                self._readers[place] = _Reader(consumer, self._principal, place, self._client.limit)
+        return self._readers[place]
+
+    async def end(self, stream: str, *, partition: int = 0) -> int:
+        """Tell the end of what is committed; markers of transactions count as records."""
+        self._check("read", stream)
+        place = TopicPartition(stream, partition)
+        with _answering(self._principal, "read", stream):
+            async with asyncio.timeout(self._client.limit):
+                ends = await self._offsets.end_offsets([place])
+        return int(ends[place])
+
+    async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
+        """Tell the committed offset of the group `<principal>.<group>`."""
+        self._check("read", stream)
+        places = await self._group(group)
+        return await places.committed((stream, partition))
+
+    async def keep_place(self, group: str, stream: str, offset: int, *, partition: int = 0) -> None:
+        """Commit an offset for the group `<principal>.<group>`, without joining it."""
+        self._check("read", stream)
+        places = await self._group(group)
+        await places.commit((stream, partition), offset)
+
+    async def _group(self, group: str) -> _Places:
+        name = f"{self._principal}.{group}"
+        async with self._starting:
+            if name not in self._places:
+                consumer = await self._client.consumer(self._stack, group=name)
+                self._places[name] = _Places(consumer, self._principal, name, self._client.limit)
+        return self._places[name]
+
+    @asynccontextmanager
+    async def own(self, shard: int, inputs: Sequence[str]) -> AsyncIterator[Shard]:
+        """Own a shard by its `transactional.id`: making that producer fences whoever had it."""
+        if self._principal != ROUTER:
+            raise ForbiddenStreamError(self._principal, "own", f"shard {shard}")
+        for stream in inputs:
+            self._check("read", stream)
+        group = f"{ROUTER}.{shard}"
+        tasks = [TopicPartition(stream, shard if family_of(stream).sharded else 0) for stream in inputs]
+        async with AsyncExitStack() as stack:
+            producer = await self._client.producer(group)
+            stack.push_async_callback(_discard, producer)
+            # Only now: the old owner can no longer move them.
+            consumer = await self._client.consumer(stack, group=group)
+            places = _Places(consumer, self._principal, group, self._client.limit)
+            offsets = await asyncio.gather(*(places.committed(task) for task in tasks))
+            reader = await self._client.consumer(stack)
+            backlog = _Backlog(reader, dict(zip(tasks, offsets, strict=True)), self._principal)
+            yield _Shard(shard, producer, backlog, self._check, self._client.limit)
+
+    async def create(self, streams: Sequence[str], shards: int = 1) -> None:
+        """Check that the streams were made: making topics and bindings is the work of `valise broker init`."""
+        if self._principal != SETUP:
+            raise ForbiddenStreamError(self._principal, "create", ", ".join(streams))
+        with _answering(self._principal, "create", "streams"):
+            async with asyncio.timeout(self._client.limit):
+                there = await self._offsets.topics()
+        short = sorted(stream for stream in streams if not self._wide_enough(stream, shards, there))
+        if short:
+            raise ConfigurationError(f"no topics for {', '.join(short)}: run `valise kafka up` or `valise broker init`")
+
+    def _wide_enough(self, stream: str, shards: int, there: set[str]) -> bool:
+        partitions = self._offsets.partitions_for_topic(stream) if stream in there else None
+        return len(partitions or ()) >= (shards if family_of(stream).sharded else 1)
+
+    async def prune(self) -> int:
+        """Leave it to the nodes, which drop what is older than its stream keeps."""
+        return 0
+
+    def _check(self, act: str, stream: str) -> None:
+        if (act, stream) not in self._granted:
+            self._world.check(self._principal, act, stream)
+            self._granted.add((act, stream))
+
+
+_Value = tuple[bytes, bytes | None, bytes | None]
+"""key, value, and what comes after the value"""
+
+
+class _Client:
+    """What all connections of one principal have in common."""
+
+    def __init__(self, bootstrap: str, principal: str, tls: tuple[str, str, str] | None, limit: float) -> None:
+        self._bootstrap, self._principal, self.limit = bootstrap, principal, limit
+        self._tls = create_ssl_context(cafile=tls[0], certfile=tls[1], keyfile=tls[2]) if tls else None
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": self._bootstrap,
+            "client_id": self._principal,
+            "security_protocol": "SSL" if self._tls else "PLAINTEXT",
+            "ssl_context": self._tls,
+            "request_timeout_ms": int(self.limit * 1000),
+            "retry_backoff_ms": 5,
+        }
+
+    async def consumer(self, stack: AsyncExitStack, group: str | None = None) -> AIOKafkaConsumer:
+        """Start a consumer that commits nothing by itself, and stop it with the stack."""
+        consumer = AIOKafkaConsumer(
+            **self._settings(),
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=10,
+        )
+        stack.push_async_callback(_stop, consumer)
+        with _answering(self._principal, "use", "the bus"):
+            async with asyncio.timeout(self.limit):
+                await consumer.start()
+        # Its tasks must have begun: stop() would wait for one that was cancelled before, and be cancelled with it.
+        await asyncio.sleep(0)
+        return consumer
+
+    async def producer(self, transactional_id: str | None) -> AIOKafkaProducer:
+        """Start a producer; one with a transactional id fences the others of that id."""
+        producer = AIOKafkaProducer(
+            **self._settings(),
+            acks="all",
+            enable_idempotence=True,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=int(self.limit * 1000),
+            max_batch_size=BATCH_BYTES,
+            max_request_size=BATCH_BYTES,
+        )
+        try:
+            with _answering(self._principal, "write", transactional_id or "the bus"):
+                async with asyncio.timeout(self.limit):
+                    await producer.start()
+        except BaseException:
+            await _discard(producer)
+            raise
+        return producer
+
+
+class _Reader:
+    """One partition of a stream, read on from where the last page ended; `turn` is for one reading at a time."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, principal: str, place: Place, limit: float) -> None:
+        self._consumer, self._principal, self._limit = consumer, principal, limit
+        self._place = TopicPartition(*place)
+        self._next = -1
+        self.turn = asyncio.Lock()
+        consumer.assign([self._place])
+        consumer.seek(self._place, 0)
+
+    async def read(self, offset: int, limit: int, wait: float) -> list[Record]:
+        """Read a page; what is there already is given even where `wait` is 0."""
+        with _answering(self._principal, "read", self._place.topic):
+            if offset != self._next:
+                self._consumer.seek(self._place, offset)
+                self._next = offset
+            try:
+                return await self._page(limit, wait)
+            except kafka_errors.OffsetOutOfRangeError:
+                self._next = -1
+                await _raise_if_gone(self._consumer, self._place, offset)
+                # Beyond the end: there is nothing to read.
+                return []
+
+    async def _page(self, limit: int, wait: float) -> list[Record]:
+        if records := await self._poll(limit, wait):
+            return records
+        # Nothing came in time. That there is nothing is another thing: what is committed by now must still come.
+        async with asyncio.timeout(self._limit):
+            end = (await self._consumer.end_offsets([self._place]))[self._place]
+            while not records and await self._consumer.position(self._place) < end:
+                records = await self._poll(limit, 0.05)
+        return records
+
+    async def _poll(self, limit: int, wait: float) -> list[Record]:
+        found = await self._consumer.getmany(self._place, timeout_ms=int(wait * 1000), max_records=limit)
+        records = [_record(message) for message in found.get(self._place, [])]
+        if records:
+            self._next = records[-1].offset + 1
+        return records
+
+
+class _Places:
+    """The committed offsets of one group, read and moved without joining it."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, principal: str, group: str, limit: float) -> None:
+        self._consumer, self._principal, self._group, self._limit = consumer, principal, group, limit
+
+    async def committed(self, place: Place) -> int:
+        """Tell the next offset to read; 0 if none was kept."""
+        with _answering(self._principal, "read", self._group):
+            async with asyncio.timeout(self._limit):
+                return await self._consumer.committed(TopicPartition(*place)) or 0
+
+    async def commit(self, place: Place, offset: int) -> None:
+        """Keep the next offset to read."""
+        task = TopicPartition(*place)
+        with _answering(self._principal, "commit to", self._group):
+            known = self._consumer.assignment()
+            if task not in known:
+                # Only what is assigned can be committed. Paused and with a position it fetches nothing.
+                self._consumer.assign([*known, task])
+                for each in (*known, task):
+                    self._consumer.pause(each)
+                    self._consumer.seek(each, 0)
+            async with asyncio.timeout(self._limit):
+                await self._consumer.commit({task: offset})
+
+
+class _Backlog:
+    """What has arrived for a shard and was not taken yet, stream by stream."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int], principal: str) -> None:
+        self._consumer, self._principal = consumer, principal
+        self._held: dict[Place, deque[Record]] = {place: deque() for place in places}
+        self._bytes: dict[Place, int] = dict.fromkeys(places, 0)
+        self._turn = 0
+        if places:
+            consumer.assign(list(places))
+        for place, offset in places.items():
+            consumer.seek(place, offset)
+
+    async def take(self, limit: int, wait: float) -> list[Record]:
+        """Give what has come, each stream its fair share; wait for the first if nothing has."""
+        if not self._held:
+            await asyncio.sleep(wait)
+            return []
+        await self._fetch(0)
+        if not any(self._held.values()):
+            await self._fetch(wait)
+        given = shares({place: len(held) for place, held in self._held.items()}, limit, self._turn)
+        self._turn += 1
+        return [self._give(place) for place, share in given.items() for _ in range(share)]
+
+    def _give(self, place: Place) -> Record:
+        record = self._held[place].popleft()
+        self._bytes[place] -= len(record.value or b"")
+        if not self._held[place]:
+            self._consumer.resume(TopicPartition(*place))
+        return record
+
+    async def _fetch(self, wait: float) -> None:
+        with _answering(self._principal, "read", "a shard's inputs"):
+            try:
+                found = await self._consumer.getmany(timeout_ms=int(wait * 1000))
+            except kafka_errors.OffsetOutOfRangeError as error:
+                for place, offset in error.args[0].items():
+                    await _raise_if_gone(self._consumer, place, offset)
+                raise UnavailableError("a shard's place lies beyond the end of its input") from error
+        for place, messages in found.items():
+            self._held[place].extend(map(_record, messages))
+            self._bytes[place] += sum(len(message.value or b"") for message in messages)
+            if self._bytes[place] > HELD_BYTES:
+                self._consumer.pause(place)
+
+
+class _Shard:
+    """A shard, as long as nobody else has made a producer of its `transactional.id`."""
+
+    def __init__(self, shard: int, producer: AIOKafkaProducer, backlog: _Backlog, check: Any, limit: float) -> None:
+        self._shard, self._producer, self._backlog, self._check, self._limit = shard, producer, backlog, check, limit
+        self._dead = False
+
+    async def take(self, limit: int, wait: float) -> list[Record]:
+        """Give the next records of the shard's inputs."""
+        return await self._backlog.take(limit, wait)
+
+    async def commit(self, taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
+        """Commit the step in one transaction; whatever goes wrong, this owner is done."""
+        rows: dict[Place, list[_Value]] = defaultdict(list)
+        for stream, key, value in writes.records:
+            rows[stream, self._shard if family_of(stream).sharded else 0].append((key, value, None))
+        for stream, _ in rows:
+            self._check("write", stream)
+        batches = {place: _batches(values, {}, _TRANSACTIONAL) for place, values in rows.items()}
+        offsets = {TopicPartition(record.stream, record.partition): record.offset + 1 for record in taken}
+        if not batches and not offsets:
+            return {}
+        async with self._transaction(_names(rows)) as producer:
+            # Every one is awaited: a commit succeeds although a send before it failed.
+            last, _ = await asyncio.gather(_send(producer, batches), self._send_offsets(offsets))
+        return {stream: offset for (stream, _), offset in last.items()}
+
+    async def _send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if offsets:
+            await self._producer.send_offsets_to_transaction(offsets, f"{ROUTER}.{self._shard}")
+
+    @asynccontextmanager
+    async def _transaction(self, stream: str) -> AsyncIterator[AIOKafkaProducer]:
+        if self._dead:
+            raise UnavailableError(f"shard {self._shard} must be owned again")
+        self._dead = True
+        with _answering(ROUTER, "write", stream):
+            async with asyncio.timeout(self._limit):
+                await self._producer.begin_transaction()
+                yield self._producer
+                await self._producer.commit_transaction()
+        self._dead = False
+
+    async def now(self) -> int:
+        """Write a record and see which time the node gave it."""
+        async with self._transaction(REGISTER) as producer:
+            (batch,) = _batches([(CLOCK, b"", None)], {}, _TRANSACTIONAL)
+            stamp = await (await producer.send_batch(batch, REGISTER, partition=self._shard))
+        if stamp.timestamp_type != 1:
+            raise ConfigurationError(f"{REGISTER} does not stamp its records: set message.timestamp.type=LogAppendTime")
+        return int(stamp.timestamp)
+
+
+_TRANSACTIONAL = 0x10
+_HEAD = struct.Struct(">qiibIhiqqqhii")
+_CRC_AT, _ATTRIBUTES_AT = 17, 21
+_Heads = dict[tuple[int, bytes, int], bytes]
+
+
+class _Batch:
+    """A record batch (message format 2) of one stream, built from pieces that the batches of other inboxes share.
+
+    Has what aiokafka's accumulator asks of its own builder, which copies and encodes each record anew.
+    """
+
+    def __init__(self, pieces: list[bytes], count: int, attributes: int) -> None:
+        self._pieces, self._count, self._attributes = pieces, count, attributes
+        self._producer = (-1, -1, -1)
+        self._buffer: bytearray | None = None
+
+    def record_count(self) -> int:
+        return self._count
+
+    def close(self) -> None:
+        """Do nothing: no record can be added anyway."""
+
+    def closed(self) -> bool:
+        return True
+
+    def append(self, **_: object) -> None:
+        """Take nothing, which tells the accumulator that the batch is full."""
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        self._producer = (producer_id, producer_epoch, base_sequence)
+
+    def _build(self) -> bytearray:
+        if self._buffer is None:
+            self._buffer = bytearray().join([bytes(_HEAD.size), *self._pieces])
+            self._pieces = []
+            now = int(time() * 1000)
+            last = self._count - 1
+            head = (0, len(self._buffer) - 12, -1, 2, 0, self._attributes, last, now, now, *self._producer, self._count)
+            _HEAD.pack_into(self._buffer, 0, *head)
+            crc = calc_crc32c(memoryview(self._buffer)[_ATTRIBUTES_AT:])
+            struct.pack_into(">I", self._buffer, _CRC_AT, crc)
+        return self._buffer
+
+
+def _batches(rows: Sequence[_Value], heads: _Heads, attributes: int = 0) -> list[_Batch]:
+    """Make batches of records; `heads` is kept between the inboxes of one fan-out, whose records are alike."""
+    batches: list[_Batch] = []
+    pieces: list[bytes] = []
+    count = size = 0
+    for key, value, more in rows:
+        length = -1 if value is None else len(value) + len(more or b"")
+        if len(key) + length > MAX_RECORD:
+            raise TooLargeError(len(key) + length, MAX_RECORD)
+        # 40 bytes are more than the varints of one record take.
+        if count and size + len(key) + length + 40 > BATCH_BYTES:
+            batches.append(_Batch(pieces, count, attributes))
+            pieces, count, size = [], 0, 0
+        head = heads.get((count, key, length)) or heads.setdefault(
+            (count, key, length), _record_head(count, key, length)
+        )
+        pieces += (head, value or b"", more or b"", b"\0")
+        count += 1
+        size += len(key) + length + 40
+    return [*batches, _Batch(pieces, count, attributes)]
+
+
+def _record_head(delta: int, key: bytes, length: int) -> bytes:
+    # Attributes and time stamp delta are 0; behind the value comes the number of headers, 0.
+    head = b"\0\0" + _varint(delta) + _varint(len(key)) + key + _varint(length)
+    return _varint(len(head) + max(length, 0) + 1) + head
+
+
+def _varint(number: int) -> bytes:
+    rest = (number << 1) ^ (number >> 63)
+    encoded = bytearray()
+    while rest > 0x7F:
+        encoded.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded)
+
+
+async def _send(producer: AIOKafkaProducer, batches: Mapping[Place, list[_Batch]]) -> dict[Place, int]:
+    """Send batches, each stream's in order; return the last offset of each once all nodes that must have them do."""
+    places = list(batches)
+    lasts = await asyncio.gather(*(_send_one(producer, place, batches[place]) for place in places))
+    return dict(zip(places, lasts, strict=True))
+
+
+async def _send_one(producer: AIOKafkaProducer, place: Place, batches: Iterable[_Batch]) -> int:
+    stream, partition = place
+    futures: list[Awaitable[Any]] = []
+    count = 0
+    for batch in batches:
+        futures.append(await producer.send_batch(batch, stream, partition=partition))
+        count = batch.record_count()
+    sent = await asyncio.gather(*futures)
+    if sent[-1].offset < 0:
+        raise UnavailableError(f"{stream} kept a batch without telling where")
+    return int(sent[-1].offset) + count - 1
+
+
+def _names(places: Iterable[Place]) -> str:
+    return ", ".join(stream for stream, _ in places)
+
+
+class _Refused(ConsumerRecord):  # type: ignore[misc]  # aiokafka's records are untyped
+    """Stands for a whole batch that could not be read: its offset is the batch's last."""
+
+
+def _record(message: ConsumerRecord) -> Record:
+    fault = message.value if isinstance(message, _Refused) else ""
+    value = None if fault else message.value
+    return Record(message.topic, message.partition, message.offset, message.timestamp, message.key or b"", value, fault)
+
+
+class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
+    """Reads batches as aiokafka does, but gives one refused record for a batch that it cannot read, and goes on.
+
+    aiokafka raises out of the middle, loses what it had read before, and meets the same batch again for ever.
+    """
+
+    def _unpack_records(self) -> Iterator[ConsumerRecord]:
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if not self._skipped(batch):
+                yield from self._read(batch)
+            # A compacted batch keeps its last offset, an aborted one is stepped over.
+            self.next_fetch_offset = batch.next_offset
+
+    def _skipped(self, batch: Any) -> bool:
+        if batch.producer_id is not None:
+            self._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and self._contains_abort_marker(batch):
+                self._aborted_producers.discard(batch.producer_id)
+        aborted = batch.is_transactional and batch.producer_id in self._aborted_producers
+        return bool(batch.is_control_batch or aborted)
+
+    def _read(self, batch: Any) -> Iterator[ConsumerRecord]:
+        try:
+            if not batch.validate_crc():
+                raise kafka_errors.CorruptRecordException("the checksum does not fit")
+            for record in batch:
+                if record.offset >= self.next_fetch_offset:
+                    self.next_fetch_offset = record.offset + 1
+                    yield self._consumer_record(self._tp, record)
+        except _DAMAGED as error:
+            fault = f"a batch could not be read: {type(error).__name__}"
+            offset, at = batch.next_offset - 1, batch.max_timestamp
+            yield _Refused(self._tp.topic, self._tp.partition, offset, at, 1, None, fault, None, -1, -1, ())
+
+
+def _bounded_gunzip(payload: Any) -> bytes:
+    unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    unpacked = unpack.decompress(payload, BOUND)
+    if unpack.unconsumed_tail or not unpack.eof:
+        raise ValueError("a batch expands past its bound, or ends too early")
+    return unpacked
+
+
+def _tune() -> None:
+    """Set what aiokafka has no parameter for; doing so again changes nothing."""
+    # Waited between two transactions; 20 ms by default.
+    sender.BACKOFF_OVERRIDE = 0.002
+    # The compiled reader looks the name up here, not in aiokafka.codec.
+    default_records.gzip_decode = _bounded_gunzip
+    fetcher.PartitionRecords = _Records
+    logging.getLogger(sender.__name__).addFilter(_not_concurrent_transactions)
+
+
+def _not_concurrent_transactions(entry: logging.LogRecord) -> bool:
+    # KAFKA-15459: how a healthy node tells old clients that the transaction before is still being finished.
+    return "NotEnoughReplicas" not in entry.getMessage() or "retrying" not in entry.getMessage()
+
+
+@contextmanager
+def _answering(principal: str, act: str, stream: str) -> Iterator[None]:
+    """Turn what aiokafka says into who can mend it."""
+    try:
+        yield
+    except _FENCED as error:
+        raise FencedError(f"another process has taken over what {principal} writes") from error
+    except _FORBIDDEN as error:
+        raise ForbiddenStreamError(principal, act, stream) from error
+    except _FAILED as error:
+        raise UnavailableError(f"{principal} could not {act} {stream}: {error!r}") from error
+
+
+async def _raise_if_gone(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> None:
+    start = (await consumer.beginning_offsets([place]))[place]
+    if offset < start:
+        raise OffsetGoneError(place.topic, offset, start)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    with suppress(*_FAILED):
+        async with asyncio.timeout(STOP_S):
+            await consumer.stop()
+
+
+async def _discard(producer: AIOKafkaProducer) -> None:
+    """Stop a producer without waiting for what it still holds: that has no one who waits for it."""
+    producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())  # noqa: SLF001 - stop() would wait for it
+    with suppress(*_FAILED):
+        async with asyncio.timeout(STOP_S):
+            await producer.stop()
+    # Does nothing after a good stop; after one that hung it ends what still waits for an answer.
+    await producer.client.close()
+    task = producer._sender.sender_task  # noqa: SLF001 - nothing else ends it
+    if task and not task.done():
+        await asyncio.wait([task], timeout=STOP_S)

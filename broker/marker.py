@@ -1,0 +1,86 @@
+"""Remembers on disk which record is being judged, so that one which kills us is not judged by us twice.
+
+The marker is a small memory-mapped file: it survives the death of the process, and writing it costs no system call. If
+a start finds it set, that record is tried in a child process first, and only the child's death or time limit counts:
+after two it is `could-not-be-judged`. A killed parent never counts (DESIGN §7).
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.errors import CouldNotBeJudgedError
+
+if TYPE_CHECKING:
+    from broker.bus import Record
+
+SLOT = 512
+SLOTS = 2
+TRIALS = 2
+
+Trial = Callable[["Record"], None]
+"""Judges a record and throws the result away; must be importable by a child process."""
+
+
+class Marker:
+    """Marks records while they are judged; slot 0 for checking ahead, slot 1 for deciding."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("a+b") as file:
+            file.truncate(SLOT * SLOTS)
+            self._map = mmap.mmap(file.fileno(), SLOT * SLOTS)
+        self.suspects = {name for name in map(self._read, range(SLOTS)) if name}
+        self._condemned: set[str] = set()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._map.close()
+
+    def _read(self, slot: int) -> str:
+        return self._map[slot * SLOT : (slot + 1) * SLOT].rstrip(b"\0").decode()
+
+    @contextmanager
+    def around(self, record: Record, slot: int) -> Iterator[None]:
+        """Mark `record` while the block runs."""
+        name, begin = place(record).encode()[:SLOT], slot * SLOT
+        self._map[begin : begin + SLOT] = name.ljust(SLOT, b"\0")
+        try:
+            yield
+        finally:
+            self._map[begin] = 0
+
+    def try_out(self, record: Record, trial: Trial, limit_s: float) -> None:
+        """If a start found `record` marked, judge it in children; condemn it after two deaths or time-outs."""
+        name = place(record)
+        if name not in self.suspects:
+            return
+        self.suspects.discard(name)
+        if all(not _survives(trial, record, limit_s) for _ in range(TRIALS)):
+            self._condemned.add(name)
+
+    def check(self, record: Record) -> None:
+        """Raise CouldNotBeJudgedError for a record that killed the children that judged it."""
+        if self._condemned and place(record) in self._condemned:
+            message = "judging it ends the process that does"
+            raise CouldNotBeJudgedError(message)
+
+
+def place(record: Record) -> str:
+    """Name a record by its place on the bus."""
+    return f"{record.stream}/{record.partition}/{record.offset}"
+
+
+def _survives(trial: Trial, record: Record, limit_s: float) -> bool:
+    child = multiprocessing.get_context("spawn").Process(target=trial, args=(record,), daemon=True)
+    child.start()
+    child.join(limit_s)
+    if child.is_alive():
+        child.kill()
+        child.join()
+        return False
+    return child.exitcode == 0

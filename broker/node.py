@@ -1,0 +1,472 @@
+"""One or three Kafka nodes on this machine: prepared, started, stopped, and told apart from other processes.
+
+A cluster lives in one data folder: `cluster.json` (ids and ports, made once), and for each node `node-N/` with its
+server.properties, pid, logs and data. The nodes outlive whoever started them. Broker and controller share a process
+(KRaft, combined): for tests and small sites; production keeps three controllers of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import random
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from broker.errors import ConfigurationError, UnavailableError
+from broker.jars import DEPLOY, jars
+from broker.streams import SETUP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+READY = "Kafka Server started"
+MIN_JAVA = 17
+START_LIMIT_S = 90.0
+STOP_LIMIT_S = 20.0
+FORMAT_LIMIT_S = 60.0
+LOOK_S = 0.05
+PORT_RANGE = (20_000, 32_000)
+"""Below the range from which outgoing connections take theirs: a node that is down must find its port free again."""
+
+
+class NodeConfig(BaseModel):
+    """What is fixed for one node when the cluster is prepared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    number: int
+    directory_id: str
+    client_port: int
+    internal_port: int
+    controller_port: int
+
+
+class ClusterConfig(BaseModel):
+    """What `cluster.json` keeps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    cluster_id: str
+    host: str
+    nodes: tuple[NodeConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A prepared cluster: its folder, its certificates and what was fixed when it was made."""
+
+    data: Path
+    pki: Path
+    config: ClusterConfig
+
+    @property
+    def bootstrap(self) -> str:
+        """Where clients connect: HOST:PORT of every node, comma separated."""
+        return ",".join(f"{self.config.host}:{node.client_port}" for node in self.config.nodes)
+
+    def folder(self, number: int) -> Path:
+        """Tell where one node keeps its files."""
+        return self.data / f"node-{number}"
+
+    def node(self, number: int) -> NodeConfig:
+        """Find one node's fixed settings."""
+        return next(node for node in self.config.nodes if node.number == number)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a node is run, as far as it may differ between a site and a test; times in ms."""
+
+    java: tuple[str, ...]
+    rebalance_delay: int
+    retention_check: int
+    cleaner_backoff: int
+
+
+STEADY = Tuning(("-Xmx512m", "-XX:+UseG1GC"), rebalance_delay=3000, retention_check=60_000, cleaner_backoff=15_000)
+QUICK = Tuning(
+    ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+    rebalance_delay=0,
+    retention_check=1000,
+    cleaner_backoff=1000,
+)
+"""Starts in half the time and runs slower: for tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node as it is now; `pid` is None where it is down."""
+
+    number: int
+    address: str
+    pid: int | None
+    log: Path
+
+
+def prepare(
+    data: Path, pki: Path, *, nodes: int = 1, host: str = "127.0.0.1", ports: Sequence[int] | None = None
+) -> Cluster:
+    """Fix the ids and ports of a cluster, or read them if it was prepared before.
+
+    `ports` are three for each node (client, internal, controller), free ones by default. Raises ConfigurationError if
+    the folder holds a cluster of another size: nodes are not added to a cluster that holds data.
+    """
+    if nodes not in {1, 3}:
+        raise ConfigurationError("a cluster has 1 node or 3")
+    if (data / "cluster.json").is_file():
+        found = load(data, pki)
+        if len(found.config.nodes) != nodes:
+            raise ConfigurationError(
+                f"{data} holds a cluster of {len(found.config.nodes)}: say --nodes {len(found.config.nodes)}, "
+                "or give another folder"
+            )
+        return found
+    return _fix(data, pki, nodes, host, _free_ports(host, 3 * nodes) if ports is None else ports)
+
+
+def load(data: Path, pki: Path) -> Cluster:
+    """Read a cluster that was prepared before."""
+    path = data / "cluster.json"
+    try:
+        return Cluster(data, pki, ClusterConfig.model_validate_json(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no Kafka in {data} yet: start one with `valise kafka up`") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{path} is damaged: {error}") from error
+
+
+def start(
+    cluster: Cluster,
+    numbers: Collection[int] = (),
+    *,
+    tuning: Tuning = STEADY,
+    deploy: Path = DEPLOY,
+    progress: Callable[[str], None] = lambda _: None,
+    limit: float = START_LIMIT_S,
+) -> list[int]:
+    """Start the nodes (all, if `numbers` names none) that are not running; return which were, once they serve.
+
+    Raises ConfigurationError with the node's own words if it gave up, UnavailableError if it is not ready within
+    `limit` seconds; then none that was started here is left running.
+    """
+    java, libs = _java(), jars(deploy, progress)
+    with _alone(cluster):
+        due = [
+            status.number
+            for status in statuses(cluster)
+            if status.pid is None and (not numbers or status.number in numbers)
+        ]
+        for number in due:
+            _check_ports(cluster, number)
+            _fill_properties(cluster, number, tuning, deploy)
+        _format(cluster, due, java, libs)
+        try:
+            seen = {number: _spawn(cluster, number, java, libs, tuning, deploy) for number in due}
+            _await_ready(cluster, seen, limit)
+        except (ConfigurationError, UnavailableError):
+            _end(cluster, due, limit=0)
+            raise
+    return due
+
+
+def stop(cluster: Cluster, *, limit: float = STOP_LIMIT_S) -> list[int]:
+    """Ask every node to end, and end those by force that still run after `limit` seconds; return which ran."""
+    with _alone(cluster):
+        running = [status.number for status in statuses(cluster) if status.pid is not None]
+        _end(cluster, running, limit)
+    return running
+
+
+def kill(cluster: Cluster, number: int) -> None:
+    """End one node at once, as a power cut would (SIGKILL)."""
+    with _alone(cluster):
+        _end(cluster, [number], limit=0)
+
+
+def statuses(cluster: Cluster) -> list[NodeStatus]:
+    """Tell of every node whether it runs."""
+    return [
+        NodeStatus(
+            node.number,
+            f"{cluster.config.host}:{node.client_port}",
+            _pid(cluster, node.number),
+            _log(cluster, node.number),
+        )
+        for node in cluster.config.nodes
+    ]
+
+
+# --- preparing --------------------------------------------------------------------------------------------------------
+
+
+def _fix(data: Path, pki: Path, nodes: int, host: str, ports: Sequence[int]) -> Cluster:
+    if len(ports) != 3 * nodes:
+        raise ConfigurationError(f"{nodes} nodes need {3 * nodes} ports, {len(ports)} were given")
+    config = ClusterConfig(
+        cluster_id=_random_id(),
+        host=host,
+        nodes=tuple(
+            NodeConfig(
+                number=index + 1,
+                directory_id=_random_id(),
+                client_port=ports[3 * index],
+                internal_port=ports[3 * index + 1],
+                controller_port=ports[3 * index + 2],
+            )
+            for index in range(nodes)
+        ),
+    )
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = data / "cluster.json.new"
+    aside.write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    aside.replace(data / "cluster.json")
+    return Cluster(data, pki, config)
+
+
+def _random_id() -> str:
+    while True:
+        text = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode("ascii")
+        if not text.startswith("-"):  # Kafka's tool would take it for an option
+            return text
+
+
+def _free_ports(host: str, count: int) -> list[int]:
+    taken: list[int] = []
+    for port in random.SystemRandom().sample(range(*PORT_RANGE), PORT_RANGE[1] - PORT_RANGE[0]):
+        if _is_free(host, port):
+            taken.append(port)
+        if len(taken) == count:
+            return taken
+    raise ConfigurationError(f"{host} has no {count} free ports between {PORT_RANGE[0]} and {PORT_RANGE[1]}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As Kafka does: what lingers of a node that was killed does not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def _check_ports(cluster: Cluster, number: int) -> None:
+    node = cluster.node(number)
+    for port in (node.client_port, node.internal_port, node.controller_port):
+        if not _is_free(cluster.config.host, port):
+            raise ConfigurationError(
+                f"node {number} cannot have {cluster.config.host}:{port}, another process holds it: end that process"
+            )
+
+
+def _fill_properties(cluster: Cluster, number: int, tuning: Tuning, deploy: Path) -> None:
+    config, node, folder = cluster.config, cluster.node(number), cluster.folder(number)
+    for needed in (f"node-{number}.pem", "root.pem", "nodes-ca.pem"):
+        if not (cluster.pki / needed).is_file():
+            raise ConfigurationError(f"{cluster.pki / needed} is missing: make it with `valise broker init`")
+    copies = len(config.nodes)
+    fields = {
+        "node_id": str(number),
+        "host": config.host,
+        "client_port": str(node.client_port),
+        "internal_port": str(node.internal_port),
+        "controller_port": str(node.controller_port),
+        "quorum": ",".join(f"{config.host}:{other.controller_port}" for other in config.nodes),
+        "rf": str(copies),
+        "min_isr": "2" if copies > 1 else "1",
+        "data_dir": str(folder / "data"),
+        "pki": str(cluster.pki.resolve()),
+        "super_users": ";".join([*(f"User:node-{other.number}" for other in config.nodes), f"User:{SETUP}"]),
+        "rebalance_delay": str(tuning.rebalance_delay),
+        "retention_check": str(tuning.retention_check),
+        "cleaner_backoff": str(tuning.cleaner_backoff),
+    }
+    template = (deploy / "server.properties.in").read_text(encoding="utf-8")
+    kept = [line for line in template.splitlines() if not line.startswith("#")]
+    filled = re.sub(r"\{([a-z_]+)\}", lambda field: fields[field[1]], "\n".join(kept))
+    (folder / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    _properties(cluster, number).write_text(filled + "\n", encoding="utf-8")
+
+
+def _format(cluster: Cluster, numbers: Sequence[int], java: str, libs: Path) -> None:
+    fresh = [number for number in numbers if not (cluster.folder(number) / "formatted").exists()]
+    for number in fresh:
+        # Half of an interrupted formatting; a node that ever served has its mark.
+        shutil.rmtree(cluster.folder(number) / "data", ignore_errors=True)
+    tools = [(number, _formatting(cluster, number, java, libs)) for number in fresh]
+    for number, tool in tools:
+        try:
+            said, _ = tool.communicate(timeout=FORMAT_LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            tool.kill()
+            tool.communicate()
+            raise UnavailableError(f"formatting node {number} took more than {FORMAT_LIMIT_S:.0f} s") from error
+        if tool.returncode:
+            raise ConfigurationError(f"formatting node {number} failed: {said.strip()}")
+        (cluster.folder(number) / "formatted").touch()
+
+
+def _formatting(cluster: Cluster, number: int, java: str, libs: Path) -> subprocess.Popen[str]:
+    config = cluster.config
+    quorum = ["--standalone"]
+    if len(config.nodes) > 1:
+        members = (f"{n.number}@{config.host}:{n.controller_port}:{n.directory_id}" for n in config.nodes)
+        quorum = ["--initial-controllers", ",".join(members)]
+    command = [java, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{libs}/*"]
+    command += ["kafka.tools.StorageTool", "format", "--cluster-id", config.cluster_id]
+    command += ["--config", str(_properties(cluster, number)), *quorum]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True)  # noqa: S603 -- our own words
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def _java() -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise ConfigurationError("Java is missing, which runs Apache Kafka: apt-get install openjdk-17-jre-headless")
+    command = [java, "-version"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr  # noqa: S603 -- fixed
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < MIN_JAVA:
+        raise ConfigurationError(f"{java} is not Java {MIN_JAVA} or newer: apt-get install openjdk-17-jre-headless")
+    return java
+
+
+def _spawn(cluster: Cluster, number: int, java: str, libs: Path, tuning: Tuning, deploy: Path) -> int:
+    """Start one node and return the size that its log had before."""
+    folder, log = cluster.folder(number), _log(cluster, number)
+    before = log.stat().st_size if log.exists() else 0
+    command = [java, *tuning.java, f"-Dkafka.logs.dir={folder / 'logs'}"]
+    command += [f"-Dlog4j2.configurationFile={deploy / 'log4j2.yaml'}", "-cp", f"{libs}/*"]
+    command += ["kafka.Kafka", str(_properties(cluster, number))]
+    # Not subprocess.Popen: the node is no child to wait for, it is to outlive us.
+    said = str(folder / "logs" / "console.log")
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    pid = os.posix_spawn(java, command, {"PATH": os.defpath}, file_actions=actions, setsid=True)
+    (folder / "pid").write_text(f"{pid}\n", encoding="ascii")
+    _await_command(pid)
+    return before
+
+
+def _await_command(pid: int) -> None:
+    """Wait for the moment in which Linux knows a new process but not yet its command line."""
+    try:
+        while not Path(f"/proc/{pid}/cmdline").read_bytes():
+            _reap(pid)
+            time.sleep(LOOK_S / 50)
+    except OSError:
+        return
+
+
+def _await_ready(cluster: Cluster, seen: dict[int, int], limit: float) -> None:
+    waiting, deadline = dict(seen), time.monotonic() + limit
+    while waiting:
+        for number, before in list(waiting.items()):
+            if READY in _said_since(_log(cluster, number), before):
+                del waiting[number]
+            elif _pid(cluster, number) is None:
+                raise ConfigurationError(_last_words(cluster, number, before))
+        if waiting and time.monotonic() > deadline:
+            numbers = ", ".join(map(str, waiting))
+            raise UnavailableError(
+                f"node {numbers} did not serve within {limit:.0f} s: see {_log(cluster, min(waiting))}"
+            )
+        time.sleep(LOOK_S)
+
+
+def _end(cluster: Cluster, numbers: Sequence[int], limit: float) -> None:
+    deadline = time.monotonic() + limit
+    for number in numbers:
+        _signal(cluster, number, signal.SIGTERM if limit else signal.SIGKILL)
+    while any(_pid(cluster, number) is not None for number in numbers):
+        if time.monotonic() > deadline:
+            for number in numbers:
+                _signal(cluster, number, signal.SIGKILL)
+        time.sleep(LOOK_S)
+    for number in numbers:
+        (cluster.folder(number) / "pid").unlink(missing_ok=True)
+
+
+def _signal(cluster: Cluster, number: int, what: signal.Signals) -> None:
+    pid = _pid(cluster, number)
+    if pid is not None:
+        os.kill(pid, what)
+
+
+def _pid(cluster: Cluster, number: int) -> int | None:
+    """Tell the process id of a node that runs; an id that another process has got since does not count."""
+    try:
+        pid = int((cluster.folder(number) / "pid").read_text(encoding="ascii"))
+        _reap(pid)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    return pid if os.fsencode(_properties(cluster, number)) in command.split(b"\0") else None
+
+
+def _reap(pid: int) -> None:
+    """Let go of a node that was our own child and has ended, or it would stay in the process table."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _properties(cluster: Cluster, number: int) -> Path:
+    return cluster.folder(number).resolve() / "server.properties"
+
+
+def _log(cluster: Cluster, number: int) -> Path:
+    return cluster.folder(number) / "logs" / "server.log"
+
+
+def _said_since(log: Path, before: int) -> str:
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        # A log that has become smaller was rolled over: then all of it is new.
+        file.seek(before if log.stat().st_size >= before else 0)
+        return file.read().decode("utf-8", errors="replace")
+
+
+def _last_words(cluster: Cluster, number: int, before: int) -> str:
+    log = _log(cluster, number)
+    lines = _said_since(log, before).splitlines()
+    console = cluster.folder(number) / "logs" / "console.log"
+    said = _first_complaint(lines) or console.read_text(encoding="utf-8", errors="replace").splitlines()[:1]
+    return f"node {number} gave up: {' '.join(said) or 'it did not say why'} (all of it: {log})"
+
+
+def _first_complaint(lines: Sequence[str]) -> list[str]:
+    """Find the first error that a log tells of, and its cause, which stands in the line below."""
+    for place, line in enumerate(lines):
+        if re.search(r"\] (ERROR|FATAL) ", line):
+            return [line, *(cause for cause in lines[place + 1 : place + 2] if not cause.startswith("["))]
+    return []
+
+
+@contextmanager
+def _alone(cluster: Cluster) -> Iterator[None]:
+    """Let one process at a time start and stop nodes of this cluster."""
+    with (cluster.data / "lock").open("w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

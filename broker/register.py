@@ -1,0 +1,154 @@
+"""The notices in force, who holds them, and what is left of those that have ended.
+
+An index over a local SQLite cache of the `register` stream, stamped with its place in it and rebuilt from it. What a
+step changes is seen by the steps after it at once, and kept in the cache only after the step is committed.
+Keys: `notice/<issuer>/<id>`, `series/<issuer>/<series>`, `receipts/<bureau>`, `next/<bureau>`, `subscription/<bureau>`,
+`revoked/<key id>`, `version/<kind>`, `annex/<digest>`; ids and digests in lower-case hex.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from broker import codec
+from broker.notice import Series, Standing
+
+CLOCK_KEY = b"clock"
+"""Written by the bus to learn its own time; carries nothing."""
+_CACHED_SERIES = 4096
+
+
+def notice_key(issuer: str, notice_id: bytes) -> str:
+    """Name the entry of one notice."""
+    return f"notice/{issuer}/{notice_id.hex()}"
+
+
+class Register:
+    """The register of one shard, opened by its one owner."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", "cache_size=-8000"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        self._db.execute("CREATE TABLE IF NOT EXISTS stamp(id INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
+        self._recent: dict[str, bytes | None] = {}
+        self._step: dict[str, bytes | None] = {}
+        self._series: dict[str, Series] = {}
+
+    def close(self) -> None:
+        """Close the cache."""
+        self._db.close()
+
+    @property
+    def place(self) -> int:
+        """Tell the offset in the `register` stream up to which the cache holds everything."""
+        row = self._db.execute("SELECT place FROM stamp").fetchone()
+        return int(row[0]) if row else 0
+
+    def forget(self) -> None:
+        """Empty the cache, to rebuild it from the stream's start."""
+        self._db.executescript("BEGIN; DELETE FROM entry; DELETE FROM stamp; COMMIT")
+        self._series.clear()
+
+    # Reading
+
+    def get(self, key: str) -> bytes | None:
+        """Give an entry's bytes, as the steps so far left it."""
+        if key in self._recent:
+            return self._recent[key]
+        row = self._db.execute("SELECT value FROM entry WHERE key = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def standing(self, issuer: str, notice_id: bytes) -> Standing | None:
+        """Give what is known of a notice."""
+        value = self.get(notice_key(issuer, notice_id))
+        return None if value is None else codec.decode(Standing, value)
+
+    def series(self, key: str) -> Series:
+        """Give the numbers used in a series (`series/…` or `receipts/…`); an unknown series used none."""
+        found = self._series.get(key)
+        if found is None:
+            value = self.get(key)
+            found = Series(0, ()) if value is None else codec.decode(Series, value)
+            self._series[key] = found
+        return found
+
+    def under(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """Give the settled entries whose key begins with `prefix` (used at start, when nothing is pending)."""
+        query = "SELECT key, value FROM entry WHERE key >= ? AND key < ? ORDER BY key"
+        for key, value in self._db.execute(query, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))):
+            yield key, bytes(value)
+
+    def keys(self, prefix: str) -> list[str]:
+        """Name the entries whose key begins with `prefix`, as the steps so far left them."""
+        named = {key for key, _ in self.under(prefix)}
+        for key, value in self._recent.items():
+            if key.startswith(prefix):
+                (named.discard if value is None else named.add)(key)
+        return sorted(named)
+
+    # Writing
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Change an entry in the present step; None removes it."""
+        self._recent[key] = self._step[key] = value
+
+    def put_series(self, key: str, series: Series) -> None:
+        """Change the numbers used in a series."""
+        if len(self._series) > _CACHED_SERIES:
+            self._series.clear()
+        self._series[key] = series
+        self.put(key, codec.encode(series))
+
+    def end_step(self) -> dict[str, bytes | None]:
+        """Give what the present step changed and begin the next."""
+        changed, self._step = self._step, {}
+        return changed
+
+    def settle(self, changed: Mapping[str, bytes | None], place: int) -> None:
+        """Keep what a committed step changed; `place` is the next offset of the stream."""
+        self._keep(changed.items(), place)
+        for key, value in changed.items():
+            if self._recent.get(key) is value:
+                del self._recent[key]
+
+    def restore(self, records: Sequence[tuple[bytes, bytes | None]], place: int) -> None:
+        """Take in (key, value) records of the stream."""
+        entries = [(key.decode(), value) for key, value in records if key != CLOCK_KEY]
+        self._keep(entries, place)
+        self._series.clear()
+
+    def _keep(self, entries: Iterable[tuple[str, bytes | None]], place: int) -> None:
+        self._db.execute("BEGIN")
+        for key, value in entries:
+            if value is None:
+                self._db.execute("DELETE FROM entry WHERE key = ?", (key,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO entry VALUES (?, ?)", (key, value))
+        self._db.execute("INSERT OR REPLACE INTO stamp VALUES (1, ?)", (place,))
+        self._db.execute("COMMIT")
+
+
+def use_number(series: Series, number: int) -> Series | None:
+    """Mark `number` as used; None if it was used before. A jump leaves a range of missing numbers."""
+    if number > series.highest:
+        gap = ((series.highest + 1, number - 1),) if number > series.highest + 1 else ()
+        return Series(number, series.missing + gap)
+    for position, (first, last) in enumerate(series.missing):
+        if first <= number <= last:
+            rest = tuple(each for each in ((first, number - 1), (number + 1, last)) if each[0] <= each[1])
+            return Series(series.highest, series.missing[:position] + rest + series.missing[position + 1 :])
+    return None
+
+
+def missing_numbers(series: Series, limit: int) -> tuple[int, ...]:
+    """List the numbers that have not arrived, lowest first, at most `limit`."""
+    found: list[int] = []
+    for first, last in series.missing:
+        found.extend(range(first, min(last, first + limit - len(found) - 1) + 1))
+        if len(found) >= limit:
+            break
+    return tuple(found)

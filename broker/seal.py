@@ -1,0 +1,267 @@
+"""Signs the head that a step committed and puts it where everybody can see it.
+
+Order: decision records, entries and tiles, then the checkpoint (aside, fsync, rename, fsync), then the `checkpoints`
+stream. A crash between any two leaves the disk behind the record, which `recover` finishes. A disk that says more than
+the record, or something else, is never written to: TrailError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from broker import codec, crash, durable, notes
+from broker.bus import Bus, Record
+from broker.errors import NoticeRejectedError, OffsetGoneError, ProofError, TrailError
+from broker.notes import Checkpoint
+from broker.notice import Entry, Head, Leaf
+from broker.records import Records
+from broker.signing import SigningKey
+from broker.streams import CHECKPOINTS, TRAIL
+from broker.trail import Trail
+
+ENTRY_KEY, HEAD_KEY = b"entry", b"head"
+READ_LIMIT = 500
+READ_WAIT_S = 2.0
+Position = tuple[int, int]
+"""Where a record of the `trail` stream stands: (leaves up to and with it, 1 for the head that closes them)."""
+
+
+class Sealer:
+    """Seals one shard's log; one at a time, in the order of the steps."""
+
+    def __init__(self, trail: Trail, records: Records, key: SigningKey, bus: Bus, shard: int) -> None:
+        self._trail, self._records, self._key, self._bus, self._shard = trail, records, key, bus, shard
+        self._vkey = notes.vkey(trail.origin, key.public.raw)
+        self._announced: Checkpoint | None = None  # None: what the stream ends with has to be read
+
+    async def seal(self, entries: Sequence[Entry], head: Head) -> str:
+        """Publish the head that `entries` complete; return the signed checkpoint.
+
+        May be called again with the same after a raise. Raises TrailError if the entries do not lead to the head.
+        """
+        if head.size != self._trail.size:
+            await self._extend(entries, head)
+        if head.root != self._trail.root:
+            raise TrailError(_another_root(head.size))
+        await self._announce()
+        return self._trail.checkpoint
+
+    def proofs(self, leaf_numbers: Sequence[int]) -> list[str]:
+        """Write the tlog-proofs of leaves under the newest checkpoint."""
+        return self._trail.proofs(leaf_numbers, self._trail.size, self._trail.checkpoint)
+
+    async def _extend(self, entries: Sequence[Entry], head: Head) -> None:
+        if [each.leaf_number for each in entries] != list(range(self._trail.size, head.size)):
+            message = f"the step does not lead from {self._trail.size} to {head.size} leaves"
+            raise TrailError(message)
+        staged = self._trail.stage([each.leaf for each in entries])
+        if staged.root != head.root:
+            raise TrailError(_another_root(head.size))
+        note = notes.sign_checkpoint(Checkpoint(self._trail.origin, staged.size, staged.root), self._key)
+
+        def write() -> None:
+            self._records.add(entries)
+            crash.here("seal.records-written")
+            self._trail.write(staged)
+            self._trail.publish(staged, note)
+
+        await _to_the_end(write)
+        self._trail.adopt(staged, note)
+
+    async def _announce(self) -> None:
+        """Append the trail's head to `checkpoints`, with the proof that it extends the last one there."""
+        last = self._announced or await self._last_announced()
+        self._announced = None  # until the append is acknowledged nobody knows what the stream ends with
+        if last is None or last.size < self._trail.size:
+            old = last.size if last else 0
+            body = notes.format_advance(old, self._trail.consistency(old, self._trail.size), self._trail.checkpoint)
+            await self._bus.append(CHECKPOINTS, [(b"", body.encode())], partition=self._shard)
+            crash.here("seal.announced")
+            last = Checkpoint(self._trail.origin, self._trail.size, self._trail.root)
+        self._announced = last
+
+    # Recovery.
+
+    async def recover(self) -> Head | None:
+        """Finish what a crash left behind; return the head that the trail then has, None for an empty log.
+
+        Nobody else may write this shard. Raises TrailError where disk and record contradict each other.
+        """
+        await asyncio.to_thread(self._check_key)
+        announced = await self._last_announced()
+        await self._catch_up(announced)
+        self._check_announced(announced)
+        if self._trail.size == 0:
+            return None
+        await self._announce()
+        now = codec.decode(Leaf, self._trail.entry(self._trail.size - 1)).now
+        return Head(self._trail.size, self._trail.root, now)
+
+    def _check_key(self) -> None:
+        """Check that this log is ours, by its vkey and the signature of its checkpoint; a new log gets its vkey."""
+        file = self._trail.folder / "vkey"
+        try:
+            if not file.exists():
+                self._trail.folder.mkdir(parents=True, exist_ok=True)
+                durable.write(file, f"{self._vkey}\n".encode())
+            if notes.parse_vkey(file.read_text(encoding="utf-8")) != self._vkey:
+                message = f"{file} is not the key that we sign with"
+                raise TrailError(message)
+            if self._trail.checkpoint:
+                notes.open_checkpoint(self._trail.checkpoint, self._vkey)
+        except (OSError, UnicodeDecodeError, ProofError) as error:
+            raise TrailError(f"{self._trail.folder}: {error}") from error
+
+    async def _catch_up(self, announced: Checkpoint | None) -> None:
+        """Seal every step of the `trail` stream that the disk lacks."""
+        begin = min(self._trail.size, self._records.size)
+        waiting: list[Entry] = []
+        seen: Position = (begin, 1)
+        met = False
+        async for position, value in self._stream(seen):
+            if isinstance(value, Head):
+                self._check_head(value, seen[0])
+                met = met or value.size >= self._trail.size
+                await self._take(waiting, value)
+                waiting = []
+            else:
+                if value.leaf_number != seen[0]:
+                    message = f"the record goes from leaf {seen[0]} to {value.leaf_number}: a stretch is lost"
+                    raise TrailError(message)
+                waiting.append(value)
+            seen = position
+        if waiting:
+            message = f"the record ends at leaf {seen[0]} without a head"
+            raise TrailError(message)
+        if not met:
+            await self._check_bare(announced)
+
+    def _check_head(self, head: Head, leaves: int) -> None:
+        if head.size != leaves or (head.size == self._trail.size and head.root != self._trail.root):
+            raise TrailError(_another_root(head.size))
+
+    async def _take(self, entries: list[Entry], head: Head) -> None:
+        if head.size <= self._trail.size:  # on disk already; its decision records may not be
+            await asyncio.to_thread(self._records.add, entries)
+            return
+        new = [each for each in entries if each.leaf_number >= self._trail.size]
+        await asyncio.to_thread(self._records.add, [each for each in entries if each.leaf_number < self._trail.size])
+        await self._extend(new, head)
+
+    async def _check_bare(self, announced: Checkpoint | None) -> None:
+        """Without a word of the record about our head, only the heads that everybody saw can bear it out.
+
+        That is so where retention has taken the whole stream; a stream that ends before our head contradicts it.
+        """
+        if self._records.size < self._trail.size:
+            message = f"decision records end at leaf {self._records.size} and the record no longer has the others"
+            raise TrailError(message)
+        ours = Checkpoint(self._trail.origin, self._trail.size, self._trail.root)
+        if self._trail.size and (announced != ours or await self._record_is_there()):
+            message = f"the disk has {ours.size} leaves, more than the record"
+            raise TrailError(message)
+
+    def _check_announced(self, announced: Checkpoint | None) -> None:
+        """Check that the last head that everybody saw lies on our history."""
+        if announced is None:
+            return
+        if announced.size > self._trail.size:
+            message = f"a head of {announced.size} leaves was published; record and disk end at {self._trail.size}"
+            raise TrailError(message)
+        if self._trail.root_of(announced.size) != announced.root:
+            raise TrailError(_another_root(announced.size))
+        self._announced = announced
+
+    async def _record_is_there(self) -> bool:
+        end = await self._bus.end(TRAIL, partition=self._shard)
+        return end == 0 or await self._last(TRAIL) is not None
+
+    async def _last_announced(self) -> Checkpoint | None:
+        """Read the last head of the `checkpoints` stream."""
+        record = await self._last(CHECKPOINTS)
+        return self._announced_in(record) if record else None
+
+    async def _last(self, stream: str) -> Record | None:
+        """Read the last record of a stream; its last offsets may be holes."""
+        end, back = await self._bus.end(stream, partition=self._shard), 1
+        last: Record | None = None
+        while end and last is None and back < 16 * end:
+            try:
+                async for record in self._from(stream, max(0, end - back), end):
+                    last = record
+            except OffsetGoneError as error:
+                back = end - error.start  # all that is left, perhaps nothing
+                end = end if back else 0
+                continue
+            back *= 16
+        return last
+
+    async def _from(self, stream: str, place: int, end: int) -> AsyncIterator[Record]:
+        while place < end:
+            found = await self._bus.read(stream, place, limit=READ_LIMIT, wait=READ_WAIT_S, partition=self._shard)
+            if not found:
+                return
+            for record in found:
+                yield record
+            place = found[-1].offset + 1
+
+    def _announced_in(self, record: Record) -> Checkpoint:
+        try:
+            return notes.open_checkpoint(notes.parse_advance(record.value or b"").checkpoint, self._vkey)
+        except ProofError as error:
+            message = f"{CHECKPOINTS} offset {record.offset} is no head of ours"
+            raise TrailError(message) from error
+
+    # The `trail` stream.
+
+    async def _stream(self, begin: Position) -> AsyncIterator[tuple[Position, Entry | Head]]:
+        """Read the stream from the first record at or after a position."""
+        end = await self._bus.end(TRAIL, partition=self._shard)
+        place = await self._find(begin, end)
+        async for record in self._from(TRAIL, place, end):
+            value = _value(record)
+            yield _position(value), value
+
+    async def _find(self, wanted: Position, end: int) -> int:
+        """Find the offset of the first record at or after a position: positions grow with offsets."""
+        low, high = 0, end
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                found = await self._bus.read(TRAIL, middle, limit=1, wait=READ_WAIT_S, partition=self._shard)
+            except OffsetGoneError as error:
+                low = error.start
+                continue
+            if not found or _position(_value(found[0])) >= wanted:
+                high = middle
+            else:
+                low = found[0].offset + 1
+        return low
+
+
+async def _to_the_end(work: Callable[[], None]) -> None:
+    """Run in a thread; who is cancelled meanwhile waits for its end, so that no two writers meet on the disk."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+def _value(record: Record) -> Entry | Head:
+    try:
+        kind: type[Entry | Head] = Head if record.key == HEAD_KEY else Entry
+        return codec.decode(kind, record.value or b"")
+    except NoticeRejectedError as error:
+        message = f"{TRAIL} offset {record.offset} cannot be read"
+        raise TrailError(message) from error
+
+
+def _position(value: Entry | Head) -> Position:
+    return (value.size, 1) if isinstance(value, Head) else (value.leaf_number + 1, 0)
+
+
+def _another_root(size: int) -> str:
+    return f"the tree of {size} leaves has another root than the record says"

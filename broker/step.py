@@ -1,0 +1,224 @@
+"""One step in the making: leaf numbers, delivery numbers, rows, root.
+
+Everything that a step writes is collected here and committed as one transaction: entries of the trail, the head they
+complete, what goes out, what changes in the register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from broker import codec, streams
+from broker.bus import Writes
+from broker.judge import OWN_LEAF, Ruling
+from broker.merkle import Frontier, leaf_hash, rows_depth
+from broker.notice import DecisionRecord, Entry, Head, Holder, Leaf, Outcome, Recipient, Routed, Standing, Terms
+from broker.route import Laid, Route, lay
+from broker.signing import decision_digest
+
+if TYPE_CHECKING:
+    from broker.bus import Record
+    from broker.register import Register
+
+Random = Callable[[int], bytes]
+"""Gives that many random bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """Digests of the versions in force, as every leaf carries them, and the highest bureau index."""
+
+    directory: bytes
+    policies: bytes
+    highest_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that is ready to commit."""
+
+    taken: Sequence[Record]
+    entries: Sequence[Entry]
+    routes: Sequence[Route]
+    head: Head
+    changes: dict[str, bytes | None]
+    writes: Writes
+
+
+@dataclass(slots=True)
+class Step:
+    """Collects what one step writes; `frontier` and `numbers` go on from the step before."""
+
+    register: Register
+    frontier: Frontier
+    random: Random
+    in_force: InForce
+    now: int
+    entries: list[Entry] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+    taken: list[Record] = field(default_factory=list)
+
+    def apply(self, record: Record | None, ruling: Ruling, now: int) -> int:
+        """Take a ruling into the step; return its leaf number. `record` None: a leaf without a record (a start)."""
+        number = self.frontier.size
+        recipients = self._number(ruling)
+        laid, seed = self._lay(ruling, recipients)
+        decision = codec.encode(_decision_record(record, ruling, recipients, laid, seed, now))
+        salt = self.random(32)
+        leaf = codec.encode(self._leaf(ruling, laid, decision_digest(salt, decision), now))
+        self.frontier.add(leaf_hash(leaf))
+        self.now = now
+        self.entries.append(Entry(number, leaf, salt, decision))
+        self._change(ruling, recipients, number)
+        if ruling.tell or recipients:
+            self.routes.append(_route(record, ruling, recipients, laid, self.entries[-1]))
+        if record is not None:
+            self.taken.append(record)
+        return number
+
+    def _number(self, ruling: Ruling) -> tuple[Recipient, ...]:
+        """Give every recipient the next delivery number of its bureau."""
+        if ruling.decision is None:
+            return ()
+        return tuple(
+            replace(each, delivery_number=self._next_number(each.bureau)) for each in ruling.decision.recipients
+        )
+
+    def _next_number(self, bureau: str) -> int:
+        key = f"next/{bureau}"
+        kept = self.register.get(key)
+        number = int.from_bytes(kept, "big") if kept else 1
+        self.register.put(key, (number + 1).to_bytes(8, "big"))
+        return number
+
+    def _lay(self, ruling: Ruling, recipients: tuple[Recipient, ...]) -> tuple[Laid | None, bytes]:
+        if ruling.decision is None:
+            return None, b""
+        seed = self.random(32)
+        return lay(recipients, seed, rows_depth(self.in_force.highest_index)), seed
+
+    def _leaf(self, ruling: Ruling, laid: Laid | None, decision: bytes, now: int) -> Leaf:
+        return Leaf(
+            kind=ruling.kind,
+            now=now,
+            code=ruling.code,
+            header_digest=ruling.header_digest,
+            about=ruling.about,
+            missing=min(ruling.missing_count, 2**31 - 1),
+            directory=self.in_force.directory,
+            policies=self.in_force.policies,
+            decision=decision,
+            rows=laid.root if laid else None,
+        )
+
+    def _change(self, ruling: Ruling, recipients: tuple[Recipient, ...], number: int) -> None:
+        for key, standing in ruling.standings:
+            self._put_standing(key, standing, number)
+        for key, series in ruling.series:
+            self.register.put_series(key, series)
+        for key, value in ruling.entries.items():
+            self.register.put(key, value)
+        if ruling.own:
+            key, standing = ruling.own
+            holders = tuple(Holder(each.index, (each.delivery_number,)) for each in recipients)
+            self._put_standing(key, replace(standing, holders=holders + ruling.inherited), number)
+
+    def _put_standing(self, key: str, standing: Standing, number: int) -> None:
+        own = standing.leaf_number == OWN_LEAF
+        self.register.put(key, codec.encode(replace(standing, leaf_number=number) if own else standing))
+
+    def done(self) -> Done:
+        """Close the step: the head that its leaves complete, and everything to write, in order."""
+        head = Head(self.frontier.size, self.frontier.root(), self.now)
+        changes = self.register.end_step()
+        writes = Writes()
+        for route in self.routes:
+            writes.add(streams.ROUTED, b"", codec.encode(_routed(route)))
+        for entry in self.entries:
+            writes.add(streams.TRAIL, b"entry", codec.encode(entry))
+        writes.add(streams.TRAIL, b"head", codec.encode(head))
+        for key, value in changes.items():
+            writes.add(streams.REGISTER, key.encode(), value)
+        return Done(self.taken, self.entries, self.routes, head, changes, writes)
+
+
+def _decision_record(
+    record: Record | None, ruling: Ruling, rows: tuple[Recipient, ...], laid: Laid | None, seed: bytes, now: int
+) -> DecisionRecord:
+    decision = ruling.decision
+    value = record.value if record else None
+    return DecisionRecord(
+        stream=record.stream if record else "",
+        partition=record.partition if record else 0,
+        offset=record.offset if record else 0,
+        at=record.at if record else now,
+        record_digest=sha256(value or b"").digest(),
+        header=ruling.header,
+        routing=ruling.routing,
+        statement=ruling.statement,
+        seed=seed,
+        depth=laid.tree.depth if laid else 0,
+        rows=rows,
+        rules=decision.hits if decision else (),
+        terms=decision.terms if decision else Terms(0, 0, 0, 0),
+        warnings=ruling.warnings,
+        detail=ruling.detail,
+    )
+
+
+def _route(
+    record: Record | None, ruling: Ruling, recipients: tuple[Recipient, ...], laid: Laid | None, entry: Entry
+) -> Route:
+    verified = ruling.verified if recipients else None
+    return Route(
+        leaf_number=entry.leaf_number,
+        leaf=entry.leaf,
+        decision_salt=entry.decision_salt,
+        decision=entry.decision,
+        recipients=recipients,
+        laid=laid if recipients else None,
+        envelope=verified.envelope if verified else None,
+        compartments=verified.compartments if verified else (),
+        expires=verified.header.expires if verified else None,
+        tell=ruling.tell,
+        outcome=_outcome(record, ruling, entry) if ruling.tell else None,
+        key=verified.header.notice_id if verified else b"",
+    )
+
+
+def _outcome(record: Record | None, ruling: Ruling, entry: Entry) -> Outcome:
+    """Say what a member learns; the decision record only where the record was its own."""
+    own = ruling.kind != "receipt"
+    return Outcome(
+        kind=ruling.kind,
+        code=ruling.code,
+        detail=ruling.detail,
+        notice_id=ruling.notice_id,
+        issuer=ruling.issuer,
+        record_digest=sha256((record.value if record else None) or b"").digest(),
+        original=ruling.about if ruling.kind == "repeated" else None,
+        missing=ruling.missing,
+        warnings=ruling.warnings,
+        statement=ruling.statement,
+        decision_salt=entry.decision_salt if own else b"",
+        decision=entry.decision if own else b"",
+        leaf_number=entry.leaf_number,
+        leaf=entry.leaf,
+        proof="",
+    )
+
+
+def _routed(route: Route) -> Routed:
+    return Routed(
+        leaf_number=route.leaf_number,
+        leaf=route.leaf,
+        decision_salt=route.decision_salt,
+        decision=route.decision,
+        envelope=codec.encode(route.envelope) if route.envelope else b"",
+        expires=route.expires,
+        tell=route.tell,
+        outcome=codec.encode(route.outcome) if route.outcome else b"",
+    )

@@ -1,0 +1,167 @@
+"""Runs one shard of the broker: takes it over, recovers, works until told to stop.
+
+Whoever takes a shard over fences the old owner first, finishes what the disk lacks, restores the register, sends what
+may not have left, and only then takes anything in (DESIGN §7, §8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from broker import codec, streams
+from broker.adopt import Adopter
+from broker.confirm import Given
+from broker.distribute import Distribute
+from broker.errors import FencedError, UnavailableError
+from broker.ingest import Ingest, Pace, Parts
+from broker.judge import Judge
+from broker.marker import Marker
+from broker.notice import DecisionRecord, Header
+from broker.records import Records
+from broker.register import Register
+from broker.seal import Sealer
+from broker.signing import header_digest
+from broker.trail import Trail
+
+if TYPE_CHECKING:
+    from broker.bus import Bus
+    from broker.signing import SigningKey
+    from broker.step import Done, Random
+
+log = structlog.get_logger()
+STEPS_WAITING = 4
+"""Committed steps that may wait to be sealed before ingest waits, too."""
+AGAIN_S = 1.0
+GIVEN_CACHED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What the operator's home gives a shard."""
+
+    home: Path
+    federation: str
+    shard: int
+    key: SigningKey
+    pace: Pace
+    clock: Callable[[], int]
+    random: Random
+
+    @property
+    def trail(self) -> Path:
+        """Folder of this shard's trail."""
+        return self.home / ("trail" if self.shard == 0 else f"trail-{self.shard}")
+
+    @property
+    def origin(self) -> str:
+        """Name of this shard's log, as its checkpoints carry it."""
+        return f"{self.federation}/trail" if self.shard == 0 else f"{self.federation}/trail-{self.shard}"
+
+
+async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
+    """Work for ever. Raises FencedError if another process takes the shard, TrailError if the disk contradicts."""
+    while True:
+        try:
+            await _own_and_work(owner, bus, ready)
+        except FencedError:
+            raise
+        except UnavailableError as error:
+            log.warning("shard.unavailable", shard=owner.shard, code=error.code)
+            await asyncio.sleep(AGAIN_S)
+
+
+async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
+    with ExitStack() as stack:
+        register = Register(owner.home / _named("register.db", owner.shard))
+        stack.callback(register.close)
+        records = Records(owner.home / _named("records.db", owner.shard))
+        stack.callback(records.close)
+        marker = Marker(owner.home / _named("judging", owner.shard))
+        stack.callback(marker.close)
+        inputs = (await _restored(register, bus, owner.shard)).inputs()
+        async with bus.own(owner.shard, inputs) as shard:
+            # Nobody can commit any more but us: what the streams hold now is all there is.
+            adopter = await _restored(register, bus, owner.shard)
+            if adopter.inputs() != inputs:
+                return
+            trail = Trail.open(owner.trail, owner.origin)
+            sealer = Sealer(trail, records, owner.key, bus, owner.shard)
+            head = await sealer.recover()
+            distribute = Distribute(bus, sealer, owner.shard, owner.clock)
+            await distribute.catch_up()
+            judge = Judge(register, adopter.view, _given_from(records)) if adopter.view else None
+            parts = Parts(bus, shard, register, judge, adopter, marker, owner.random, owner.pace)
+            out: asyncio.Queue[tuple[Done, int]] = asyncio.Queue(STEPS_WAITING)
+            ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
+            await _work(ingest, distribute, out, ready)
+
+
+def _named(name: str, shard: int) -> str:
+    stem, dot, suffix = name.partition(".")
+    return name if shard == 0 else f"{stem}-{shard}{dot}{suffix}"
+
+
+async def _work(
+    ingest: Ingest, distribute: Distribute, out: asyncio.Queue[tuple[Done, int]], ready: Callable[[], None]
+) -> None:
+    """Run ingest and distribute until the inputs change or one of them fails; what is committed is sent first."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(distribute.run(out))
+            await ingest.resume()
+            ready()
+            await ingest.run()
+            await out.join()
+            sending.cancel()
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(error: BaseException) -> BaseException:
+    """Find what went wrong first inside task groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _restored(register: Register, bus: Bus, shard: int) -> Adopter:
+    """Bring the cache of the register up to the end of its stream, and put in force what it says."""
+    place, end = register.place, await bus.end(streams.REGISTER, partition=shard)
+    if place > end:
+        # The cache knows more than the stream: it belongs to another past.
+        register.forget()
+        place = 0
+    while place < end:
+        found = await bus.read(streams.REGISTER, place, partition=shard, wait=1.0)
+        if not found:
+            break
+        place = found[-1].offset + 1
+        register.restore([(record.key, record.value) for record in found], place)
+    adopter = Adopter(register)
+    adopter.restore()
+    return adopter
+
+
+def _given_from(records: Records) -> Callable[[int], Given | None]:
+    """Look up who was given what, for receipts; the newest leaves are asked for again and again."""
+
+    @lru_cache(maxsize=GIVEN_CACHED)
+    def given(leaf_number: int) -> Given | None:
+        kept = records.get(leaf_number)
+        if kept is None:
+            return None
+        record = codec.decode(DecisionRecord, kept[1])
+        if not record.header:
+            return None
+        header = codec.decode(Header, record.header)
+        return Given(header.member, header_digest(record.header), frozenset(each.bureau for each in record.rows))
+
+    return given

@@ -1,0 +1,291 @@
+"""Checks what arrived, signature first, and makes a `Verified` of it.
+
+Pure. The order is part of the promise (DESIGN §3.4): size, outer form, signature over the bytes as they arrived, key in
+force and bound to its bureau and stream, and only then what is inside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker import codec, notice
+from broker.errors import (
+    AlreadyExpiredError,
+    CompartmentMismatchError,
+    EmptyAudienceError,
+    InvalidFieldError,
+    InvalidReferenceError,
+    IssuedInFutureError,
+    KeyNotInForceError,
+    KeyOfAnotherError,
+    KeyRevokedError,
+    NoticeRejectedError,
+    OtherFederationError,
+    StreamOfAnotherError,
+    TooLargeError,
+    UnknownHandlingError,
+    UnknownKeyError,
+    UnknownKindError,
+    UnknownMemberError,
+    UnknownPurposeError,
+    UnknownSchemaError,
+)
+from broker.notice import (
+    ROUTING,
+    Compartment,
+    Envelope,
+    Header,
+    Opened,
+    Reference,
+    Routing,
+    Signed,
+    Statement,
+    Verified,
+)
+from broker.signing import compartment_digest, header_digest, pae
+
+if TYPE_CHECKING:
+    from broker.members import Directory, Key
+
+_TOPIC = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*")
+_PATTERN = re.compile(r"\*|[a-z0-9-]+(\.[a-z0-9-]+)*(\.\*)?")
+_PAYLOADS: Mapping[str, tuple[type[notice.Receipt | notice.Subscription | notice.Revocation], str]] = {
+    notice.RECEIPT_TYPE: (notice.Receipt, "receipts"),
+    notice.SUBSCRIPTION_TYPE: (notice.Subscription, "notices"),
+    notice.REVOCATION_TYPE: (notice.Revocation, "notices"),
+}
+"""Payload type → the statement and the family of streams it travels on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Where and when a record arrived, and what was in force then. `now` is the `now` of its leaf."""
+
+    stream: str
+    now: int
+    directory: Directory
+    revoked: Container[bytes]
+
+
+def outer(data: bytes) -> Envelope | Statement:
+    """Read the outer form. Raises TooLargeError, UnknownSchemaError, UnreadableError, LeftoverBytesError."""
+    if len(data) > notice.SIZE_LIMIT:
+        raise TooLargeError(len(data), notice.SIZE_LIMIT)
+    name = codec.name_of(data)
+    if name == "envelope":
+        return codec.decode(Envelope, data)
+    if name == "statement":
+        return codec.decode(Statement, data)
+    message = f"a record of schema {name} does not travel by itself"
+    raise UnknownSchemaError(message)
+
+
+def verify(envelope: Envelope, arrival: Arrival) -> Verified:
+    """Check a notice. Raises NoticeRejectedError, one class per reason."""
+    key = _signed(envelope.key_id, envelope.signature, pae(notice.HEADER_TYPE, envelope.header), arrival)
+    header = codec.decode(Header, envelope.header)
+    _bind(header.federation, header.issuer, key, arrival, "notices")
+    digest = header_digest(envelope.header)
+    routing: Routing | None = None
+    try:
+        _check_header(header, arrival.now)
+        compartments = codec.decode_compartments(envelope.compartments)
+        present = _check_compartments(header, compartments, arrival.directory)
+        opened = _routing_of(compartments)
+        routing = codec.decode(Routing, opened.data)
+        _check_routing(routing, arrival.directory)
+    except NoticeRejectedError as error:
+        error.signed = Signed(header, digest, routing)
+        raise
+    return Verified(header, digest, routing, opened, compartments, present, envelope)
+
+
+def _routing_of(compartments: tuple[Compartment, ...]) -> Opened:
+    opened = compartments[0].opened
+    if opened is None:
+        message = "the routing compartment is missing"
+        raise CompartmentMismatchError(message)
+    return opened
+
+
+def verify_statement(
+    statement: Statement, arrival: Arrival
+) -> notice.Receipt | notice.Subscription | notice.Revocation:
+    """Check a statement. Raises NoticeRejectedError, one class per reason."""
+    found = _PAYLOADS.get(statement.payload_type)
+    if found is None:
+        message = "no such kind of statement"
+        raise UnknownKindError(message)
+    kind, family = found
+    key = _signed(statement.key_id, statement.signature, pae(statement.payload_type, statement.payload), arrival)
+    payload = codec.decode(kind, statement.payload)
+    _bind(payload.federation, payload.bureau, key, arrival, family)
+    if payload.at > arrival.now + notice.CLOCK_SKEW_MS:
+        raise IssuedInFutureError
+    if isinstance(payload, notice.Receipt):
+        _check_receipt(payload)
+    if isinstance(payload, notice.Subscription):
+        _check_patterns(payload)
+    return payload
+
+
+def _signed(key_id: bytes, signature: bytes, message: bytes, arrival: Arrival) -> Key:
+    key = arrival.directory.key(key_id)
+    if key is None:
+        raise UnknownKeyError
+    key.public.check(signature, message)
+    if not key.valid_from <= arrival.now < key.valid_until:
+        raise KeyNotInForceError
+    if key_id in arrival.revoked:
+        raise KeyRevokedError
+    return key
+
+
+def _bind(federation: str, bureau: str, key: Key, arrival: Arrival, family: str) -> None:
+    if federation != arrival.directory.federation:
+        raise OtherFederationError
+    if bureau != key.bureau:
+        raise KeyOfAnotherError
+    member = bureau.partition("/")[0]
+    if arrival.stream != f"{family}.{member.lower()}":
+        raise StreamOfAnotherError
+    if not arrival.directory.is_active(member):
+        raise UnknownMemberError
+
+
+def _check_header(header: Header, now: int) -> None:
+    if header.kind not in notice.KINDS:
+        raise UnknownKindError
+    if header.purpose not in notice.PURPOSES:
+        raise UnknownPurposeError
+    if any(code not in notice.HANDLING_CODES for code in header.handling):
+        raise UnknownHandlingError
+    _check_fields(header)
+    _check_references(header)
+    if header.issued > now + notice.CLOCK_SKEW_MS:
+        raise IssuedInFutureError
+    if header.expires is not None and header.expires <= now:
+        raise AlreadyExpiredError
+
+
+def _check_fields(header: Header) -> None:
+    wrong = [
+        name
+        for name, right in (
+            ("record", 1 <= len(header.record) <= 128),
+            ("version", header.version >= 1),
+            ("topics", 1 <= len(header.topics) <= 16 and all(map(_TOPIC.fullmatch, header.topics))),
+            ("urgency", header.urgency in notice.URGENCIES),
+            ("legal_basis", 1 <= len(header.legal_basis) <= 1000),
+            ("confidentiality", header.confidentiality in notice.CONFIDENTIALITIES),
+            ("source_evaluation", header.source_evaluation in (None, *notice.SOURCE_EVALUATIONS)),
+            ("information_evaluation", header.information_evaluation in (None, 1, 2, 3, 4)),
+        )
+        if not right
+    ]
+    if wrong:
+        raise InvalidFieldError(", ".join(wrong))
+
+
+def _check_references(header: Header) -> None:
+    """Keep DESIGN §5: the three kinds carry exactly one reference of their own relation, no other kind may use it."""
+    own = notice.RELATION_OF_KIND.get(header.kind)
+    relations = [each.relation for each in header.references]
+    if any(relation not in notice.RELATIONS for relation in relations):
+        message = "unknown relation"
+        raise InvalidReferenceError(message)
+    reserved = [each for each in relations if each in notice.RELATION_OF_KIND.values()]
+    if reserved != ([own] if own else []):
+        message = f"a {header.kind} carries exactly {[own] if own else []} of the reserved relations"
+        raise InvalidReferenceError(message)
+    if own and len(relations) != 1:
+        message = f"a {header.kind} carries one reference and no other"
+        raise InvalidReferenceError(message)
+    if relations.count("corrects") > 1:
+        message = "a notice corrects one other"
+        raise InvalidReferenceError(message)
+    changed = subject_of(header)
+    if changed and changed.relation != "approves" and changed.issuer != header.issuer:
+        message = "only its issuer corrects, withdraws or restricts a notice"
+        raise InvalidReferenceError(message)
+
+
+def subject_of(header: Header) -> Reference | None:
+    """Find the notice that this one changes: what it corrects, withdraws, restricts or approves."""
+    changing = ("corrects", "withdraws", "restricts", "approves")
+    return next((each for each in header.references if each.relation in changing), None)
+
+
+def _check_compartments(header: Header, compartments: tuple[Compartment, ...], directory: Directory) -> int:
+    """Check names, digests and schemas; return the mask of compartments that carry bytes."""
+    names = (ROUTING, *notice.KINDS[header.kind])
+    if tuple(slot.name for slot in header.compartments) != names:
+        message = "the header does not list the compartments of its kind"
+        raise CompartmentMismatchError(message)
+    if tuple(each.name for each in compartments) != names:
+        message = "the compartments are not those that the header lists"
+        raise CompartmentMismatchError(message)
+    present = 0
+    for position, (slot, each) in enumerate(zip(header.compartments, compartments, strict=True)):
+        if each.opened is None:
+            continue
+        _check_opened(slot.digest, each.name, each.opened)
+        if position:
+            _check_schema(f"{header.kind}.{each.name}", each.opened.data, directory)
+        present |= 1 << position
+    return present
+
+
+def _check_opened(digest: bytes, name: str, opened: Opened) -> None:
+    if compartment_digest(name, opened.salt, opened.data) != digest:
+        message = f"the digest of {name} does not fit"
+        raise CompartmentMismatchError(message)
+
+
+def _check_schema(name: str, data: bytes, directory: Directory) -> None:
+    if bytes(data[2:10]) not in directory.compartment_schemas or codec.name_of(data) != name:
+        message = f"the schema of {name} is not on the allow-list"
+        raise UnknownSchemaError(message)
+
+
+def _check_routing(routing: Routing, directory: Directory) -> None:
+    audience = routing.audience
+    listed = (*audience.agreements, *audience.to)
+    if not audience.everyone and not listed:
+        raise EmptyAudienceError
+    wrong = [
+        name
+        for name, right in (
+            ("audience", not (audience.everyone and listed)),
+            ("agreements", all(map(directory.has_agreement, audience.agreements))),
+            ("to", all(map(directory.names, audience.to))),
+            ("deny", all(map(directory.names, routing.deny))),
+            ("protected_from", all(map(directory.names, routing.protected_from))),
+            ("subject_categories", set(routing.subject_categories) <= set(notice.SUBJECT_CATEGORIES)),
+            ("special_categories", set(routing.special_categories) <= set(notice.SPECIAL_CATEGORIES)),
+            ("minor", routing.minor in notice.MINOR),
+            ("number", routing.number >= 1),
+        )
+        if not right
+    ]
+    if wrong:
+        raise InvalidFieldError(", ".join(wrong))
+
+
+def _check_receipt(receipt: notice.Receipt) -> None:
+    if receipt.act not in notice.RECEIPT_ACTS or receipt.result not in notice.RECEIPT_RESULTS[receipt.act]:
+        message = "act, result"
+        raise InvalidFieldError(message)
+    if not 1 <= len(receipt.items) <= notice.RECEIPT_ITEMS:
+        message = "items"
+        raise InvalidFieldError(message)
+
+
+def _check_patterns(subscription: notice.Subscription) -> None:
+    patterns = subscription.patterns
+    if len(patterns) > 100 or not all(map(_PATTERN.fullmatch, patterns)):
+        message = "patterns"
+        raise InvalidFieldError(message)

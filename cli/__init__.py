@@ -1,0 +1,1 @@
+"""The `valise` command: opens homes and buses and hands them to the loops."""

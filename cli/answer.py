@@ -1,0 +1,65 @@
+"""Prints answers: the answer, a table, the next command; or one JSON value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Column titles and rows of text."""
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def show(first: str, value: Any, *, as_json: bool, table: Table | None = None, then: str = "") -> None:
+    """Print an answer. With `as_json` only `value`, on one line."""
+    if as_json:
+        click.echo(json.dumps(value, ensure_ascii=False, default=plain))
+        return
+    click.echo(first)
+    if table and table.rows:
+        _print(table)
+    if then:
+        click.echo(then)
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console  # noqa: PLC0415 -- a tenth of a second that most commands need not pay
+    from rich.table import Table as RichTable  # noqa: PLC0415
+
+    drawn = RichTable(box=None, pad_edge=False, header_style="bold")
+    for title in table.titles:
+        drawn.add_column(title, overflow="fold")
+    for row in table.rows:
+        # Text from elsewhere may hold what rich or a terminal would take for a command.
+        drawn.add_row(*(_safe(cell) for cell in row))
+    console = Console()
+    console.print(drawn, markup=False) if console.is_terminal else Console(width=160).print(drawn, markup=False)
+
+
+def _safe(text: str) -> Any:
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text("".join(each if each.isprintable() else "�" for each in text))
+
+
+def plain(value: Any) -> Any:
+    """Make JSON of what JSON has no word for."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
+
+
+def when(ms: int | None) -> str:
+    """Write a time for people, in UTC."""
+    if ms is None:
+        return "–"
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

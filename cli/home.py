@@ -1,0 +1,229 @@
+"""Opens homes and buses: the one place that knows both the member's side and the kinds of bus."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.versions import Versions
+from broker import settings as settings_file
+from broker import streams
+from broker.errors import ConfigurationError
+from broker.notice import Reference
+from broker.settings import Settings
+from broker.signing import SigningKey
+from broker.streams import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from adapters.adapter import Pointer
+    from adapters.collect import Collector
+    from adapters.compose import Maker
+    from adapters.inbox import Inbox
+    from adapters.outbox import Outbox
+    from adapters.outcomes import Outcomes
+    from adapters.receipts import Signer
+    from broker.bus import Bus
+
+
+def clock() -> int:
+    """Tell this machine's time in ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def open_bus(folder: Path, settings: Settings, principal: str, world: World) -> AsyncIterator[Bus]:
+    """Open the bus that a home's settings name, in the name of one principal."""
+    async with AsyncExitStack() as stack:
+        if settings.bus_kind == "sqlite":
+            from broker.sqlite import SqliteBus  # noqa: PLC0415
+
+            path = (folder / settings.bus_address).resolve()
+            if not path.parent.is_dir():
+                message = f"no folder {path.parent} for the bus that {folder / 'settings.toml'} names"
+                raise ConfigurationError(message)
+            yield await stack.enter_async_context(SqliteBus(path, principal, world, clock))
+        else:
+            from broker.kafka import KafkaBus  # noqa: PLC0415 -- aiokafka is slow to import
+
+            tls = _tls(folder, settings, principal)
+            yield await stack.enter_async_context(KafkaBus(settings.bus_address, principal, tls, world))
+
+
+def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, str]:
+    files = settings.tls.get(principal)
+    if files is None:
+        message = f'{folder / "settings.toml"} names no certificate for {principal}: add [tls."{principal}"]'
+        raise ConfigurationError(message)
+    return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
+
+
+@dataclass(frozen=True, slots=True)
+class MemberHome:
+    """One member's home, acting for one of its bureaus."""
+
+    folder: Path
+    settings: Settings
+    bureau: str
+
+    @property
+    def member(self) -> str:
+        """The member."""
+        return self.bureau.partition("/")[0]
+
+    @property
+    def unit(self) -> str:
+        """The bureau without its member, as files are called."""
+        return self.bureau.partition("/")[2]
+
+    @property
+    def versions(self) -> Versions:
+        """The directories and policy sets that came."""
+        return Versions(self.folder / "versions")
+
+    def of(self, bureau: str) -> MemberHome:
+        """Give the same home, acting for another bureau."""
+        return replace(self, bureau=bureau)
+
+    def key_path(self, bureau: str = "") -> Path:
+        """Where a bureau's signing key lies."""
+        return self.folder / "keys" / f"{(bureau or self.bureau).partition('/')[2]}.pem"
+
+    def key(self, bureau: str = "") -> SigningKey:
+        """Load a bureau's signing key. Raises ConfigurationError."""
+        return SigningKey.load(self.key_path(bureau))
+
+    def world(self) -> World:
+        """Give the streams, as far as this home knows them."""
+        digest = self.versions.newest_digest("directory")
+        if digest is None:
+            return World((self.member,), (self.bureau,))
+        directory = self.versions.newest()
+        certified = frozenset(each.id for each in directory.bureaus.values() if each.certified)
+        return World(tuple(directory.members), tuple(directory.bureaus), certified)
+
+    def inbox_principal(self) -> str:
+        """Name who may read the bureau's inbox: the bureau itself where it holds a certificate."""
+        (principal,) = self.world().readers(streams.inbox(self.bureau))
+        return principal
+
+    @asynccontextmanager
+    async def bus(self, principal: str = "") -> AsyncIterator[Bus]:
+        """Open the bus in the name of the member's adapter, or another of its principals."""
+        if self.versions.newest_digest("directory") is None:
+            async with open_bus(self.folder, self.settings, streams.adapter(self.member), self.world()) as first:
+                await self.versions.follow(first)
+        name = principal or streams.adapter(self.member)
+        async with open_bus(self.folder, self.settings, name, self.world()) as bus:
+            yield bus
+
+    @asynccontextmanager
+    async def inbox_bus(self) -> AsyncIterator[Bus]:
+        """Open the bus as whoever may read the bureau's inbox; versions are followed first, they say who."""
+        async with self.bus() as bus:
+            await self.versions.follow(bus)
+        async with self.bus(self.inbox_principal()) as bus:
+            yield bus
+
+    def signer(self) -> Signer:
+        """Make who signs the bureau's receipts and statements."""
+        from adapters.receipts import Signer  # noqa: PLC0415
+
+        return Signer(self.settings.federation, self.bureau, self.key(), clock)
+
+    def maker(self) -> Maker:
+        """Make what envelopes are made with. Raises ConfigurationError where no directory has come."""
+        from adapters.compose import Maker  # noqa: PLC0415
+
+        loaded: dict[str, SigningKey] = {}
+
+        def key(bureau: str) -> SigningKey:
+            if bureau not in loaded:
+                loaded[bureau] = self.key(bureau)
+            return loaded[bureau]
+
+        return Maker(self.versions.newest(), key, clock, os.urandom)
+
+    @contextmanager
+    def outbox(self) -> Iterator[Outbox]:
+        """Open the outbox of the member."""
+        from adapters.outbox import Outbox  # noqa: PLC0415
+
+        outbox = Outbox(self.folder / "outbox.db", self.maker(), self.bureau, self.resolve)
+        try:
+            yield outbox
+        finally:
+            outbox.close()
+
+    @contextmanager
+    def inbox(self) -> Iterator[Inbox]:
+        """Open the inbox of the bureau."""
+        from adapters.inbox import Inbox  # noqa: PLC0415
+
+        inbox = Inbox(self.folder / f"inbox.{self.unit}.db")
+        try:
+            yield inbox
+        finally:
+            inbox.close()
+
+    def collector(self, bus: Bus, inbox: Inbox) -> Collector:
+        """Make the collector of the bureau."""
+        from adapters.collect import Collector  # noqa: PLC0415
+
+        return Collector(bus, inbox, self.versions, self.signer(), os.urandom, self.settings.shard)
+
+    def outcomes(self, bus: Bus, outbox: Outbox) -> Outcomes:
+        """Make what follows the member's outcomes."""
+        from adapters.outcomes import Outcomes  # noqa: PLC0415
+
+        return Outcomes(bus, outbox, self.versions, self.member, clock, self.settings.shard)
+
+    def resolve(self, pointer: Pointer) -> Reference | None:
+        """Find the newest notice of another bureau's record in this bureau's inbox."""
+        with self.inbox() as inbox:
+            found = [each for each in inbox.lines() if (each.issuer, each.record) == (pointer.issuer, pointer.record)]
+        if not found:
+            return None
+        return Reference(found[-1].issuer, found[-1].notice_id, found[-1].header_digest, pointer.relation)
+
+
+def member_home(home: Path, bureau: str | None) -> MemberHome:
+    """Find a member's home: `home` itself, or the one below it that the bureau names.
+
+    Raises ConfigurationError that says what to do.
+    """
+    folder = _folder(home, bureau)
+    settings = settings_file.load(folder)
+    if settings.role != "member":
+        message = f"{folder} is the operator's home: name a bureau with --bureau"
+        raise ConfigurationError(message)
+    acting = bureau or settings.bureau
+    if not acting or "/" not in acting:
+        message = f"say for which bureau of {settings.member}: --bureau {settings.member}/ncb"
+        raise ConfigurationError(message)
+    if acting.partition("/")[0] != settings.member:
+        message = f"{folder} is the home of {settings.member}, not of {acting}"
+        raise ConfigurationError(message)
+    return MemberHome(folder, settings, acting)
+
+
+def _folder(home: Path, bureau: str | None) -> Path:
+    if (home / "settings.toml").is_file():
+        return home
+    if bureau:
+        return home / "members" / bureau.partition("/")[0]
+    found = sorted(each.parent for each in (home / "members").glob("*/settings.toml"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        message = f"no home in {home}: name one with --home or VALISE_HOME, or make one with `valise demo`"
+    else:
+        names = ", ".join(each.name for each in found[:5])
+        message = f"{home} holds the homes of {len(found)} members ({names} …): say which with --bureau"
+    raise ConfigurationError(message)

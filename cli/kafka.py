@@ -1,0 +1,122 @@
+"""`valise kafka`: start, stop and show the Kafka nodes of an operator's home."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker import certificates, node
+from broker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOWN_EXIT = 5
+SOON_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an operator's home keeps what the nodes need."""
+
+    home: Path
+
+    @property
+    def pki(self) -> Path:
+        """The certificates that `valise broker init` made."""
+        return certificates.pki_of(self.home / "operator")
+
+    @property
+    def data(self) -> Path:
+        """What the nodes store, and their logs."""
+        return self.home / "operator" / "kafka"
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command here takes."""
+    home = click.option(
+        "--home",
+        envvar="VALISE_HOME",
+        default="home",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help="The folder that holds the operator's home.",
+    )
+    return home(click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")(command))
+
+
+@click.group()
+def kafka() -> None:
+    """Run Apache Kafka on this machine: one node or three, mutual TLS, deny by default."""
+
+
+@kafka.command()
+@click.option("--nodes", type=click.Choice(["1", "3"]), help="How many nodes; 1 for a new cluster.")
+@_options
+def up(nodes: str | None, home: Path, as_json: bool) -> None:
+    """Start the nodes that do not run yet; those that run stay as they are."""
+    place = Place(home)
+    if not (place.pki / "root.pem").is_file():
+        raise ConfigurationError(f"there are no certificates in {place.pki}: make them with `valise broker init`")
+    known = (place.data / "cluster.json").is_file()
+    size = int(nodes) if nodes else (len(node.load(place.data, place.pki).config.nodes) if known else 1)
+    cluster = node.prepare(place.data, place.pki, nodes=size)
+    started = node.start(cluster, progress=lambda said: click.echo(said, err=True))
+    first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
+    _show(cluster, first, f"valise kafka status --home {home}", as_json=as_json, changed=started)
+
+
+@kafka.command()
+@_options
+def down(home: Path, as_json: bool) -> None:
+    """Stop all nodes; what they store stays."""
+    place = Place(home)
+    cluster = node.load(place.data, place.pki)
+    stopped = node.stop(cluster)
+    first = "Kafka has stopped" if stopped else "Kafka was not running"
+    _show(cluster, first, f"valise kafka up --home {home}", as_json=as_json, changed=stopped)
+
+
+@kafka.command()
+@_options
+def status(home: Path, as_json: bool) -> None:
+    """Show which nodes run, and until when their certificates are in force (exit code 5 if a node is down)."""
+    place = Place(home)
+    cluster = node.load(place.data, place.pki)
+    running = sum(found.pid is not None for found in node.statuses(cluster))
+    first = f"{running} of {len(cluster.config.nodes)} Kafka nodes are running"
+    whole = running == len(cluster.config.nodes)
+    _show(cluster, first, f"valise kafka {'down' if whole else 'up'} --home {home}", as_json=as_json, changed=[])
+    if not whole:
+        raise SystemExit(DOWN_EXIT)
+
+
+def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, changed: list[int]) -> None:
+    rows = [_row(cluster, found) for found in node.statuses(cluster)]
+    if as_json:
+        click.echo(json.dumps({"bootstrap": cluster.bootstrap, "changed": changed, "nodes": rows}))
+        return
+    click.echo(first)
+    for row in rows:
+        state = f"runs (pid {row['pid']})" if row["pid"] else "is down"
+        soon = "  RENEW IT: valise broker init" if row["days_left"] < SOON_DAYS else ""
+        click.echo(f"  node-{row['node']}  {row['address']:<22} {state:<18} certificate until {row['until']}{soon}")
+        click.echo(f"          log {row['log']}")
+    click.echo(then)
+
+
+def _row(cluster: node.Cluster, found: node.NodeStatus) -> dict[str, Any]:
+    until = certificates.expiry(cluster.pki / f"node-{found.number}.crt")
+    return {
+        "node": found.number,
+        "address": found.address,
+        "pid": found.pid,
+        "until": until.date().isoformat(),
+        "days_left": (until - datetime.now(UTC)).days,
+        "log": str(found.log),
+    }

@@ -1,0 +1,101 @@
+"""The `valise` command: finds the sub-command and turns failures into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from broker.errors import ValiseError
+from cli import exits
+from cli.options import Everywhere, default_home
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("cli.demo:demo", "The whole way, on invented data."),
+    "publish": ("cli.publish:publish", "Publish notices from a file, or see who would get them (--dry-run)."),
+    "correct": ("cli.publish:correct", "Publish a corrected version of a record."),
+    "withdraw": ("cli.publish:withdraw", "Withdraw a record from everyone who holds it."),
+    "inbox": ("cli.inbox:inbox", "List what has been delivered to a bureau."),
+    "read": ("cli.inbox:read", "Open one notice for a case."),
+    "trace": ("cli.trace:trace", "Tell what became of a notice of ours."),
+    "subscribe": ("cli.subscribe:subscribe", "Say which topics a bureau wants."),
+    "member": ("cli.members:member", "List members and bureaus."),
+    "key": ("cli.keys:key", "Make and list signing keys."),
+    "schema": ("cli.schema:schema", "List, show and check schemas."),
+    "adapter": ("cli.adapter:adapter", "Run a national system's adapter."),
+    "policy": ("cli.policy:policy", "List, check and explain policies."),
+    "audit": ("cli.audit:audit", "Verify the trail and tell a notice's story from it."),
+    "broker": ("cli.broker:broker", "Make, start and look at the operator's broker."),
+    "kafka": ("cli.kafka:kafka", "Run Apache Kafka on this machine."),
+}
+"""Name → (module and object, one line of help): modules are loaded when their command is called, not before."""
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported only when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands that are installed."""
+        return [name for name in COMMANDS if _is_there(name)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(importlib.import_module(module), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+def _is_there(name: str) -> bool:
+    module = COMMANDS[name][0].partition(":")[0].removeprefix("cli.")
+    folder = Path(__file__).parent
+    return (folder / f"{module}.py").is_file() or (folder / module).is_dir()
+
+
+@click.group(cls=Lazy)
+@click.option("--home", type=click.Path(path_type=Path), help="Folder of the homes (or VALISE_HOME).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON value (one a line where it streams).")
+@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.version_option(package_name="valise")
+@click.pass_context
+def valise(context: click.Context, home: Path | None, as_json: bool, yes: bool) -> None:
+    """Valise: the diplomatic bag for data. Signed notices between member states, with proof of every step."""
+    context.obj = Everywhere(home or default_home(), as_json, yes)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(valise.main(arguments, standalone_mode=False) or exits.DONE)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except ValiseError as error:
+        sys.exit(fail(error, as_json=as_json))
+
+
+def fail(error: ValiseError, *, as_json: bool) -> int:
+    """Tell a failure on stderr and give its exit code."""
+    if as_json:
+        click.echo(json.dumps({"error": error.code, "detail": str(error)}, ensure_ascii=False), err=True)
+    else:
+        click.echo(f"{error.code}: {error}", err=True)
+    return exits.of(error)
+
+
+if __name__ == "__main__":
+    main()

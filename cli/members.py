@@ -1,0 +1,120 @@
+"""`valise member`: who takes part, as the newest directory says."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.versions import Versions
+from broker import settings as settings_file
+from broker import streams
+from broker.errors import ConfigurationError, UnavailableError
+from broker.members import Directory
+from broker.streams import World
+from cli import answer
+from cli.home import member_home, open_bus
+from cli.options import Everywhere, bureau, everywhere
+
+
+@click.group()
+def member() -> None:
+    """List members and bureaus."""
+
+
+@member.command("list")
+@bureau
+@everywhere
+def list_members(given: Everywhere, bureau: str | None) -> None:
+    """List the members of the federation."""
+    directory = newest(given.home, bureau)
+    rows = [_row(directory, name) for name in sorted(directory.members)]
+    answer.show(
+        f"{len(rows)} members, {len(directory.bureaus)} bureaus; directory version {directory.version}",
+        {"federation": directory.federation, "version": directory.version, "digest": directory.digest, "members": rows},
+        as_json=given.as_json,
+        table=answer.Table(
+            ("member", "name", "kind", "status", "bureaus"),
+            [(row["id"], row["name"], row["kind"], row["status"], ", ".join(row["bureaus"])) for row in rows],
+        ),
+        then="valise member show AT",
+    )
+
+
+def _row(directory: Directory, name: str) -> dict[str, Any]:
+    found = directory.members[name]
+    bureaus = [each.id.partition("/")[2] for each in directory.bureaus_of(name)]
+    return {"id": found.id, "name": found.name, "kind": found.kind, "status": found.status, "bureaus": bureaus}
+
+
+@member.command()
+@click.argument("name", metavar="MEMBER")
+@bureau
+@everywhere
+def show(given: Everywhere, name: str, bureau: str | None) -> None:
+    """Show one member: its bureaus, mandates and keys, and the agreements that it is in."""
+    directory = newest(given.home, bureau)
+    if name not in directory.members:
+        message = f"no member {name}: see `valise member list`"
+        raise ConfigurationError(message)
+    keys: dict[str, list[dict[str, Any]]] = {}
+    for each in directory.keys.values():
+        until = answer.when(each.valid_until)
+        keys.setdefault(each.bureau, []).append({"key_id": each.key_id.hex(), "until": until})
+    bureaus = [
+        {
+            "id": each.id,
+            "name": each.name,
+            "mandates": sorted(each.mandates),
+            "languages": list(each.languages),
+            "certified": each.certified,
+            "keys": keys.get(each.id, []),
+        }
+        for each in directory.bureaus_of(name)
+    ]
+    agreements = sorted(each.id for each in directory.agreements.values() if name in each.members)
+    found = directory.members[name]
+    answer.show(
+        f"{name}: {found.name}, {found.kind}, {found.status}; agreements: {', '.join(agreements) or 'none'}",
+        {**_row(directory, name), "bureaus": bureaus, "agreements": agreements},
+        as_json=given.as_json,
+        table=answer.Table(
+            ("bureau", "mandates", "languages", "key", "until"),
+            [
+                (
+                    str(each["id"]), ", ".join(each["mandates"]), ", ".join(each["languages"]),
+                    each["keys"][0]["key_id"][:16] if each["keys"] else "none",
+                    each["keys"][0]["until"] if each["keys"] else "–",
+                )
+                for each in bureaus
+            ],
+        ),
+        then="valise member list",
+    )  # fmt: skip
+
+
+def newest(home: Path, bureau: str | None) -> Directory:
+    """Give the newest directory: from the bus where it answers, else what this home has kept."""
+    versions, folder, principal = _where(home, bureau)
+    try:
+        asyncio.run(_follow(versions, folder, principal))
+    except UnavailableError:
+        click.echo("the bus does not answer: this is what was known before", err=True)
+    return versions.newest()
+
+
+def _where(home: Path, bureau: str | None) -> tuple[Versions, Path, str]:
+    operator = home / "operator"
+    if bureau is None and (operator / "settings.toml").is_file():
+        return Versions(operator / "versions"), operator, streams.OPERATOR
+    found = member_home(home, bureau)
+    return found.versions, found.folder, streams.adapter(found.member)
+
+
+async def _follow(versions: Versions, folder: Path, principal: str) -> None:
+    settings = settings_file.load(folder)
+    world = World((settings.member,) if settings.member else (), ())
+    async with open_bus(folder, settings, principal, world) as bus:
+        await versions.follow(bus)

@@ -1,0 +1,53 @@
+"""The options that every command takes: --home, --json, --yes."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT_HOME = "home"
+
+
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """What was given for this command, or before it."""
+
+    home: Path
+    as_json: bool
+    yes: bool
+
+
+def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options; it gets them as its first argument, an `Everywhere`."""
+
+    @click.option("--home", type=click.Path(path_type=Path), help="Folder of the homes, or one party's home.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON value (one a line where it streams).")
+    @click.option("--yes", is_flag=True, help="Ask nothing.")
+    @click.pass_context
+    @functools.wraps(command)
+    def with_options(
+        context: click.Context, /, *args: Any, home: Path | None, as_json: bool, yes: bool, **more: Any
+    ) -> Any:
+        before = context.find_object(Everywhere)
+        given = Everywhere(
+            home or (before.home if before else default_home()),
+            as_json or bool(before and before.as_json),
+            yes or bool(before and before.yes),
+        )
+        return command(given, *args, **more)
+
+    return with_options
+
+
+def default_home() -> Path:
+    """Give the home that is meant where none is named."""
+    return Path(os.environ.get("VALISE_HOME", DEFAULT_HOME))
+
+
+bureau = click.option("--bureau", help="The bureau to act for, as AT/ncb.")

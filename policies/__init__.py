@@ -1,0 +1,1 @@
+"""The Cedar policy set of the first federation and its cases."""

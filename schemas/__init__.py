@@ -1,0 +1,1 @@
+"""The Avro schemas of everything that travels, versioned."""

@@ -1,0 +1,737 @@
+"""The bus's contract (broker/bus.py), on the embedded bus and on Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import pytest_asyncio
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.helpers import create_ssl_context
+from confluent_kafka import Producer
+
+from broker import streams
+from broker.bus import MAX_RECORD, Bus, Copies, Record, Shard, Writes
+from broker.errors import (
+    ConfigurationError,
+    FencedError,
+    ForbiddenStreamError,
+    OffsetGoneError,
+    TooLargeError,
+    UnavailableError,
+)
+from broker.fair import shares
+from broker.kafka import KafkaBus
+from broker.sqlite import SqliteBus
+from broker.topics import client_settings
+from tests.kafka_world import KafkaWorld, running_kafka
+
+MEMBERS = tuple("ORG" + "".join(letters) for letters in itertools.product("ABCDEF", repeat=2))
+WORLD = streams.World(
+    MEMBERS,
+    tuple(f"{member}/{bureau}" for member in MEMBERS for bureau in ("ncb", "border")),
+    frozenset({f"{MEMBERS[0]}/ncb"}),
+)
+DAY = streams.DAY_MS
+
+
+class Stage(Protocol):
+    """A bus for one test, opened by any principal; `member` names one that no other test has used."""
+
+    def open(self, principal: str) -> AbstractAsyncContextManager[Bus]: ...
+
+    def member(self) -> str: ...
+
+    async def lose(self, stream: str, before: int) -> None:
+        """Let the stream forget what lies before an offset, as its retention does."""
+        ...
+
+
+@dataclass
+class Embedded:
+    path: Path
+    now: int = 1_795_000_000_000
+    members: Iterator[str] = field(default_factory=lambda: iter(MEMBERS[1:]))
+
+    def open(self, principal: str) -> AbstractAsyncContextManager[Bus]:
+        return SqliteBus(self.path, principal, WORLD, lambda: self.now)
+
+    def member(self) -> str:
+        return next(self.members)
+
+    async def lose(self, stream: str, before: int) -> None:
+        async with self.open(streams.ROUTER) as bus:
+            assert await bus.read(stream, before)
+            self.now += 31 * DAY
+            with sqlite3.connect(self.path) as connection:
+                (number,) = connection.execute("SELECT id FROM streams WHERE name = ?", (stream,)).fetchone()
+                connection.execute(f"UPDATE s{number} SET at = ? WHERE offset >= ?", (self.now, before))
+            connection.close()
+            assert await bus.prune() == before
+
+
+@dataclass
+class OnKafka:
+    world: KafkaWorld
+    members: Iterator[str] = field(default_factory=lambda: iter(MEMBERS[1:]))
+
+    def open(self, principal: str) -> AbstractAsyncContextManager[Bus]:
+        return KafkaBus(self.world.bootstrap, principal, self.world.pki(principal), WORLD)
+
+    def member(self) -> str:
+        return next(self.members)
+
+    async def lose(self, stream: str, before: int) -> None:
+        tls = self.world.pki(streams.SETUP)
+        context = create_ssl_context(cafile=tls[0], certfile=tls[1], keyfile=tls[2])
+        admin = AIOKafkaAdminClient(
+            bootstrap_servers=self.world.bootstrap, security_protocol="SSL", ssl_context=context
+        )
+        await admin.start()
+        try:
+            await admin.delete_records({TopicPartition(stream, 0): RecordsToDelete(before_offset=before)})
+        finally:
+            await admin.close()
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[OnKafka]:
+    with running_kafka(WORLD) as world:
+        yield OnKafka(world)
+
+
+@pytest_asyncio.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    if request.param == "kafka":
+        yield request.getfixturevalue("kafka")
+        return
+    embedded = Embedded(tmp_path / "bus.db")
+    async with embedded.open(streams.SETUP) as bus:
+        await bus.create(list(WORLD.streams()))
+    yield embedded
+
+
+def values(*texts: str) -> list[tuple[bytes, bytes]]:
+    return [(text.encode(), text.encode() * 3) for text in texts]
+
+
+def keys(records: list[Record]) -> list[str]:
+    return [record.key.decode() for record in records]
+
+
+async def give(stage: Stage, member: str, *texts: str) -> int:
+    async with stage.open(streams.adapter(member)) as bus:
+        return await bus.append(streams.notices(member), values(*texts))
+
+
+async def take_all(shard: Shard, wait: float = 5.0) -> list[Record]:
+    """Take until nothing more comes; the first wait is the longest."""
+    taken: list[Record] = []
+    while more := await shard.take(500, 0.3 if taken else wait):
+        taken += more
+    return taken
+
+
+async def read_all(bus: Bus, stream: str, offset: int, count: int) -> list[Record]:
+    """Read until `count` records came, and then whether there are more."""
+    seen: list[Record] = []
+    while page := await bus.read(stream, offset, wait=10 if len(seen) < count else 0):
+        seen += page
+        offset = page[-1].offset + 1
+    return seen
+
+
+async def test_records_are_read_in_the_order_they_were_appended(stage: Stage) -> None:
+    member = stage.member()
+    first = await give(stage, member, "a", "b", "c")
+    second = await give(stage, member, "d")
+    async with stage.open(streams.ROUTER) as bus:
+        stream = streams.notices(member)
+        records = await read_all(bus, stream, 0, 4)
+        assert keys(records) == ["a", "b", "c", "d"]
+        assert [record.value for record in records] == [b"aaa", b"bbb", b"ccc", b"ddd"]
+        assert [record.offset for record in records] == sorted({record.offset for record in records})
+        assert (records[2].offset, records[3].offset) == (first, second)
+        assert {(record.stream, record.partition, record.fault) for record in records} == {(stream, 0, "")}
+        assert await bus.end(stream) >= second + 1
+
+
+async def test_a_page_ends_at_its_limit_and_the_next_begins_after_it(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, *(f"{i:04}" for i in range(1_200)))
+    seen: list[str] = []
+    async with stage.open(streams.ROUTER) as bus:
+        offset = 0
+        while page := await bus.read(streams.notices(member), offset, limit=250, wait=2 if len(seen) < 1_200 else 0):
+            assert len(page) <= 250
+            seen += keys(page)
+            offset = page[-1].offset + 1
+    assert seen == [f"{i:04}" for i in range(1_200)]
+
+
+async def test_what_was_acknowledged_is_there_after_opening_again(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, "a")
+    await give(stage, member, "b")
+    async with stage.open(streams.ROUTER) as bus:
+        assert keys(await read_all(bus, streams.notices(member), 0, 2)) == ["a", "b"]
+
+
+async def test_an_empty_stream_ends_at_0_and_gives_nothing(stage: Stage) -> None:
+    member = stage.member()
+    async with stage.open(streams.ROUTER) as bus:
+        assert await bus.end(streams.notices(member)) == 0
+        assert await bus.read(streams.notices(member), 0) == []
+
+
+async def test_a_wait_ends_when_something_arrives(stage: Stage) -> None:
+    member = stage.member()
+    async with stage.open(streams.ROUTER) as bus, asyncio.TaskGroup() as group:
+        waiting = group.create_task(bus.read(streams.notices(member), 0, wait=30))
+        began = time.monotonic()
+        await give(stage, member, "a")
+        assert keys(await waiting) == ["a"]
+        assert time.monotonic() - began < 10
+
+
+async def test_a_wait_for_nothing_has_its_limit(stage: Stage) -> None:
+    member = stage.member()
+    async with stage.open(streams.ROUTER) as bus:
+        began = time.monotonic()
+        assert await bus.read(streams.notices(member), 0, wait=0.2) == []
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            assert await shard.take(10, 0.2) == []
+        assert 0.3 < time.monotonic() - began < 10
+
+
+async def test_many_appends_at_once_are_all_kept_each_in_its_order(stage: Stage) -> None:
+    member = stage.member()
+    async with stage.open(streams.adapter(member)) as bus, asyncio.TaskGroup() as group:
+        for i in range(40):
+            group.create_task(bus.append(streams.notices(member), values(f"{i:02}a", f"{i:02}b")))
+    async with stage.open(streams.ROUTER) as bus:
+        seen = keys(await read_all(bus, streams.notices(member), 0, 80))
+    assert sorted(seen) == sorted(f"{i:02}{part}" for i in range(40) for part in "ab")
+    assert all(seen.index(f"{i:02}a") < seen.index(f"{i:02}b") for i in range(40))
+
+
+async def test_a_step_moves_its_inputs_with_its_outputs(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, *(f"n{i}" for i in range(10)))
+    async with stage.open(streams.ROUTER) as bus:
+        begin = await bus.end(streams.ROUTED)
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            taken = await take_all(shard)
+            assert len(taken) == 10
+            writes = Writes()
+            for record in taken[:4]:
+                writes.add(streams.ROUTED, record.key, b"routed " + record.key)
+                writes.add(streams.TRAIL, record.key, b"leaf")
+            last = await shard.commit(taken[:4], writes)
+        assert set(last) == {streams.ROUTED, streams.TRAIL}
+        routed = await read_all(bus, streams.ROUTED, begin, 4)
+        assert keys(routed) == ["n0", "n1", "n2", "n3"]
+        assert routed[-1].offset == last[streams.ROUTED]
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            assert keys(await take_all(shard)) == [f"n{i}" for i in range(4, 10)]
+
+
+async def test_records_once_taken_may_be_committed_in_several_steps(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, *(f"n{i}" for i in range(9)))
+    async with stage.open(streams.ROUTER) as bus:
+        begin = await bus.end(streams.ROUTED)
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            taken = await take_all(shard)
+            for part in (taken[:3], taken[3:6], taken[6:]):
+                writes = Writes([(streams.ROUTED, record.key, b"") for record in part])
+                await shard.commit(part, writes)
+            assert await shard.take(10, 0.1) == []
+        assert keys(await read_all(bus, streams.ROUTED, begin, 9)) == [f"n{i}" for i in range(9)]
+
+
+async def test_a_step_may_only_read_or_only_write(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, "a")
+    async with stage.open(streams.ROUTER) as bus:
+        begin = await bus.end(streams.TRAIL)
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            assert await shard.commit([], Writes()) == {}
+            await shard.commit([], Writes([(streams.TRAIL, b"resumed", b"leaf")]))
+            assert await shard.commit(await take_all(shard), Writes()) == {}
+        assert keys(await read_all(bus, streams.TRAIL, begin, 1)) == ["resumed"]
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            assert await shard.take(10, 0.2) == []
+
+
+async def test_what_an_owner_took_and_did_not_commit_comes_again(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, "a", "b")
+    async with stage.open(streams.ROUTER) as bus:
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            assert keys(await take_all(shard)) == ["a", "b"]
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            assert keys(await take_all(shard)) == ["a", "b"]
+
+
+async def test_a_fenced_owner_commits_nothing(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, "a", "b")
+    inputs = [streams.notices(member)]
+    async with stage.open(streams.ROUTER) as old, stage.open(streams.ROUTER) as new:
+        begin = await new.end(streams.ROUTED)
+        async with old.own(0, inputs) as fenced:
+            taken = await take_all(fenced)
+            await fenced.commit(taken[:1], Writes([(streams.ROUTED, b"a", b"by the old")]))
+            async with new.own(0, inputs) as owner:
+                with pytest.raises(FencedError):
+                    await fenced.commit(taken[1:], Writes([(streams.ROUTED, b"b", b"by the old")]))
+                again = await take_all(owner)
+                assert keys(again) == ["b"]
+                await owner.commit(again, Writes([(streams.ROUTED, b"b", b"by the new")]))
+                with pytest.raises(UnavailableError):
+                    await fenced.commit([], Writes([(streams.ROUTED, b"c", b"by the old")]))
+        routed = await read_all(new, streams.ROUTED, begin, 2)
+        assert [record.value for record in routed] == [b"by the old", b"by the new"]
+
+
+async def test_a_record_is_never_given_twice_between_own_and_commit(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, *(f"{i:03}" for i in range(300)))
+    async with stage.open(streams.ROUTER) as bus, bus.own(0, [streams.notices(member)]) as shard:
+        seen: list[Record] = []
+        while len(seen) < 300:
+            seen += await shard.take(70, 5)
+            if len(seen) == 140:
+                await shard.commit(seen, Writes())
+        assert keys(seen) == [f"{i:03}" for i in range(300)]
+
+
+async def test_versions_annexes_and_asks_come_before_any_waiting_notice(stage: Stage) -> None:
+    member = stage.member()
+    inputs = [streams.notices(member), streams.ASKS, streams.ANNEXES, streams.VERSIONS]
+    async with stage.open(streams.ROUTER) as bus:
+        async with bus.own(0, inputs) as shard:
+            await shard.commit(await take_all(shard, 1), Writes())
+        await give(stage, member, "notice")
+        async with stage.open(streams.OPERATOR) as operator:
+            for stream in (streams.ASKS, streams.ANNEXES, streams.VERSIONS):
+                await operator.append(stream, values(stream))
+        async with bus.own(0, inputs) as shard:
+            await all_arrived(shard, 4)
+        async with bus.own(0, inputs) as shard:
+            taken = await all_arrived(shard, 4)
+            await shard.commit(taken, Writes())
+    assert keys(taken) == ["versions", "annexes", "asks", "notice"]
+
+
+async def all_arrived(shard: Shard, count: int) -> list[Record]:
+    """Take once all has reached the shard's reader: on Kafka each stream arrives on its own."""
+    await asyncio.sleep(0.5)
+    taken = await shard.take(100, 5)
+    while len(taken) < count:
+        taken += await shard.take(100, 5)
+    return taken
+
+
+async def test_a_backlog_does_not_starve_the_others(stage: Stage) -> None:
+    big, small = stage.member(), stage.member()
+    await give(stage, big, *(f"big{i}" for i in range(900)))
+    await give(stage, small, *(f"small{i}" for i in range(5)))
+    inputs = [streams.notices(big), streams.notices(small)]
+    async with stage.open(streams.ROUTER) as bus, bus.own(0, inputs) as shard:
+        first = await shard.take(100, 5) + await shard.take(100, 5) + await shard.take(100, 5)
+    assert [key for key in keys(first) if key.startswith("small")] == [f"small{i}" for i in range(5)]
+    assert len(first) > 100
+
+
+async def test_copies_are_own_bytes_then_shared_bytes_in_order(stage: Stage) -> None:
+    member = stage.member()
+    ncb, border = streams.inbox(f"{member}/ncb"), streams.inbox(f"{member}/border")
+    copies = [
+        Copies(f"id{i}".encode(), f"shared{i}".encode(), [(ncb, b"ncb:"), (border, b"border:")][: 1 + i % 2])
+        for i in range(300)
+    ]
+    async with stage.open(streams.ROUTER) as bus:
+        await bus.fan_out(copies)
+        await bus.fan_out([Copies(b"late", b"shared", [(border, b"")]), Copies(b"nobody", b"shared", [])])
+        await bus.fan_out([])
+    async with stage.open(streams.adapter(member)) as bus:
+        got = await read_all(bus, ncb, 0, 300)
+        assert [(record.key, record.value) for record in got] == [
+            (f"id{i}".encode(), f"ncb:shared{i}".encode()) for i in range(300)
+        ]
+        there = await read_all(bus, border, 0, 151)
+        assert [record.value for record in there] == [f"border:shared{i}".encode() for i in range(1, 300, 2)] + [
+            b"shared"
+        ]
+
+
+async def test_an_offset_that_is_gone_is_never_jumped_over(stage: Stage) -> None:
+    member = stage.member()
+    stream = streams.notices(member)
+    await give(stage, member, "a", "b", "c", "d")
+    await stage.lose(stream, 2)
+    async with stage.open(streams.ROUTER) as bus:
+        with pytest.raises(OffsetGoneError) as gone:
+            await bus.read(stream, 1, wait=1)
+        assert (gone.value.stream, gone.value.offset, gone.value.start) == (stream, 1, 2)
+        assert keys(await read_all(bus, stream, 2, 2)) == ["c", "d"]
+        async with bus.own(0, [stream]) as shard:
+            with pytest.raises(OffsetGoneError):
+                await shard.take(10, 5)
+
+
+async def test_places_are_kept_for_each_group(stage: Stage) -> None:
+    member = stage.member()
+    stream = streams.notices(member)
+    await give(stage, member, "a", "b", "c", "d")
+    async with stage.open(streams.ROUTER) as bus:
+        assert await bus.place(f"copy-{member}", stream) == 0
+        await bus.keep_place(f"copy-{member}", stream, 3)
+        await bus.keep_place(f"other-{member}", stream, 1)
+    async with stage.open(streams.ROUTER) as bus:
+        assert await bus.place(f"copy-{member}", stream) == 3
+        assert await bus.place(f"other-{member}", stream) == 1
+
+
+async def test_what_the_table_does_not_name_is_refused(stage: Stage) -> None:
+    one, other = stage.member(), stage.member()
+    async with stage.open(streams.adapter(one)) as bus:
+        with pytest.raises(ForbiddenStreamError):
+            await bus.append(streams.notices(other), values("a"))
+        with pytest.raises(ForbiddenStreamError):
+            await bus.append(streams.ROUTED, values("a"))
+        with pytest.raises(ForbiddenStreamError):
+            await bus.read(streams.inbox(f"{other}/ncb"), 0)
+        with pytest.raises(ForbiddenStreamError):
+            await bus.read(streams.notices(one), 0)
+        with pytest.raises(ForbiddenStreamError):
+            await bus.append("notices.nowhere", values("a"))
+        with pytest.raises(ForbiddenStreamError):
+            await bus.append("nonsense", values("a"))
+        with pytest.raises(ForbiddenStreamError):
+            await bus.fan_out([Copies(b"k", b"s", [(streams.inbox(f"{one}/ncb"), b"")])])
+        with pytest.raises(ForbiddenStreamError):
+            async with bus.own(0, [streams.notices(one)]):
+                pass
+        assert await bus.read(streams.inbox(f"{one}/ncb"), 0) == []
+
+
+async def test_a_step_that_writes_a_stream_not_its_own_is_refused_whole(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, "a")
+    async with stage.open(streams.ROUTER) as bus:
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            taken = await take_all(shard)
+            with pytest.raises(ForbiddenStreamError):
+                await shard.commit(taken, Writes([(streams.VERSIONS, b"forged", b"")]))
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            assert keys(await take_all(shard)) == ["a"]
+
+
+async def test_now_is_the_clock_that_stamps_the_records(stage: Stage) -> None:
+    member = stage.member()
+    await give(stage, member, "before")
+    async with stage.open(streams.ROUTER) as bus, bus.own(0, [streams.notices(member)]) as shard:
+        before = await take_all(shard)
+        now = await shard.now()
+        await give(stage, member, "after")
+        after = await take_all(shard)
+        later = await shard.now()
+    assert keys(before + after) == ["before", "after"]
+    assert before[0].at <= now <= after[0].at <= later
+
+
+async def test_large_records_pass_and_larger_ones_are_refused(stage: Stage) -> None:
+    member = stage.member()
+    inbox = streams.inbox(f"{member}/ncb")
+    large = bytes(range(256)) * 1_200
+    async with stage.open(streams.adapter(member)) as bus:
+        await bus.append(streams.notices(member), [(b"k", large), (b"l", large), (b"m", b"x" * (MAX_RECORD - 1))])
+        with pytest.raises(TooLargeError):
+            await bus.append(streams.notices(member), [(b"k", b"x" * MAX_RECORD)])
+    async with stage.open(streams.ROUTER) as bus:
+        await bus.fan_out([Copies(b"k", large, [(inbox, b"own")])] * 5)
+        with pytest.raises(TooLargeError):
+            await bus.fan_out([Copies(b"k", b"x" * MAX_RECORD, [(inbox, b"own")])])
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            taken = await take_all(shard)
+            assert [len(record.value or b"") for record in taken] == [len(large), len(large), MAX_RECORD - 1]
+            await shard.commit(taken, Writes([(streams.ROUTED, record.key, record.value) for record in taken]))
+            with pytest.raises(TooLargeError):
+                await shard.commit([], Writes([(streams.ROUTED, b"k", b"x" * MAX_RECORD)]))
+    async with stage.open(streams.adapter(member)) as bus:
+        assert [record.value for record in await read_all(bus, inbox, 0, 5)] == [b"own" + large] * 5
+
+
+async def test_a_removal_is_read_as_no_value_and_no_fault(stage: Stage) -> None:
+    async with stage.open(streams.ROUTER) as bus:
+        begin = await bus.end(streams.REGISTER)
+        async with bus.own(0, []) as shard:
+            await shard.commit([], Writes([(streams.REGISTER, b"gone", b"state"), (streams.REGISTER, b"gone", None)]))
+        records = await read_all(bus, streams.REGISTER, begin, 2)
+        assert [(record.key, record.value, record.fault) for record in records] == [
+            (b"gone", b"state", ""),
+            (b"gone", None, ""),
+        ]
+
+
+def test_shares_are_even_and_what_one_does_not_need_goes_to_the_others() -> None:
+    backlogs = {("notices.a", 0): 900, ("notices.b", 0): 5, ("receipts.a", 0): 60, ("asks", 0): 10, ("versions", 0): 1}
+    given = shares(backlogs, 100, 0)
+    assert list(given)[:2] == [("versions", 0), ("asks", 0)]
+    assert sum(given.values()) == 100
+    assert (given["notices.a", 0], given["notices.b", 0], given["receipts.a", 0]) == (42, 5, 42)
+
+
+def test_each_stream_has_its_turn_where_the_limit_is_smaller_than_their_number() -> None:
+    backlogs = {(f"notices.{name}", 0): 9 for name in "abc"}
+    first = [next(iter(shares(backlogs, 1, turn))) for turn in range(3)]
+    assert sorted(first) == sorted(backlogs)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Embedded:
+    return Embedded(tmp_path / "bus.db")
+
+
+async def test_a_value_for_many_inboxes_is_stored_once_and_goes_with_the_last_row(embedded: Embedded) -> None:
+    bureaus = [f"{member}/ncb" for member in MEMBERS[:20]]
+    secret = b"SECRET" * 300
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        await bus.fan_out([Copies(b"id", secret, [(streams.inbox(bureau), b"own") for bureau in bureaus])])
+        await bus.fan_out([Copies(b"id", b"erased", [(streams.inbox(bureau), b"own") for bureau in bureaus[1:]])])
+        assert await bus.prune() == 19
+        assert embedded.path.read_bytes().count(secret) == 1
+        await bus.fan_out([Copies(b"id", b"erased", [(streams.inbox(bureaus[0]), b"own")])])
+        assert await bus.prune() == 1
+        held = embedded.path.read_bytes() + embedded.path.with_name("bus.db-wal").read_bytes()
+        assert b"SECRET" not in held
+    async with embedded.open(streams.adapter(MEMBERS[1])) as bus:
+        assert [record.value for record in await bus.read(streams.inbox(bureaus[1]), 0)] == [b"ownerased"]
+
+
+async def test_pruning_keeps_the_latest_of_each_key_and_a_removal_for_a_day(embedded: Embedded) -> None:
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        async with bus.own(0, []) as shard:
+            for text in ("a", "b", "a", "c"):
+                await shard.commit([], Writes([(streams.REGISTER, text.encode(), b"state")]))
+            await shard.commit([], Writes([(streams.REGISTER, b"c", None)]))
+            assert await bus.prune() == 2
+            assert keys(await bus.read(streams.REGISTER, 0)) == ["b", "a", "c"]
+            embedded.now += DAY + 1
+            assert await bus.prune() == 1
+            await shard.commit([], Writes([(streams.REGISTER, b"d", b"state")]))
+        embedded.now += 1_000 * DAY
+        assert await bus.prune() == 0
+        assert [record.offset for record in await bus.read(streams.REGISTER, 0)] == [1, 2, 5]
+
+
+async def test_offsets_are_not_used_again_after_a_stream_was_emptied(embedded: Embedded) -> None:
+    member = embedded.member()
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        assert await give(embedded, member, "a", "b") == 1
+        embedded.now += 31 * DAY
+        assert await bus.prune() == 2
+        assert await bus.end(streams.notices(member)) == 2
+        assert await give(embedded, member, "c") == 2
+
+
+async def test_the_append_time_never_goes_back_with_the_machines_clock(embedded: Embedded) -> None:
+    member = embedded.member()
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        await give(embedded, member, "a")
+        embedded.now -= 60_000
+        await give(embedded, member, "b")
+        records = await bus.read(streams.notices(member), 0)
+    assert records[0].at == records[1].at == embedded.now + 60_000
+
+
+async def test_a_stream_that_was_not_made_is_refused(embedded: Embedded) -> None:
+    member = embedded.member()
+    async with embedded.open(streams.adapter(member)) as bus:
+        with pytest.raises(ForbiddenStreamError):
+            await bus.append(streams.notices(member), values("a"))
+        with pytest.raises(ForbiddenStreamError):
+            await bus.create(["inbox.nobody.ncb"])
+        await bus.create([streams.notices(member)], shards=2)
+        await bus.append(streams.notices(member), values("a"), partition=1)
+        with pytest.raises(ForbiddenStreamError):
+            await bus.append(streams.notices(member), values("a"), partition=2)
+
+
+async def test_a_file_that_is_no_bus_is_a_matter_of_configuration(tmp_path: Path) -> None:
+    other = tmp_path / "letter.txt"
+    other.write_text("no database" * 1_000)
+    with pytest.raises(ConfigurationError):
+        async with Embedded(other).open(streams.ROUTER):
+            pass
+    with pytest.raises(ConfigurationError):
+        async with Embedded(tmp_path / "missing" / "bus.db").open(streams.ROUTER):
+            pass
+
+
+async def test_a_locked_file_is_unavailable(embedded: Embedded) -> None:
+    member = embedded.member()
+    async with embedded.open(streams.adapter(member)) as bus:
+        await bus.create(list(WORLD.streams()))
+        other = sqlite3.connect(embedded.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UnavailableError):
+            await bus.append(streams.notices(member), values("a"))
+        other.execute("ROLLBACK")
+        other.close()
+        assert await bus.append(streams.notices(member), values("a")) == 0
+
+
+APPENDS = """
+import asyncio, sys
+from pathlib import Path
+from broker.streams import adapter, notices
+from tests.contract.test_bus import Embedded
+
+async def main(path, member):
+    async with Embedded(Path(path)).open(adapter(member)) as bus:
+        for i in range(100_000):
+            await bus.append(notices(member), [(b"%d" % i, b"value")])
+            print(i, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_writer_killed_at_any_moment_loses_nothing_that_it_was_told_is_kept(embedded: Embedded) -> None:
+    member = embedded.member()
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", APPENDS, embedded.path, member, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        # Another process's records arrive while it writes.
+        assert await bus.read(streams.notices(member), 0, wait=30)
+        acknowledged = [await process.stdout.readline() for _ in range(30)]
+        process.send_signal(signal.SIGKILL)
+        acknowledged += (await process.stdout.read()).splitlines()
+        await process.wait()
+        kept = keys(await bus.read(streams.notices(member), 0, limit=100_000))
+        told = [line.strip().decode() for line in acknowledged]
+        assert len(told) <= len(kept) <= len(told) + 1
+        assert kept[: len(told)] == told
+
+
+async def give_compressed(kafka: OnKafka, member: str, codec: str, values: list[bytes]) -> None:
+    """Write one batch with a stock client, as a member's own software may."""
+    who = kafka.world.credentials(streams.adapter(member))
+    settings = {
+        **client_settings(kafka.world.bootstrap, who),
+        "compression.type": codec,
+        "message.max.bytes": 100_000_000,
+        "batch.size": 100_000_000,
+        "linger.ms": 200,
+    }
+    producer = Producer(settings)
+    for value in values:
+        producer.produce(streams.notices(member), value, b"stock")
+    assert await asyncio.to_thread(producer.flush, 30) == 0
+
+
+@pytest.mark.kafka
+async def test_a_batch_that_is_packed_as_we_can_read_it_is_read(kafka: OnKafka) -> None:
+    member = kafka.member()
+    await give_compressed(kafka, member, "gzip", [b"a" * 1_000, b"b" * 1_000])
+    async with kafka.open(streams.ROUTER) as bus:
+        records = await read_all(bus, streams.notices(member), 0, 2)
+    assert [record.value for record in records] == [b"a" * 1_000, b"b" * 1_000]
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("codec", "values"),
+    [
+        ("zstd", [b"a" * 1_000] * 3),
+        ("snappy", [b"a" * 1_000] * 3),
+        ("lz4", [b"a" * 1_000] * 3),
+        ("gzip", [bytes(40 << 20)]),
+        ("zstd", [bytes(80 << 20)]),
+        ("gzip", [bytes(900_000)] * 30),
+    ],
+    ids=["zstd", "snappy", "lz4", "gzip-bomb", "zstd-bomb", "gzip-bomb-of-many"],
+)
+async def test_a_batch_that_cannot_be_read_is_one_refused_record(
+    kafka: OnKafka, codec: str, values: list[bytes]
+) -> None:
+    member = kafka.member()
+    stream = streams.notices(member)
+    await give(kafka, member, "before")
+    await give_compressed(kafka, member, codec, values)
+    await give(kafka, member, "after")
+    async with kafka.open(streams.ROUTER) as bus:
+        records = await read_all(bus, stream, 0, 3)
+        assert [record.key for record in records] == [b"before", b"", b"after"]
+        assert [record.value is None for record in records] == [False, True, False]
+        assert records[1].fault
+        assert records[1].offset == records[2].offset - 1 == len(values)
+        assert records[0].at <= records[1].at <= records[2].at
+        assert await bus.read(stream, 1, wait=5) == records[1:]
+        async with bus.own(0, [stream]) as shard:
+            taken = await take_all(shard)
+            assert taken == records
+            await shard.commit(taken[:2], Writes())
+        async with bus.own(0, [stream]) as shard:
+            assert await take_all(shard) == records[2:]
+
+
+@pytest.mark.kafka
+async def test_a_node_that_is_not_there_is_unavailable(kafka: OnKafka) -> None:
+    tls = kafka.world.pki(streams.ROUTER)
+    with pytest.raises(UnavailableError):
+        async with KafkaBus("127.0.0.1:9", streams.ROUTER, tls, WORLD, limit=2):
+            pass
+
+
+@pytest.mark.kafka
+async def test_the_node_refuses_what_a_changed_table_would_grant(kafka: OnKafka) -> None:
+    member = kafka.member()
+    tls = kafka.world.pki(streams.adapter(member))
+    # This program believes that it is the router; its certificate says otherwise.
+    async with KafkaBus(kafka.world.bootstrap, streams.ROUTER, tls, WORLD, limit=5) as bus:
+        with pytest.raises(ForbiddenStreamError):
+            await bus.fan_out([Copies(b"k", b"s", [(streams.inbox(f"{member}/ncb"), b"")])])
+        with pytest.raises(ForbiddenStreamError):
+            await bus.read(streams.notices(member), 0, wait=5)
+        with pytest.raises(ForbiddenStreamError):
+            await bus.place("x", streams.notices(member))
+        with pytest.raises(ForbiddenStreamError):
+            async with bus.own(0, [streams.notices(member)]):
+                pass
+
+
+@pytest.mark.kafka
+async def test_only_setup_asks_whether_the_streams_were_made(kafka: OnKafka) -> None:
+    async with kafka.open(streams.ROUTER) as bus:
+        with pytest.raises(ForbiddenStreamError):
+            await bus.create([streams.ROUTED])
+        assert await bus.prune() == 0
+    async with kafka.open(streams.SETUP) as bus:
+        await bus.create(list(WORLD.streams()))
+        with pytest.raises(ConfigurationError, match=streams.notices("ZZZ")):
+            await bus.create([streams.notices("ZZZ")])
+        with pytest.raises(ConfigurationError, match=streams.ROUTED):
+            await bus.create([streams.ROUTED], shards=2)

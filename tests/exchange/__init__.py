@@ -1,0 +1,1 @@
+"""The way of a notice through the broker."""

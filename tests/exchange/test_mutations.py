@@ -1,0 +1,104 @@
+"""20,000 mutated envelopes: each ends in a ruling, none escapes, none is routed that its issuer did not sign."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker import codec
+from broker.bus import Record
+from broker.decide import Subscriptions, View
+from broker.errors import NoticeRejectedError
+from broker.judge import Judge, Keys, check
+from broker.members import NO_ANNEX, canonical, parse
+from broker.register import Register
+from broker.rules import PolicySet, Rules
+from tests import federation as world
+from tests.making import NOW, Draft
+
+DIRECTORY = parse(canonical(world.directory()))
+SEED = 20_261_123
+MUTATIONS = 20_000
+
+
+def _judge(folder: Path) -> Judge:
+    view = View(DIRECTORY, Rules.load(PolicySet.packaged(), DIRECTORY, NO_ANNEX), Subscriptions.of(DIRECTORY, {}))
+    return Judge(Register(folder / "register.db"), view, lambda _: None)
+
+
+def _rule(judge: Judge, data: bytes) -> str:
+    """Do to one record what ingest does, without its nets: whatever escapes fails the test."""
+    record = Record("notices.at", 0, 0, NOW, b"", data)
+    try:
+        checked = check(record, NOW, Keys(DIRECTORY, set()))
+    except NoticeRejectedError as error:
+        return judge.rule(record, error, NOW).kind
+    return judge.rule(record, checked, NOW).kind
+
+
+def _mutated(data: bytes, source: random.Random) -> bytes:
+    """Change, insert, delete, double or swap a stretch, once to four times."""
+    changed = bytearray(data)
+    for _ in range(source.randint(1, 4)):
+        begin = source.randrange(len(changed))
+        end = min(len(changed), begin + source.choice((1, 1, 1, 2, 4, 16, 64)))
+        act = source.randrange(5)
+        if act == 0:
+            changed[begin] ^= 1 << source.randrange(8)
+        elif act == 1:
+            changed[begin:begin] = source.randbytes(end - begin)
+        elif act == 2 and len(changed) > end - begin + 20:
+            del changed[begin:end]
+        elif act == 3:
+            changed[begin:begin] = changed[begin:end]
+        else:
+            changed[begin:end] = source.choice((b"\0", b"\xff", b"\x80")) * (end - begin)
+    return bytes(changed)
+
+
+def test_no_mutation_escapes_and_none_is_routed(tmp_path: Path) -> None:
+    judge, source = _judge(tmp_path), random.Random(SEED)
+    honest = [
+        codec.encode(Draft("AT/ncb", kind=kind, parts=()).to("GE/ncb").envelope()) for kind in ("person", "network")
+    ]
+    honest.append(codec.encode(Draft("AT/ncb").to("GE/ncb").envelope()))
+    assert {_rule(judge, each) for each in honest} == {"routed"}
+    kinds = set()
+    for _ in range(MUTATIONS):
+        original = source.choice(honest)
+        mutated = _mutated(original, source)
+        if mutated != original:
+            kinds.add(_rule(judge, mutated))
+    # `routed`: a mutation that only opened or closed nothing signed; see below.
+    assert kinds <= {"rejected", "routed"}
+
+
+def test_only_signed_bytes_are_ever_routed(tmp_path: Path) -> None:
+    """A mutation that is routed carries the honest header and compartments whose digests it lists."""
+    judge, source = _judge(tmp_path), random.Random(SEED + 1)
+    original = Draft("AT/ncb").to("GE/ncb").envelope()
+    data = codec.encode(original)
+    for _ in range(2_000):
+        record = Record("notices.at", 0, 0, NOW, b"", _mutated(data, source))
+        try:
+            checked = check(record, NOW, Keys(DIRECTORY, set()))
+        except NoticeRejectedError:
+            continue
+        ruling = judge.rule(record, checked, NOW)
+        if ruling.verified:
+            assert ruling.verified.envelope.header == original.header
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=600))
+def test_any_bytes_behind_a_right_prefix_are_refused(data: bytes) -> None:
+    record = Record("notices.at", 0, 0, NOW, b"", codec.prefix("envelope") + data)
+    try:
+        check(record, NOW, Keys(DIRECTORY, set()))
+    except NoticeRejectedError:
+        return
+    message = "unsigned bytes were accepted"
+    raise AssertionError(message)

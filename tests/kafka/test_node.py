@@ -1,0 +1,118 @@
+"""Nodes start once, say what is wrong, survive kill -9, and are never taken for another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from confluent_kafka import Producer
+
+from broker import certificates, node, topics
+from broker.errors import ConfigurationError
+from cli.kafka import kafka as command
+from tests.kafka_world import WORLD, KafkaWorld, running_kafka
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> node.Cluster:
+    pki = certificates.init_pki(tmp_path / "operator", [], datetime.now(UTC))
+    return node.prepare(tmp_path / "operator" / "kafka", pki)
+
+
+def test_a_cluster_keeps_its_ports_and_ids(prepared: node.Cluster) -> None:
+    assert node.prepare(prepared.data, prepared.pki) == prepared
+
+
+def test_a_cluster_does_not_change_its_size(prepared: node.Cluster) -> None:
+    with pytest.raises(ConfigurationError, match="holds a cluster of 1: say --nodes 1"):
+        node.prepare(prepared.data, prepared.pki, nodes=3)
+
+
+def test_a_port_that_another_process_holds_is_named(prepared: node.Cluster) -> None:
+    port = prepared.node(1).client_port
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(ConfigurationError, match=f"cannot have 127.0.0.1:{port}, another process holds it"),
+    ):
+        node.start(prepared, tuning=node.QUICK)
+
+
+def test_a_process_that_was_given_the_pid_since_is_not_taken_for_the_node(prepared: node.Cluster) -> None:
+    prepared.folder(1).mkdir()
+    (prepared.folder(1) / "pid").write_text(f"{os.getpid()}\n", encoding="ascii")
+    assert [status.pid for status in node.statuses(prepared)] == [None]
+    assert node.stop(prepared, limit=0) == []
+
+
+def test_without_java_it_says_which_package_to_install(
+    prepared: node.Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="apt-get install openjdk-17-jre-headless"):
+        node.start(prepared)
+
+
+def test_without_certificates_it_says_how_to_make_them(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["up", "--home", str(tmp_path)])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "valise broker init" in str(result.exception)
+
+
+def test_without_nodes_it_says_how_to_start_them(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["status", "--home", str(tmp_path)])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "valise kafka up" in str(result.exception)
+
+
+@pytest.mark.kafka
+def test_a_damaged_store_gives_the_nodes_own_words(prepared: node.Cluster) -> None:
+    (prepared.folder(1) / "data").mkdir(parents=True)
+    (prepared.folder(1) / "formatted").touch()
+    with pytest.raises(ConfigurationError, match=r"node 1 gave up: .*meta\.properties"):
+        node.start(prepared, tuning=node.QUICK)
+    assert [status.pid for status in node.statuses(prepared)] == [None]
+
+
+@pytest.mark.kafka
+def test_up_twice_starts_once_and_down_ends_it(prepared: node.Cluster, tmp_path: Path) -> None:
+    home = ["--home", str(tmp_path), "--json"]
+    try:
+        first, again = (json.loads(CliRunner().invoke(command, ["up", *home]).stdout) for _ in range(2))
+        assert (first["changed"], again["changed"]) == ([1], [])
+        assert first["nodes"] == again["nodes"]
+        assert CliRunner().invoke(command, ["status", *home]).exit_code == 0
+        down = json.loads(CliRunner().invoke(command, ["down", *home]).stdout)
+        assert (down["changed"], down["nodes"][0]["pid"]) == ([1], None)
+        assert CliRunner().invoke(command, ["status", *home]).exit_code == 5
+    finally:
+        node.stop(prepared, limit=0)
+
+
+def acknowledged(kafka: KafkaWorld) -> bool:
+    told: list[object] = []
+    who = topics.client_settings(kafka.bootstrap, kafka.credentials("at.adapter"))
+    quiet = {"log_level": 0, "log.connection.close": False, "acks": "all", "enable.idempotence": True}
+    producer = Producer(who | quiet)
+    producer.produce("notices.at", b"invented", on_delivery=lambda error, _: told.append(error))
+    producer.flush(60)
+    return told == [None]
+
+
+@pytest.mark.kafka
+def test_three_nodes_go_on_when_one_is_killed_and_take_it_back() -> None:
+    with running_kafka(WORLD, nodes=3) as kafka:
+        assert acknowledged(kafka)
+        kafka.kill(2)
+        assert [status.pid is None for status in node.statuses(kafka.cluster)] == [False, True, False]
+        assert acknowledged(kafka)
+        kafka.restart(2)
+        assert [status.pid is None for status in node.statuses(kafka.cluster)] == [False, False, False]
+        assert acknowledged(kafka)

@@ -1,0 +1,112 @@
+"""A federation's Kafka for tests and benches: real nodes, certificates, topics and bindings in a folder of their own.
+
+`with running_kafka(world) as kafka:` gives one node (or three) with everything that `world` names; the fixture
+`federation_kafka` starts one node once for the whole session, for `WORLD`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import certificates, node, topics
+from broker.streams import PEOPLE, SERVICES, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WORLD = World(
+    members=("AT", "LV"),
+    bureaus=("AT/ncb", "AT/organised-crime", "LV/ncb"),
+    certified=frozenset({"AT/ncb", "LV/ncb"}),
+)
+"""Two members and three bureaus, one of them without a certificate: its member's adapter reads for it."""
+
+QUICK_TOPICS = topics.Pace(segment=1000, compaction_lag=1000, tombstones=1000, file_delete=100)
+
+
+class KafkaWorld:
+    """Running nodes and the certificates of everyone in a world, each party's in a home of its own."""
+
+    def __init__(self, world: World, folder: Path, cluster: node.Cluster, tuning: node.Tuning) -> None:
+        self.world, self.folder, self.cluster, self.tuning = world, folder, cluster, tuning
+
+    @property
+    def bootstrap(self) -> str:
+        return self.cluster.bootstrap
+
+    def credentials(self, principal: str) -> certificates.Credentials:
+        """The PEM files of one principal; a member's are made from its own request when first asked for."""
+        if principal in (*SERVICES, *PEOPLE):
+            return certificates.credentials(self.cluster.pki, principal)
+        return enrol(self.folder, principal)
+
+    def pki(self, principal: str) -> tuple[str, str, str]:
+        """(cafile, certfile, keyfile), as an ssl context wants them."""
+        found = self.credentials(principal)
+        return str(found.ca), str(found.chain), str(found.key)
+
+    def establish(self, world: World, *, shards: int = 1) -> topics.Applied:
+        """Bring topics and bindings to another world, for example one with a member more."""
+        operator = self.folder / "operator"
+        certificates.init_pki(operator, world.members, datetime.now(UTC))
+        self.world = world
+        setup = self.credentials("setup")
+        return topics.establish(self.bootstrap, setup, world, shards=shards, pace=QUICK_TOPICS)
+
+    def kill(self, number: int = 1) -> None:
+        """kill -9 of one node."""
+        node.kill(self.cluster, number)
+
+    def restart(self, number: int = 1) -> None:
+        """Start one node that is down, and return once it serves."""
+        node.start(self.cluster, [number], tuning=self.tuning)
+
+    def stop(self) -> None:
+        """End all nodes at once; what they hold is thrown away afterwards, so nothing waits for a clean end."""
+        node.stop(self.cluster, limit=0)
+
+
+def enrol(folder: Path, principal: str) -> certificates.Credentials:
+    """Go the whole way of a member's certificate: its own key and request, the operator's signature, the check."""
+    member, unit = principal.split(".", 1)
+    home = certificates.pki_of(folder / "members" / member.upper())
+    operator = certificates.pki_of(folder / "operator")
+    if (home / f"{principal}.crt").is_file():
+        return certificates.credentials(home, principal)
+    asked = certificates.request(home, member.upper(), unit)
+    chain = certificates.sign_request(operator, member.upper(), unit, asked, datetime.now(UTC))
+    return certificates.accept(home, member.upper(), unit, chain, (operator / "nodes-ca.pem").read_bytes())
+
+
+@contextmanager
+def running_kafka(
+    world: World = WORLD, nodes: int = 1, *, shards: int = 1, tuning: node.Tuning = node.QUICK
+) -> Iterator[KafkaWorld]:
+    """Start `nodes` nodes with a world's certificates, topics and bindings; end them and remove all at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="valise-kafka-"))
+    try:
+        pki = certificates.init_pki(folder / "operator", world.members, datetime.now(UTC))
+        cluster = node.prepare(folder / "operator" / "kafka", pki, nodes=nodes)
+        kafka = KafkaWorld(world, folder, cluster, tuning)
+        try:
+            node.start(cluster, tuning=tuning)
+            kafka.establish(world, shards=shards)
+            yield kafka
+        finally:
+            kafka.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def federation_kafka() -> Iterator[KafkaWorld]:
+    """One node for the whole session, with the topics and bindings of `WORLD`."""
+    with running_kafka(WORLD) as kafka:
+        yield kafka

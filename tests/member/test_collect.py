@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adapters.collect import Collector
+from adapters.inbox import Inbox
+from adapters.receipts import Signer
+from adapters.versions import Versions
+from broker import codec, crash, merkle, notes, streams
+from broker.bus import Copies
+from broker.errors import UnavailableError
+from broker.notice import RECEIPT_TYPE, Delivery, Receipt, Shared, Statement
+from broker.signing import SigningKey, pae
+from broker.sqlite import SqliteBus
+from broker.streams import World as Streams
+from tests.honest_broker import BUREAUS, LOG
+from tests.making import FEDERATION, NOW, key_of
+from tests.member.conftest import World, draft
+
+ALL = ("identity", "warnings", "narrative")
+
+
+def receipt(data: bytes) -> Receipt:
+    """Check a receipt's signature and read it."""
+    statement = codec.decode(Statement, data)
+    made = codec.decode(Receipt, statement.payload)
+    key_of(made.bureau).public.check(statement.signature, pae(RECEIPT_TYPE, statement.payload))
+    return made
+
+
+async def test_what_was_checked_is_kept_and_a_receipt_is_sent(world: World) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    await world.broker.route(second, {"LV/ncb": ("identity",)})
+    inbox = world.machine("LV/ncb").inbox()
+    taken = await world.machine("LV/ncb").collector(inbox).drain()
+    assert [each.record for each in taken.new] == ["R-1", "R-2"]
+    assert inbox.heads.newest()[0] == 2
+    (made,) = map(receipt, await world.receipts("LV"))
+    assert (made.act, made.issuer_member, made.number) == ("received", "AT", 1)
+    assert [each.leaf_number for each in made.items] == [0, 1]
+    assert inbox.journal.alarms() == []
+    inbox.close()
+
+
+async def test_a_copy_made_twice_is_dropped(world: World) -> None:
+    (data,) = await world.publish(draft())
+    number = await world.broker.route(data, {"LV/ncb": ALL})
+    await world.broker.deliver(number)
+    inbox = world.machine("LV/ncb").inbox()
+    taken = await world.machine("LV/ncb").collector(inbox).drain()
+    assert (len(taken.new), taken.records, taken.refused) == (1, 2, 0)
+    assert len(await world.receipts("LV")) == 1
+    inbox.close()
+
+
+async def test_a_missing_delivery_number_is_an_alarm_and_what_came_is_kept(world: World) -> None:
+    lost, came = await world.publish(draft("R-1"), draft("R-2"))
+    broker = world.broker
+    first, second = broker.record(lost, {"LV/ncb": ALL}), broker.record(came, {"LV/ncb": ALL})
+    await broker.seal()
+    await broker.deliver(second)
+    inbox = world.machine("LV/ncb").inbox()
+    collector = world.machine("LV/ncb").collector(inbox)
+    assert [each.number for each in (await collector.drain()).new] == [2]
+    assert [each.code for each in inbox.journal.alarms()] == ["gap"]
+    assert inbox.missing() == 1
+    await broker.deliver(first)
+    assert [each.number for each in (await collector.drain()).new] == [1]
+    assert inbox.missing() == 0
+    inbox.close()
+
+
+async def test_a_number_that_belongs_to_another_delivery_is_refused(world: World) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    world.broker.numbers.clear()
+    await world.broker.route(second, {"LV/ncb": ALL})
+    inbox = world.machine("LV/ncb").inbox()
+    taken = await world.machine("LV/ncb").collector(inbox).drain()
+    assert [each.record for each in taken.new] == ["R-1"]
+    assert [each.code for each in inbox.journal.alarms()] == ["number-reused"]
+    inbox.close()
+
+
+async def test_what_fails_a_check_is_shown_to_nobody_and_the_collector_goes_on(world: World) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    broker = world.broker
+    hostile, honest = broker.record(first, {"LV/ncb": ALL}), broker.record(second, {"LV/ncb": ALL})
+    await broker.seal()
+    for copy in broker.copies(hostile):
+        shared = codec.read("shared", codec.decode(Delivery, copy.own[0][1] + copy.shared).shared)
+        bad = Shared(shared["envelope"], shared["leaf"], shared["proof"].replace("index 0", "index 1"))
+        await world.bus.fan_out([Copies(copy.key, codec.encode_shared(bad), copy.own)])
+    await broker.deliver(honest)
+    inbox = world.machine("LV/ncb").inbox()
+    taken = await world.machine("LV/ncb").collector(inbox).drain()
+    assert ([each.record for each in taken.new], taken.refused) == (["R-2"], 1)
+    assert [each.code for each in inbox.journal.alarms()] == ["not-in-trail", "gap"]
+    inbox.close()
+
+
+async def test_a_delivery_that_comes_before_its_head_is_refused(world: World) -> None:
+    (data,) = await world.publish(draft())
+    number = world.broker.record(data, {"LV/ncb": ALL})
+    await world.broker.deliver(number)
+    inbox = world.machine("LV/ncb").inbox()
+    assert (await world.machine("LV/ncb").collector(inbox).drain()).new == []
+    assert [each.code for each in inbox.journal.alarms()] == ["unknown-head"]
+    inbox.close()
+
+
+async def test_a_head_that_does_not_extend_the_last_one_is_refused(world: World) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    broker = world.broker
+    await broker.route(first, {"LV/ncb": ALL})
+    inbox = world.machine("LV/ncb").inbox()
+    collector = world.machine("LV/ncb").collector(inbox)
+    await collector.drain()
+    broker.leaves[0] = broker.leaves[0][:-1] + b"\xff"  # history is rewritten
+    await broker.route(second, {"LV/ncb": ALL})
+    assert (await collector.drain()).new == []
+    assert [each.code for each in inbox.journal.alarms()] == ["bad-checkpoint", "unknown-head"]
+    assert inbox.heads.newest()[0] == 1
+    inbox.close()
+
+
+async def test_two_heads_of_one_size_are_an_alarm(world: World) -> None:
+    (data,) = await world.publish(draft("R-1"))
+    await world.broker.route(data, {"LV/ncb": ALL})
+    other = notes.sign_checkpoint(notes.Checkpoint(LOG.name, 1, merkle.leaf_hash(b"other")), world.broker.key)
+    await world.bus.append(streams.CHECKPOINTS, [(b"", notes.format_advance(0, [], other).encode())])
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert [each.code for each in inbox.journal.alarms()] == ["split-view"]
+    inbox.close()
+
+
+async def test_a_head_that_another_key_signed_is_refused(world: World) -> None:
+    (data,) = await world.publish(draft("R-1"))
+    world.broker.key = SigningKey.new()
+    await world.broker.route(data, {"LV/ncb": ALL})
+    inbox = world.machine("LV/ncb").inbox()
+    assert (await world.machine("LV/ncb").collector(inbox).drain()).new == []
+    assert inbox.heads.newest()[0] == 0
+    inbox.close()
+
+
+async def test_a_correction_takes_the_body_of_what_it_replaces(world: World) -> None:
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, {"LV/ncb": ALL})
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    await world.broker.route(second, {"LV/ncb": ALL}, {"LV/ncb": ("replaces", 1)})
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert [(each.version, each.state) for each in inbox.lines()] == [(1, "replaced"), (2, "new")]
+    assert inbox.open(1) is None
+    assert inbox.open(2) is not None
+    inbox.close()
+
+
+async def test_a_withdrawal_leaves_nothing_of_the_body_in_any_file_and_is_answered(world: World) -> None:
+    secret = "Zebedee-Unmistakable"
+    body = {"names": [{"family": secret, "script": "Latn", "kind": "primary"}]}
+    (first,) = await world.publish(draft(compartments={"identity": body}))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    inbox, folder = world.machine("LV/ncb").inbox(), world.machine("LV/ncb").folder
+    collector = world.machine("LV/ncb").collector(inbox)
+    await collector.drain()
+    assert secret.encode() in _files(folder)
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-1", {"code": "arrested"})
+    await outbox.flush(world.bus)
+    outbox.close()
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    await collector.drain()
+    assert secret.encode() not in _files(folder)
+    assert [(each.kind, each.state) for each in inbox.lines()] == [("person", "erased"), ("withdrawal", "new")]
+    erased = [each for each in map(receipt, await world.receipts("LV")) if each.act == "erased"]
+    assert [(each.result, [item.leaf_number for item in each.items]) for each in erased] == [("erased", [1, 0])]
+    inbox.close()
+
+
+def _files(folder: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in sorted(folder.glob("inbox.db*")))
+
+
+async def test_a_withdrawal_that_comes_before_what_it_erases_is_kept_in_mind(world: World) -> None:
+    (first,) = await world.publish(draft())
+    number = world.broker.record(first, {"LV/ncb": ALL})
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    outbox.close()
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    await world.broker.deliver(number)
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert [(each.number, each.state) for each in inbox.lines()] == [(1, "erased"), (2, "new")]
+    assert inbox.open(1) is None
+    inbox.close()
+
+
+@pytest.mark.parametrize("order", [("erases", 1), ("replaces", 1)])
+async def test_a_notice_of_another_record_can_neither_replace_nor_erase(world: World, order: tuple[str, int]) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    await world.broker.route(second, {"LV/ncb": ALL}, {"LV/ncb": order})
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert inbox.open(1) is not None
+    assert [each.code for each in inbox.journal.alarms()] == ["unrelated"]
+    inbox.close()
+
+
+async def test_a_withdrawal_of_another_record_erases_nothing(world: World) -> None:
+    first, _ = await world.publish(draft("R-1"), draft("R-2"))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-2")
+    await outbox.flush(world.bus)
+    outbox.close()
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert inbox.open(1) is not None
+    assert [each.code for each in inbox.journal.alarms()] == ["unrelated"]
+    inbox.close()
+
+
+async def test_reading_is_signed_before_it_is_shown_and_the_case_stays_here(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ("identity",)})
+    inbox = world.machine("LV/ncb").inbox()
+    collector = world.machine("LV/ncb").collector(inbox)
+    await collector.drain()
+    opened = collector.read(1, "case 17/26")
+    assert opened is not None
+    assert list(opened.body) == ["identity"]
+    collector.read(1, "case 17/26")
+    await collector.send()
+    read = [each for each in map(receipt, await world.receipts("LV")) if each.act == "read"]
+    assert len(read) == 1
+    assert read[0].case_digest is not None
+    assert b"17/26" not in b"".join(await world.receipts("LV"))
+    assert collector.read(2, "case") is None
+    line = inbox.line(1)
+    assert line is not None
+    assert line.state == "read"
+    inbox.close()
+
+
+async def test_a_receipt_waits_until_the_bus_has_it(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ALL})
+    inbox = world.machine("LV/ncb").inbox()
+    collector = world.machine("LV/ncb").collector(inbox)
+    world.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await collector.drain()
+    assert await world.receipts("LV") == []
+    inbox.close()
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert len(await world.receipts("LV")) == 1
+    inbox.close()
+
+
+async def test_a_waiting_receipt_is_signed_anew_when_the_key_has_changed(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    world.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await lv.collector(inbox).drain()
+    lv.generation = 1
+    await lv.collector(inbox).drain()
+    (sent,) = await world.receipts("LV")
+    assert codec.decode(Statement, sent).key_id == key_of("LV/ncb", 1).public.id
+    inbox.close()
+
+
+def _bus(path: Path) -> SqliteBus:
+    return SqliteBus(path, "lv.adapter", Streams(("AT", "LV", "GE"), BUREAUS), lambda: NOW)
+
+
+def _collect_until_killed(folder: str, point: str) -> None:
+    crash.arm(point)
+    asyncio.run(_collect(Path(folder)))
+
+
+async def _collect(folder: Path) -> int:
+    async with _bus(folder / "bus.db") as bus:
+        inbox = Inbox(folder / "inbox.db")
+        versions = Versions(folder / "versions")
+        signer = Signer(FEDERATION, "LV/ncb", key_of("LV/ncb"), lambda: NOW)
+        taken = await Collector(bus, inbox, versions, signer, os.urandom).drain()
+        inbox.close()
+        return len(taken.new)
+
+
+@pytest.mark.parametrize("point", ["collect.stored", "collect.receipt-appended"])
+async def test_kill_9_loses_no_delivery_and_no_receipt(world: World, tmp_path: Path, point: str) -> None:
+    sent = await world.publish(draft("R-1"), draft("R-2"))
+    streams_ = Streams(("AT", "LV", "GE"), BUREAUS)
+    async with SqliteBus(tmp_path / "bus.db", "router", streams_, lambda: NOW) as bus:
+        await bus.create(list(streams_.streams()))
+        broker = replace(world.broker, bus=bus)
+        async with SqliteBus(tmp_path / "bus.db", "operator", streams_, lambda: NOW) as operator:
+            await replace(broker, bus=operator).publish_directory()
+        for each in sent:
+            await broker.route(each, {"LV/ncb": ALL})
+    process = multiprocessing.get_context("spawn").Process(target=_collect_until_killed, args=(str(tmp_path), point))
+    process.start()
+    await asyncio.to_thread(process.join, 60)
+    assert process.exitcode == -signal.SIGKILL
+    assert await _collect(tmp_path) == 0
+    inbox = Inbox(tmp_path / "inbox.db")
+    assert [each.record for each in inbox.lines()] == ["R-1", "R-2"]
+    inbox.close()
+    async with SqliteBus(tmp_path / "bus.db", "router", streams_, lambda: NOW) as bus:
+        receipts = [each.value or b"" for each in await bus.read(streams.receipts("LV"), 0)]
+    assert len(set(receipts)) == 1
+    assert [item.leaf_number for item in receipt(receipts[0]).items] == [0, 1]

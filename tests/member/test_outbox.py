@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from adapters.adapter import Pointer
+from adapters.changes import Unchanged, changes
+from adapters.compose import Maker
+from adapters.outbox import Cursor, Outbox, Published, Refusal
+from broker import codec, crash, members
+from broker.errors import InvalidReferenceError, UnavailableError
+from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Routing, Verified
+from broker.signing import pae
+from broker.sqlite import SqliteBus
+from broker.streams import World as Streams
+from broker.verify import Arrival, verify
+from tests.honest_broker import BUREAUS, HonestBroker, directory
+from tests.making import NOW, key_of
+from tests.member.conftest import World, draft
+
+
+def opened(data: bytes, broker: HonestBroker) -> Verified:
+    """Verify as the broker does."""
+    return verify(codec.decode(Envelope, data), Arrival("notices.at", NOW, broker.directory, frozenset()))
+
+
+def test_numbers_have_no_gap_and_survive_reopening(world: World) -> None:
+    at = world.machine("AT/ncb")
+    numbers: list[int] = []
+    for begin in (0, 3, 6):
+        outbox = at.outbox()
+        results = outbox.publish(draft(f"R-{begin + each}") for each in range(3))
+        numbers += [each.number for each in results if isinstance(each, Published)]
+        outbox.close()
+    assert numbers == list(range(1, 10))
+
+
+def test_a_refused_draft_uses_no_number_and_stops_no_other(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    results = outbox.publish([draft("R-1"), draft("R-2", audience=Audience(everyone=False)), draft("R-3")])
+    assert [type(each) for each in results] == [Published, Refusal, Published]
+    assert isinstance(results[1], Refusal)
+    assert results[1].code == "empty-audience"
+    assert [each.number for each in results if isinstance(each, Published)] == [1, 2]
+    outbox.close()
+
+
+async def test_each_bureau_has_its_own_series(world: World) -> None:
+    await world.publish(draft("R-1"), draft("R-2", bureau="AT/border"), draft("R-3"))
+    verified = [opened(each, world.broker) for each in await world.sent()]
+    assert [(each.header.issuer, each.routing.number) for each in verified] == [
+        ("AT/ncb", 1),
+        ("AT/border", 1),
+        ("AT/ncb", 2),
+    ]
+    assert verified[0].routing.series == verified[2].routing.series != verified[1].routing.series
+
+
+async def test_a_second_run_publishes_only_what_changed(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    first = [draft("R-1"), draft("R-2"), draft("R-3")]
+    outbox.apply(changes(outbox.published("list"), first), "list", Cursor("list", "one"))
+    assert outbox.waiting() == 3
+    await outbox.flush(world.bus)
+    again = outbox.apply(changes(outbox.published("list"), first), "list")
+    assert again == [Unchanged("R-1"), Unchanged("R-2"), Unchanged("R-3")]
+    second = [draft("R-1"), draft("R-2", action_sought="arrest"), draft("R-4")]
+    outbox.apply(changes(outbox.published("list"), second), "list", Cursor("list", "two"))
+    await outbox.flush(world.bus)
+    sent = [opened(each, world.broker) for each in await world.sent()]
+    assert [(each.header.record, each.header.kind, each.header.version) for each in sent[3:]] == [
+        ("R-3", "withdrawal", 2),
+        ("R-2", "person", 2),
+        ("R-4", "person", 1),
+    ]
+    relations = {each.header.record: [ref.relation for ref in each.header.references] for each in sent[3:]}
+    assert relations == {"R-3": ["withdraws"], "R-2": ["corrects"], "R-4": []}
+    assert sent[3].header.references[0].header_digest == sent[2].header_digest
+    assert sent[4].header.references[0].notice_id == sent[1].header.notice_id
+    assert outbox.cursor("list") == "two"
+    assert set(outbox.published("list")) == {"R-1", "R-2", "R-4"}
+    outbox.close()
+
+
+def test_a_run_of_one_source_does_not_touch_another(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.apply(changes({}, [draft("R-1")]), "one")
+    outbox.apply(changes(outbox.published("two"), [draft("R-2")]), "two")
+    assert (set(outbox.published("one")), set(outbox.published("two"))) == ({"R-1"}, {"R-2"})
+    outbox.close()
+
+
+async def test_a_correction_names_the_newest_version(world: World) -> None:
+    await world.publish(draft("R-1"))
+    await world.publish(draft("R-1", action_sought="one"))
+    await world.publish(draft("R-1", action_sought="two"))
+    sent = [opened(each, world.broker) for each in await world.sent()]
+    assert [each.header.version for each in sent] == [1, 2, 3]
+    assert sent[2].header.references[0].header_digest == sent[1].header_digest
+
+
+async def test_what_was_withdrawn_can_be_published_again_as_a_notice_of_its_own(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.publish([draft("R-1")])
+    outbox.withdraw("R-1", {"code": "arrested"})
+    with pytest.raises(InvalidReferenceError):
+        outbox.withdraw("R-1")
+    outbox.publish([draft("R-1")])
+    await outbox.flush(world.bus)
+    sent = [opened(each, world.broker) for each in await world.sent()]
+    assert [(each.header.kind, each.header.version, len(each.header.references)) for each in sent] == [
+        ("person", 1, 0),
+        ("withdrawal", 2, 1),
+        ("person", 3, 0),
+    ]
+    outbox.close()
+
+
+def test_what_was_never_published_cannot_be_withdrawn(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    with pytest.raises(InvalidReferenceError):
+        outbox.withdraw("R-9")
+    outbox.close()
+
+
+async def test_a_pointer_becomes_a_signed_reference(world: World) -> None:
+    await world.publish(draft("R-1"), draft("R-2", pointers=(Pointer("AT/ncb", "R-1", "cites"),)))
+    first, second = [opened(each, world.broker) for each in await world.sent()]
+    assert [(each.relation, each.header_digest) for each in second.header.references] == [
+        ("cites", first.header_digest)
+    ]
+
+
+def test_a_pointer_to_nothing_is_refused(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    (result,) = outbox.publish([draft("R-2", pointers=(Pointer("LV/ncb", "R-1", "answers"),))])
+    assert isinstance(result, Refusal)
+    assert result.code == "invalid-reference"
+    outbox.close()
+
+
+async def test_what_the_bus_did_not_take_is_sent_again_byte_for_byte(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.publish([draft("R-1"), draft("R-2")])
+    world.bus.memory.breaks.append(True)  # written, but the answer was lost
+    with pytest.raises(UnavailableError):
+        await outbox.flush(world.bus)
+    assert outbox.waiting() == 2
+    await outbox.flush(world.bus)
+    sent = await world.sent()
+    assert sent[:2] == sent[2:]
+    assert outbox.waiting() == 0
+    outbox.close()
+
+
+async def test_the_same_header_bytes_are_signed_anew_when_the_key_has_changed(world: World) -> None:
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.publish([draft("R-1")])
+    outbox.close()
+    old = bytes(_one(at.folder / "outbox.db", "SELECT header FROM envelopes"))
+    maker = Maker(
+        members.parse(members.canonical(directory({"AT/ncb": 1}, 2))),
+        lambda each: key_of(each, 1),
+        lambda: NOW,
+        os.urandom,
+    )
+    outbox = Outbox(at.folder / "outbox.db", maker, "AT/ncb")
+    await outbox.flush(world.bus)
+    (sent,) = await world.sent()
+    envelope = codec.decode(Envelope, sent)
+    assert envelope.header == old
+    assert envelope.key_id == key_of("AT/ncb", 1).public.id
+    key_of("AT/ncb", 1).public.check(envelope.signature, pae(HEADER_TYPE, envelope.header))
+    outbox.close()
+
+
+def test_an_unchanged_draft_is_not_published_again(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    assert [type(each) for each in outbox.publish([draft("R-1"), draft("R-1")])] == [Published, Unchanged]
+    outbox.close()
+
+
+def _one(path: Path, query: str) -> bytes:
+    database = sqlite3.connect(path)
+    value: bytes = database.execute(query).fetchone()[0]
+    database.close()
+    return value
+
+
+STREAMS = Streams(("AT", "LV", "GE"), BUREAUS)
+
+
+async def _flush(outbox: Outbox, path: Path) -> None:
+    async with SqliteBus(path, "at.adapter", STREAMS, lambda: NOW) as bus:
+        await bus.create(["notices.at"])
+        await outbox.flush(bus)
+
+
+def _publish_until_killed(folder: str, point: str) -> None:
+    home = Path(folder)
+    maker = Maker(members.parse(members.canonical(directory())), key_of, lambda: NOW, os.urandom)
+    outbox = Outbox(home / "outbox.db", maker, "AT/ncb")
+    outbox.publish([draft("R-1"), draft("R-2")])
+    asyncio.run(_flush(outbox, home / "bus.db"))
+    crash.arm(point)
+    outbox.publish([draft("R-1", action_sought="arrest"), draft("R-3")], cursor=Cursor("list", "two"))
+    asyncio.run(_flush(outbox, home / "bus.db"))
+
+
+@pytest.mark.parametrize("point", ["outbox.stored", "outbox.appended", "outbox.marked"])
+async def test_kill_9_loses_nothing_and_leaves_no_gap(tmp_path: Path, point: str) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_publish_until_killed, args=(str(tmp_path), point))
+    process.start()
+    await asyncio.to_thread(process.join, 60)
+    assert process.exitcode == -signal.SIGKILL
+    maker = Maker(members.parse(members.canonical(directory())), key_of, lambda: NOW, os.urandom)
+    outbox = Outbox(tmp_path / "outbox.db", maker, "AT/ncb")
+    assert outbox.cursor("list") == "two"
+    await _flush(outbox, tmp_path / "bus.db")
+    outbox.publish([draft("R-4")])
+    await _flush(outbox, tmp_path / "bus.db")
+    async with SqliteBus(tmp_path / "bus.db", "router", STREAMS, lambda: NOW) as bus:
+        values = [each.value or b"" for each in await bus.read("notices.at", 0)]
+    distinct = list(dict.fromkeys(values))
+    headers = [codec.decode(Header, codec.decode(Envelope, each).header) for each in distinct]
+    assert [(each.record, each.version) for each in headers] == [
+        ("R-1", 1),
+        ("R-2", 1),
+        ("R-1", 2),
+        ("R-3", 1),
+        ("R-4", 1),
+    ]
+    assert [_routing(each).number for each in distinct] == [1, 2, 3, 4, 5]
+    assert len(values) == (7 if point == "outbox.appended" else 5)
+    outbox.close()
+
+
+def _routing(data: bytes) -> Routing:
+    opened_ = codec.decode_compartments(codec.decode(Envelope, data).compartments)[0].opened
+    assert opened_ is not None
+    return codec.decode(Routing, opened_.data)

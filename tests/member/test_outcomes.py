@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from adapters.outbox import Outbox
+from adapters.trace import trace
+from broker import codec, streams
+from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
+from broker.route import lay
+from tests.honest_broker import directory
+from tests.making import key_of
+from tests.making import receipt as forged
+from tests.member.conftest import Machine, World, draft
+
+ALL = ("identity", "warnings", "narrative")
+SHOWS = {"LV/ncb": ALL, "GE/ncb": ("identity",)}
+
+
+def identity(data: bytes) -> bytes:
+    """The notice id of an envelope."""
+    return codec.decode(Header, codec.decode(Envelope, data).header).notice_id
+
+
+async def collect(world: World, bureau: str) -> None:
+    """Let a bureau collect and the broker take in what it signed."""
+    machine = world.machine(bureau)
+    inbox = machine.inbox()
+    before = len(await world.receipts(bureau[:2]))
+    await machine.collector(inbox).drain()
+    inbox.close()
+    for each in (await world.receipts(bureau[:2]))[before:]:
+        outcome = world.broker.confirm(each)
+        await world.broker.seal()
+        await world.broker.tell("AT", outcome)
+
+
+async def learn(machine: Machine, outbox: Outbox) -> list[str]:
+    """Follow the outcomes; give the codes of all alarms."""
+    outcomes = machine.outcomes(outbox)
+    await outcomes.drain()
+    return [each.code for each in outcomes.journal.alarms()]
+
+
+async def test_the_issuer_learns_who_was_given_what_and_who_is_silent(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    await collect(world, "LV/ncb")
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == []
+    story = trace(outbox.database, identity(data))
+    assert story is not None
+    assert (story.outcome, story.leaf_number, story.rules[0].rule) == ("routed", 0, "mandate")
+    assert [(each.bureau, each.shown) for each in story.reached] == [("LV/ncb", ALL), ("GE/ncb", ("identity",))]
+    assert story.reached[0].at("received") == world.broker.now
+    assert story.silent == ("GE/ncb",)
+    outbox.close()
+
+
+async def test_what_was_decided_needs_its_body_here_no_longer(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    outbox = world.machine("AT/ncb").outbox()
+    await learn(world.machine("AT/ncb"), outbox)
+    assert outbox.database.execute("SELECT compartments FROM envelopes").fetchone()[0] is None
+    assert await outbox.flush(world.bus) == 0
+    outbox.close()
+
+
+async def test_a_rejected_record_is_published_again_by_the_next_run(world: World) -> None:
+    (data,) = await world.publish(draft())
+    outcome = world.broker.reject(data, "unknown-purpose")
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == ["unknown-purpose"]
+    assert outbox.published("") == {}
+    (again,) = await world.publish(draft())
+    assert codec.decode(Header, codec.decode(Envelope, again).header).references == ()
+    outbox.close()
+
+
+async def test_after_a_rejected_correction_the_next_one_names_the_version_that_stands(world: World) -> None:
+    (first,) = await world.publish(draft())
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    await world.broker.route(first, SHOWS)
+    outcome = world.broker.reject(second, "invalid-field")
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    outbox = world.machine("AT/ncb").outbox()
+    await learn(world.machine("AT/ncb"), outbox)
+    outbox.close()
+    (third,) = await world.publish(draft(action_sought="arrest"))
+    header = codec.decode(Header, codec.decode(Envelope, third).header)
+    assert header.version == 3
+    assert [each.notice_id for each in header.references] == [identity(first)]
+
+
+async def test_what_was_rejected_for_its_key_alone_is_signed_anew(world: World) -> None:
+    (data,) = await world.publish(draft())
+    world.broker.written = directory({"AT/ncb": 1}, 2)
+    await world.broker.publish_directory()
+    at = world.machine("AT/ncb")
+    await at.versions.follow(world.bus)
+    at.generation = 1
+    outcome = world.broker.reject(data, "key-not-in-force", signed=False)
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    outbox = at.outbox()
+    assert await learn(at, outbox) == []
+    assert await outbox.flush(world.bus) == 1
+    anew = codec.decode(Envelope, (await world.sent())[-1])
+    assert anew.header == codec.decode(Envelope, data).header
+    assert anew.key_id == key_of("AT/ncb", 1).public.id
+    outbox.close()
+
+
+async def test_who_has_not_erased_is_named(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.withdraw("R-1", {"code": "arrested"})
+    await outbox.flush(world.bus)
+    withdrawal = (await world.sent())[-1]
+    reason = dict.fromkeys(SHOWS, ("reason",))
+    await world.broker.route(withdrawal, reason, dict.fromkeys(SHOWS, ("erases", 1)))
+    await collect(world, "GE/ncb")
+    await learn(at, outbox)
+    story = trace(outbox.database, identity(withdrawal))
+    assert story is not None
+    assert story.silent == ("LV/ncb",)
+    assert story.reached[1].at("erased") is not None
+    outbox.close()
+
+
+def other_decision(outcome: Outcome) -> Outcome:
+    decision = codec.decode(DecisionRecord, outcome.decision)
+    return replace(outcome, decision=codec.encode(replace(decision, warnings=("nothing",))))
+
+
+def hidden_recipient(outcome: Outcome) -> Outcome:
+    decision = codec.decode(DecisionRecord, outcome.decision)
+    return replace(outcome, decision=codec.encode(replace(decision, rows=decision.rows[:1])))
+
+
+def other_kind(outcome: Outcome) -> Outcome:
+    return replace(outcome, kind="rejected", code="unknown-kind")
+
+
+def no_decision(outcome: Outcome) -> Outcome:
+    return replace(outcome, decision=b"")
+
+
+def other_leaf(outcome: Outcome) -> Outcome:
+    return replace(outcome, leaf_number=1)
+
+
+@pytest.mark.parametrize("change", [other_decision, hidden_recipient, other_kind, no_decision, other_leaf])
+async def test_an_outcome_that_is_not_on_record_is_refused(world: World, change: Callable[[Outcome], Outcome]) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    number, _ = world.broker.record(first, SHOWS), world.broker.record(second, SHOWS)
+    await world.broker.seal()
+    outcome = world.broker.routes[number].outcome
+    assert outcome is not None
+    hostile = replace(change(outcome), proof=world.broker.prove(number))
+    await world.bus.append(streams.outcomes("AT"), [(b"", codec.encode(hostile))])
+    outbox = world.machine("AT/ncb").outbox()
+    alarms = await learn(world.machine("AT/ncb"), outbox)
+    assert alarms in (["wrong-leaf"], ["not-in-trail"])
+    story = trace(outbox.database, identity(first))
+    assert story is not None
+    assert story.outcome is None
+    outbox.close()
+
+
+async def test_a_decision_whose_rows_are_not_those_of_the_leaf_is_refused(world: World) -> None:
+    (data,) = await world.publish(draft())
+    broker = world.broker
+    number = broker.record(data, SHOWS)
+    route = broker.routes[number]
+    assert route.laid is not None
+    broker.routes.clear()
+    secret = Recipient(0, "AT/ncb", 1, delivery_number=9)
+    record = codec.decode(DecisionRecord, route.decision)
+    hidden = lay((*record.rows, secret), record.seed, record.depth)
+    leaf = replace(codec.decode(Leaf, broker.leaves[number]), rows=hidden.root)
+    broker.leaves[number] = codec.encode(leaf)
+    assert route.outcome is not None
+    await broker.seal()
+    await broker.tell("AT", replace(route.outcome, leaf=codec.encode(leaf)))
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == ["wrong-row"]
+    outbox.close()
+
+
+async def test_a_receipt_that_its_bureau_did_not_sign_is_refused(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    honest = codec.decode(DecisionRecord, world.broker.routes[0].decision)
+    assert honest.rows
+    made = forged("LV/ncb", 0, bytes(32), "AT")
+    payload = codec.decode(Statement, made).payload
+    thief = key_of("GE/ncb")
+    stolen = Statement(RECEIPT_TYPE, payload, thief.public.id, thief.sign_payload(RECEIPT_TYPE, payload))
+    outcome = world.broker.confirm(codec.encode(stolen))
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == ["issuer-key"]
+    outbox.close()

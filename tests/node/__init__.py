@@ -1,0 +1,1 @@
+"""Tests of the program that was written from docs/envelope.md alone."""

@@ -1,0 +1,1 @@
+"""Tests of the schema files and of the rule that keeps them readable."""

@@ -1,0 +1,1 @@
+"""Tests of single steps: bytes and values in, values out."""

@@ -1,0 +1,120 @@
+"""A file imports only from lower levels, and each foreign library has one door."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LEVELS: tuple[tuple[str, ...], ...] = (
+    ("errors", "crash"),
+    ("notice", "bus", "streams", "settings"),
+    ("codec", "signing", "merkle", "notes", "certificates", "fair"),
+    ("members", "rules", "register", "trail", "records"),
+    ("verify", "decide", "route", "confirm"),
+    ("judge", "step", "trial", "marker", "adopt", "ingest", "seal", "distribute", "up"),
+    ("sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),
+)
+"""Files of `broker`, lowest first. Within a level a file may import those before it."""
+DOORS = {
+    "aiokafka": ("broker/kafka",),
+    "fastavro": ("broker/codec.py",),
+    "cryptography": ("broker/signing.py", "broker/certificates.py"),
+    "cedarpy": ("broker/rules",),
+    "confluent_kafka": ("broker/topics.py",),
+    "defusedxml": ("adapters/",),
+    "rich": ("cli/",),
+    "click": ("cli/",),
+}
+PURE = ("verify", "decide", "route", "confirm", "merkle")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    """The file's place in LEVELS: its own name, or its folder's where a file became a folder."""
+    first = path.relative_to(ROOT / "broker").parts[0]
+    return first.removesuffix(".py")
+
+
+def _place(name: str) -> int:
+    flat = [each for level in LEVELS for each in level]
+    return flat.index(name)
+
+
+def test_every_file_of_the_broker_stands_on_a_level() -> None:
+    known = {each for level in LEVELS for each in level}
+    assert {_name(path) for path in _files("broker")} - {"__init__"} == known
+
+
+def test_a_file_imports_only_from_lower_levels() -> None:
+    wrong = []
+    for path in _files("broker"):
+        if _name(path) == "__init__":
+            continue
+        for target in _imports(path):
+            parts = target.split(".")
+            if parts[0] != "broker" or len(parts) < 2 or parts[1] == _name(path):
+                continue
+            if _place(parts[1]) > _place(_name(path)):
+                wrong.append(f"{path.name} imports {parts[1]}")
+    assert wrong == []
+
+
+def test_the_broker_never_imports_adapters_or_the_command() -> None:
+    wrong = [
+        (path.name, each)
+        for path in _files("broker")
+        for each in _imports(path)
+        if each.split(".")[0] in ("adapters", "cli")
+    ]
+    assert wrong == []
+
+
+def test_adapters_import_the_broker_up_to_level_four_only() -> None:
+    allowed = {each for level in LEVELS[:5] for each in level}
+    wrong = [
+        (path.name, each)
+        for path in _files("adapters")
+        for each in _imports(path)
+        if each.split(".")[0] == "cli" or (each.startswith("broker.") and each.split(".")[1] not in allowed)
+    ]
+    assert wrong == []
+
+
+def test_each_foreign_library_has_one_door() -> None:
+    wrong = [
+        (str(path.relative_to(ROOT)), each)
+        for folder in ("broker", "adapters", "cli", "schemas")
+        for path in _files(folder)
+        for each in _imports(path)
+        if each.split(".")[0] in DOORS and not str(path.relative_to(ROOT)).startswith(DOORS[each.split(".")[0]])
+    ]
+    assert wrong == []
+
+
+def test_what_is_pure_neither_awaits_nor_logs_nor_reads_the_clock() -> None:
+    wrong = []
+    for name in PURE:
+        tree = ast.parse((ROOT / "broker" / f"{name}.py").read_text(encoding="utf-8"))
+        wrong += [(name, "await") for node in ast.walk(tree) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
+        forbidden = {"time", "datetime", "random", "secrets", "os", "structlog", "sqlite3", "asyncio", "pathlib"}
+        wrong += [(name, each) for each in _imports(ROOT / "broker" / f"{name}.py") if each.split(".")[0] in forbidden]
+    assert wrong == []
+
+
+def test_nothing_has_a_name_that_says_nothing() -> None:
+    empty = {"utils", "helpers", "common", "base", "manager", "core", "misc"}
+    named = {path.stem for folder in ("broker", "adapters", "cli", "schemas") for path in _files(folder)}
+    assert named & empty == set()
