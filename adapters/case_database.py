@@ -42,19 +42,21 @@ class CaseDatabase:
         return f"{self.bureau.partition('/')[0].lower()}-{number}"
 
     def _judge(self, dossier: _Dossier) -> Draft | Rejected:
-        makers = {"network": _network, "report": self._report, "organisation": _organisation}
         record = None
         try:
-            number = dossier.top.need("id")
-            record = self._record(number)
+            record = self._record(dossier.top.need("id"))
             kind = dossier.top.need("kind")
-            if kind not in makers:
-                raise FieldError("dossier.kind", "not a kind that we know")
-            draft = self._draft(dossier, record, kind, makers[kind](dossier))
+            draft = self._draft(dossier, record, kind, self._bodies(kind, dossier))
         except FieldError as error:
             return Rejected(f"dossier {dossier.number}", error.field, error.reason, record)
         dossier.close()
         return draft
+
+    def _bodies(self, kind: str, dossier: _Dossier) -> dict[str, Value | None]:
+        makers = {"network": _network, "report": self._report, "organisation": _organisation}
+        if kind not in makers:
+            raise FieldError("dossier.kind", "not a kind that we know")
+        return makers[kind](dossier)
 
     def _draft(self, dossier: _Dossier, record: str, kind: str, bodies: dict[str, Value | None]) -> Draft:
         top = dossier.top

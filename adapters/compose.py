@@ -56,20 +56,18 @@ class Place:
 
 def compose(draft: Draft, place: Place, maker: Maker) -> Verified:
     """Make and sign an envelope. Raises NoticeRejectedError where the broker would reject it."""
-    if draft.kind not in KINDS:
-        raise UnknownKindError
     now = maker.clock()
-    salts = [maker.random(32) for _ in range(1 + len(KINDS[draft.kind]))]
-    bodies = [codec.encode(_routing(draft, place)), *_bodies(draft)]
+    encoded = [codec.encode(_routing(draft, place)), *bodies(draft)]
+    salts = [maker.random(32) for _ in encoded]
     names = (ROUTING, *KINDS[draft.kind])
     slots = tuple(
-        Slot(name, compartment_digest(name, salt, body)) for name, salt, body in zip(names, salts, bodies, strict=True)
+        Slot(name, compartment_digest(name, salt, body)) for name, salt, body in zip(names, salts, encoded, strict=True)
     )
     header = codec.encode(_header(draft, place, slots, notice_id(now, maker.random), now, maker.directory.federation))
     compartments = codec.encode_compartments(
         tuple(
             Compartment(name, Opened(salt, body) if body else None)
-            for name, salt, body in zip(names, salts, bodies, strict=True)
+            for name, salt, body in zip(names, salts, encoded, strict=True)
         )
     )
     return check(sign(header, compartments, maker.key(place.bureau)), place.bureau, maker)
@@ -110,8 +108,10 @@ def _routing(draft: Draft, place: Place) -> Routing:
     )
 
 
-def _bodies(draft: Draft) -> list[bytes]:
-    """Encode the compartments of the kind, in schema order; an empty one has no bytes."""
+def bodies(draft: Draft) -> list[bytes]:
+    """Encode the compartments of the kind, in schema order; an empty one has no bytes. Raises NoticeRejectedError."""
+    if draft.kind not in KINDS:
+        raise UnknownKindError
     unknown = draft.compartments.keys() - set(KINDS[draft.kind])
     if unknown:
         message = f"a {draft.kind} has no compartment {', '.join(sorted(unknown))}"

@@ -45,6 +45,18 @@ CREATE TABLE IF NOT EXISTS records(
     state TEXT NOT NULL CHECK(state IN ('live', 'withdrawn', 'refused')), facts TEXT NOT NULL,
     PRIMARY KEY(bureau, record)
 );
+CREATE TABLE IF NOT EXISTS outcomes(
+    leaf_number INTEGER PRIMARY KEY, kind TEXT NOT NULL, code TEXT, detail TEXT NOT NULL, notice_id BLOB,
+    record_digest BLOB NOT NULL, original INTEGER, missing TEXT NOT NULL, warnings TEXT NOT NULL,
+    statement BLOB NOT NULL, decision_salt BLOB NOT NULL, decision BLOB NOT NULL, leaf BLOB NOT NULL,
+    proof TEXT NOT NULL, now INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outcomes_notice ON outcomes(notice_id);
+CREATE TABLE IF NOT EXISTS answers(
+    leaf_number INTEGER NOT NULL, header_digest BLOB NOT NULL, bureau TEXT NOT NULL, act TEXT NOT NULL, result TEXT,
+    now INTEGER NOT NULL, receipt_leaf INTEGER NOT NULL,
+    PRIMARY KEY(leaf_number, header_digest, bureau, act, receipt_leaf)
+);
 """
 Resolve = Callable[[Pointer], Reference | None]
 """Finds the notice that a pointer to another bureau's record means."""

@@ -33,20 +33,6 @@ PAGE = 200
 RECORD_LEAVES = ("routed", "held", "rejected", "repeated")
 KEY_CODES = ("key-not-in-force", "key-revoked", "unknown-key")
 """Codes after which the same header bytes are signed anew, if the bureau has another key by now."""
-TABLES = """
-CREATE TABLE IF NOT EXISTS outcomes(
-    leaf_number INTEGER PRIMARY KEY, kind TEXT NOT NULL, code TEXT, detail TEXT NOT NULL, notice_id BLOB,
-    record_digest BLOB NOT NULL, original INTEGER, missing TEXT NOT NULL, warnings TEXT NOT NULL,
-    statement BLOB NOT NULL, decision_salt BLOB NOT NULL, decision BLOB NOT NULL, leaf BLOB NOT NULL,
-    proof TEXT NOT NULL, now INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS outcomes_notice ON outcomes(notice_id);
-CREATE TABLE IF NOT EXISTS answers(
-    leaf_number INTEGER NOT NULL, header_digest BLOB NOT NULL, bureau TEXT NOT NULL, act TEXT NOT NULL, result TEXT,
-    now INTEGER NOT NULL, receipt_leaf INTEGER NOT NULL,
-    PRIMARY KEY(leaf_number, header_digest, bureau, act, receipt_leaf)
-);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +63,6 @@ class Outcomes:
         self._bus, self._outbox, self._versions = bus, outbox, versions
         self._member, self._clock, self._shard = member, clock, shard
         self._database = outbox.database
-        self._database.executescript(TABLES)
         self.journal = Journal(self._database)
         self._heads = Heads(self.journal)
         self._stream = streams.outcomes(member)

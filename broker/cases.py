@@ -70,13 +70,14 @@ class WrittenNotice(_Case):
 
 
 class Case(_Case):
-    """One case. `receive` and each list of `see` are exact; the issuing bureau itself is left out."""
+    """One case. `receive`, each list of `see` and of `met` are exact; the issuing bureau itself is left out."""
 
     name: str
     notice: WrittenNotice
     now: int = NOW
     receive: list[str]
     see: dict[str, list[str]] = {}
+    met: dict[str, list[str]] = Field(default={}, description="rule → the bureaus for which it is met")
 
 
 class CaseFile(_Case):
@@ -148,6 +149,8 @@ def differences(case: Case, verdict: Judged, directory: Directory) -> list[str]:
     others = ~directory.mask([case.notice.issuer])
     demanded = {"receive": (case.receive, verdict.receive)}
     demanded |= {f"see.{name}": (bureaus, verdict.see.get(name, 0)) for name, bureaus in case.see.items()}
+    met = {hit.rule: hit.bureaus for hit in verdict.hits}
+    demanded |= {f"met.{rule}": (bureaus, met.get(rule, 0)) for rule, bureaus in case.met.items()}
     for what, (bureaus, mask) in demanded.items():
         got = directory.bureaus_in(mask & others)
         if sorted(got) != sorted(bureaus):

@@ -16,7 +16,9 @@ from broker.records import Records
 from broker.trail import Trail
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS notice(notice_id BLOB, issuer TEXT, leaf_number INTEGER, PRIMARY KEY(notice_id, leaf_number));
+CREATE TABLE IF NOT EXISTS notice(
+    notice_id BLOB, issuer TEXT, leaf_number INTEGER, PRIMARY KEY(notice_id, leaf_number)
+);
 CREATE TABLE IF NOT EXISTS event(about INTEGER, leaf_number INTEGER, PRIMARY KEY(about, leaf_number));
 CREATE TABLE IF NOT EXISTS done(size INTEGER NOT NULL);
 """

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer import fetcher
 from aiokafka.helpers import create_ssl_context
 from aiokafka.producer import sender
@@ -47,10 +48,14 @@ CLOCK = b"clock"
 LIMIT_S = 30.0
 """longer than the 8 to 11 s that a partition pauses when one of three nodes is lost"""
 STOP_S = 5.0
+SHARD_WAIT_MS, READER_WAIT_MS = 10, 100
+"""how long a node keeps a fetch that finds nothing; what arrives ends it at once, each empty one costs CPU"""
 BOUND = 16 << 20
 """bytes that one batch may expand to"""
-BATCH_BYTES = 1_040_000
-"""a batch of one stream; the nodes take 1 MiB with its head"""
+BATCH_BYTES = 250_000
+"""one batch of several records: 27 inboxes' batches travel in one request, and larger ones cost twice the CPU"""
+REQUEST_BYTES = 1_040_000
+"""a batch of one large record; the nodes take 1 MiB with its head"""
 HELD_BYTES = 4 << 20
 """what is read ahead of one stream before its reading pauses"""
 
@@ -204,7 +209,7 @@ class KafkaBus:
             consumer = await self._client.consumer(stack, group=group)
             places = _Places(consumer, self._principal, group, self._client.limit)
             offsets = await asyncio.gather(*(places.committed(task) for task in tasks))
-            reader = await self._client.consumer(stack)
+            reader = await self._client.consumer(stack, wait_ms=SHARD_WAIT_MS)
             backlog = _Backlog(reader, dict(zip(tasks, offsets, strict=True)), self._principal)
             yield _Shard(shard, producer, backlog, self._check, self._client.limit)
 
@@ -212,16 +217,10 @@ class KafkaBus:
         """Check that the streams were made: making topics and bindings is the work of `valise broker init`."""
         if self._principal != SETUP:
             raise ForbiddenStreamError(self._principal, "create", ", ".join(streams))
-        with _answering(self._principal, "create", "streams"):
-            async with asyncio.timeout(self._client.limit):
-                there = await self._offsets.topics()
-        short = sorted(stream for stream in streams if not self._wide_enough(stream, shards, there))
+        there = await self._client.partitions(streams)
+        short = sorted(stream for stream in streams if there[stream] < (shards if family_of(stream).sharded else 1))
         if short:
             raise ConfigurationError(f"no topics for {', '.join(short)}: run `valise kafka up` or `valise broker init`")
-
-    def _wide_enough(self, stream: str, shards: int, there: set[str]) -> bool:
-        partitions = self._offsets.partitions_for_topic(stream) if stream in there else None
-        return len(partitions or ()) >= (shards if family_of(stream).sharded else 1)
 
     async def prune(self) -> int:
         """Leave it to the nodes, which drop what is older than its stream keeps."""
@@ -254,7 +253,22 @@ class _Client:
             "retry_backoff_ms": 5,
         }
 
-    async def consumer(self, stack: AsyncExitStack, group: str | None = None) -> AIOKafkaConsumer:
+    async def partitions(self, streams: Sequence[str]) -> dict[str, int]:
+        """Count the partitions of each stream; 0 where there is none."""
+        admin = AIOKafkaAdminClient(**self._settings())
+        with _answering(self._principal, "describe", "the streams"):
+            try:
+                async with asyncio.timeout(self.limit):
+                    await admin.start()
+                    described = await admin.describe_topics(list(streams))
+            finally:
+                await admin.close()
+        found = {str(topic["topic"]): len(topic["partitions"]) for topic in described}
+        return {stream: found.get(stream, 0) for stream in streams}
+
+    async def consumer(
+        self, stack: AsyncExitStack, group: str | None = None, wait_ms: int = READER_WAIT_MS
+    ) -> AIOKafkaConsumer:
         """Start a consumer that commits nothing by itself, and stop it with the stack."""
         consumer = AIOKafkaConsumer(
             **self._settings(),
@@ -262,7 +276,7 @@ class _Client:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            fetch_max_wait_ms=10,
+            fetch_max_wait_ms=wait_ms,
         )
         stack.push_async_callback(_stop, consumer)
         with _answering(self._principal, "use", "the bus"):
@@ -280,8 +294,8 @@ class _Client:
             enable_idempotence=True,
             transactional_id=transactional_id,
             transaction_timeout_ms=int(self.limit * 1000),
-            max_batch_size=BATCH_BYTES,
-            max_request_size=BATCH_BYTES,
+            max_batch_size=REQUEST_BYTES,
+            max_request_size=REQUEST_BYTES,
         )
         try:
             with _answering(self._principal, "write", transactional_id or "the bus"):
@@ -370,6 +384,7 @@ class _Backlog:
         self._consumer, self._principal = consumer, principal
         self._held: dict[Place, deque[Record]] = {place: deque() for place in places}
         self._bytes: dict[Place, int] = dict.fromkeys(places, 0)
+        self._paused: set[Place] = set()
         self._turn = 0
         if places:
             consumer.assign(list(places))
@@ -391,7 +406,9 @@ class _Backlog:
     def _give(self, place: Place) -> Record:
         record = self._held[place].popleft()
         self._bytes[place] -= len(record.value or b"")
-        if not self._held[place]:
+        # At half, so that the next records are there before these are gone.
+        if place in self._paused and self._bytes[place] <= HELD_BYTES // 2:
+            self._paused.discard(place)
             self._consumer.resume(TopicPartition(*place))
         return record
 
@@ -407,6 +424,7 @@ class _Backlog:
             self._held[place].extend(map(_record, messages))
             self._bytes[place] += sum(len(message.value or b"") for message in messages)
             if self._bytes[place] > HELD_BYTES:
+                self._paused.add(place)
                 self._consumer.pause(place)
 
 

@@ -221,12 +221,13 @@ class Rows:
     subtree is SHA-256(`"valise/empty/v1\0"` ‖ seed ‖ u8 level ‖ u32 position), level 0 being the rows.
     """
 
-    __slots__ = ("_levels", "_seed", "_tag", "depth", "salts")
+    __slots__ = ("_levels", "_paths", "_tag", "depth", "salts")
 
     def __init__(self, seed: bytes, depth: int) -> None:
-        self.depth, self._seed, self._tag = depth, seed, EMPTY_TAG + seed
+        self.depth, self._tag = depth, EMPTY_TAG + seed
         self.salts = shake_256(ROWS_TAG + seed).digest(32 << depth)
         self._levels: list[dict[int, bytes]] = []
+        self._paths: dict[tuple[int, int], bytes] = {}
 
     def salt(self, index: int) -> bytes:
         """Give the salt of row `index`."""
@@ -242,6 +243,7 @@ class Rows:
             raise ValueError(message)
         nodes = {index: row_hash(self.salt(index), row) for index, row in rows.items()}
         self._levels = [nodes]
+        self._paths.clear()
         for level in range(self.depth):
             nodes = self._above(level, nodes)
         return nodes[0] if nodes else self._empty(self.depth, 0)
@@ -259,8 +261,17 @@ class Rows:
 
     def path(self, index: int) -> bytes:
         """Give the sibling hashes of row `index`, lowest level first, 32 bytes each."""
-        levels = self._levels
-        return b"".join([levels[level][index >> level ^ 1] for level in range(self.depth)])
+        return self._path(0, index)
+
+    def _path(self, level: int, position: int) -> bytes:
+        """Give the siblings from a node up; what rows have in common is joined once."""
+        if level == self.depth:
+            return b""
+        known = self._paths.get((level, position))
+        if known is None:
+            known = self._levels[level][position ^ 1] + self._path(level + 1, position >> 1)
+            self._paths[level, position] = known
+        return known
 
 
 def check_row(salt: bytes, row: bytes, index: int, path: bytes, rows_root: bytes) -> None:

@@ -15,7 +15,6 @@ from broker.merkle import Rows
 from broker.notice import (
     Compartment,
     DecisionRecord,
-    Delivery,
     Envelope,
     Header,
     Outcome,
@@ -37,7 +36,7 @@ class Laid:
 def lay(recipients: Sequence[Recipient], seed: bytes, depth: int) -> Laid:
     """Lay the rows of the recipients into a tree. Raises ValueError for an index beyond the depth."""
     tree = Rows(seed, depth)
-    rows = {each.index: codec.encode_row(each.bureau.encode(), each.delivery_number, each.shown) for each in recipients}
+    rows = {each.index: codec.encode_row(each.bureau, each.delivery_number, each.shown) for each in recipients}
     return Laid(tree, rows, tree.build(dict(rows)))
 
 
@@ -106,21 +105,20 @@ def _copies(
     proof, shard = where
     body = codec.encode_envelope(envelope, codec.withhold(route.compartments, shown))
     shared = codec.encode_shared(Shared(body, route.leaf, proof))
-    own = [(streams.inbox(each.bureau), codec.encode_own(_own(route, laid, each, shard))) for each in group]
-    return Copies(route.key, shared, own)
+    head = codec.prefix("delivery") + codec.long(route.leaf_number) + codec.long(shard)
+    return Copies(route.key, shared, [(streams.inbox(each.bureau), head + _own(laid, each)) for each in group])
 
 
-def _own(route: Route, laid: Laid, recipient: Recipient, shard: int) -> Delivery:
-    return Delivery(
-        leaf_number=route.leaf_number,
-        shard=shard,
-        bureau=recipient.bureau,
-        delivery_number=recipient.delivery_number,
-        row=laid.rows[recipient.index],
-        salt=laid.tree.salt(recipient.index),
-        path=laid.tree.path(recipient.index),
-        index=recipient.index,
-        replaces=recipient.replaces,
-        erases=recipient.erases,
-        shared=b"",
-    )
+def _own(laid: Laid, recipient: Recipient) -> bytes:
+    """Encode what follows leaf number and shard in a Delivery, up to its `shared` (codec.encode_own, in one go)."""
+    index = recipient.index
+    return b"".join((
+        codec.name(recipient.bureau),
+        codec.long(recipient.delivery_number),
+        codec.blob(laid.rows[index]),
+        laid.tree.salt(index),
+        codec.blob(laid.tree.path(index)),
+        codec.long(index),
+        codec.longs(recipient.replaces),
+        codec.longs(recipient.erases),
+    ))  # fmt: skip

@@ -158,7 +158,7 @@ class Rules:
         self.extremes: tuple[Rules, ...] = ()
         """The same rules under the lowest and the highest clearances, where the annex is not known here."""
         self._read = read
-        self._functions = tuple(compiler.function(each.condition) for each in read)
+        self._functions = tuple(_compile(compiler, each) for each in read)
         self._plans = {kind: self._plan(names) for kind, names in KINDS.items()}
 
     @classmethod
@@ -290,6 +290,13 @@ class Reference:
         return _uid(kind, str(value)) if kind else value
 
 
+def _compile(compiler: Compiler, each: _Read) -> Callable[[Facts], int]:
+    try:
+        return compiler.function(each.condition)
+    except OutsideSubsetError as error:
+        raise _refused(each.rule.file, each.rule.line, f"{error} (outside the compiled subset)") from error
+
+
 _ENDS = (CONFIDENTIALITIES[0], CONFIDENTIALITIES[-1])
 
 
@@ -368,8 +375,9 @@ def _read_file(name: str, text: str, schema: cedarpy.Schema) -> Iterator[_Read]:
         raise _refused(name, statements[int(place)][0] if place.isdecimal() else 1, error.error)
     for number, (line, statement) in enumerate(statements):
         template = parsed.static_policies[f"policy{number}"]
+        rule = _rule(name, line, statement, template)
         try:
-            yield _Read(_rule(name, line, statement, template), _actions(template.action), _condition(template))
+            yield _Read(rule, _actions(template.action), _condition(template))
         except OutsideSubsetError as error:
             raise _refused(name, line, f"{error} (outside the compiled subset)") from error
 

@@ -60,6 +60,7 @@ class Step:
     entries: list[Entry] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
     taken: list[Record] = field(default_factory=list)
+    next_numbers: dict[str, int] = field(default_factory=dict)
 
     def apply(self, record: Record | None, ruling: Ruling, now: int) -> int:
         """Take a ruling into the step; return its leaf number. `record` None: a leaf without a record (a start)."""
@@ -84,14 +85,16 @@ class Step:
         if ruling.decision is None:
             return ()
         return tuple(
-            replace(each, delivery_number=self._next_number(each.bureau)) for each in ruling.decision.recipients
+            Recipient(each.index, each.bureau, each.shown, each.replaces, each.erases, self._next_number(each.bureau))
+            for each in ruling.decision.recipients
         )
 
     def _next_number(self, bureau: str) -> int:
-        key = f"next/{bureau}"
-        kept = self.register.get(key)
-        number = int.from_bytes(kept, "big") if kept else 1
-        self.register.put(key, (number + 1).to_bytes(8, "big"))
+        number = self.next_numbers.get(bureau)
+        if number is None:
+            kept = self.register.get(f"next/{bureau}")
+            number = int.from_bytes(kept, "big") if kept else 1
+        self.next_numbers[bureau] = number + 1
         return number
 
     def _lay(self, ruling: Ruling, recipients: tuple[Recipient, ...]) -> tuple[Laid | None, bytes]:
@@ -133,6 +136,8 @@ class Step:
     def done(self) -> Done:
         """Close the step: the head that its leaves complete, and everything to write, in order."""
         head = Head(self.frontier.size, self.frontier.root(), self.now)
+        for bureau, number in self.next_numbers.items():
+            self.register.put(f"next/{bureau}", number.to_bytes(8, "big"))
         changes = self.register.end_step()
         writes = Writes()
         for route in self.routes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from broker.errors import ForbiddenStreamError
 
@@ -96,6 +97,7 @@ def outcomes(member: str) -> str:
     return f"outcomes.{member.lower()}"
 
 
+@lru_cache(maxsize=4096)
 def inbox(bureau: str) -> str:
     """Name the stream of one bureau's deliveries; `bureau` is written `AT/ncb`."""
     return "inbox." + bureau.lower().replace("/", ".")

@@ -165,11 +165,12 @@ def establish(
     settings of those that exist: either would destroy what they hold. Returns once the nodes show the new state. Raises
     UnavailableError if they do not answer, ForbiddenStreamError if the certificate is not `setup`'s.
     """
-    admin = AdminClient(client_settings(bootstrap, setup))
-    _await_nodes(admin)
+    admin, wanted = AdminClient(client_settings(bootstrap, setup)), set(bindings(world))
+    # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
+    added, removed = _bind(admin, wanted)
     created = _create(admin, world, shards, pace, overrides or {})
-    added, removed = _bind(admin, set(bindings(world)))
     _await_topics(admin, set(world.streams()))
+    _await_bindings(bootstrap, setup, wanted)
     return Applied(tuple(created), tuple(added), tuple(removed))
 
 
@@ -211,16 +212,16 @@ def _new_topic(stream: str, shards: int, pace: Pace, overrides: Mapping[str, Map
     return NewTopic(stream, num_partitions=partitions(stream, shards), config=config)
 
 
-def _topics(admin: AdminClient) -> dict[str, Any]:
+def _metadata(admin: AdminClient) -> Any:
     try:
-        found: dict[str, Any] = admin.list_topics(timeout=ANSWER_LIMIT_S).topics
+        return admin.list_topics(timeout=ANSWER_LIMIT_S)
     except KafkaException as error:
         raise UnavailableError(f"the Kafka nodes do not answer: {error}") from error
+
+
+def _topics(admin: AdminClient) -> dict[str, Any]:
+    found: dict[str, Any] = _metadata(admin).topics
     return found
-
-
-def _await_nodes(admin: AdminClient) -> None:
-    _topics(admin)
 
 
 def _await_topics(admin: AdminClient, wanted: set[str]) -> None:
@@ -248,8 +249,24 @@ def _bind(admin: AdminClient, wanted: set[Binding]) -> tuple[list[Binding], list
     if removed:
         for found, gone in admin.delete_acls(list(map(acl_filter, removed)), request_timeout=ANSWER_LIMIT_S).items():
             _settle(gone, "unbind", str(found.name))
-    _await(lambda: _standing(admin) == wanted, "the bindings are not in force yet")
     return added, removed
+
+
+def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding]) -> None:
+    """Return once every node has shown the bindings: each learns of them by itself, some ms apart.
+
+    A node names any other as the controller, and a new client asks that one for the bindings: so ask until each was it.
+    """
+    shown: set[int] = set()
+
+    def everywhere() -> bool:
+        admin = AdminClient(client_settings(bootstrap, setup))
+        known = _metadata(admin)
+        if _standing(admin) == wanted:
+            shown.add(known.controller_id)
+        return shown >= set(known.brokers)
+
+    _await(everywhere, "the bindings are not in force yet")
 
 
 def _standing(admin: AdminClient) -> set[Binding]:

@@ -24,7 +24,7 @@ def show(first: str, value: Any, *, as_json: bool, table: Table | None = None, t
     if as_json:
         click.echo(json.dumps(value, ensure_ascii=False, default=plain))
         return
-    click.echo(first)
+    click.echo(safe(first))
     if table and table.rows:
         _print(table)
     if then:
@@ -40,15 +40,20 @@ def _print(table: Table) -> None:
         drawn.add_column(title, overflow="fold")
     for row in table.rows:
         # Text from elsewhere may hold what rich or a terminal would take for a command.
-        drawn.add_row(*(_safe(cell) for cell in row))
+        drawn.add_row(*map(_cell, row))
     console = Console()
     console.print(drawn, markup=False) if console.is_terminal else Console(width=160).print(drawn, markup=False)
 
 
-def _safe(text: str) -> Any:
+def _cell(text: str) -> Any:
     from rich.text import Text  # noqa: PLC0415
 
-    return Text("".join(each if each.isprintable() else "�" for each in text))
+    return Text(safe(text))
+
+
+def safe(text: str) -> str:
+    """Take out what a terminal would obey; line breaks stay."""
+    return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
 
 
 def plain(value: Any) -> Any:

@@ -109,12 +109,12 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
             ("bureau", "key id", "state", "until"),
             [(row["bureau"], row["key_id"][:16], row["state"], row["until"]) for row in rows],
         ),
-        then=f"valise key new --bureau {home.member}/NAME",
+        then=given.again(f"valise key new --bureau {home.member}/NAME"),
     )
 
 
 def _any_bureau(home: Path) -> str | None:
-    """Listing is for all bureaus of a member: where its settings name none, any will do."""
+    """Name any bureau of a member's own home: listing is for all of them."""
     path = home / "settings.toml"
     member = settings_file.load(home).member if path.is_file() else None
     return f"{member}/any" if member else None

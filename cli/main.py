@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class Lazy(click.Group):
     """A group whose commands are imported only when they are called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
         """Name the commands that are installed."""
         return [name for name in COMMANDS if _is_there(name)]
 

@@ -39,7 +39,7 @@ def list_members(given: Everywhere, bureau: str | None) -> None:
             ("member", "name", "kind", "status", "bureaus"),
             [(row["id"], row["name"], row["kind"], row["status"], ", ".join(row["bureaus"])) for row in rows],
         ),
-        then="valise member show AT",
+        then=given.again("valise member show AT"),
     )
 
 
@@ -63,7 +63,7 @@ def show(given: Everywhere, name: str, bureau: str | None) -> None:
     for each in directory.keys.values():
         until = answer.when(each.valid_until)
         keys.setdefault(each.bureau, []).append({"key_id": each.key_id.hex(), "until": until})
-    bureaus = [
+    bureaus: list[dict[str, Any]] = [
         {
             "id": each.id,
             "name": each.name,
@@ -84,14 +84,14 @@ def show(given: Everywhere, name: str, bureau: str | None) -> None:
             ("bureau", "mandates", "languages", "key", "until"),
             [
                 (
-                    str(each["id"]), ", ".join(each["mandates"]), ", ".join(each["languages"]),
+                    each["id"], ", ".join(each["mandates"]), ", ".join(each["languages"]),
                     each["keys"][0]["key_id"][:16] if each["keys"] else "none",
                     each["keys"][0]["until"] if each["keys"] else "–",
                 )
                 for each in bureaus
             ],
         ),
-        then="valise member list",
+        then=given.again("valise member list"),
     )  # fmt: skip
 
 

@@ -22,6 +22,10 @@ class Everywhere:
     as_json: bool
     yes: bool
 
+    def again(self, command: str) -> str:
+        """Complete a command that is to be tried next, so that it means the same home."""
+        return command if self.home == default_home() else f"{command} --home {self.home}"
+
 
 def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options; it gets them as its first argument, an `Everywhere`."""

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from broker import notes
 from broker.errors import ConfigurationError, ProofError
@@ -61,7 +62,7 @@ def _plain(file: Path) -> SeenHead:
     return SeenHead(head.size, head.root, note, str(file))
 
 
-def _rows(file: Path, query: str) -> Iterator[tuple[object, ...]]:
+def _rows(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
             yield from database.execute(query)
@@ -76,9 +77,7 @@ def _name(file: Path) -> str:
 
 def _heads(file: Path) -> Iterator[SeenHead]:
     for size, root, note in _rows(file, "SELECT size, root, note FROM heads ORDER BY size"):
-        assert isinstance(size, int)
-        assert isinstance(root, bytes)
-        yield SeenHead(size, root, str(note), _name(file))
+        yield SeenHead(size, root, note, _name(file))
 
 
 _DELIVERIES = """
@@ -87,5 +86,6 @@ SELECT leaf_number, leaf, bureau, delivery_number, row, salt, path, row_index FR
 
 
 def _deliveries(file: Path) -> Iterator[SeenDelivery]:
+    name = _name(file)
     for values in _rows(file, _DELIVERIES):
-        yield SeenDelivery(*values, source=_name(file))  # type: ignore[arg-type]  # the collector's columns, in order
+        yield SeenDelivery(*values, name)

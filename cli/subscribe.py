@@ -36,7 +36,7 @@ def subscribe(given: Everywhere, patterns: tuple[str, ...], nothing: bool, burea
         f"{home.bureau} subscribes to {', '.join(patterns) or 'nothing'}",
         {"bureau": home.bureau, "patterns": list(patterns)},
         as_json=given.as_json,
-        then=f"valise inbox --bureau {home.bureau} --follow",
+        then=given.again(f"valise inbox --bureau {home.bureau} --follow"),
     )
 
 

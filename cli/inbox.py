@@ -1,0 +1,188 @@
+"""`valise inbox` and `valise read`: what has been delivered to a bureau, checked before it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from adapters.inbox import Inbox, Line, Opened
+from broker.errors import ConfigurationError, UnavailableError
+from cli import answer
+from cli.home import MemberHome, member_home
+from cli.options import Everywhere, bureau, everywhere
+from cli.publish import NoSuchNoticeError
+
+FOLLOW_WAIT_S = 2.0
+_TITLES = ("number", "notice", "from", "kind", "topics", "urgency", "state", "taken")
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on, and print what comes as it comes.")
+@bureau
+@everywhere
+def inbox(given: Everywhere, bureau: str | None, follow: bool) -> None:
+    """Take in what has come for a bureau, check all of it, and list it."""
+    home = member_home(given.home, bureau)
+    if follow:
+        asyncio.run(_follow(given, home))
+        return
+    asyncio.run(_collect(home))
+    with home.inbox() as box:
+        _list(given, home, box)
+
+
+def _list(given: Everywhere, home: MemberHome, box: Inbox) -> None:
+    lines = list(box.lines())
+    alarms = box.journal.alarms()
+    new = sum(each.state == "new" for each in lines)
+    troubled = f"; ALARMS: {len(alarms)}, the last one {alarms[-1].code} ({alarms[-1].about})" if alarms else ""
+    answer.show(
+        f"{len(lines)} notices for {home.bureau}, {new} of them new{troubled}",
+        {
+            "bureau": home.bureau,
+            "notices": [_value(each) for each in lines],
+            "missing": box.missing(),
+            "alarms": [asdict(each) for each in alarms],
+        },
+        as_json=given.as_json,
+        table=answer.Table(_TITLES, [_cells(each) for each in lines]),
+        then=given.again(f"valise read {lines[-1].id if lines else 'ID'} --case REF --bureau {home.bureau}"),
+    )
+
+
+async def _collect(home: MemberHome) -> None:
+    try:
+        async with home.inbox_bus() as bus:
+            with home.inbox() as box:
+                await home.collector(bus, box).drain()
+    except UnavailableError:
+        click.echo("the bus does not answer: this is what came before", err=True)
+
+
+async def _follow(given: Everywhere, home: MemberHome) -> None:
+    """Print deliveries as they come, until interrupted; a bus that does not answer is asked again."""
+    if not given.as_json:
+        click.echo(f"following the inbox of {home.bureau}; Ctrl-C ends it")
+    with home.inbox() as box:
+        seen = 0
+        while True:
+            try:
+                async with home.inbox_bus() as bus:
+                    collector = home.collector(bus, box)
+                    while True:
+                        for line in box.lines(after=seen):
+                            seen = max(seen, line.number)
+                            _print(given, line)
+                        await collector.round(FOLLOW_WAIT_S)
+            except UnavailableError:
+                click.echo("the bus does not answer; trying again", err=True)
+                await asyncio.sleep(FOLLOW_WAIT_S)
+
+
+def _print(given: Everywhere, line: Line) -> None:
+    text = json.dumps(_value(line), ensure_ascii=False) if given.as_json else answer.safe("  ".join(_cells(line)))
+    click.echo(text)
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    return (
+        str(line.number), line.id, line.issuer, line.kind, ", ".join(line.topics), line.urgency, line.state,
+        answer.when(line.taken_at),
+    )  # fmt: skip
+
+
+def _value(line: Line) -> dict[str, Any]:
+    return {
+        "number": line.number,
+        "notice": line.id,
+        "issuer": line.issuer,
+        "record": line.record,
+        "version": line.version,
+        "kind": line.kind,
+        "topics": list(line.topics),
+        "urgency": line.urgency,
+        "state": line.state,
+        "leaf": line.leaf_number,
+        "taken_at": line.taken_at,
+    }
+
+
+@click.command()
+@click.argument("notice", metavar="ID")
+@click.option("--case", required=True, help="Your case reference; only a salted digest of it leaves this machine.")
+@bureau
+@everywhere
+def read(given: Everywhere, notice: str, case: str, bureau: str | None) -> None:
+    """Open a notice for a case. The issuer is told that it was read, signed before it is shown."""
+    home = member_home(given.home, bureau)
+    opened = asyncio.run(_read(home, notice, case))
+    header = opened.header
+    withheld = [slot.name for slot in header.compartments[1:] if slot.name not in opened.body]
+    value = {
+        **_value(opened.line),
+        "header": _header(opened),
+        "compartments": opened.body,
+        "not_shown": withheld,
+    }
+    if given.as_json:
+        answer.show("", value, as_json=True)
+        return
+    for text in _pages(opened, withheld):
+        click.echo(answer.safe(text))
+    click.echo(given.again(f"valise inbox --bureau {home.bureau}"))
+
+
+def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
+    header = opened.header
+    terms = ", ".join((*header.handling, header.confidentiality))
+    yield f"{header.kind} {opened.line.id} from {header.issuer}, version {header.version} ({terms})"
+    yield f"purpose {header.purpose}; basis: {header.legal_basis}"
+    if header.action_sought:
+        yield f"action sought: {header.action_sought}"
+    for name, body in opened.body.items():
+        yield f"\n{name}"
+        yield json.dumps(_without_empty(body), ensure_ascii=False, indent=2, default=answer.plain)
+    yield f"\nnot shown, or empty: {', '.join(withheld) or 'nothing'}"
+
+
+async def _read(home: MemberHome, notice: str, case: str) -> Opened:
+    """Take in what has come first: a withdrawal that waits must be obeyed before anything is opened."""
+    try:
+        async with home.inbox_bus() as bus:
+            with home.inbox() as box:
+                collector = home.collector(bus, box)
+                await collector.drain()
+                line = box.find(notice)
+                opened = collector.read(line.number, case) if line else None
+                await collector.send()
+    except UnavailableError as error:
+        message = "the bus does not answer, so nobody knows whether this notice still stands: try again"
+        raise UnavailableError(message) from error
+    if line and line.state == "erased":
+        message = f"{line.id} was withdrawn by {line.issuer} and has been erased here"
+        raise ConfigurationError(message)
+    if opened is None:
+        raise NoSuchNoticeError
+    return opened
+
+
+def _header(opened: Opened) -> dict[str, Any]:
+    header = asdict(opened.header)
+    header.pop("compartments")
+    header["notice_id"] = opened.line.id
+    return header
+
+
+def _without_empty(value: Any) -> Any:
+    """Leave out what says nothing, for people; --json has all of it."""
+    if isinstance(value, dict):
+        kept = {name: _without_empty(each) for name, each in value.items()}
+        return {name: each for name, each in kept.items() if each not in (None, [], {})}
+    if isinstance(value, list):
+        return [_without_empty(each) for each in value]
+    return value

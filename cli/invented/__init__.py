@@ -1,0 +1,1 @@
+"""The invented world: names, places and words; no person in it exists."""

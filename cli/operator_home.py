@@ -1,0 +1,272 @@
+"""The operator's home: where its files lie, who it is on the bus, what it writes there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from adapters.versions import Versions
+from broker import certificates, codec, notes, streams
+from broker import settings as settings_file
+from broker.bus import Bus
+from broker.certificates import pki_of
+from broker.errors import ConfigurationError, ProofError, SignatureError
+from broker.ingest import Pace
+from broker.members import Key, WrittenKey, WrittenLog
+from broker.notice import Version
+from broker.rules import PolicySet
+from broker.settings import Settings, Tls
+from broker.signing import PublicKey, SigningKey, key_id, pae
+from broker.streams import OPERATOR, ROUTER, SETUP, World
+from broker.up import Owner
+from cli import keys, seed
+from cli.home import clock, open_bus
+from cli.seed import Federation
+
+KEY_LIFE_MS = 2 * 365 * streams.DAY_MS
+"""How long a member's key is in force once the operator has put it into the directory."""
+NOBODY = World((), ())
+"""The streams before there is a directory: those of the whole federation."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorHome:
+    """The operator's home; `folder` is HOME/operator."""
+
+    folder: Path
+    settings: Settings
+
+    @property
+    def key_path(self) -> Path:
+        """Where the key lies that signs the log's heads."""
+        return self.folder / "log.key"
+
+    @property
+    def vkey_path(self) -> Path:
+        """The log's public key, for everybody."""
+        return self.folder / "trail" / "vkey"
+
+    @property
+    def versions(self) -> Versions:
+        """What was published, by digest."""
+        return Versions(self.folder / "versions")
+
+    def owner(self) -> Owner:
+        """Give what a shard is run with. Raises ConfigurationError if the log key cannot be read."""
+        pace = Pace(self.settings.step_limit, self.settings.step_pause_ms / 1000, self.settings.judge_limit_s)
+        key = SigningKey.load(self.key_path)
+        return Owner(self.folder, self.settings.federation, self.settings.shard, key, pace, clock, os.urandom)
+
+    def world(self) -> World:
+        """Give the streams of the newest directory."""
+        digest = self.versions.newest_digest("directory")
+        directory = self.versions.directory(digest) if digest else None
+        if directory is None:
+            return NOBODY
+        certified = frozenset(each.id for each in directory.bureaus.values() if each.certified)
+        return World(tuple(directory.members), tuple(directory.bureaus), certified)
+
+    @asynccontextmanager
+    async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:
+        """Open the bus in the name of one of the operator's principals."""
+        async with open_bus(self.folder, self.settings, principal, world or self.world()) as bus:
+            yield bus
+
+
+def operator_folder(home: Path) -> Path:
+    """Find the operator's folder: `home` itself, or the one in it."""
+    return home if (home / "log.key").is_file() else home / "operator"
+
+
+def operator_home(home: Path) -> OperatorHome:
+    """Find the operator's home. Raises ConfigurationError that says what to do."""
+    folder = operator_folder(home)
+    if not (folder / "settings.toml").is_file():
+        message = f"no broker in {home}: make one with `valise broker init --home {home}`"
+        raise ConfigurationError(message)
+    settings = settings_file.load(folder)
+    if settings.role != "operator":
+        message = f"{folder} is the home of {settings.member}, not the operator's"
+        raise ConfigurationError(message)
+    return OperatorHome(folder, settings)
+
+
+def make(home: Path, federation: Federation, bus: str) -> OperatorHome:
+    """Make the operator's home: settings, log key, the trail's folder with its vkey, certificates for Kafka.
+
+    What is there stays. No member's key is made here. Raises ConfigurationError where another federation's home is.
+    """
+    folder = home / "operator"
+    settings = _settings(folder, federation, bus)
+    if (folder / "settings.toml").is_file():
+        found = settings_file.load(folder)
+        if (found.federation, found.bus) != (settings.federation, settings.bus):
+            message = f"{folder} is the broker of {found.federation} on {found.bus}: name another --home"
+            raise ConfigurationError(message)
+    else:
+        settings_file.save(folder, settings)
+    made = OperatorHome(folder, settings_file.load(folder))
+    if not made.key_path.exists():
+        SigningKey.new().save(made.key_path)
+    vkey = f"{notes.vkey(made.owner().origin, SigningKey.load(made.key_path).public.raw)}\n"
+    made.vkey_path.parent.mkdir(parents=True, exist_ok=True)
+    if not made.vkey_path.exists():
+        made.vkey_path.write_text(vkey, encoding="utf-8")
+    return made
+
+
+def _settings(folder: Path, federation: Federation, bus: str) -> Settings:
+    if not bus.startswith("kafka"):
+        return Settings(role="operator", federation=federation.federation, bus="sqlite:../bus.db")
+    from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
+
+    pki = certificates.init_pki(folder, federation.world.members, datetime.now(UTC))
+    address = bus.partition(":")[2] or node.prepare(folder / "kafka", pki).bootstrap
+    tls = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
+    return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=tls)
+
+
+def tls_of(principal: str) -> Tls:
+    """Name a principal's PEM files as they lie in a home."""
+    pki = Path("pki")
+    return Tls(ca=pki / "nodes-ca.pem", certificate=pki / f"{principal}.crt", key=pki / f"{principal}.key")
+
+
+# What members ask for
+
+
+def read_request(path: Path, federation: Federation, now: int) -> WrittenKey:
+    """Read a member's key request and check that whoever made it has the private key. Raises ConfigurationError."""
+    try:
+        asked: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        proof = bytes.fromhex(asked.pop("proof"))
+        public = PublicKey.of(bytes.fromhex(asked["public"]))
+        public.check(proof, pae(keys.REQUEST_TYPE, keys.canonical(asked)))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        message = f"{path} is no key request: have it made again with `valise key new`"
+        raise ConfigurationError(message) from error
+    except SignatureError as error:
+        message = f"{path}: whoever made this request does not have the private key: refused"
+        raise ConfigurationError(message) from error
+    _check_asked(path, asked, public, federation)
+    return WrittenKey(
+        key_id=public.id.hex(),
+        bureau=asked["bureau"],
+        public=public.raw.hex(),
+        valid_from=now - streams.DAY_MS,
+        valid_until=now + KEY_LIFE_MS,
+    )
+
+
+def _check_asked(path: Path, asked: dict[str, str], public: PublicKey, federation: Federation) -> None:
+    if asked.get("federation") != federation.federation:
+        message = f"{path} asks for another federation: {asked.get('federation')!r}, not {federation.federation}"
+        raise ConfigurationError(message)
+    if asked.get("bureau") not in federation.order.bureaus:
+        message = f"{path}: the federation has no bureau {asked.get('bureau')}: add it to its file first"
+        raise ConfigurationError(message)
+    if asked.get("algorithm") != "ed25519" or asked.get("key_id") != key_id(public.raw).hex():
+        message = f"{path}: algorithm or key id do not fit the key"
+        raise ConfigurationError(message)
+
+
+def requests_in(folders: Sequence[Path]) -> list[Path]:
+    """Find the key requests in folders, however deep."""
+    return sorted({path for folder in folders for path in folder.rglob("*.request.json")})
+
+
+# What the operator writes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The directory version that was written, and how much came with it."""
+
+    version: int
+    digest: str
+    keys: int
+    new_keys: int
+    members: int
+    bureaus: int
+    policies: bool
+    """Whether a new policy set was written, too."""
+
+
+async def publish(home: OperatorHome, federation: Federation, requests: Sequence[Path]) -> Published:
+    """Write the next directory with the keys asked for, and the packaged policy set if it is not in force yet.
+
+    The annex goes first: the broker refuses a directory whose annex it cannot find.
+    """
+    asked = [read_request(path, federation, clock()) for path in requests]
+    await _make_streams(home, federation.world)
+    async with home.bus(OPERATOR, federation.world) as bus:
+        await home.versions.follow(bus)
+        digest = home.versions.newest_digest("directory")
+        old = home.versions.directory(digest) if digest else None
+        known = [_written(each) for each in old.keys.values()] if old else []
+        new = [each for each in asked if each.key_id not in {one.key_id for one in known}]
+        version = old.version + 1 if old else 1
+        directory, annex = seed.compose(federation, [*known, *new], [_log(home)], version)
+        policies = PolicySet.packaged()
+        fresh = home.versions.newest_digest("policies") != policies.digest
+        await bus.append(streams.ANNEXES, [_record("annex", annex)])
+        written = [_record("directory", directory)] + ([_record("policies", policies.content)] if fresh else [])
+        await bus.append(streams.VERSIONS, written)
+        await home.versions.follow(bus)
+    world = federation.world
+    return Published(
+        version, sha256(directory).hexdigest(), len(known) + len(new), len(new), len(world.members),
+        len(world.bureaus), fresh,
+    )  # fmt: skip
+
+
+async def _make_streams(home: OperatorHome, world: World) -> None:
+    if home.settings.bus_kind == "kafka":
+        from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+
+        topics.establish(home.settings.bus_address, certificates.credentials(pki_of(home.folder), SETUP), world)
+        return
+    async with home.bus(SETUP, world) as bus:
+        await bus.create(list(world.streams()))
+
+
+def _record(kind: str, content: bytes) -> tuple[bytes, bytes]:
+    return b"", codec.encode(Version(kind, content))
+
+
+def _written(key: Key) -> WrittenKey:
+    return WrittenKey(
+        key_id=key.key_id.hex(),
+        bureau=key.bureau,
+        public=key.public.raw.hex(),
+        valid_from=key.valid_from,
+        valid_until=key.valid_until,
+    )
+
+
+def _log(home: OperatorHome) -> WrittenLog:
+    try:
+        vkey = notes.parse_vkey(home.vkey_path.read_text(encoding="utf-8"))
+    except (OSError, ProofError) as error:
+        message = f"{home.vkey_path} is missing or damaged: make it again with `valise broker init`"
+        raise ConfigurationError(message) from error
+    return WrittenLog(shard=home.settings.shard, vkey=str(vkey))
+
+
+def sign_certificates(home: OperatorHome, folders: Sequence[Path], say: Callable[[str], None]) -> int:
+    """Sign the certificate requests (MEMBER.UNIT.csr) in folders; the chain and the nodes' root go beside each."""
+    pki, signed = pki_of(home.folder), 0
+    for path in sorted({path for folder in folders for path in folder.rglob("*.csr")}):
+        member, _, unit = path.stem.partition(".")
+        chain = certificates.sign_request(pki, member.upper(), unit, path.read_bytes(), datetime.now(UTC))
+        path.with_suffix(".signed.pem").write_bytes(chain)
+        (path.parent / "nodes-ca.pem").write_bytes((pki / "nodes-ca.pem").read_bytes())
+        say(f"signed {path.with_suffix('.signed.pem')}")
+        signed += 1
+    return signed

@@ -1,0 +1,271 @@
+"""`valise publish`, `correct`, `withdraw`: say something to the federation, or see who would hear it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, Any
+
+import click
+
+from adapters.adapter import Draft
+from adapters.outbox import Outbox, Published, Refusal, Result
+from adapters.outcomes import Outcomes
+from adapters.trace import Story, trace
+from broker.errors import ConfigurationError, UnavailableError, ValiseError
+from cli import answer, drafts, exits
+from cli.home import MemberHome, clock, member_home
+from cli.options import Everywhere, bureau, everywhere
+
+WAIT_S = 5.0
+_FILE = click.argument("file", type=click.File(encoding="utf-8"))
+_WAIT = click.option("--wait", default=WAIT_S, show_default=True, help="Seconds to wait for the broker's decision.")
+
+
+class NoSuchNoticeError(ValiseError):
+    """There is no such notice here."""
+
+    code = "no-such-notice"
+
+    def __init__(self) -> None:
+        super().__init__("no such notice")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was published and, as far as it is known, what became of it. `sent` False: the bus did not answer."""
+
+    results: list[Result]
+    stories: dict[bytes, Story]
+    sent: bool
+
+
+@click.command()
+@_FILE
+@click.option("--dry-run", is_flag=True, help="Say who would receive it, and why not the others; send nothing.")
+@_WAIT
+@bureau
+@everywhere
+def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, dry_run: bool) -> None:
+    """Publish the drafts in FILE (JSON; - for standard input). What did not change is not published again."""
+    home = member_home(given.home, bureau)
+    read = drafts.load(file)
+    if dry_run:
+        _dry_run(given, home, read)
+        return
+    _finish(given, home, asyncio.run(_send(home, lambda outbox: outbox.publish(read), wait)))
+
+
+@click.command()
+@click.argument("notice", metavar="ID")
+@_FILE
+@_WAIT
+@bureau
+@everywhere
+def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, wait: float) -> None:
+    """Publish FILE as the corrected version of a notice or record of ours."""
+    home = member_home(given.home, bureau)
+    (draft,) = drafts.load(file)
+
+    def job(outbox: Outbox) -> list[Result]:
+        found = _own(outbox, notice)
+        return outbox.publish([replace(draft, record=found.record, bureau=outbox.bureau_of(found.notice_id))])
+
+    _finish(given, home, asyncio.run(_send(home, job, wait)))
+
+
+@click.command()
+@click.argument("notice", metavar="ID")
+@click.option("--reason", "code", help="arrested, died, mistaken, expired, ordered, no-longer-listed or other")
+@click.option("--text", help="Why, in words without personal data.")
+@_WAIT
+@bureau
+@everywhere
+def withdraw(
+    given: Everywhere, notice: str, code: str | None, text: str | None, bureau: str | None, wait: float
+) -> None:
+    """Withdraw a notice or record of ours from everyone who holds it."""
+    home = member_home(given.home, bureau)
+    if not given.yes:
+        click.confirm(f"withdraw {notice}: every holder will erase it. Go on?", abort=True, err=True)
+    reason = {"code": code or "other", "text": text} if code or text else None
+
+    def job(outbox: Outbox) -> list[Result]:
+        found = _own(outbox, notice)
+        return [outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))]
+
+    _finish(given, home, asyncio.run(_send(home, job, wait)))
+
+
+def _own(outbox: Outbox, notice: str) -> Published:
+    found = outbox.find(notice)
+    if found is None:
+        raise NoSuchNoticeError
+    return found
+
+
+async def _send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: float) -> Done:
+    """Put it into the outbox, then on the bus, then wait for the outcome; what is in the outbox is not lost."""
+    await _follow(home)
+    with home.outbox() as outbox:
+        results = job(outbox)
+        try:
+            async with home.bus() as bus:
+                await outbox.flush(bus, home.settings.shard)
+                await _await_outcomes(home.outcomes(bus, outbox), outbox, results, wait)
+        except UnavailableError as error:
+            click.echo(f"{error.code}: {error}", err=True)
+        return Done(results, _stories(outbox, results), sent=not outbox.waiting())
+
+
+async def _await_outcomes(outcomes: Outcomes, outbox: Outbox, results: Sequence[Result], wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        left = deadline - time.monotonic()
+        await outcomes.round(max(0.0, min(left, 0.5)))
+        if left <= 0 or all(story.outcome for story in _stories(outbox, results).values()):
+            return
+
+
+def _stories(outbox: Outbox, results: Sequence[Result]) -> dict[bytes, Story]:
+    found = {each.notice_id: trace(outbox.database, each.notice_id) for each in results if isinstance(each, Published)}
+    return {notice_id: story for notice_id, story in found.items() if story}
+
+
+def _finish(given: Everywhere, home: MemberHome, done: Done) -> None:
+    rows = [_row(each, done) for each in done.results]
+    published = [each for each in done.results if isinstance(each, Published)]
+    last = f"valise trace {published[0].id} --bureau {home.bureau}" if published else "valise trace --help"
+    answer.show(
+        _first(rows, done),
+        {"sent": done.sent, "notices": rows},
+        as_json=given.as_json,
+        table=answer.Table(
+            ("record", "version", "notice", "state", "bureaus", "detail"),
+            [
+                (
+                    row["record"],
+                    str(row["version"] or "–"),
+                    row["notice"] or "–",
+                    row["state"],
+                    str(row["bureaus"]),
+                    row["detail"],
+                )
+                for row in rows
+            ],
+        ),
+        then=given.again(last),
+    )
+    code = _exit(rows, done)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _row(result: Result, done: Done) -> dict[str, Any]:
+    if isinstance(result, Refusal):
+        return _line(result.record, None, None, "refused-here", 0, f"{result.code}: {result.reason}")
+    if not isinstance(result, Published):
+        return _line(result.record, None, None, "unchanged", 0, "")
+    story = done.stories.get(result.notice_id)
+    state = (story and story.outcome) or ("sent" if done.sent else "waiting")
+    detail = ", ".join(filter(None, (story.code, story.detail, *story.warnings))) if story else ""
+    return _line(result.record, result.version, result.id, state, len(story.reached) if story else 0, detail)
+
+
+def _line(
+    record: str, version: int | None, notice: str | None, state: str, bureaus: int, detail: str
+) -> dict[str, Any]:
+    return {
+        "record": record, "version": version, "notice": notice, "state": state, "bureaus": bureaus, "detail": detail,
+    }  # fmt: skip
+
+
+def _first(rows: list[dict[str, Any]], done: Done) -> str:
+    if not done.sent:
+        return "the bus does not answer: what was published is kept in the outbox and goes out with the next command"
+    if len(rows) == 1:
+        row = rows[0]
+        reached = f" to {row['bureaus']} bureaus" if row["state"] == "routed" else ""
+        return f"{row['state']}{reached}" + (f": {row['detail']}" if row["detail"] else "")
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing to publish"
+
+
+def _exit(rows: list[dict[str, Any]], done: Done) -> int:
+    if not done.sent:
+        return exits.UNAVAILABLE
+    states = {row["state"] for row in rows}
+    bad = states & {"refused-here", "rejected"}
+    if bad:
+        return exits.PARTLY if states - bad else exits.FAILED
+    return exits.HELD if "held" in states else exits.DONE
+
+
+# Trying
+
+
+def _dry_run(given: Everywhere, home: MemberHome, read: list[Draft]) -> None:
+    """Decide on this machine from what the member may know."""
+    asyncio.run(_follow(home))
+    prospects = [each for draft in read for each in _prospects(home, draft)]
+    receivers = [each for each in prospects if each["receives"]]
+    unsure = sum(each["uncertain"] for each in prospects)
+    doubt = f"; for {unsure} what only the operator knows could change it" if unsure else ""
+    answer.show(
+        f"{len(receivers)} of {len(prospects)} bureaus would receive it{doubt}",
+        prospects,
+        as_json=given.as_json,
+        table=answer.Table(
+            ("record", "bureau", "receives", "shown", "withheld", "why"),
+            [
+                (
+                    each["record"], each["bureau"], ("yes" if each["receives"] else "no") + "?" * each["uncertain"],
+                    ", ".join(each["shown"]), ", ".join(each["withheld"]), each["why"],
+                )
+                for each in prospects
+            ],
+        ),
+        then="publish it by leaving out --dry-run",
+    )  # fmt: skip
+
+
+async def _follow(home: MemberHome) -> None:
+    try:
+        async with home.bus() as bus:
+            await home.versions.follow(bus)
+    except UnavailableError:
+        click.echo("the bus does not answer: going on with the versions known before", err=True)
+
+
+def _prospects(home: MemberHome, draft: Draft) -> list[dict[str, Any]]:
+    from adapters.compose import Place, compose  # noqa: PLC0415
+    from broker.decide import Subscriptions, View, explain_for_issuer  # noqa: PLC0415
+    from broker.rules import PolicySet, Rules  # noqa: PLC0415 -- cedarpy is slow to import
+
+    maker = home.maker()
+    digest = home.versions.newest_digest("policies")
+    content = home.versions.content(digest) if digest else None
+    if content is None:
+        message = "no policy set has arrived yet: the operator activates one"
+        raise ConfigurationError(message)
+    place = Place(draft.bureau or home.bureau, 1, (), bytes(8), 1)
+    notice = compose(draft, place, maker)
+    rules = Rules.load(PolicySet.parse(content), maker.directory, None)
+    view = View(maker.directory, rules, Subscriptions.unknown(maker.directory))
+    return [
+        {
+            "record": draft.record,
+            "bureau": each.bureau,
+            "receives": each.receives,
+            "code": each.code,
+            "why": each.sentence,
+            "shown": list(each.shown),
+            "withheld": {name: list(rule) for name, rule in each.withheld.items()},
+            "uncertain": each.uncertain,
+        }
+        for each in explain_for_issuer(notice, view, clock())
+    ]

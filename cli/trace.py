@@ -1,0 +1,107 @@
+"""`valise trace`: what became of a notice of ours, and who is silent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from adapters.heads import Alarm, Journal
+from adapters.trace import Reached, Story
+from adapters.trace import trace as tell
+from broker.errors import UnavailableError
+from cli import answer, exits
+from cli.home import MemberHome, member_home
+from cli.options import Everywhere, bureau, everywhere
+from cli.publish import NoSuchNoticeError
+
+
+@click.command()
+@click.argument("notice", metavar="ID")
+@bureau
+@everywhere
+def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
+    """Tell one notice's story: sent, decided, received and read by whom and when, who is silent."""
+    home = member_home(given.home, bureau)
+    story, alarms = asyncio.run(_trace(home, notice))
+    answer.show(
+        _first(story),
+        _value(story, alarms),
+        as_json=given.as_json,
+        table=answer.Table(
+            ("bureau", "delivery", "shown", "received", "read", "erased"),
+            [_cells(each) for each in story.reached],
+        ),
+        then=given.again(f"valise audit show {story.id}"),
+    )
+    if story.outcome == "held":
+        raise click.exceptions.Exit(exits.HELD)
+
+
+async def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm]]:
+    try:
+        async with home.bus() as bus:
+            await home.versions.follow(bus)
+            with home.outbox() as outbox:
+                await outbox.flush(bus, home.settings.shard)
+                await home.outcomes(bus, outbox).drain()
+    except UnavailableError:
+        click.echo("the bus does not answer: this is what was known before", err=True)
+    with home.outbox() as outbox:
+        found = outbox.find(notice)
+        story = tell(outbox.database, found.notice_id) if found else None
+        if story is None:
+            raise NoSuchNoticeError
+        return story, Journal(outbox.database).alarms()
+
+
+def _first(story: Story) -> str:
+    name = f"{story.kind} {story.id} (record {story.record}, version {story.version})"
+    if story.sent_at is None:
+        return f"{name} waits in the outbox since {answer.when(story.made_at)}"
+    if story.outcome is None:
+        return f"{name} was sent {answer.when(story.sent_at)} and is not decided yet"
+    if story.outcome == "rejected":
+        return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({story.detail})"
+    silent = f"; silent: {', '.join(story.silent)}" if story.silent else ""
+    warned = f"; warnings: {', '.join(story.warnings)}" if story.warnings else ""
+    when = answer.when(story.decided_at)
+    return (
+        f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {len(story.reached)} bureaus{silent}{warned}"
+    )
+
+
+def _cells(each: Reached) -> tuple[str, ...]:
+    acts = ("received", "read", "erased")
+    return (each.bureau, str(each.delivery_number), ", ".join(each.shown), *(answer.when(each.at(act)) for act in acts))
+
+
+def _value(story: Story, alarms: list[Alarm]) -> dict[str, Any]:
+    return {
+        "notice": story.id,
+        "record": story.record,
+        "version": story.version,
+        "kind": story.kind,
+        "bureau": story.bureau,
+        "made_at": story.made_at,
+        "sent_at": story.sent_at,
+        "outcome": story.outcome,
+        "code": story.code,
+        "detail": story.detail,
+        "decided_at": story.decided_at,
+        "leaf": story.leaf_number,
+        "warnings": list(story.warnings),
+        "rules": [each.rule for each in story.rules],
+        "reached": [
+            {
+                "bureau": each.bureau,
+                "delivery": each.delivery_number,
+                "shown": list(each.shown),
+                "answers": [{"act": one.act, "result": one.result, "at": one.at} for one in each.answers],
+            }
+            for each in story.reached
+        ],
+        "silent": list(story.silent),
+        "alarms": len(alarms),
+    }

@@ -1,0 +1,62 @@
+"""The broker as a process of its own, killed where the test says: `python -m tests.faults.broker_process …`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from broker import crash, streams, up
+from broker.kafka import KafkaBus
+from broker.sqlite import SqliteBus
+from tests import federation as world
+
+if TYPE_CHECKING:
+    from broker.bus import Bus
+
+
+def clock() -> int:
+    """Milliseconds since 1970-01-01T00:00:00Z."""
+    return time.time_ns() // 1_000_000
+
+
+def open_bus(address: str, principal: str, tls: list[str]) -> SqliteBus | KafkaBus:
+    """Open `sqlite:PATH` or `kafka:HOST:PORT`."""
+    kind, _, rest = address.partition(":")
+    if kind == "sqlite":
+        return SqliteBus(Path(rest), principal, world.world(), clock)
+    ca, chain, key = tls
+    return KafkaBus(rest, principal, (ca, chain, key), world.world())
+
+
+async def _run(folder: Path, bus: Bus) -> None:
+    working = asyncio.create_task(up.run(world.owner(folder, clock), bus, lambda: print("ready", flush=True)))  # noqa: T201
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+
+
+async def _main(folder: Path, address: str, tls: list[str]) -> None:
+    async with open_bus(address, streams.ROUTER, tls) as bus:
+        await _run(folder, bus)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("bus")
+    parser.add_argument("--crash", default="")
+    parser.add_argument("--tls", nargs=3, default=[])
+    given = parser.parse_args()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(30), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )
+    crash.arm(given.crash)
+    asyncio.run(_main(given.folder, given.bus, given.tls))

@@ -1,0 +1,1 @@
+"""Whole ways, from command to command."""

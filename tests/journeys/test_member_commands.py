@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import multiprocessing
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from broker import settings as settings_file
+from broker.rules import PolicySet
+from broker.settings import Settings
+from broker.sqlite import SqliteBus
+from cli import main as command
+from cli.home import clock
+from schemas import loader
+from tests import federation as world
+from tests.fake_bus import Clock
+from tests.making import FEDERATION, key_of
+
+
+@dataclass
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+
+    @property
+    def value(self) -> Any:
+        """The JSON value of --json."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Homes:
+    """The homes of a federation whose broker runs beside the commands."""
+
+    folder: Path
+
+    def valise(self, *arguments: str, given: str | None = None) -> Answer:
+        """Run a command as a person would."""
+
+        def run() -> int:
+            with pytest.raises(SystemExit) as ended:
+                command.main([*arguments, "--home", str(self.folder)])
+            return int(ended.value.code or 0)
+
+        out, stdin = io.StringIO(), sys.stdin
+        sys.stdin = io.StringIO(given or "")
+        try:
+            with redirect_stdout(out):
+                code = run()
+        finally:
+            sys.stdin = stdin
+        return Answer(code, out.getvalue())
+
+
+def _serve_until_stopped(folder: str, ready: Event, stop: Event) -> None:
+    asyncio.run(_serve(Path(folder), ready, stop))
+
+
+async def _serve(folder: Path, ready: Event, stop: Event) -> None:
+    bus = SqliteBus(folder / "bus.db", "router", world.world(), clock)
+    async with bus, world.running(folder / "operator", bus, clock):
+        await world.Federation(folder / "operator", bus, Clock()).adopted()
+        ready.set()
+        await asyncio.to_thread(stop.wait)
+
+
+async def _prepare(folder: Path) -> None:
+    async with SqliteBus(folder / "bus.db", "operator", world.world(), clock) as bus:
+        await bus.create(list(world.world().streams()))
+        await world.write_versions(bus, world.directory(), PolicySet.packaged())
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
+    folder = tmp_path_factory.mktemp("homes")
+    (folder / "operator").mkdir()
+    for bureau in world.BUREAUS:
+        member, _, unit = bureau.partition("/")
+        home = folder / "members" / member
+        if not home.exists():
+            settings_file.save(
+                home, Settings(role="member", federation=FEDERATION, bus="sqlite:../../bus.db", member=member)
+            )
+        key_of(bureau).save(home / "keys" / f"{unit}.pem")
+    asyncio.run(_prepare(folder))
+    spawn = multiprocessing.get_context("spawn")
+    ready, stop = spawn.Event(), spawn.Event()
+    broker = spawn.Process(target=_serve_until_stopped, args=(str(folder), ready, stop))
+    broker.start()
+    assert ready.wait(60)
+    yield Homes(folder)
+    stop.set()
+    broker.join(60)
+    assert broker.exitcode == 0
+
+
+def person(record: str, **changes: Any) -> str:
+    """A draft, as an integrator writes it."""
+    made = {
+        "record": record,
+        "kind": "person",
+        "topics": ["wanted.red"],
+        "purpose": "criminal-investigation",
+        "legal_basis": "invented",
+        "audience": {"to": ["LV/ncb", "GE/ncb"]},
+        "subject_categories": ["suspect"],
+        "minor": "no",
+        "compartments": {name: loader.example(f"person.{name}") for name in ("identity", "warnings")},
+    }
+    return json.dumps(made | changes)
+
+
+def publish(homes: Homes, draft: str, *more: str) -> Answer:
+    return homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "20", *more, given=draft)
+
+
+def notices(answer: Answer) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer.value["notices"]
+    return found
+
+
+def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes: Homes) -> None:
+    (sent,) = notices(publish(homes, person("R-1")))
+    assert (sent["state"], sent["bureaus"]) == ("routed", 2)
+    inbox = homes.valise("inbox", "--bureau", "LV/ncb", "--json")
+    assert [(each["record"], each["state"]) for each in notices(inbox)] == [("R-1", "new")]
+    assert inbox.value["alarms"] == []
+    read = homes.valise("read", sent["notice"], "--case", "17/26", "--bureau", "LV/ncb", "--json")
+    assert set(read.value["compartments"]) == {"identity", "warnings"}
+    story = _until(homes, sent["notice"], "read")
+    reached = {each["bureau"]: {one["act"] for one in each["answers"]} for each in story["reached"]}
+    assert reached == {"LV/ncb": {"received", "read"}, "GE/ncb": set()}
+    assert story["silent"] == ["GE/ncb"]
+    assert story["alarms"] == 0
+
+
+def _until(homes: Homes, notice: str, act: str) -> dict[str, Any]:
+    """Trace until somebody has answered with this act: the broker takes receipts in beside us."""
+    deadline = time.monotonic() + 30
+    while True:
+        story: dict[str, Any] = homes.valise("trace", notice, "--bureau", "AT/ncb", "--json").value
+        if any(one["act"] == act for each in story["reached"] for one in each["answers"]):
+            return story
+        assert time.monotonic() < deadline, story
+
+
+def test_absent_and_not_for_you_look_the_same(homes: Homes) -> None:
+    (sent,) = notices(publish(homes, person("R-2", audience={"to": ["LV/ncb"]})))
+    nobody = "0190aaaa-0000-7000-8000-000000000000"
+    answers = [
+        homes.valise("read", notice, "--case", "1", "--bureau", "RU/ncb", "--json")
+        for notice in (sent["notice"], nobody)
+    ]
+    answers.append(homes.valise("trace", sent["notice"], "--bureau", "LV/ncb", "--json"))
+    assert [(each.code, each.out) for each in answers] == [(1, "")] * 3
+
+
+def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
+    (first,) = notices(publish(homes, person("R-3")))
+    homes.valise("inbox", "--bureau", "GE/ncb", "--json")
+    corrected = homes.valise(
+        "correct", first["notice"], "-", "--bureau", "AT/ncb", "--json", "--wait", "20",
+        given=person("whatever", action_sought="arrest"),
+    )  # fmt: skip
+    assert [(each["record"], each["version"], each["state"]) for each in notices(corrected)] == [("R-3", 2, "routed")]
+    assert _states(homes, "GE/ncb", "R-3") == ["replaced", "new"]
+    withdrawn = homes.valise(
+        "withdraw", "R-3", "--reason", "arrested", "--yes", "--bureau", "AT/ncb", "--json", "--wait", "20"
+    )
+    (withdrawal,) = notices(withdrawn)
+    assert _states(homes, "GE/ncb", "R-3") == ["replaced", "erased", "new"]
+    second = notices(corrected)[0]["notice"]
+    read = homes.valise("read", second, "--case", "1", "--bureau", "GE/ncb")
+    assert read.code == 1
+    story = _until(homes, withdrawal["notice"], "erased")
+    assert story["silent"] == ["LV/ncb"]
+
+
+def _states(homes: Homes, bureau: str, record: str) -> list[str]:
+    listed = notices(homes.valise("inbox", "--bureau", bureau, "--json"))
+    return [each["state"] for each in listed if each["record"] == record]
+
+
+def test_what_did_not_change_is_not_published_again(homes: Homes) -> None:
+    publish(homes, person("R-4"))
+    (again,) = notices(publish(homes, person("R-4")))
+    assert again["state"] == "unchanged"
+
+
+def test_what_the_broker_would_reject_is_refused_before_it_leaves(homes: Homes) -> None:
+    answer = publish(homes, person("R-5", purpose="curiosity"))
+    assert (answer.code, notices(answer)[0]["state"]) == (1, "refused-here")
+
+
+def test_a_dry_run_sends_nothing_and_says_why_not(homes: Homes) -> None:
+    answer = publish(homes, person("R-6", deny=["GE"]), "--dry-run")
+    found = {each["bureau"]: each["code"] for each in answer.value}
+    assert found["LV/ncb"] == "receives"
+    assert found["GE/ncb"] == "denied-by-you"
+    assert found["RU/ncb"] == "not-in-audience"
+    assert notices(publish(homes, person("R-6", deny=["GE"])))[0]["version"] == 1
+
+
+def test_a_subscription_is_needed_where_nobody_is_addressed(homes: Homes) -> None:
+    draft = {"audience": {"agreements": ["circle"]}, "topics": ["missing.yellow"]}
+    (before,) = notices(publish(homes, person("R-7", **draft)))
+    assert before["bureaus"] == 0
+    said = homes.valise("subscribe", "missing.*", "--bureau", "LV/organised-crime")
+    assert said.out.splitlines()[0] == "LV/organised-crime subscribes to missing.*"
+    deadline = time.monotonic() + 30
+    for number in range(100):
+        (after,) = notices(publish(homes, person(f"R-8-{number}", **draft)))
+        if after["bureaus"] == 1:
+            break
+        assert time.monotonic() < deadline
+
+
+def test_members_and_keys_are_listed(homes: Homes) -> None:
+    listed = homes.valise("member", "list", "--bureau", "AT/ncb", "--json").value
+    assert [each["id"] for each in listed["members"]] == sorted(world.MEMBERS)
+    shown = homes.valise("member", "show", "LV", "--bureau", "AT/ncb")
+    assert shown.out.startswith("LV: LV, state, active; agreements: circle")
+    keys = homes.valise("key", "list", "--bureau", "AT/ncb", "--json").value
+    assert {each["bureau"]: each["state"] for each in keys} == {
+        "AT/ncb": "in force",
+        "AT/organised-crime": "in force",
+    }
+
+
+def test_a_new_key_stays_here_and_its_request_proves_possession(homes: Homes) -> None:
+    from broker.signing import PublicKey, pae
+    from cli.keys import REQUEST_TYPE, canonical
+
+    made = homes.valise("key", "new", "--bureau", "AT/border", "--json").value
+    path = Path(made["key"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    request = json.loads(Path(made["request"]).read_text())
+    proof = bytes.fromhex(request.pop("proof"))
+    PublicKey.of(bytes.fromhex(request["public"])).check(proof, pae(REQUEST_TYPE, canonical(request)))
+    assert homes.valise("key", "new", "--bureau", "AT/border").code == 1
+
+
+def test_the_example_of_a_schema_can_be_published(homes: Homes, tmp_path: Path) -> None:
+    for kind in ("person", "organisation", "object", "report"):
+        example = homes.valise("schema", "show", kind, "--example", "--json").out
+        file = tmp_path / f"{kind}.json"
+        file.write_text(example)
+        assert homes.valise("schema", "check", str(file)).code == 0
+    file.write_text(json.dumps(json.loads(example) | {"compartments": {"summary": {"nonsense": 1}}}))
+    assert homes.valise("schema", "check", str(file)).code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("inbox",), 1),
+        (("inbox", "--bureau", "XX/ncb"), 1),
+        (("inbox", "--bureau", "nonsense"), 1),
+        (("inbox", "--nonsense"), 2),
+        (("nonsense",), 2),
+        (("subscribe", "Not A Pattern", "--bureau", "AT/ncb"), 2),
+    ],
+)
+def test_a_mistake_ends_with_its_exit_code(homes: Homes, arguments: Sequence[str], code: int) -> None:
+    assert homes.valise(*arguments).code == code
+
+
+def test_help_is_there_at_once() -> None:
+    begin = time.perf_counter()
+    said = subprocess.run([sys.executable, "-m", "cli.main", "--help"], check=True, capture_output=True, text=True)
+    assert re.search(r"^  publish", said.stdout, re.MULTILINE)
+    assert time.perf_counter() - begin < 2.0  # 0.1 s alone; a busy machine is no failure
+
+
+def test_every_command_has_its_help() -> None:
+    listed = command.valise.list_commands(command.valise.make_context("valise", ["--help"], resilient_parsing=True))
+    for name in listed:
+        assert CliRunner().invoke(command.valise, [name, "--help"]).exit_code == 0

@@ -1,0 +1,1 @@
+"""The policy set of the first federation."""
