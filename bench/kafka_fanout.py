@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.helpers import create_ssl_context
 
 from bench import scene
-from broker import streams
+from broker import node, streams
 from broker.kafka import KafkaBus
 from tests.kafka_world import KafkaWorld, running_kafka
 
@@ -115,7 +115,7 @@ def main() -> None:
     """Measure and print."""
     as_json, quick = scene.flags(__doc__)
     warm, count, rounds = (4_000, 4_000, 1) if quick else (10_000, 12_000, 3)
-    with tempfile.TemporaryDirectory() as folder, running_kafka(scene.WORLD) as kafka:
+    with tempfile.TemporaryDirectory() as folder, running_kafka(scene.WORLD, tuning=node.STEADY) as kafka:
         found = asyncio.run(measure(kafka, Path(folder), warm, count, rounds))
     ratios = sorted(ours / copied for copied, ours in found)
     value = round(ratios[len(ratios) // 2], 2)

@@ -19,7 +19,7 @@ from broker.certificates import pki_of
 from broker.errors import ConfigurationError, ProofError, SignatureError
 from broker.ingest import Pace
 from broker.members import Key, WrittenKey, WrittenLog
-from broker.notice import Version
+from broker.notice import CLOCK_SKEW_MS, Version
 from broker.rules import PolicySet
 from broker.settings import Settings, Tls
 from broker.signing import PublicKey, SigningKey, key_id, pae
@@ -104,14 +104,12 @@ def make(home: Path, federation: Federation, bus: str) -> OperatorHome:
     """
     folder = home / "operator"
     settings = _settings(folder, federation, bus)
-    if (folder / "settings.toml").is_file():
-        found = settings_file.load(folder)
-        if (found.federation, found.bus) != (settings.federation, settings.bus):
-            message = f"{folder} is the broker of {found.federation} on {found.bus}: name another --home"
-            raise ConfigurationError(message)
-    else:
+    if not (folder / "settings.toml").is_file():
         settings_file.save(folder, settings)
     made = OperatorHome(folder, settings_file.load(folder))
+    if (made.settings.federation, made.settings.bus) != (settings.federation, settings.bus):
+        message = f"{folder} is the broker of {made.settings.federation} on {made.settings.bus}: name another --home"
+        raise ConfigurationError(message)
     if not made.key_path.exists():
         SigningKey.new().save(made.key_path)
     vkey = f"{notes.vkey(made.owner().origin, SigningKey.load(made.key_path).public.raw)}\n"
@@ -159,7 +157,7 @@ def read_request(path: Path, federation: Federation, now: int) -> WrittenKey:
         key_id=public.id.hex(),
         bureau=asked["bureau"],
         public=public.raw.hex(),
-        valid_from=now - streams.DAY_MS,
+        valid_from=now - CLOCK_SKEW_MS,
         valid_until=now + KEY_LIFE_MS,
     )
 
@@ -204,7 +202,7 @@ async def publish(home: OperatorHome, federation: Federation, requests: Sequence
     The annex goes first: the broker refuses a directory whose annex it cannot find.
     """
     asked = [read_request(path, federation, clock()) for path in requests]
-    await _make_streams(home, federation.world)
+    await make_streams(home, federation.world)
     async with home.bus(OPERATOR, federation.world) as bus:
         await home.versions.follow(bus)
         digest = home.versions.newest_digest("directory")
@@ -226,7 +224,8 @@ async def publish(home: OperatorHome, federation: Federation, requests: Sequence
     )  # fmt: skip
 
 
-async def _make_streams(home: OperatorHome, world: World) -> None:
+async def make_streams(home: OperatorHome, world: World) -> None:
+    """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too."""
     if home.settings.bus_kind == "kafka":
         from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
 

@@ -88,4 +88,4 @@ SELECT leaf_number, leaf, bureau, delivery_number, row, salt, path, row_index FR
 def _deliveries(file: Path) -> Iterator[SeenDelivery]:
     name = _name(file)
     for values in _rows(file, _DELIVERIES):
-        yield SeenDelivery(*values, name)
+        yield SeenDelivery(*[*values, name])

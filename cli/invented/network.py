@@ -108,7 +108,7 @@ def _holding(rng: Random, number: int, ids: list[str], firms: list[Row]) -> Row:
 
 
 def _opinions(rng: Random, tables: dict[str, list[Row]]) -> list[Row]:
-    found = []
+    found: list[Row] = []
     for number in range(1, max(3, len(tables["subject"]) // 6)):
         tie, event = rng.choice(tables["tie"]), rng.choice(tables["occurrence"])
         found.append(

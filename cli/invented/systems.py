@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 CIRCLE = "agreement:project-millennium"
+YEAR = "2026"
 LAW = "Act on international police cooperation of the invented member, section {section}"
 PERSON_COLUMNS = (
     "id", "status", "family", "given", "patronymic", "name_original", "nicknames", "born", "born_city", "born_state",
@@ -53,7 +54,6 @@ TABLES = {
     "company": "dossier TEXT, name TEXT, name_original TEXT, form TEXT, founded TEXT, state TEXT, number TEXT, "
     "seat_state TEXT, city TEXT, street TEXT, activity TEXT",
 }
-MEETING = "agreed on at a meeting of the heads"
 Row = dict[str, Any]
 
 
@@ -84,7 +84,8 @@ def _csv_person(rng: Random, member: str, number: int, status: str) -> Row:
         "document_kind": "passport", "document": one.document, "document_state": member, "height": one.height,
         "weight": one.weight, "eyes": rng.choice(("brown", "grey", "")), "hair": rng.choice(("black", "fair", "")),
         "city_state": member, "city": one.city, "street": f"Invented street {rng.randrange(1, 90)}",
-        "facts": rng.choice(world()["facts"]), "source": f"{member}-{YEARS}-{number:04}", "basis": LAW.format(section=4),
+        "facts": rng.choice(world()["facts"]), "source": f"{member}-{YEAR}-{number:04}",
+        "basis": LAW.format(section=4),
         "audience": "everyone", "deny": "RU" if member == "LV" and number % 2 else "", "handling": "H0",
         "clerk": f"clerk {rng.randrange(9)}",
     }  # fmt: skip
@@ -103,9 +104,6 @@ def _csv_person(rng: Random, member: str, number: int, status: str) -> Row:
     if status == "dangerous":
         row |= {"warnings": "violent", "audience": CIRCLE + " to:INTERPOL"}
     return row
-
-
-YEARS = "2026"
 
 
 def _others(member: str) -> list[str]:
@@ -149,8 +147,9 @@ def _notice(rng: Random, member: str, number: int) -> Row:
     red = number % 5 != 0
     state = member if len(member) == 2 else rng.choice([one for one in world()["members"] if len(one) == 2])
     one = person(rng, state, child=not red and number == 5)
-    code = f"{YEARS}/{number:05}"
+    code = f"{YEAR}/{number:05}"
     charge = rng.choice(world()["offences"])[1]
+    warrants = [{"charge": charge, "issuing_country_id": state, "charge_translation": None}]
     link = f"https://notices.example/v1/{'red' if red else 'yellow'}/{code.replace('/', '-')}"
     return {
         "entity_id": code, "name": one.family.upper(), "forename": one.given if number % 9 else rng.choice((None, "-")),
@@ -159,7 +158,7 @@ def _notice(rng: Random, member: str, number: int) -> Row:
         "country_of_birth_id": state, "languages_spoken_ids": ["ENG"], "height": one.height / 100,
         "weight": one.weight, "eyes_colors_id": [rng.choice(("BRO", "BLU"))], "hairs_id": [rng.choice(("BLA", "HBL"))],
         "distinguishing_marks": rng.choice((None, *world()["tattoos"])),
-        "arrest_warrants": [{"charge": charge, "issuing_country_id": state, "charge_translation": None}] if red else None,
+        "arrest_warrants": warrants if red else None,
     }  # fmt: skip
 
 
@@ -224,8 +223,8 @@ def _network(rng: Random, member: str, tables: dict[str, list[Row]]) -> None:
 def _report(rng: Random, member: str, tables: dict[str, list[Row]]) -> None:
     tables["dossier"].append(
         _dossier(
-            member, "r0001", "report", topics="organised-crime.eurasian", title=f"The common fund as seen from {member}",
-            deny="RU", cites="n0001",
+            member, "r0001", "report", topics="organised-crime.eurasian", deny="RU", cites="n0001",
+            title=f"The common fund as seen from {member}",
         )
     )  # fmt: skip
     ties = [row for row in tables["tie"] if row["dossier"] == "n0001"]
@@ -233,7 +232,7 @@ def _report(rng: Random, member: str, tables: dict[str, list[Row]]) -> None:
         tables["finding"].append(
             {
                 "dossier": "r0001", "local": f"f{number}", "nature": rng.choice(("fact", "assessment")),
-                "statement": f"{tie['a']} {tie['nature']} {tie['b']}, {MEETING}.", "confidence": "moderate",
+                "statement": f"{tie['a']} {tie['nature']} {tie['b']}.", "confidence": "moderate",
                 "cites": f"n0001/links/{tie['local']}",
             }
         )  # fmt: skip
@@ -315,8 +314,8 @@ def _xml_person(rng: Random, member: str, number: int, entry: ElementTree.Elemen
 def _xml_firm(rng: Random, member: str, number: int, entry: ElementTree.Element) -> None:
     _tags(
         entry, Name=f"{rng.choice(world()['firms'])} {number}", Form="company", Gruendung=f"00.00.{2010 + number}",
-        Sitzstaat=member, Firmenbuch=f"FN {rng.randrange(99999)}x", Taetigkeit="freight", Thema="organised-crime.fronts",
-        Eigenschaft="suspect", Rechtsgrundlage=LAW.format(section=7), Verteiler=CIRCLE,
+        Sitzstaat=member, Firmenbuch=f"FN {rng.randrange(99999)}x", Taetigkeit="freight",
+        Thema="organised-crime.fronts", Eigenschaft="suspect", Rechtsgrundlage=LAW.format(section=7), Verteiler=CIRCLE,
         Sachverhalt=rng.choice(world()["facts"]),
     )  # fmt: skip
 

@@ -128,6 +128,7 @@ class Ledger:
     async def rewritten(self, home: Path, number: int, leaf: Leaf) -> Ledger:
         """Make the same log with one leaf replaced, hashed and signed throughout: what only a liar could do."""
         other = Ledger(home, key=self.key)
+        await other.recover()
         for entries, _ in self.steps:
             made = [codec.decode(Leaf, each.leaf) for each in entries]
             first = entries[0].leaf_number

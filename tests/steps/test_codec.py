@@ -14,6 +14,7 @@ from broker import codec
 from broker.errors import LeftoverBytesError, NoticeRejectedError, UnknownSchemaError, UnreadableError
 from broker.notice import (
     Compartment,
+    DecisionRecord,
     Delivery,
     Envelope,
     Header,
@@ -111,8 +112,8 @@ def test_an_envelope_with_other_compartments_keeps_header_and_signature(envelope
 @given(st.integers(0, 2**2000))
 def test_a_mask_comes_back_as_it_was(mask: int) -> None:
     hit = RuleHit("rule", mask)
-    record = make.DecisionRecord("s", 0, 0, 0, bytes(32), rules=(hit,), terms=Terms(mask, 0, 1, mask))
-    back = codec.decode(make.DecisionRecord, codec.encode(record))
+    record = DecisionRecord("s", 0, 0, 0, bytes(32), rules=(hit,), terms=Terms(mask, 0, 1, mask))
+    back = codec.decode(DecisionRecord, codec.encode(record))
     assert (back.rules, back.terms) == ((hit,), Terms(mask, 0, 1, mask))
     assert codec.mask_bytes(mask)[:1] != b"\0"
 
@@ -122,7 +123,7 @@ VALUES: tuple[object, ...] = (
     make.envelope(),
     make.leaf(),
     Leaf("rejected", 0, "too-large", None, 7, 2**31 - 1, bytes(32), bytes(32), bytes(32), None),
-    codec.decode(make.DecisionRecord, make.decision()),
+    codec.decode(DecisionRecord, make.decision()),
     Statement("type", b"payload", bytes(32), b"signature"),
     Receipt("f", "AT/ncb", "LV", "read", (ReceiptItem(1, bytes(32)),), None, bytes(32), 1, 1),
     Revocation("f", "AT/ncb", bytes(32), "lost", 1),

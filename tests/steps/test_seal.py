@@ -12,10 +12,7 @@ import pytest
 
 from broker import codec, crash, merkle, notes, streams
 from broker.errors import TrailError, UnavailableError
-from broker.notice import Head
 from broker.records import Records
-from broker.seal import Sealer
-from broker.trail import Trail
 from tests.fake_bus import FakeBus, Memory
 from tests.steps.ledger import KEY, ORIGIN, OTHER_KEY, VKEY, Ledger, entry_of, leaf_of
 
@@ -301,10 +298,3 @@ async def test_a_kill_at_any_point_leaves_what_recovery_finishes(
 async def test_a_checkpoint_of_one_size_is_the_same_bytes_whenever_it_is_signed(home: Path, tmp_path: Path) -> None:
     first, second = Ledger(home), Ledger(tmp_path / "second")
     assert await first.step(5) == await second.step(5)
-
-
-def test_an_empty_log_has_nothing_to_prove(home: Path) -> None:
-    ledger = Ledger(home)
-    assert isinstance(ledger.sealer, Sealer)
-    assert (ledger.trail.size, ledger.trail.root) == (0, merkle.EMPTY_ROOT)
-    assert Head(0, merkle.EMPTY_ROOT, 0).size == Trail.open(ledger.folder, ORIGIN).size

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from broker import codec, merkle, notes
-from broker.notice import KINDS, Delivery, Envelope, Header, Leaf, Row, Shared
-from broker.signing import PublicKey
+from broker.notice import HEADER_TYPE, KINDS, Delivery, Envelope, Header, Leaf, Row, Shared
+from broker.signing import PublicKey, pae
 from schemas import loader
 from tests.vectors import make
 
@@ -144,7 +144,7 @@ def test_every_delivery_of_the_vectors_holds_by_our_own_checks(position: int) ->
     assert leaf.rows is not None
     merkle.check_row(delivery.salt, delivery.row, delivery.index, delivery.path, leaf.rows)
     key = PublicKey.of(bytes.fromhex(everything["issuer_key"]["public"]))
-    key.check(envelope.signature, make.pae(make.notice.HEADER_TYPE, envelope.header))
+    key.check(envelope.signature, pae(HEADER_TYPE, envelope.header))
     row = codec.decode(Row, delivery.row)
     opened = [each.name for each in codec.decode_compartments(envelope.compartments) if each.opened]
     names = [slot.name for slot in codec.decode(Header, envelope.header).compartments]

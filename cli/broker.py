@@ -1,0 +1,252 @@
+"""`valise broker`: make the operator's home, write the directory, run the broker, look at it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import structlog
+
+from broker import crash, streams, up
+from broker.errors import FencedError, ForbiddenStreamError, TrailError
+from broker.streams import ROUTER
+from cli import answer, exits, seed
+from cli.operator_home import (
+    NOBODY,
+    OperatorHome,
+    make,
+    make_streams,
+    operator_folder,
+    operator_home,
+    publish,
+    requests_in,
+    sign_certificates,
+)
+from cli.options import Everywhere, everywhere
+from cli.standing import Standing, standing
+
+LOOK_S = 0.5
+"""Seconds between two looks for a directory with other members."""
+_FROM = click.option(
+    "--from", "file", type=click.Path(path_type=Path), help="The federation's file. Default: the first federation."
+)
+
+
+@click.group()
+def broker() -> None:
+    """Make, start and look at the operator's broker."""
+
+
+@broker.command()
+@click.option("--bus", default="", help="sqlite (the default), kafka, or kafka:HOST:PORT[,HOST:PORT…].")
+@_FROM
+@everywhere
+def init(given: Everywhere, bus: str, file: Path | None) -> None:
+    """Make HOME/operator: settings, the log's key and trail, on Kafka all certificates. It makes no member's key."""
+    if bus.partition(":")[0] not in {"", "sqlite", "kafka"}:
+        message = "--bus is sqlite, kafka or kafka:HOST:PORT"
+        raise click.UsageError(message)
+    home = make(given.home, _federation(file), bus or _bus_of(given.home))
+    if home.settings.bus_kind == "sqlite":
+        asyncio.run(make_streams(home, NOBODY))
+    then = "valise kafka up" if home.settings.bus_kind == "kafka" else "valise broker directory --requests DIR"
+    answer.show(
+        f"the broker's home is {home.folder}; keep {home.key_path.name} safe, hand {home.vkey_path} to everybody",
+        {
+            "home": str(home.folder),
+            "federation": home.settings.federation,
+            "bus": home.settings.bus,
+            "vkey": home.vkey_path.read_text(encoding="utf-8").strip(),
+        },
+        as_json=given.as_json,
+        then=given.again(then),
+    )
+
+
+def _bus_of(home: Path) -> str:
+    """Give the kind of bus that a home was made for, if it was."""
+    return operator_home(home).settings.bus if (operator_folder(home) / "settings.toml").is_file() else "sqlite"
+
+
+def _federation(file: Path | None) -> seed.Federation:
+    return seed.read(file) if file else seed.seed()
+
+
+@broker.command()
+@_FROM
+@click.option(
+    "--requests",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder with members' requests (*.request.json, on Kafka *.csr). Default: HOME/members.",
+)
+@everywhere
+def directory(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) -> None:
+    """Write the next directory: the federation's file, the keys known so far, and those that members ask for."""
+    home = operator_home(given.home)
+    folders = [each for each in (requests or (home.folder.parent / "members",)) if each.is_dir()]
+    if home.settings.bus_kind == "kafka":
+        sign_certificates(home, folders, lambda said: click.echo(said, err=True))
+    done = asyncio.run(publish(home, _federation(file), requests_in(folders)))
+    with_policies = " and a policy set" if done.policies else ""
+    answer.show(
+        f"wrote directory version {done.version}{with_policies}: {done.members} members, {done.bureaus} bureaus, "
+        f"{done.keys} keys ({done.new_keys} new)",
+        asdict(done),
+        as_json=given.as_json,
+        then=given.again("valise broker up"),
+    )
+
+
+# Running
+
+
+@broker.command("up")
+@everywhere
+def run(given: Everywhere) -> None:
+    """Run the broker until it is stopped (SIGTERM, Ctrl-C). What it logs goes to stderr, one JSON object a line."""
+    home = operator_home(given.home)
+    _log_json()
+    if point := os.environ.get("VALISE_CRASH_AT"):
+        crash.arm(point)
+    try:
+        asyncio.run(_until_stopped(home, as_json=given.as_json))
+    except FencedError as error:
+        click.echo(f"{error.code}: another process runs this shard now; this one has stopped", err=True)
+        raise click.exceptions.Exit(exits.UNAVAILABLE) from error
+    except TrailError as error:
+        click.echo(f"{error.code}: {error}", err=True)
+        click.echo(
+            f"Nothing was written. Do not delete anything: run `valise audit verify {home.folder / 'trail'}`, compare "
+            "with a backup and with what the members hold, and restore the one that goes furthest",
+            err=True,
+        )
+        raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
+
+
+async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
+    working = asyncio.ensure_future(_run(home, as_json=as_json))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, working.cancel)
+    with suppress(asyncio.CancelledError):
+        await working
+    click.echo("stopped; everything taken in is on record", err=True)
+
+
+async def _run(home: OperatorHome, *, as_json: bool) -> None:
+    """Work for ever. A directory with other members or bureaus has other streams: the bus is then opened anew."""
+    said = False
+
+    def ready() -> None:
+        nonlocal said
+        if not said:
+            _say_ready(home, as_json=as_json)
+        said = True
+
+    owner = home.owner()
+    while True:
+        async with home.bus(streams.OPERATOR, NOBODY) as bus:
+            await home.versions.follow(bus)
+        world = home.world()
+        async with home.bus(ROUTER, world) as bus:
+            working = asyncio.ensure_future(up.run(owner, bus, ready))
+            try:
+                await _watch(home, working)
+            except ForbiddenStreamError:
+                # The broker adopted the new directory before we saw it; anything else is refused to us for good.
+                await home.versions.follow(bus)
+                if home.world() == world:
+                    raise
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+
+
+async def _watch(home: OperatorHome, working: asyncio.Future[None]) -> None:
+    """Return when a directory with other streams has come; raise what the broker fails with."""
+    world = home.world()
+    async with home.bus(streams.OPERATOR, NOBODY) as bus:
+        while home.world() == world:
+            done, _ = await asyncio.wait([working], timeout=LOOK_S)
+            if done:
+                working.result()
+            await home.versions.follow(bus)
+
+
+def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
+    if as_json:
+        said = {"ready": True, "pid": os.getpid(), "shard": home.settings.shard, "bus": home.settings.bus}
+        click.echo(json.dumps(said))
+    else:
+        click.echo(f"the broker of {home.settings.federation} is up on {home.settings.bus}; Ctrl-C stops it")
+    sys.stdout.flush()
+
+
+def _log_json() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+# Looking
+
+
+@broker.command()
+@everywhere
+def status(given: Everywhere) -> None:
+    """Say how far the trail is, what is in it, what waits, and when each member was last heard of."""
+    home = operator_home(given.home)
+    with _quiet():
+        found = asyncio.run(standing(home))
+    value = asdict(found)
+    if given.as_json:
+        answer.show("", value, as_json=True)
+        return
+    for line in _lines(found):
+        click.echo(line)
+    click.echo(given.again(f"valise audit verify {home.folder / 'trail'}"))
+
+
+def _lines(found: Standing) -> Iterator[str]:
+    if not found.size:
+        yield "the trail is empty: nothing has been taken in yet"
+    else:
+        yield (
+            f"{found.size:,} leaves; the last head is of {answer.when(found.head_at)} "
+            f"({(found.head_age_ms or 0) // 1000:,} s ago)"
+        )
+    yield "leaves    " + (", ".join(f"{count:,} {kind}" for kind, count in found.kinds.items()) or "none")
+    if found.waiting is None:
+        yield "waiting   unknown: the bus does not answer"
+    else:
+        yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
+    heard = (f"{name} {answer.when(at)}" for name, at in found.last_seen.items() if at is not None)
+    yield "last seen " + (", ".join(heard) or "nobody")
+    if silent := [name for name, at in found.last_seen.items() if at is None]:
+        yield "silent    " + ", ".join(silent)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let no library's log line stand between answer and reader."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,74 @@
+"""How the broker stands: size and age of the trail, what is in it, what waits, who was last heard of when."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+
+from broker import codec, streams
+from broker.errors import UnavailableError
+from broker.notice import DecisionRecord, Leaf
+from broker.records import Records
+from broker.streams import ROUTER, World
+from broker.trail import Trail
+from cli.home import clock
+from cli.operator_home import OperatorHome
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Times in ms. `waiting`: records by stream that the broker has not taken up; None if the bus does not answer."""
+
+    federation: str
+    bus: str
+    size: int
+    head_at: int | None
+    head_age_ms: int | None
+    kinds: dict[str, int]
+    waiting: dict[str, int] | None
+    last_seen: dict[str, int | None]
+
+
+async def standing(home: OperatorHome) -> Standing:
+    """Look at a broker's home and its bus. Changes nothing; the broker may run meanwhile."""
+    trail = Trail.open(home.folder / "trail", home.owner().origin)
+    leaves = [codec.decode(Leaf, entry) for entry in trail.entries()]
+    at = leaves[-1].now if leaves else None
+    return Standing(
+        federation=home.settings.federation,
+        bus=home.settings.bus,
+        size=len(leaves),
+        head_at=at,
+        head_age_ms=None if at is None else max(0, clock() - at),
+        kinds=dict(Counter(leaf.kind for leaf in leaves).most_common()),
+        waiting=await _waiting(home),
+        last_seen=_last_seen(home, home.world()),
+    )
+
+
+async def _waiting(home: OperatorHome) -> dict[str, int] | None:
+    world, waiting = home.world(), dict[str, int]()
+    consumed = [name for name in world.streams() if streams.family_of(name).name in {"versions", "notices", "receipts"}]
+    try:
+        async with home.bus(ROUTER, world) as bus:
+            for name in consumed:
+                behind = await bus.end(name) - await bus.place(str(home.settings.shard), name)
+                if behind > 0:
+                    waiting[name] = behind
+    except UnavailableError:
+        return None
+    return waiting
+
+
+def _last_seen(home: OperatorHome, world: World) -> dict[str, int | None]:
+    """Tell when a record of each member last came, by the bus's clock."""
+    seen: dict[str, int | None] = dict.fromkeys(world.members)
+    path = home.folder / "records.db"
+    if path.is_file():
+        with closing(Records(path)) as records:
+            for _, _, record in records.since(0):
+                decision = codec.decode(DecisionRecord, record)
+                if member := streams.member_of(decision.stream):
+                    seen[member] = max(seen.get(member) or 0, decision.at)
+    return seen
