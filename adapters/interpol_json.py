@@ -162,7 +162,10 @@ def _centimetres(row: Fields) -> int | None:
 
 def _warrants(notice: dict[str, Any], report: SourceReport) -> list[Value]:
     found = []
-    for given in notice.get("arrest_warrants") or []:
+    given_warrants = notice.get("arrest_warrants") or []
+    if not isinstance(given_warrants, list) or not all(isinstance(given, dict) for given in given_warrants):
+        raise FieldError("notice.arrest_warrants", "not a list of objects")
+    for given in given_warrants:
         text = {name: str(value) for name, value in given.items() if value is not None}
         row = Fields(text, report, "notice.arrest_warrants.", EMPTY)
         country = values.state(row.take("issuing_country_id"))

@@ -77,7 +77,7 @@ def read(remarks: str, sort: str, report: SourceReport) -> Facts:
 
 def _phrases(remarks: str) -> list[str]:
     """Split at semicolons, but not inside a quoted alias; the full stop ends the remarks and no phrase."""
-    found = re.findall(r"[afn]\.k\.a\. '.*?'(?=;|\.?$)|[^;]+", remarks)
+    found = re.findall(r"\s*[afn]\.k\.a\. '.*?'(?=;|\.?$)|[^;]+", remarks)
     phrases = [phrase.strip() for phrase in found]
     if phrases:
         phrases[-1] = phrases[-1].removesuffix(_END)

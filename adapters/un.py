@@ -177,8 +177,8 @@ def _births(entry: XmlEntry) -> tuple[list[Value], list[Value]]:
         said = next((one for one in (exact, year, between, note) if one), None)
         if said is None:  # only the word EXACT, with no date after it
             continue
-        rest = "; ".join(one for one in (year if exact else None, between if exact or year else None, note) if one)
-        born = values.partial_date(("circa " if sort == "APPROXIMATELY" else "") + said, None if rest == said else rest)
+        rest = "; ".join(one for one in (year, between, note) if one and one != said)
+        born = values.partial_date(("circa " if sort == "APPROXIMATELY" else "") + said, rest)
         births += [born] if born else []
         texts += [] if born else [values.text(" ".join(one for one in (sort, said, rest) if one), "Date of birth")]
     return births, texts

@@ -67,10 +67,10 @@ async def _copy(producer: AIOKafkaProducer, values: Sequence[bytes], source: Top
         for inbox in INBOXES:
             batch = producer.create_batch()
             for value in values:
-                if batch.append(key=None, value=value, timestamp=None) is None:
+                if batch.append(key=value[:16], value=value, timestamp=None) is None:
                     sent.append(await producer.send_batch(batch, inbox, partition=0))
                     batch = producer.create_batch()
-                    batch.append(key=None, value=value, timestamp=None)
+                    batch.append(key=value[:16], value=value, timestamp=None)
             sent.append(await producer.send_batch(batch, inbox, partition=0))
         await asyncio.gather(*sent)
         await producer.send_offsets_to_transaction({source: place}, "router.bare")

@@ -220,7 +220,7 @@ def status(given: Everywhere) -> None:
         return
     for line in _lines(found):
         click.echo(line)
-    click.echo(given.again(f"valise audit verify {home.folder / 'trail'}"))
+    click.echo(f"valise audit verify {home.folder / 'trail'}")
 
 
 def _lines(found: Standing) -> Iterator[str]:

@@ -30,8 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("cli.audit:audit", "Verify the trail and tell a notice's story from it."),
     "broker": ("cli.broker:broker", "Make, start and look at the operator's broker."),
     "kafka": ("cli.kafka:kafka", "Run Apache Kafka on this machine."),
+    "real": ("cli.real:real", ""),
 }
-"""Name → (module and object, one line of help): modules are loaded when their command is called, not before."""
+"""Name → (module and object, one line of help): modules are loaded when their command is called, not before.
+A command without a help line is hidden."""
 
 
 class Lazy(click.Group):
@@ -52,7 +54,7 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx) if COMMANDS[name][1]])
 
 
 def _is_there(name: str) -> bool:

@@ -58,7 +58,8 @@ class KafkaWorld:
         certificates.init_pki(operator, world.members, datetime.now(UTC))
         self.world = world
         setup = self.credentials("setup")
-        return topics.establish(self.bootstrap, setup, world, shards=shards, pace=QUICK_TOPICS)
+        pace = topics.STEADY if self.tuning is node.STEADY else QUICK_TOPICS
+        return topics.establish(self.bootstrap, setup, world, shards=shards, pace=pace)
 
     def kill(self, number: int = 1) -> None:
         """kill -9 of one node."""

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from cli.invented.network import THIEVES, network
 from cli.invented.people import person, world
@@ -25,8 +25,8 @@ PERSON_COLUMNS = (
     "id", "status", "family", "given", "patronymic", "name_original", "nicknames", "born", "born_city", "born_state",
     "sex", "nationality", "document_kind", "document", "document_state", "height", "weight", "eyes", "hair", "tattoos",
     "warnings", "court", "warrant", "warrant_date", "offences", "charge", "charge_en", "sentence", "city_state", "city",
-    "street", "phone", "car", "facts", "source", "basis", "audience", "deny", "origins", "handling", "topics", "urgency",
-    "clerk",
+    "street", "phone", "car", "facts", "source", "basis", "audience", "deny", "origins", "handling", "topics",
+    "urgency", "clerk",
 )  # fmt: skip
 OBJECT_COLUMNS = (
     "id", "category", "name", "make", "model", "built", "registration", "state", "chassis", "colour", "length_cm",
@@ -247,21 +247,21 @@ def _report(rng: Random, member: str, tables: dict[str, list[Row]]) -> None:
 
 def xml_export(rng: Random, member: str, folder: Path, asked: str) -> None:
     """Write an XML export; its requests go to the bureau `asked`, and its answer is to the one that asked it."""
-    root = ElementTree.Element("Export")
+    root = ET.Element("Export")
     for number in range(1, 6):
-        _xml_person(rng, member, number, ElementTree.SubElement(root, "Person", ID=f"p{number:04}"))
+        _xml_person(rng, member, number, ET.SubElement(root, "Person", ID=f"p{number:04}"))
     for number in range(1, 4):
-        _xml_firm(rng, member, number, ElementTree.SubElement(root, "Organisation", ID=f"f{number:04}"))
-    _xml_request(rng, member, asked, ElementTree.SubElement(root, "Anfrage", ID="q0001"))
-    tree = ElementTree.ElementTree(root)
-    ElementTree.indent(tree)
+        _xml_firm(rng, member, number, ET.SubElement(root, "Organisation", ID=f"f{number:04}"))
+    _xml_request(rng, member, asked, ET.SubElement(root, "Anfrage", ID="q0001"))
+    tree = ET.ElementTree(root)
+    ET.indent(tree)
     tree.write(folder / "export.xml", encoding="utf-8", xml_declaration=True)
 
 
 def xml_answers(rng: Random, member: str, folder: Path, asker: str) -> None:
     """Add to the export of `member` its answer to the request of the member `asker`."""
-    tree = ElementTree.parse(folder / "export.xml")  # noqa: S314 - our own file
-    entry = ElementTree.SubElement(tree.getroot(), "Antwort", ID="a0001")
+    tree = ET.parse(folder / "export.xml")  # noqa: S314 - our own file
+    entry = ET.SubElement(tree.getroot(), "Antwort", ID="a0001")
     hit = rng.random() < 0.5
     text = "Ein Eintrag, siehe Vorgang." if hit else "Kein Eintrag in den Registern."
     _tags(
@@ -269,15 +269,15 @@ def xml_answers(rng: Random, member: str, folder: Path, asker: str) -> None:
         Vorgang=f"{asker.lower()}-2026-1", Ergebnis="Treffer" if hit else "kein Treffer", Text=text,
         Dienststelle="Auskunft", Aktenzeichen=f"{member}-A-1",
     )  # fmt: skip
-    reference = ElementTree.SubElement(entry, "Bezug")
+    reference = ET.SubElement(entry, "Bezug")
     _tags(reference, Stelle=f"{asker}/ncb", Zahl=f"{asker.lower()}-q0001")
-    ElementTree.indent(tree)
+    ET.indent(tree)
     tree.write(folder / "export.xml", encoding="utf-8", xml_declaration=True)
 
 
-def _tags(entry: ElementTree.Element, **values: str | None) -> None:
+def _tags(entry: ET.Element, **values: str | None) -> None:
     for tag, value in values.items():
-        ElementTree.SubElement(entry, tag).text = value
+        ET.SubElement(entry, tag).text = value
 
 
 def _german(born: str) -> str:
@@ -285,14 +285,14 @@ def _german(born: str) -> str:
     return ".".join(reversed(parts))
 
 
-def _xml_person(rng: Random, member: str, number: int, entry: ElementTree.Element) -> None:
+def _xml_person(rng: Random, member: str, number: int, entry: ET.Element) -> None:
     one = person(rng, member, "georgian" if number == 1 else None)
     state = member if len(member) == 2 else "FR"
-    primary = ElementTree.SubElement(entry, "Name", Art="Haupt")
+    primary = ET.SubElement(entry, "Name", Art="Haupt")
     _tags(primary, Familienname=one.family, Vorname=one.given)
     if one.original:
-        ElementTree.SubElement(entry, "Name", Art="Alias").text = one.original
-    ElementTree.SubElement(entry, "Name", Art="Spitz").text = rng.choice(world()["nicknames"])
+        ET.SubElement(entry, "Name", Art="Alias").text = one.original
+    ET.SubElement(entry, "Name", Art="Spitz").text = rng.choice(world()["nicknames"])
     topic = "organised-crime.eurasian" if number == 1 else "crime.burglary"
     origin = {"AT": "US:AT,DE,IT"}.get(member) if number == 2 else None
     _tags(
@@ -302,16 +302,16 @@ def _xml_person(rng: Random, member: str, number: int, entry: ElementTree.Elemen
         Verteiler="everyone" if number > 2 else CIRCLE, Behandlung="H1" if number == 1 else "H0",
         Dringlichkeit="urgent" if number == 3 else None, Sachbearbeiter="7",
     )  # fmt: skip
-    document = ElementTree.SubElement(entry, "Ausweis", Art="passport")
+    document = ET.SubElement(entry, "Ausweis", Art="passport")
     _tags(document, Nummer=one.document, Staat=state, Gefaelscht=rng.choice(("ja", None)))
-    address = ElementTree.SubElement(entry, "Adresse")
+    address = ET.SubElement(entry, "Adresse")
     _tags(address, Staat=state, Ort=one.city, Strasse=f"Invented street {number}", PLZ=None)
-    warrant = ElementTree.SubElement(entry, "Haftbefehl")
+    warrant = ET.SubElement(entry, "Haftbefehl")
     charge = rng.choice(world()["offences"])[1]
     _tags(warrant, Gericht=f"Court of {one.city}", Zahl=f"{number} Hv {number}/26", Datum="01.03.2026", Vorwurf=charge)
 
 
-def _xml_firm(rng: Random, member: str, number: int, entry: ElementTree.Element) -> None:
+def _xml_firm(rng: Random, member: str, number: int, entry: ET.Element) -> None:
     _tags(
         entry, Name=f"{rng.choice(world()['firms'])} {number}", Form="company", Gruendung=f"00.00.{2010 + number}",
         Sitzstaat=member, Firmenbuch=f"FN {rng.randrange(99999)}x", Taetigkeit="freight",
@@ -320,12 +320,12 @@ def _xml_firm(rng: Random, member: str, number: int, entry: ElementTree.Element)
     )  # fmt: skip
 
 
-def _xml_request(rng: Random, member: str, asked: str, entry: ElementTree.Element) -> None:
+def _xml_request(rng: Random, member: str, asked: str, entry: ET.Element) -> None:
     one = person(rng, member)
     _tags(
         entry, Frage=rng.choice(world()["questions"]), Gesucht="ownership", Anlass="pending investigation",
         Thema="request.ownership", Rechtsgrundlage=LAW.format(section=13), Verteiler=f"to:{asked}/ncb",
         Vorgang=f"{member.lower()}-2026-1", Dienststelle="Ermittlung", Aktenzeichen=f"{member}-Q-1",
     )  # fmt: skip
-    subject = ElementTree.SubElement(entry, "Betroffen", Art="person")
+    subject = ET.SubElement(entry, "Betroffen", Art="person")
     _tags(subject, Familienname=one.family, Vorname=one.given, Geburtsdatum=_german(one.born))

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def row_of(number: int) -> bytes:
     return codec.encode(Row(BUREAU, number + 1, 1))
 
 
+@cache
 def rows_of(number: int) -> Rows:
     """The rows of leaf `number`, ready to prove."""
     rows = Rows(SEED, DEPTH)
@@ -40,10 +42,11 @@ def rows_of(number: int) -> Rows:
     return rows
 
 
+@cache
 def leaf_of(number: int, word: str = "") -> Leaf:
     """A leaf of a routed notice; `word` makes another of the same number."""
     digest = sha256(f"{number}{word}".encode()).digest()
-    rows = Rows(SEED, DEPTH).build({INDEX: row_of(number)})
+    rows = rows_of(number).build({INDEX: row_of(number)})
     return Leaf("routed", START + number, None, digest, None, 0, digest, digest, decision_digest(b"", b""), rows)
 
 

@@ -1,7 +1,8 @@
-"""Who receives a notice is the meet of four terms, of which only one is the policy's; holders are told whatever it says."""
+"""Who receives a notice is the meet of four terms, one of them the policy's; holders are told whatever it says."""
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from broker import cases
 from broker.cases import World, WrittenNotice
 from broker.decide import Prospect, Subscriptions, View, decide, explain_for_issuer, facts
-from broker.members import Annex, Directory, canonical, parse
+from broker.members import Directory, canonical, parse
 from broker.notice import (
     KINDS,
     Compartment,
@@ -21,6 +22,7 @@ from broker.notice import (
     Holder,
     Opened,
     Reference,
+    Routing,
     RuleHit,
     Verified,
 )
@@ -38,7 +40,8 @@ PERMIT_ALL = PolicySet.of(
     {
         SCHEMA: PACKAGED.files[SCHEMA],
         "all.cedar": '// All is permitted.\n@id("all") @owner("o") @basis("b")\npermit (principal, action, resource);',
-        "cases/all.toml": '[world.bureaus]\n"AT/ncb" = []\n[[case]]\nname = "n"\nnotice = { issuer = "AT/ncb" }\nreceive = []',
+        "cases/all.toml": '[world.bureaus]\n"AT/ncb" = []\n[[case]]\nname = "n"\n'
+        'notice = { issuer = "AT/ncb" }\nreceive = []',
     }
 )
 PERMISSIVE = Rules.load(PERMIT_ALL, DIRECTORY, ANNEX)
@@ -48,19 +51,19 @@ ALL = ~0
 EVERYBODY = dict.fromkeys(NAMES, ("*",))
 
 
-def notice(present: int = ALL, topics: tuple[str, ...] = ("case",), **fields: object) -> Verified:
+def notice(present: int = ALL, **fields: object) -> Verified:
     written = WrittenNotice.model_validate({"issuer": "AT/ncb", **fields})
     header, routing = cases.notice_of(written, DIRECTORY.federation)
-    return verified(replace(header, topics=topics), routing, present)
+    return verified(header, routing, present)
 
 
-def verified(header: Header, routing: object, present: int = ALL) -> Verified:
+def verified(header: Header, routing: Routing, present: int = ALL) -> Verified:
     listed = present & ((1 << len(header.compartments)) - 1)
     compartments = tuple(
         Compartment(slot.name, OPENED if listed >> i & 1 else None) for i, slot in enumerate(header.compartments)
     )
     envelope = Envelope(b"", bytes(32), bytes(64), b"")
-    return Verified(header, bytes(32), routing, OPENED, compartments, listed | 1, envelope)  # type: ignore[arg-type] # as read
+    return Verified(header, bytes(32), routing, OPENED, compartments, listed | 1, envelope)
 
 
 def about(kind: str, relation: str, present: int = ALL, **fields: object) -> Verified:
@@ -69,7 +72,7 @@ def about(kind: str, relation: str, present: int = ALL, **fields: object) -> Ver
     return replace(plain, header=replace(plain.header, references=(reference,)))
 
 
-def view(rules: Rules = PERMISSIVE, patterns: dict[str, tuple[str, ...]] | None = None) -> View:
+def view(rules: Rules = PERMISSIVE, patterns: Mapping[str, tuple[str, ...]] | None = None) -> View:
     return View(DIRECTORY, rules, Subscriptions.of(DIRECTORY, EVERYBODY if patterns is None else patterns))
 
 
@@ -408,9 +411,5 @@ def with_annex(directory: Directory) -> Directory:
 
 def test_a_suspended_bureau_is_told_apart() -> None:
     directory, annex = cases.world_of(WORLD.model_copy(update={"suspended": ["RU"]}))
-    where = View(
-        directory,
-        Rules.load(PACKAGED, directory, Annex(None, annex.clearances, frozenset())),
-        Subscriptions.of(directory, {}),
-    )
+    where = View(directory, Rules.load(PACKAGED, directory, annex), Subscriptions.of(directory, {}))
     assert prospects(notice(to=["RU"]), where)["RU/ncb"].code == "suspended"

@@ -1,0 +1,182 @@
+"""Sets up a whole federation in one folder, every party with a home of its own, and runs its broker beside us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker import certificates, streams
+from broker import settings as settings_file
+from broker.bus import Bus
+from broker.certificates import pki_of
+from broker.distribute import GROUP
+from broker.errors import ConfigurationError, UnavailableError
+from broker.settings import Settings
+from cli import keys
+from cli.home import MemberHome, member_home
+from cli.operator_home import OperatorHome, make, publish, requests_in, sign_certificates, tls_of
+from cli.seed import Federation
+
+READY_LIMIT_S = 60.0
+LOOK_S = 0.02
+STOP_LIMIT_S = 20.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A federation in one folder."""
+
+    home: Path
+    federation: Federation
+    operator: OperatorHome
+
+    @property
+    def members(self) -> list[str]:
+        """The members that have a home here."""
+        return sorted(each.parent.name for each in (self.home / "members").glob("*/settings.toml"))
+
+    def bureaus_of(self, member: str) -> list[str]:
+        """Name the bureaus of a member that have a key here."""
+        kept = self.home / "members" / member / "keys"
+        return [
+            each for each in self.federation.bureaus_of(member) if (kept / f"{each.partition('/')[2]}.pem").exists()
+        ]
+
+    def member(self, bureau: str) -> MemberHome:
+        """Open a member's home, acting for one of its bureaus."""
+        return member_home(self.home, bureau)
+
+
+async def set_up(home: Path, federation: Federation, bus: str, bureaus: Iterable[str], say: Say) -> Stage:
+    """Make the operator's home and those of the members whose bureaus are named, and write the directory.
+
+    Everybody makes its own keys; the operator gets requests only. Raises ConfigurationError if there is one already.
+    """
+    _check_new(home)
+    operator = make(home, federation, bus)
+    stage = Stage(home, federation, operator)
+    named = list(bureaus)
+    for member in dict.fromkeys(each.partition("/")[0] for each in named):
+        _make_member(stage, member, [each for each in named if each.startswith(f"{member}/")])
+    if operator.settings.bus_kind == "kafka":
+        _start_kafka(stage, say)
+    await publish(operator, federation, requests_in([home / "members"]))
+    return stage
+
+
+def _check_new(home: Path) -> None:
+    if (home / "operator").exists() or (home / "members").exists():
+        message = f"{home} holds a federation already: name another folder with --home, or remove it"
+        raise ConfigurationError(message)
+
+
+def _make_member(stage: Stage, member: str, bureaus: Sequence[str]) -> None:
+    """Make a member's home: its settings, and a key and a request for each of its bureaus."""
+    folder = stage.home / "members" / member
+    kafka = stage.operator.settings.bus_kind == "kafka"
+    certified = stage.federation.world.certified
+    units = ["adapter", *(each.partition("/")[2] for each in bureaus if each in certified)] if kafka else []
+    bus = stage.operator.settings.bus if kafka else "sqlite:../../bus.db"
+    tls = {name: tls_of(name) for name in (certificates.principal(member, unit) for unit in units)}
+    federation = stage.federation.federation
+    settings_file.save(
+        folder, Settings(role="member", federation=federation, bus=bus, member=member, bureau=bureaus[0], tls=tls)
+    )
+    for bureau in bureaus:
+        keys.make_key(folder, bureau, federation)
+    for unit in units:
+        certificates.request(pki_of(folder), member, unit)
+
+
+def _start_kafka(stage: Stage, say: Say) -> None:
+    """Start one node as `valise kafka up` does, sign what the members ask for, and let them take it home."""
+    from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
+
+    folder = stage.operator.folder
+    node.start(node.prepare(folder / "kafka", pki_of(folder)), progress=say)
+    sign_certificates(stage.operator, [stage.home / "members"], lambda _: None)
+    for chain in sorted((stage.home / "members").glob("*/pki/*.signed.pem")):
+        member, _, unit = chain.name.removesuffix(".signed.pem").partition(".")
+        nodes_ca = (chain.parent / "nodes-ca.pem").read_bytes()
+        certificates.accept(chain.parent, member.upper(), unit, chain.read_bytes(), nodes_ca)
+
+
+def stop_kafka(stage: Stage) -> None:
+    """Stop the node."""
+    from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
+
+    node.stop(node.load(stage.operator.folder / "kafka", pki_of(stage.operator.folder)))
+
+
+@asynccontextmanager
+async def running(stage: Stage) -> AsyncIterator[None]:
+    """Run the broker in a process of its own (`valise broker up`) while the block runs; it logs to broker.log.
+
+    Raises UnavailableError if it does not come up, or has ended before it was told to.
+    """
+    log = stage.operator.folder / "broker.log"
+    with log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cli.main", "broker", "up", "--home", str(stage.home), "--json",
+            stdout=asyncio.subprocess.PIPE, stderr=errors, cwd=Path(__file__).parent.parent, env=dict(os.environ),
+        )  # fmt: skip
+    try:
+        await _ready(process, log)
+        yield
+        if process.returncode is not None:
+            raise UnavailableError(f"the broker has ended by itself ({process.returncode}): see {log}")
+    finally:
+        await _stop(process)
+
+
+async def _ready(process: asyncio.subprocess.Process, log: Path) -> None:
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(READY_LIMIT_S):
+            said = await process.stdout.readline()
+    except TimeoutError as error:
+        raise UnavailableError(f"the broker did not come up within {READY_LIMIT_S:.0f} s: see {log}") from error
+    if b"ready" not in said:
+        raise UnavailableError(f"the broker did not come up: see {log}")
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_LIMIT_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def settled(stage: Stage, limit: float = 120.0) -> None:
+    """Return once the broker has taken up, sealed and sent out all that members have sent so far.
+
+    Looks as the router does. Raises UnavailableError if it takes longer than `limit` seconds.
+    """
+    world, shard = stage.operator.world(), str(stage.operator.settings.shard)
+    inputs = [each for each in world.streams() if streams.family_of(each).name in {"versions", "notices", "receipts"}]
+    async with stage.operator.bus(streams.ROUTER, world) as bus:
+        try:
+            async with asyncio.timeout(limit):
+                for name in inputs:
+                    await _passed(bus, shard, name)
+                await _passed(bus, GROUP, streams.ROUTED)
+        except TimeoutError as error:
+            raise UnavailableError(f"the broker has not caught up within {limit:.0f} s") from error
+
+
+async def _passed(bus: Bus, group: str, stream: str) -> None:
+    """Return once a group stands behind every record of a stream."""
+    while await bus.read(stream, await bus.place(group, stream), limit=1):  # noqa: ASYNC110 -- another process moves it
+        await asyncio.sleep(LOOK_S)

@@ -1,0 +1,288 @@
+"""The invented national systems: four makes, all kinds, nothing dropped in silence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from adapters.adapter import NO_HOME, Draft, Rejected
+from adapters.case_database import CaseDatabase
+from adapters.changes import RunRefusedError, changes
+from adapters.csv_folder import CsvFolder
+from adapters.interpol_json import InterpolJson
+from adapters.xml_export import XmlExport
+from broker.notice import KINDS, SIZE_LIMIT
+from cli.invention import Site, invent
+from tests.adapters.reading import TODAY, body, draft, drafts, encode, read, vocabulary
+
+ALL_BUT_COMMANDS = set(KINDS) - {"withdrawal", "restriction", "approval"}
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Site]:
+    return invent(tmp_path_factory.mktemp("invented"))
+
+
+@pytest.fixture
+def home(sites: list[Site], tmp_path: Path) -> Path:
+    """Copies that a test may spoil, by member."""
+    for site in sites:
+        shutil.copytree(site.path, tmp_path / site.member)
+    return tmp_path
+
+
+def everything(sites: list[Site]) -> list[Draft]:
+    return [item for site in sites for item in drafts(site.source(TODAY).drafts(site.path))]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_draft_of_any_invented_world_fits_its_schemas(seed: int, tmp_path: Path) -> None:
+    for site in invent(tmp_path, seed):
+        source = site.source(TODAY)
+        for item in source.drafts(site.path):
+            assert isinstance(item, Draft), item
+            assert encode(item) < SIZE_LIMIT // 2
+            vocabulary(item)
+
+
+def test_all_members_publish_and_there_are_notices_of_all_kinds(sites: list[Site]) -> None:
+    found = everything(sites)
+    assert len({site.member for site in sites}) == 28
+    assert {site.make for site in sites} == {"csv", "database", "xml", "json"}
+    assert {item.kind for item in found} == ALL_BUT_COMMANDS
+    assert 300 <= len(found) <= 400
+    assert len({item.record for item in found}) == len(found)
+
+
+def test_the_same_seed_invents_the_same_world(tmp_path: Path) -> None:
+    one, other = (everything(invent(tmp_path / name, 7)) for name in ("one", "other"))
+    assert [item.digest() for item in one] == [item.digest() for item in other]
+    assert [item.digest() for item in one] != [item.digest() for item in everything(invent(tmp_path / "third", 8))]
+
+
+def test_the_eurasian_network_has_forty_thieves_and_links_of_all_sorts(sites: list[Site]) -> None:
+    (site,) = [site for site in sites if site.member == "GE"]
+    found = read(site.source(TODAY), site.path)
+    entities, links = (body(found, "ge-n0001", part)["items"] for part in ("entities", "links"))
+    ids = {entity["local_id"] for entity in entities}
+    assert sum(entity["type"] == "person" for entity in entities) >= 40
+    assert {link["from"] for link in links} | {link["to"] for link in links} <= ids
+    assert {"crowned-by", "sponsors", "oversees", "keeps-fund", "rival", "kin", "meets", "fronts-for"} == {
+        link["type"] for link in links
+    }
+    scripts = {name["script"] for entity in entities for name in entity["names"]}
+    assert {"Latn", "Geor", "Cyrl"} <= scripts
+    assert {link.get("confirmed") for link in links} == {True, False, None}
+
+
+def test_a_report_cites_the_links_that_its_findings_rest_on(sites: list[Site]) -> None:
+    (site,) = [site for site in sites if site.member == "GE"]
+    found = read(site.source(TODAY), site.path)
+    links = {link["local_id"] for link in body(found, "ge-n0001", "links")["items"]}
+    report = draft(found, "ge-r0001")
+    assert [(pointer.record, pointer.relation) for pointer in report.pointers] == [("ge-n0001", "cites")]
+    for finding in report.compartments["findings"]["items"]:
+        (basis,) = finding["basis"]
+        assert basis["local_id"] in links
+
+
+def test_every_answer_points_to_a_request_that_was_published_before(sites: list[Site]) -> None:
+    found = everything(sites)
+    asked = {item.record: place for place, item in enumerate(found) if item.kind == "request"}
+    answers = [(place, item) for place, item in enumerate(found) if item.kind == "answer"]
+    assert answers
+    for place, item in answers:
+        (pointer,) = item.pointers
+        assert pointer.relation == "answers"
+        assert asked[pointer.record] < place
+        assert item.conversation == found[asked[pointer.record]].conversation
+        assert pointer.issuer in item.audience.to
+
+
+def test_what_has_no_home_is_named(sites: list[Site]) -> None:
+    left: Counter[str] = Counter()
+    for site in sites:
+        source = site.source(TODAY)
+        list(source.drafts(site.path))
+        left.update(name for name, reason in source.report.skipped if reason == NO_HOME)
+    assert left["persons.clerk"] == 8
+    assert left["dossier.clerk"] == 6
+    assert left["Person/Sachbearbeiter"] == 8
+
+
+# The CSV drop folder.
+
+
+def spoil_line(file: Path, line: int, **fields: str) -> None:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter=";"))
+    rows[line] |= fields
+    with file.open("w", encoding="utf-8-sig", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_an_empty_audience_is_nobody_and_rejects_the_line(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, audience="")
+    source = CsvFolder("LV", TODAY, "lv")
+    found = read(source, home / "LV")
+    assert found["lv-p0001"] == Rejected("persons.csv line 2", "persons.audience", "missing", "lv-p0001")
+    assert source.report.drafts == {"person": 7, "object": 3, "contact": 1}
+
+
+@pytest.mark.parametrize("words", ["everyone agreement:x", "AT", "to:", "nobody"])
+def test_an_audience_in_other_words_is_rejected(home: Path, words: str) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, audience=words)
+    assert isinstance(read(CsvFolder("LV", TODAY), home / "LV")["lv-p0001"], Rejected)
+
+
+def test_0_centimetres_is_unknown_and_reported(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, height="0", weight="85")
+    source = CsvFolder("LV", TODAY, "lv")
+    description = body(read(source, home / "LV"), "lv-p0001", "description")
+    assert "height_cm" not in description
+    assert description["weight_kg"] == 85
+    assert source.report.skipped["persons.height", "0 means unknown"] >= 1
+
+
+def test_a_birth_date_that_cannot_be_read_is_kept_in_words_and_the_age_is_unknown(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, born="about fifty")
+    found = read(CsvFolder("LV", TODAY, "lv"), home / "LV")
+    assert draft(found, "lv-p0001").minor == "unknown"
+    assert {"heading": "Born, as the file has it", "text": "about fifty"} in body(found, "lv-p0001", "narrative")[
+        "items"
+    ]
+
+
+def test_denials_and_origins_are_carried(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, deny="RU AE/border", origins="US:AT,DE ?")
+    item = draft(read(CsvFolder("LV", TODAY, "lv"), home / "LV"), "lv-p0001")
+    assert item.deny == ("RU", "AE/border")
+    assert [(origin.owner, origin.releasable_to) for origin in item.origins] == [("US", ("AT", "DE")), (None, ())]
+
+
+# The SQLite case database.
+
+
+def test_a_finding_without_a_source_rejects_the_report(home: Path) -> None:
+    with closing(sqlite3.connect(home / "GE" / "cases.db")) as database, database:
+        database.execute("UPDATE finding SET cites = NULL WHERE local = 'f2'")
+    found = read(CaseDatabase("GE/organised-crime"), home / "GE")
+    assert found["ge-r0001"] == Rejected("dossier r0001", "finding.cites", "a finding has no source", "ge-r0001")
+
+
+def test_the_case_database_is_read_and_never_written(home: Path) -> None:
+    file = home / "GE" / "cases.db"
+    file.chmod(0o444)
+    assert len(read(CaseDatabase("GE/organised-crime"), home / "GE")) == 7
+    assert [path.name for path in (home / "GE").iterdir()] == ["cases.db"]
+
+
+# The XML export.
+
+
+def test_an_unknown_entry_and_a_field_too_many_are_named(home: Path) -> None:
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    ET.SubElement(tree.getroot(), "Wetter", ID="w1")
+    ET.SubElement(tree.getroot()[0], "Lieblingsfarbe").text = "invented"
+    tree.write(file, encoding="utf-8")
+    source = XmlExport("AT", TODAY)
+    found = read(source, home / "AT")
+    assert found["at-w1"] == Rejected("Wetter 11", "Wetter", "not an entry that we know", "at-w1")
+    assert source.report.skipped["Person/Lieblingsfarbe", NO_HOME] == 1
+
+
+def test_a_german_date_with_unknown_parts_keeps_what_is_known(home: Path) -> None:
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    dates = list(tree.getroot().iter("Geburtsdatum"))
+    dates[0].text, dates[1].text, dates[2].text = "00.00.1971", "00.03.1971", "05.03.1971"
+    tree.write(file, encoding="utf-8")
+    found = read(XmlExport("AT", TODAY), home / "AT")
+    births = [body(found, f"at-p000{number}", "identity")["births"] for number in (1, 2, 3)]
+    assert [one["date"] for (one,) in births] == ["1971", "1971-03", "1971-03-05"]
+
+
+# The INTERPOL form.
+
+
+def spoil_page(home: Path, number: int, **fields: Any) -> Path:
+    file = home / "UA" / "notices.json"
+    page = json.loads(file.read_text(encoding="utf-8"))
+    page["_embedded"]["notices"][number] |= fields
+    file.write_text(json.dumps(page), encoding="utf-8")
+    return file
+
+
+def test_the_traps_of_the_interpol_form_are_unknown_not_values(home: Path) -> None:
+    file = spoil_page(home, 0, forename="-", height=0, weight=0, date_of_birth="1971", arrest_warrants=None)
+    found = read(InterpolJson("UA", TODAY), file)
+    identity = body(found, "ua-2026-00001", "identity")
+    assert "given" not in identity["names"][0]
+    assert identity["births"] == [{"date": "1971", "precision": "year"}]
+    assert body(found, "ua-2026-00001", "description").keys() <= {"eyes", "hair", "marks"}
+    assert "warrants" not in draft(found, "ua-2026-00001").compartments
+
+
+@pytest.mark.parametrize("warrants", ["x", ["x"], 7])
+def test_warrants_of_another_form_reject_the_notice(home: Path, warrants: object) -> None:
+    file = spoil_page(home, 0, arrest_warrants=warrants)
+    rejected = read(InterpolJson("UA", TODAY), file)["ua-2026-00001"]
+    assert isinstance(rejected, Rejected)
+    assert rejected.field == "notice.arrest_warrants"
+
+
+def test_metres_become_centimetres_and_codes_words(home: Path) -> None:
+    file = spoil_page(home, 0, height=1.78, eyes_colors_id=["BRO", "XXX"], hairs_id=None)
+    description = body(read(InterpolJson("UA", TODAY), file), "ua-2026-00001", "description")
+    assert description["height_cm"] == 178
+    assert description["eyes"] == ["brown", "XXX"]
+
+
+def test_a_page_that_was_cut_off_withdraws_nothing(home: Path) -> None:
+    file = home / "UA" / "notices.json"
+    before = {item.record: item.digest() for item in drafts(InterpolJson("UA", TODAY).drafts(file))}
+    page = json.loads(file.read_text(encoding="utf-8"))
+    page["_embedded"]["notices"].pop()
+    file.write_text(json.dumps(page), encoding="utf-8")
+    with pytest.raises(RunRefusedError):
+        changes(before, InterpolJson("UA", TODAY).drafts(file))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"total": "x", "_embedded": {"notices": []}}', "\x00"])
+def test_a_file_of_another_form_is_one_reject(tmp_path: Path, text: str) -> None:
+    (tmp_path / "notices.json").write_text(text, encoding="utf-8")
+    assert list(InterpolJson("UA", TODAY).drafts(tmp_path)) == [
+        Rejected("notices.json", "file", "not of the INTERPOL form")
+    ]
+
+
+def test_a_notice_that_is_no_object_is_rejected_alone(tmp_path: Path) -> None:
+    page = {"total": 2, "_embedded": {"notices": ["x", {"entity_id": "1/2"}]}}
+    (tmp_path / "notices.json").write_text(json.dumps(page), encoding="utf-8")
+    found = list(InterpolJson("UA", TODAY).drafts(tmp_path))
+    assert [(item.field, item.record) for item in found if isinstance(item, Rejected)] == [
+        ("notice", None),
+        ("notice._links", "ua-1-2"),
+    ]
+
+
+def test_the_report_is_a_table_and_json(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, status="")
+    source = CsvFolder("LV", TODAY, "lv")
+    read(source, home / "LV")
+    table = source.report.table()
+    assert "drafts: 1 contact, 3 object, 7 person; rejected: 1" in table
+    assert "persons.csv line 2: persons.status: missing" in table
+    assert json.loads(json.dumps(source.report.as_json()))["drafts"] == {"contact": 1, "object": 3, "person": 7}
