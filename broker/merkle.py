@@ -5,7 +5,7 @@ Pure: bytes in, bytes out. Every hash is 32 bytes (SHA-256). Proofs are lists of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256, shake_256
 
 from broker.errors import ProofError
@@ -227,7 +227,7 @@ class Rows:
         self.depth, self._tag = depth, EMPTY_TAG + seed
         self.salts = shake_256(ROWS_TAG + seed).digest(32 << depth)
         self._levels: list[dict[int, bytes]] = []
-        self._paths: dict[tuple[int, int], bytes] = {}
+        self._paths: dict[int, bytes] = {}
 
     def salt(self, index: int) -> bytes:
         """Give the salt of row `index`."""
@@ -243,9 +243,9 @@ class Rows:
             raise ValueError(message)
         nodes = {index: row_hash(self.salt(index), row) for index, row in rows.items()}
         self._levels = [nodes]
-        self._paths.clear()
         for level in range(self.depth):
             nodes = self._above(level, nodes)
+        self._paths = self._join_paths(rows)
         return nodes[0] if nodes else self._empty(self.depth, 0)
 
     def _above(self, level: int, nodes: dict[int, bytes]) -> dict[int, bytes]:
@@ -260,18 +260,18 @@ class Rows:
         return above
 
     def path(self, index: int) -> bytes:
-        """Give the sibling hashes of row `index`, lowest level first, 32 bytes each."""
-        return self._path(0, index)
+        """Give the sibling hashes of a row that is in the tree, lowest level first, 32 bytes each."""
+        return self._paths[index]
 
-    def _path(self, level: int, position: int) -> bytes:
-        """Give the siblings from a node up; what rows have in common is joined once."""
-        if level == self.depth:
-            return b""
-        known = self._paths.get((level, position))
-        if known is None:
-            known = self._levels[level][position ^ 1] + self._path(level + 1, position >> 1)
-            self._paths[level, position] = known
-        return known
+    def _join_paths(self, indices: Iterable[int]) -> dict[int, bytes]:
+        """Join the paths of all rows from the top down: what rows have in common is joined once."""
+        wanted = [list(indices)]
+        for _ in range(self.depth - 1):
+            wanted.append(list({each >> 1 for each in wanted[-1]}))
+        above = {0: b""}
+        for nodes, positions in zip(reversed(self._levels[: self.depth]), reversed(wanted), strict=True):
+            above = {each: nodes[each ^ 1] + above[each >> 1] for each in positions}
+        return above
 
 
 def check_row(salt: bytes, row: bytes, index: int, path: bytes, rows_root: bytes) -> None:

@@ -64,7 +64,8 @@ class PublicKey:
 
     @classmethod
     def of(cls, raw: bytes) -> PublicKey:
-        """Parse 32 raw bytes. Raises ValueError if they are no point."""
+        """Parse 32 raw bytes. Raises ValueError if they are no point, or one of small order."""
+        _check_point(raw)
         return cls(raw, key_id(raw), Ed25519PublicKey.from_public_bytes(raw))
 
     def check(self, signature: bytes, message: bytes) -> None:
@@ -73,6 +74,30 @@ class PublicKey:
             self._key.verify(signature, message)
         except InvalidSignature as error:
             raise SignatureError from error
+
+
+_PRIME = 2**255 - 19
+_D = -121665 * pow(121666, -1, _PRIME) % _PRIME
+_SMALL_ORDER = (
+    0,
+    1,
+    _PRIME - 1,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+)
+"""y of the eight points of small order: under such a key one signature fits any message."""
+
+
+def _check_point(raw: bytes) -> None:
+    """Check that 32 bytes are a point of large order on edwards25519 (RFC 8032 §5.1.3). Raises ValueError."""
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    if len(raw) != 32 or y >= _PRIME or y in _SMALL_ORDER:
+        message = "no Ed25519 public key, or one of small order"
+        raise ValueError(message)
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _PRIME) % _PRIME
+    if pow(square, (_PRIME - 1) // 2, _PRIME) != 1:
+        message = "no point of the curve"
+        raise ValueError(message)
 
 
 class SigningKey:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import click
 
 from adapters.adapter import Draft, Rejected, Source, SourceReport
-from adapters.changes import changes
+from adapters.changes import Guard, changes
 from adapters.ofac import EURASIAN, OfacSource
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.trace import trace
@@ -39,6 +39,8 @@ from cli.stage import Stage, running, set_up, settled
 COLLECTORS: dict[str, tuple[str, ...]] = {"CH/ncb": ("sanctions.*",), "GE/organised-crime": (EURASIAN,)}
 """Who receives, and the topics that it subscribes to: everything, and the thieves-in-law part."""
 WHOLE, PART = COLLECTORS
+TOLD_TO = Guard(accept_rejects=True, accept_withdrawals=True)
+"""Every rejected entry is named in the report and every withdrawal expected: nothing slips through here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class Feed:
     path: Path
     source: Callable[[], Source]
     entries: Callable[[Path], int]
-    change: Callable[[Path], None]
-    """Takes the last entry out and gives another name to the first."""
+    change: Callable[[Path, Collection[str]], None]
+    """Takes the last entry that was published out, and gives another name to the first."""
 
 
 @dataclass(slots=True)
@@ -122,7 +124,9 @@ async def run(home: Path, lists: list[Feed], scratch: Path) -> dict[str, Any]:
         withheld = {feed.name: _account(stage, feed, first[feed.name], found) for feed in lists}
         _account_for_receivers(first, received, found)
         again = {feed.name: await _publish(stage, feed, feed.path) for feed in lists}
-        changed = {feed.name: await _publish(stage, feed, _changed(feed, scratch)) for feed in lists}
+        changed = {
+            feed.name: await _publish(stage, feed, _changed(feed, scratch, first[feed.name].drafts)) for feed in lists
+        }
         after = await _deliver(stage, lists)
         _account_for_changes(lists, again, changed, after, found)
     trail = _verify(stage, found)
@@ -160,7 +164,7 @@ async def _publish(stage: Stage, feed: Feed, path: Path) -> Ran:
     async with home.bus() as bus:
         await home.versions.follow(bus)
         with home.outbox() as outbox:
-            results = outbox.apply(changes(outbox.published(feed.name), read()), feed.name)
+            results = outbox.apply(changes(outbox.published(feed.name), read(), TOLD_TO), feed.name)
             await outbox.flush(bus, home.settings.shard)
             return Ran(feed.entries(path), Counter(_kind(each) for each in results), source.report, drafts)
 
@@ -262,29 +266,36 @@ def _verify(stage: Stage, found: Findings) -> dict[str, Any]:
 # Changed copies
 
 
-def _changed(feed: Feed, scratch: Path) -> Path:
+def _changed(feed: Feed, scratch: Path, published: Collection[str]) -> Path:
     copy = scratch / "changed" / feed.path.name
     copy.parent.mkdir(parents=True, exist_ok=True)
     if feed.path.is_dir():
         shutil.copytree(feed.path, copy, copy_function=shutil.copyfile)
     else:
         shutil.copyfile(feed.path, copy)
-    feed.change(copy)
+    feed.change(copy, published)
     return copy
 
 
-_UN_ENTRY = re.compile(r"<(INDIVIDUAL|ENTITY)[\s>]")
+_UN_ENTRY = re.compile(r"<(INDIVIDUAL|ENTITY)>.*?</\1>", re.DOTALL)
 
 
 def _count_un(path: Path) -> int:
     return len(_UN_ENTRY.findall(path.read_text(encoding="utf-8-sig")))
 
 
-def _change_un(path: Path) -> None:
+def _change_un(path: Path, published: Collection[str]) -> None:
     text = path.read_text(encoding="utf-8-sig")
-    begin, end = text.rindex("<ENTITY>"), text.rindex("</ENTITY>") + len("</ENTITY>")
-    text = text[:begin] + text[end:]
-    path.write_text(text.replace("</FIRST_NAME>", " of another name</FIRST_NAME>", 1), encoding="utf-8")
+    found = [each for each in _UN_ENTRY.finditer(text) if _un_record(each[0]) in published]
+    first, last = found[0], found[-1]
+    renamed = first[0].replace("</FIRST_NAME>", " of another name</FIRST_NAME>", 1)
+    path.write_text(
+        text[: first.start()] + renamed + text[first.end() : last.start()] + text[last.end() :], encoding="utf-8"
+    )
+
+
+def _un_record(entry: str) -> str:
+    return "un-" + entry.partition("<DATAID>")[2].partition("</DATAID>")[0]
 
 
 def _sdn(path: Path) -> list[Path]:
@@ -300,14 +311,14 @@ def _count_ofac(path: Path) -> int:
     return len({row[0] for file in _sdn(path) for row in _rows(file)})
 
 
-def _change_ofac(path: Path) -> None:
+def _change_ofac(path: Path, published: Collection[str]) -> None:
     """Change the main list; what is taken out must not stand in its thieves-in-law part."""
     main, *parts = _sdn(path)
     kept = {row[0] for part in parts for row in _rows(part)}
     rows = _rows(main)
-    out = next(place for place in range(len(rows) - 1, 0, -1) if rows[place][0] not in kept)
-    del rows[out]
-    rows[0][1] += " of another name"
+    there = [place for place, row in enumerate(rows) if f"ofac-{row[0].strip()}" in published and row[0] not in kept]
+    rows[there[0]][1] += " of another name"
+    del rows[there[-1]]
     with main.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
 
