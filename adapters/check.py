@@ -89,9 +89,9 @@ def _check(data: bytes, known: Known) -> Checked:
         raise OtherBureauError
     shared = codec.decode(Shared, delivery.shared)
     leaf = check_leaf(shared.leaf, shared.proof, delivery.leaf_number, known)
-    row = _check_row(delivery, leaf)
-    envelope = codec.decode(Envelope, shared.envelope)
     directory = find_directory(leaf, known)
+    row = _check_row(delivery, leaf, directory)
+    envelope = codec.decode(Envelope, shared.envelope)
     header = _check_header(envelope, leaf, directory)
     if header.federation != known.federation:
         raise OtherFederationError
@@ -136,18 +136,19 @@ def find_directory(leaf: Leaf, known: Known) -> Directory:
     return directory
 
 
-def check_key(directory: Directory, key_id: bytes, bureau: str, at: int, signed: tuple[bytes, bytes]) -> None:
-    """Check that a key of this bureau, in force at `at`, signed. `signed` is (signature, message)."""
+def check_key(directory: Directory, key_id: bytes, at: int, signed: tuple[bytes, bytes]) -> str:
+    """Check that a key in force at `at` signed; name its bureau. `signed` is (signature, message)."""
     key = directory.key(key_id)
-    if key is None or key.bureau != bureau or not key.in_force(at):
+    if key is None or not key.in_force(at):
         raise IssuerKeyError
     try:
         key.public.check(*signed)
     except SignatureError as error:
         raise IssuerKeyError from error
+    return key.bureau
 
 
-def _check_row(delivery: Delivery, leaf: Leaf) -> Row:
+def _check_row(delivery: Delivery, leaf: Leaf, directory: Directory) -> Row:
     if leaf.kind not in ("routed", "held") or leaf.rows is None:
         message = f"a delivery of a leaf that is {leaf.kind}"
         raise WrongLeafError(message)
@@ -158,19 +159,30 @@ def _check_row(delivery: Delivery, leaf: Leaf) -> Row:
     row = codec.decode(Row, delivery.row)
     if (row.bureau, row.delivery_number) != (delivery.bureau, delivery.delivery_number):
         raise WrongRowError
+    bureau = directory.bureaus.get(row.bureau)
+    # At any other place than the bureau's own the broker could keep a second row for it.
+    if bureau is None or bureau.index != delivery.index or len(delivery.path) != 32 * _depth(directory):
+        message = "the row does not stand at its bureau's place"
+        raise WrongRowError(message)
     return row
+
+
+def _depth(directory: Directory) -> int:
+    return merkle.rows_depth(len(directory.by_index) - 1)
 
 
 def _check_header(envelope: Envelope, leaf: Leaf, directory: Directory) -> Header:
     if header_digest(envelope.header) != leaf.header_digest:
         message = "the leaf is that of another header"
         raise AlteredError(message)
-    unchecked = codec.decode(Header, envelope.header)
     signed = (envelope.signature, pae(HEADER_TYPE, envelope.header))
-    check_key(directory, envelope.key_id, unchecked.issuer, leaf.now, signed)
-    if directory.federation != unchecked.federation:
+    signer = check_key(directory, envelope.key_id, leaf.now, signed)
+    header = codec.decode(Header, envelope.header)
+    if header.issuer != signer:
+        raise IssuerKeyError
+    if directory.federation != header.federation:
         raise OtherFederationError
-    return unchecked
+    return header
 
 
 def _check_compartments(

@@ -13,6 +13,7 @@ from adapters.heads import Heads, Journal
 from adapters.outbox import Outbox
 from adapters.refusals import (
     AlteredError,
+    IssuerKeyError,
     OtherFederationError,
     RefusedError,
     UnknownDirectoryError,
@@ -277,7 +278,8 @@ def _check_receipt(outcome: Outcome, leaf: Leaf, known: Known) -> Receipt:
     receipt = codec.decode(Receipt, statement.payload)
     message_signed = pae(RECEIPT_TYPE, statement.payload)
     directory = find_directory(leaf, known)
-    check_key(directory, statement.key_id, receipt.bureau, leaf.now, (statement.signature, message_signed))
+    if check_key(directory, statement.key_id, leaf.now, (statement.signature, message_signed)) != receipt.bureau:
+        raise IssuerKeyError
     if receipt.federation != known.federation:
         raise OtherFederationError
     if statement.payload_type != RECEIPT_TYPE or receipt.issuer_member != known.bureau or receipt.act != leaf.code:

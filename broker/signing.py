@@ -90,8 +90,11 @@ _SMALL_ORDER = (
 
 def _check_point(raw: bytes) -> None:
     """Check that 32 bytes are a point of large order on edwards25519 (RFC 8032 §5.1.3). Raises ValueError."""
+    if len(raw) != 32:
+        message = "a public key has 32 bytes"
+        raise ValueError(message)
     y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
-    if len(raw) != 32 or y >= _PRIME or y in _SMALL_ORDER:
+    if y >= _PRIME or y in _SMALL_ORDER:
         message = "no Ed25519 public key, or one of small order"
         raise ValueError(message)
     square = (y * y - 1) * pow(_D * y * y + 1, -1, _PRIME) % _PRIME

@@ -13,29 +13,21 @@ from typing import Any
 import click
 
 from broker import notes
-from broker.errors import ConfigurationError, ProofError, ValiseError
+from broker.errors import ConfigurationError, ProofError
 from broker.examine import Report, examine
 from broker.index import Index
 from broker.notes import Vkey
 from broker.records import Records
 from broker.trail import Trail
+from cli import answer, exits
+from cli.operator_home import operator_folder
+from cli.options import Everywhere, everywhere
+from cli.publish import NoSuchNoticeError
 from cli.seen import Seen, beside
 from cli.story import Stories
 
-WRONG_EXIT = 4
-BARE_EXIT = 6
 PROGRESS_S = 1.0
 SHOWN_FINDINGS = 20
-
-_home = click.option(
-    "--home",
-    envvar="VALISE_HOME",
-    default="home",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The folder that holds the operator's home.",
-)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
 
 
 @click.group()
@@ -52,20 +44,22 @@ def audit() -> None:
     help="A collector's inbox.*.db, a checkpoint file, or a folder of them. Default: the members' homes beside.",
 )
 @click.option("--vkey", "key_file", type=click.Path(path_type=Path), help="The log's public key from elsewhere.")
-@_home
-@_as_json
-def verify(trail_dir: Path | None, seen: tuple[Path, ...], key_file: Path | None, home: Path, as_json: bool) -> None:
+@everywhere
+def verify(given: Everywhere, trail_dir: Path | None, seen: tuple[Path, ...], key_file: Path | None) -> None:
     """Check the trail in TRAIL_DIR (HOME/operator/trail) and compare it with what others kept.
 
     Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing.
     """
-    folder = trail_dir or home / "operator" / "trail"
+    folder = trail_dir or operator_folder(given.home) / "trail"
     if not folder.is_dir():
         raise ConfigurationError(f"there is no trail in {folder}: name its folder, or the home with --home")
     key = _key(key_file or folder / "vkey")
     others = Seen(seen or beside(folder), folder)
     report = examine(folder, key, others.heads(), others.deliveries(), _progress("checked"))
-    _print_report(report, folder, others, key_file, as_json=as_json)
+    if given.as_json:
+        click.echo(json.dumps(_report_value(report, others, key_file), ensure_ascii=False))
+    else:
+        _print_report(report, folder, others, key_file, given)
     if code := _exit_code(report):
         raise click.exceptions.Exit(code)
 
@@ -92,8 +86,8 @@ def _progress(what: str) -> Callable[[int, int], None]:
 
 def _exit_code(report: Report) -> int:
     if report.wrong:
-        return WRONG_EXIT
-    return 0 if report.compared else BARE_EXIT
+        return exits.VERIFICATION_FAILED
+    return 0 if report.compared else exits.PARTLY
 
 
 def _answer(report: Report) -> str:
@@ -112,11 +106,8 @@ def _key_from(key_file: Path | None) -> str:
     return str(key_file) if key_file else "vkey in the trail's own folder: pin one from elsewhere with --vkey"
 
 
-def _print_report(report: Report, folder: Path, others: Seen, key_file: Path | None, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(_report_value(report, others, key_file), ensure_ascii=False))
-        return
-    click.echo(_answer(report))
+def _print_report(report: Report, folder: Path, others: Seen, key_file: Path | None, given: Everywhere) -> None:
+    click.echo(answer.safe(_answer(report)))
     facts = {
         "log": report.origin,
         "leaves": f"{report.size:,}",
@@ -127,18 +118,18 @@ def _print_report(report: Report, folder: Path, others: Seen, key_file: Path | N
     for name, value in facts.items():
         click.echo(f"  {name:<14} {value}")
     for finding in report.findings[:SHOWN_FINDINGS]:
-        click.echo(f"  {'WRONG':<14} {finding.place}: {finding.what}")
+        click.echo(f"  {'WRONG':<14} {answer.safe(finding.place)}: {answer.safe(finding.what)}")
     if report.wrong > SHOWN_FINDINGS:
         click.echo(f"  {'WRONG':<14} and {report.wrong - SHOWN_FINDINGS:,} more")
-    click.echo(_next_command(report, folder))
+    click.echo(_next_command(report, folder, given))
 
 
-def _next_command(report: Report, folder: Path) -> str:
+def _next_command(report: Report, folder: Path, given: Everywhere) -> str:
     if report.wrong:
         return f"valise audit verify {folder} --json"
     if not report.compared:
         return f"valise audit verify {folder} --seen PATH"
-    return f"valise audit show {max(report.size - 1, 0)}"
+    return given.again(f"valise audit show {max(report.size - 1, 0)}")
 
 
 def _report_value(report: Report, others: Seen, key_file: Path | None) -> dict[str, Any]:
@@ -162,11 +153,10 @@ def _report_value(report: Report, others: Seen, key_file: Path | None) -> dict[s
 
 @audit.command()
 @click.argument("notice")
-@_home
-@_as_json
-def show(notice: str, home: Path, as_json: bool) -> None:
+@everywhere
+def show(given: Everywhere, notice: str) -> None:
     """Tell the story of NOTICE, a notice id or a leaf number: who got what, why, and what became of it."""
-    operator = home / "operator"
+    operator = operator_folder(given.home)
     if not (operator / "records.db").is_file():
         raise ConfigurationError(f"there are no decision records in {operator}: name the home with --home")
     with ExitStack() as stack:
@@ -179,19 +169,11 @@ def show(notice: str, home: Path, as_json: bool) -> None:
         stories = Stories(trail, records, index, operator / "versions")
         chapters = stories.tell(stories.find(notice))
     if not chapters:
-        raise NoSuchNoticeError(notice)
-    click.echo(json.dumps(chapters, ensure_ascii=False) if as_json else _story(chapters))
+        raise NoSuchNoticeError
+    then = given.again("valise audit verify")
+    click.echo(json.dumps(chapters, ensure_ascii=False) if given.as_json else answer.safe(_story(chapters, then)))
     if not all(each["decision_holds"] for each in chapters):
-        raise click.exceptions.Exit(WRONG_EXIT)
-
-
-class NoSuchNoticeError(ValiseError):
-    """No such notice."""
-
-    code = "no-such-notice"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"no such notice: {name}")
+        raise click.exceptions.Exit(exits.VERIFICATION_FAILED)
 
 
 def _index(operator: Path) -> Index:
@@ -201,7 +183,7 @@ def _index(operator: Path) -> Index:
         return Index(None)  # an auditor may look at what he may not write
 
 
-def _story(chapters: list[dict[str, Any]]) -> str:
+def _story(chapters: list[dict[str, Any]], then: str) -> str:
     first = next((each for each in chapters if "notice" in each), chapters[0])
     lines = [_headline(first, len(chapters))]
     for chapter in chapters:
@@ -209,7 +191,7 @@ def _story(chapters: list[dict[str, Any]]) -> str:
     wrong = [str(each["leaf"]) for each in chapters if not each["decision_holds"]]
     if wrong:
         lines.insert(0, f"The decision record of leaf {', '.join(wrong)} is not what the leaf says")
-    lines.append("valise audit verify")
+    lines.append(then)
     return "\n".join(lines)
 
 

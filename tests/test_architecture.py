@@ -8,10 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "crash"),
+    ("errors", "crash", "durable"),
     ("notice", "bus", "streams", "settings"),
-    ("codec", "signing", "merkle", "notes", "certificates", "fair"),
-    ("members", "rules", "register", "trail", "records"),
+    ("codec", "signing", "merkle", "notes", "tiles", "certificates", "fair"),
+    ("members", "facts", "masks", "cases", "likeness", "rules", "register", "trail", "records", "index", "examine"),
     ("verify", "decide", "route", "confirm"),
     ("judge", "step", "trial", "marker", "adopt", "ingest", "seal", "distribute", "up"),
     ("sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),

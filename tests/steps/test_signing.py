@@ -137,3 +137,20 @@ def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
         SigningKey.load(tmp_path / "ncb.pem")
     with pytest.raises(ConfigurationError):
         SigningKey.load(tmp_path / "missing.pem")
+
+
+SMALL_ORDER = (
+    "00" * 32,
+    "01" + "00" * 31,
+    "01" + "00" * 30 + "80",
+    "ec" + "ff" * 30 + "7f",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+)
+
+
+@pytest.mark.parametrize("raw", [*SMALL_ORDER, "ff" * 32, "02" + "00" * 31])
+def test_a_key_that_is_no_point_or_of_small_order_is_refused(raw: str) -> None:
+    """Under a key of small order one signature fits any message: nobody could be held to it."""
+    with pytest.raises(ValueError, match="no "):
+        PublicKey.of(bytes.fromhex(raw))
