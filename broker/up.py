@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,16 +156,24 @@ async def _restored(register: Register, bus: Bus, shard: int) -> Adopter:
 
 def _given_from(records: Records) -> Callable[[int], Given | None]:
     """Look up who was given what, for receipts; the newest leaves are asked for again and again."""
+    known: OrderedDict[int, Given] = OrderedDict()
 
-    @lru_cache(maxsize=GIVEN_CACHED)
     def given(leaf_number: int) -> Given | None:
-        kept = records.get(leaf_number)
-        if kept is None:
-            return None
-        record = codec.decode(DecisionRecord, kept[1])
-        if not record.header:
-            return None
-        header = codec.decode(Header, record.header)
-        return Given(header.member, header_digest(record.header), frozenset(each.bureau for each in record.rows))
+        found = known.get(leaf_number) or _given(records, leaf_number)
+        # A leaf that is not there yet may be there when the genuine receipt comes: only what was found is kept.
+        if found is not None:
+            known[leaf_number] = found
+            if len(known) > GIVEN_CACHED:
+                known.popitem(last=False)
+        return found
 
     return given
+
+
+def _given(records: Records, leaf_number: int) -> Given | None:
+    kept = records.get(leaf_number)
+    record = codec.decode(DecisionRecord, kept[1]) if kept else None
+    if record is None or not record.header:
+        return None
+    header = codec.decode(Header, record.header)
+    return Given(header.member, header_digest(record.header), frozenset(each.bureau for each in record.rows))

@@ -28,13 +28,10 @@ from adapters.ofac import EURASIAN, OfacSource
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.trace import trace
 from adapters.un import UnSource
-from broker import notes
 from broker.errors import ConfigurationError
-from broker.examine import examine
 from cli import answer, exits, seed, subscribe
 from cli.options import Everywhere, everywhere
-from cli.seen import Seen, beside
-from cli.stage import Stage, running, set_up, settled
+from cli.stage import Stage, running, set_up, settled, verified
 
 COLLECTORS: dict[str, tuple[str, ...]] = {"CH/ncb": ("sanctions.*",), "GE/organised-crime": (EURASIAN,)}
 """Who receives, and the topics that it subscribes to: everything, and the thieves-in-law part."""
@@ -252,10 +249,7 @@ def _account_for_changes(
 
 
 def _verify(stage: Stage, found: Findings) -> dict[str, Any]:
-    folder = stage.operator.folder / "trail"
-    key = notes.parse_vkey(stage.operator.vkey_path.read_text(encoding="utf-8"))
-    others = Seen(beside(folder), folder)
-    report = examine(folder, key, others.heads(), others.deliveries())
+    report = verified(stage)
     found.expect("findings in the trail", [asdict(each) for each in report.findings], [])
     found.expect("whether the trail was compared with what collectors kept", report.compared, True)
     return {

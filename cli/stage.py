@@ -11,17 +11,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import certificates, streams
+from broker import certificates, notes, streams
 from broker import settings as settings_file
 from broker.bus import Bus
 from broker.certificates import pki_of
 from broker.distribute import GROUP
 from broker.errors import ConfigurationError, UnavailableError
+from broker.examine import Report, examine
 from broker.settings import Settings
 from cli import keys
 from cli.home import MemberHome, member_home
 from cli.operator_home import OperatorHome, make, publish, requests_in, sign_certificates, tls_of
 from cli.seed import Federation
+from cli.seen import Seen, beside
 
 READY_LIMIT_S = 60.0
 LOOK_S = 0.02
@@ -113,6 +115,14 @@ def stop_kafka(stage: Stage) -> None:
     from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
 
     node.stop(node.load(stage.operator.folder / "kafka", pki_of(stage.operator.folder)))
+
+
+def verified(stage: Stage) -> Report:
+    """Examine the whole trail against what every collector of this home kept, as `valise audit verify` does."""
+    folder = stage.operator.folder / "trail"
+    key = notes.parse_vkey(stage.operator.vkey_path.read_text(encoding="utf-8"))
+    others = Seen(beside(folder), folder)
+    return examine(folder, key, others.heads(), others.deliveries())
 
 
 @asynccontextmanager

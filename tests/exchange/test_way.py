@@ -160,3 +160,16 @@ async def test_every_record_has_exactly_one_leaf(federation: Federation) -> None
     await federation.outcomes("AT", 2)
     await federation.subscribe("LV/ncb", "*")
     assert [each.kind for each in (await federation.leaves())[before:]] == ["routed", "rejected", "subscribed"]
+
+
+async def test_a_receipt_that_came_too_early_does_not_spoil_the_genuine_one(federation: Federation) -> None:
+    first = await federation.leaves()
+    leaf_number = len(first) + 1
+    await federation.append("receipts.ru", receipt("RU/ncb", leaf_number, bytes(32), "AT"))
+    await federation.outcomes("RU", 1)
+    await federation.publish(Draft("AT/ncb").to("GE/ncb").envelope())
+    (got,) = await federation.inbox("GE/ncb", 1)
+    assert got.delivery.leaf_number == leaf_number
+    digest = header_digest(got.envelope.header)
+    await federation.append("receipts.ge", receipt("GE/ncb", leaf_number, digest, "AT"))
+    assert (await federation.outcomes("AT", 2))[1].kind == "receipt"
