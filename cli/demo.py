@@ -18,7 +18,7 @@ import click
 
 from broker.examine import Report
 from cli import answer, exits, seed
-from cli.happened import Happened, chapters, example, happened
+from cli.happened import Happened, chapters, example, happened, why_not
 from cli.invention import invent
 from cli.options import Everywhere, everywhere
 from cli.play import desks, play
@@ -42,7 +42,6 @@ class Outcome:
     notice: str
     reader: str
     story: list[dict[str, Any]]
-    reasons: dict[str, list[str]]
     seconds: float
 
 
@@ -185,20 +184,25 @@ def _explained(story: list[dict[str, Any]]) -> Iterator[str]:
     first = next(each for each in story if "notice" in each)
     routing, terms = first["routing"], first["terms"]
     named = "everyone" if routing["everyone"] else ", ".join([*routing["agreements"], *routing["to"]])
-    yield f"One notice explained: {first['notice']}, a {first['notice_kind']} of {first['issuer']} (leaf {first['leaf']})"
+    yield f"One notice explained: {first['notice']}, {first['notice_kind']} of {first['issuer']}, leaf {first['leaf']}"
     yield f"  for         {named}; never for {', '.join(routing['deny']) or 'nobody'}"
     recipients = first["recipients"]
     for each in recipients[:TOLD]:
         yield f"  to          {each['bureau']}: {', '.join(name for name in each['shown'] if name != 'routing')}"
     if len(recipients) > TOLD:
         yield f"              and {len(recipients) - TOLD} more"
-    wanted = set(terms["audience"]) & set(terms["reached"]) - set(terms["denied"])
-    for rule in first["rules"]:
-        kept = sorted(wanted.intersection(rule["bureaus"]) - set(terms["allowed"]))
-        if kept:
-            yield f"  not to      {', '.join(kept[:TOLD])}: rule {rule['rule']}"
+    wanted = set(terms["audience"]) & set(terms["reached"])
+    if denied := wanted & set(terms["denied"]):
+        yield f"  not to      {_names(denied)}: denied by the issuer, who alone knows"
+    for reason, kept in why_not(first, wanted - set(terms["denied"])).items():
+        yield f"  not to      {_names(kept)}: {reason}"
     acts = Counter(each["receipt"]["act"] for each in story if "receipt" in each)
     yield f"  answers     {_some(acts)}, each signed by the bureau and on record"
+
+
+def _names(bureaus: set[str]) -> str:
+    most = sorted(bureaus)
+    return ", ".join(most[:TOLD]) + (f" and {len(most) - TOLD} more" if len(most) > TOLD else "")
 
 
 def _verified(trail: Report) -> Iterator[str]:

@@ -23,6 +23,7 @@ from cli.play import Desk
 from cli.stage import Stage
 from cli.story import Stories
 
+NO_MANDATE = "no mandate for the purpose"
 _RULE = re.compile(r'@id\("([^"]+)"\).*?\b(permit|forbid)\s*\((.*?)\bresource', re.DOTALL)
 
 
@@ -127,8 +128,22 @@ def _kept_from(decision: DecisionRecord, rules: dict[str, str]) -> Counter[str]:
             permitted |= hit.bureaus
         elif hit.rule in rules:
             found[hit.rule] += (hit.bureaus & kept).bit_count()
-    found["no mandate for the purpose"] = (kept & ~permitted).bit_count()
+    found[NO_MANDATE] = (kept & ~permitted).bit_count()
     return +found
+
+
+def why_not(chapter: dict[str, Any], wanted: set[str]) -> dict[str, set[str]]:
+    """Say of a notice's chapter which bureaus of those that wanted it did not get it, by reason."""
+    rules, kept = _rules_of_receiving(), wanted - set(chapter["terms"]["allowed"])
+    found: dict[str, set[str]] = {}
+    permitted: set[str] = set()
+    for each in chapter["rules"]:
+        if rules.get(each["rule"]) == "permit":
+            permitted.update(each["bureaus"])
+        elif each["rule"] in rules:
+            found[f"rule {each['rule']}"] = kept.intersection(each["bureaus"])
+    found[NO_MANDATE] = kept - permitted
+    return {reason: bureaus for reason, bureaus in found.items() if bureaus}
 
 
 def example(desk: Desk) -> Story:

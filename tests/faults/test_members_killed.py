@@ -8,7 +8,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -67,8 +67,11 @@ class Machines:
     async def _run(self, bureau: str, how: str, *more: object) -> int:
         command = [sys.executable, "-m", "tests.faults.member_process", str(self.home(bureau)), bureau, how]
         process = await asyncio.create_subprocess_exec(*command, *map(str, more))
-        async with asyncio.timeout(self._limit_s):
-            return await process.wait()
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await process.wait()
+        finally:
+            await ended(process, signal.SIGKILL)
 
     async def publish(self, how: str, point: str = "", answers: int = 0) -> int:
         """Run the outbox on what the source holds; give how the process ended."""
@@ -219,6 +222,13 @@ async def check_trail(machines: Machines) -> None:
     assert sum(found["repeated"] for digest, found in kinds.items() if digest in receipts) >= 1
 
 
+async def ended(process: asyncio.subprocess.Process, how: signal.Signals) -> None:
+    """End a process that may have ended already."""
+    with suppress(ProcessLookupError):
+        process.send_signal(how)
+    await process.wait()
+
+
 @asynccontextmanager
 async def working(site: Site) -> AsyncIterator[None]:
     """Run the broker, as a process, while the block runs."""
@@ -229,8 +239,7 @@ async def working(site: Site) -> AsyncIterator[None]:
         yield
         assert process.returncode is None
     finally:
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
+        await ended(process, signal.SIGTERM)
 
 
 async def every_point(machines: Machines) -> None:
