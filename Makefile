@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+UNITS := tests/test_architecture.py tests/steps tests/policy tests/schemas tests/adapters tests/member
 
 .PHONY: demo test check real bench clean
 
@@ -11,14 +12,14 @@ demo: $(VENV)/.runtime
 
 # All of it: lint, types, the architecture, policy cases, units, Kafka, Chromium where pages exist, kill -9. Nothing is skipped.
 test: $(VENV)/.dev
-	deploy/system-packages java mvn kcat node
+	deploy/system-packages java mvn kcat node openssl
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q
 
-# The quick answer while working: lint, types, unit tests. Under a minute.
+# The quick answer while working: lint, types, unit tests. Under a minute once installed.
 check: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -m "not kafka and not slow"
+	$(BIN)/python -m pytest -q -m "not kafka and not slow" $(UNITS)
 
 .PHONY: lint
 lint:

@@ -1,8 +1,8 @@
 """Notices/s routed, verified, sealed and distributed to 27 inboxes on Kafka, divided by a bare copy loop's.
 
-The bare loop is aiokafka alone: it reads the same 2 KiB records and copies each to 27 inboxes in transactions of 500, with
-no signature, policy or trail. Both run over TLS on the same node, in turn, after the node has seen some 10,000 records
-(Kafka's JVM needs them to warm up; they are left out). Goal 1.0; under 0.5 is not done.
+The bare loop is aiokafka alone: it reads the same 2 KiB records and copies each to 27 inboxes in transactions of 500,
+with no signature, policy or trail. Both run over TLS on the same node, in turn, after the node has seen some 10,000
+records (Kafka's JVM needs them to warm up; they are left out). Goal 1.0; under 0.5 is not done.
 """
 
 from __future__ import annotations
