@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Versions:
         try:
             version = codec.decode(Version, value or b"")
             if version.kind == "directory":
-                members.parse(version.content)
+                _parsed(version.content)
         except (NoticeRejectedError, VersionRefusedError):
             return 0
         digest = sha256(version.content).hexdigest()
@@ -57,7 +58,7 @@ class Versions:
             content = self.content(digest)
             if content is None:
                 return None
-            self._read[digest] = members.parse(content)
+            self._read[digest] = _parsed(content)
         return self._read[digest]
 
     def content(self, digest: bytes) -> bytes | None:
@@ -97,3 +98,9 @@ class Versions:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self._folder / name)
+
+
+@lru_cache(maxsize=4)
+def _parsed(content: bytes) -> Directory:
+    """Read a directory once, however many homes this process opens."""
+    return members.parse(content)

@@ -11,6 +11,7 @@ import click
 
 from broker import settings as settings_file
 from broker.errors import ConfigurationError, ValiseError
+from broker.settings import Settings
 from broker.signing import SigningKey
 from cli import answer
 from cli.home import MemberHome, clock, member_home
@@ -33,6 +34,7 @@ def new(given: Everywhere, bureau: str | None) -> None:
     """Make a bureau's key, and the request with which the operator puts it into the directory."""
     folder, name, federation = _place(given.home, bureau)
     path, request = make_key(folder, name, federation)
+    _settle_in(given.home, folder, name)
     answer.show(
         f"made the key of {name} in {path}",
         {"key": str(path), "request": str(request), **json.loads(request.read_text(encoding="utf-8"))},
@@ -92,6 +94,18 @@ def _federation(home: Path) -> str:
         return settings_file.load(home / "operator").federation
     except ConfigurationError:
         return ""
+
+
+def _settle_in(home: Path, folder: Path, bureau: str) -> None:
+    """Give a new member's home its settings where the operator's home lies beside it on an embedded bus."""
+    if (folder / "settings.toml").is_file() or not (home / "operator" / "settings.toml").is_file():
+        return
+    operator = settings_file.load(home / "operator")
+    if operator.bus_kind == "sqlite":
+        member = bureau.partition("/")[0]
+        bus = "sqlite:../../bus.db"
+        made = Settings(role="member", federation=operator.federation, bus=bus, member=member, bureau=bureau)
+        settings_file.save(folder, made)
 
 
 @key.command("list")
