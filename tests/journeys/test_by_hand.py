@@ -40,8 +40,8 @@ def _broker(home: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(home)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        assert "ready" in process.stdout.readline()
         try:
+            assert "is up" in process.stdout.readline()
             yield
         finally:
             process.send_signal(signal.SIGTERM)
