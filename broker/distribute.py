@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 GROUP = "distribute"
 READ_LIMIT = 200
+BREATH = 32
+"""Deliveries made before the loop may turn to something else."""
 
 
 class Distribute:
@@ -67,13 +69,15 @@ class Distribute:
         proofs = self._sealer.proofs([route.leaf_number for route in routes])
         copies: list[Copies] = []
         outcomes: dict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
-        for route, proof in zip(routes, proofs, strict=True):
+        for turn, (route, proof) in enumerate(zip(routes, proofs, strict=True), 1):
             expired = route.expires is not None and route.expires <= now
             copies += deliveries(route, proof, self._shard, expired=expired)
             if route.outcome:
                 told = (b"", codec.encode(replace(route.outcome, proof=proof)))
                 for member in route.tell:
                     outcomes[member].append(told)
+            if turn % BREATH == 0:
+                await asyncio.sleep(0)  # ingest goes on meanwhile
         await self._bus.fan_out(copies, partition=self._shard)
         crash.here("distribute.copied")
         for member, values in outcomes.items():

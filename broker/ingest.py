@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 TAKE_WAIT_S = 0.5
+BREATH = 32
+"""Records judged before the loop may turn to something else."""
 T = TypeVar("T")
 
 
@@ -134,8 +136,10 @@ class Ingest:
     async def _record(self, batch: list[Ahead]) -> None:
         for group in _groups(batch):
             step = self._step()
-            for ahead in group:
+            for place, ahead in enumerate(group, 1):
                 self._take_in(step, ahead)
+                if place % BREATH == 0:
+                    await asyncio.sleep(0)  # what is on its way to and from the bus goes on meanwhile
             await self._commit(step)
 
     def _take_in(self, step: Step, ahead: Ahead) -> None:

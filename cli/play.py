@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from adapters.adapter import Draft, Pointer
 from adapters.changes import Guard, changes
@@ -98,8 +100,7 @@ async def play(stage: Stage, sites: Sequence[Site], step: Callable[[str], None])
     """Do all of it. The broker runs beside us."""
     async with desks(stage) as opened:
         step("every bureau says which topics it wants")
-        for desk in opened.values():
-            await _subscribe(desk)
+        await _each(_subscribe(desk) for desk in opened.values())
         await settled(stage)
         step("national systems publish through adapters and outboxes")
         await _publish_all(opened, sites)
@@ -117,8 +118,7 @@ async def play(stage: Stage, sites: Sequence[Site], step: Callable[[str], None])
         await _read(opened)
         await settled(stage)
         step("issuers learn who has received and read")
-        for desk in opened.values():
-            await desk.outcomes.drain()
+        await _each(desk.outcomes.drain() for desk in opened.values())
 
 
 async def _subscribe(desk: Desk) -> None:
@@ -144,8 +144,17 @@ async def _publish_all(opened: dict[str, Desk], sites: Iterable[Site]) -> None:
 
 
 async def _collect(opened: dict[str, Desk]) -> None:
-    for desk in opened.values():
-        await desk.collect()
+    await _each(desk.collect() for desk in opened.values())
+
+
+async def _each(acts: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Let all members act at once: on Kafka each waits for the nodes most of the time. Raises what failed first."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for act in acts:
+                tasks.create_task(act)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 async def _read(opened: dict[str, Desk]) -> None:

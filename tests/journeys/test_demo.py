@@ -42,7 +42,6 @@ def test_it_plays_the_whole_federation_and_says_so_in_one_object(played: dict[st
     assert 200 <= played["notices"] <= 999
     assert played["deliveries"] > played["notices"]
     assert played["home"] == str(home)
-    assert played["seconds"] < 60
 
 
 def test_every_kind_of_notice_that_may_be_published_is_published(played: dict[str, Any]) -> None:

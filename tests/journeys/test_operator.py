@@ -1,0 +1,235 @@
+"""What the operator does: the federation's file, requests, directories, starting and stopping the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker import members
+from broker.errors import ConfigurationError
+from broker.signing import SigningKey
+from cli import keys, seed, subscribe
+from cli.home import clock
+from cli.operator_home import make, operator_home, publish, read_request, requests_in
+from cli.seed import Federation, Order
+from cli.stage import Stage, running, set_up, settled, verified
+from cli.standing import standing
+
+BUREAUS = ("AT/ncb", "LV/ncb")
+
+
+def small(*bureaus: str) -> Federation:
+    """The first federation, cut down to the members of these bureaus."""
+    whole = seed.seed()
+    names = {each.partition("/")[0] for each in bureaus}
+    return whole.model_copy(
+        update={
+            "order": Order(bureaus=bureaus),
+            "bureau": {},
+            "members": tuple(each for each in whole.members if each.id in names),
+            "agreements": (),
+            "transfers": (),
+            "annex": seed.Annex(),
+        }
+    )
+
+
+def valise(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def first() -> members.Directory:
+    directory, annex = seed.compose(seed.seed(), (), (), 1)
+    found = members.parse(directory)
+    members.parse_annex(annex, found)
+    return found
+
+
+def test_the_first_federation_is_of_26_states_and_two_organisations(first: members.Directory) -> None:
+    kinds = [each.kind for each in first.members.values()]
+    assert (kinds.count("state"), kinds.count("organisation")) == (26, 2)
+    assert all(f"{member}/ncb" in first.bureaus for member in first.members)
+    assert {"INTERPOL/review", "INTERPOL/un-notices"} <= first.bureaus.keys()
+    assert sum(len(first.bureaus_of(member)) > 1 for member in first.members) > 20
+
+
+def test_a_border_desk_is_no_analysis_unit(first: members.Directory) -> None:
+    borders = [each for each in first.bureaus.values() if each.id.endswith("/border")]
+    assert borders
+    assert not any("criminal-analysis" in each.mandates for each in borders)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("AT", "LV", True),  # both in the Union
+        ("DK", "EUROPOL", True),  # by its own agreement
+        ("AT", "GB", True),  # adequacy
+        ("LV", "GE", True),
+        ("LV", "RU", True),  # by the terms of the Eurasian file only
+        ("FI", "RU", False),
+        ("RU", "UA", False),
+        ("EUROPOL", "RU", False),
+        ("EUROPOL", "JP", False),
+        ("GB", "AZ", False),
+    ],
+)
+def test_data_goes_from_one_member_to_another_only_on_a_recorded_basis(
+    first: members.Directory, source: str, target: str, expected: bool
+) -> None:
+    assert first.transfer_ok(source, target) is expected
+
+
+def test_a_transfer_by_agreement_falls_with_it() -> None:
+    federation = seed.seed()
+    suspended = tuple(
+        each.model_copy(update={"status": "suspended"}) if each.id == "project-millennium" else each
+        for each in federation.agreements
+    )
+    directory = members.parse(seed.compose(federation.model_copy(update={"agreements": suspended}), (), (), 2)[0])
+    assert not directory.transfer_ok("LV", "RU")
+    assert directory.transfer_ok("LV", "AT")
+
+
+def test_a_clause_names_two_sides_or_one_circle(tmp_path: Path) -> None:
+    file = tmp_path / "federation.toml"
+    file.write_text('federation = "x"\nmembers = []\norder.bureaus = []\n[[transfers]]\nbasis = "adequacy"\n'
+                    'reference = "none"\nfrom = ["AT"]\n', encoding="utf-8")  # fmt: skip
+    with pytest.raises(ConfigurationError, match="between"):
+        seed.read(file)
+
+
+def test_a_request_made_without_the_private_key_is_refused(tmp_path: Path) -> None:
+    federation = seed.seed()
+    theirs, ours = SigningKey.new(), SigningKey.new()
+    forged = keys.key_request(theirs, "LV/ncb", federation.federation)
+    wanted = {name: value for name, value in forged.items() if name != "proof"}
+    forged["proof"] = ours.sign_payload(keys.REQUEST_TYPE, keys.canonical(wanted)).hex()
+    path = tmp_path / "ncb.request.json"
+    path.write_text(json.dumps(forged), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="does not have the private key"):
+        read_request(path, federation, clock())
+
+
+@pytest.mark.parametrize(
+    ("bureau", "federation", "said"),
+    [("LV/navy", None, "no bureau LV/navy"), ("LV/ncb", "another.example", "another federation")],
+)
+def test_a_request_for_what_the_federation_is_not_is_refused(
+    tmp_path: Path, bureau: str, federation: str | None, said: str
+) -> None:
+    whole = seed.seed()
+    path = tmp_path / "ncb.request.json"
+    path.write_text(json.dumps(keys.key_request(SigningKey.new(), bureau, federation or whole.federation)), "utf-8")
+    with pytest.raises(ConfigurationError, match=said):
+        read_request(path, whole, clock())
+
+
+async def test_the_next_directory_keeps_the_keys_of_the_last(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", small(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    keys.make_key(tmp_path / "more", "LV/analysis", stage.federation.federation)
+
+    done = await publish(stage.operator, small(*BUREAUS, "LV/analysis"), requests_in([tmp_path / "more"]))
+
+    assert (done.version, done.keys, done.new_keys, done.policies) == (2, 3, 1, False)
+
+
+async def test_a_member_that_joins_is_heard_by_the_broker_that_runs(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", small(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    async with running(stage):
+        await settled(stage)
+        larger = await _joined(stage, "GE/ncb")
+        await subscribe.send(larger.member("GE/ncb"), ("wanted.*",))
+        await settled(larger)
+        found = await standing(operator_home(stage.home))
+
+    assert found.kinds["subscribed"] == 1
+    assert found.last_seen["GE"] is not None
+    assert not verified(larger).wrong
+
+
+async def _joined(stage: Stage, bureau: str) -> Stage:
+    """Let a member make its home and key as `set_up` has it done elsewhere, and write the next directory."""
+    federation = small(*BUREAUS, bureau)
+    other = await set_up(stage.home / "elsewhere", federation, "sqlite", [bureau], lambda _: None)
+    member = bureau.partition("/")[0]
+    (other.home / "members" / member).rename(stage.home / "members" / member)
+    await publish(stage.operator, federation, requests_in([stage.home / "members"]))
+    return replace(stage, federation=federation)
+
+
+def test_init_makes_no_key_of_a_member_and_keeps_the_log_key_to_itself(tmp_path: Path) -> None:
+    made = valise("broker", "init", "--home", str(tmp_path), "--json")
+
+    assert json.loads(made.stdout)["vkey"] == (tmp_path / "operator/trail/vkey").read_text(encoding="utf-8").strip()
+    assert (tmp_path / "operator/log.key").stat().st_mode & 0o077 == 0
+    assert [path.name for path in tmp_path.rglob("*.key")] == ["log.key"]
+    assert not (tmp_path / "members").exists()
+    again = valise("broker", "init", "--home", str(tmp_path), "--json")
+    assert again.stdout == made.stdout
+
+
+def test_a_home_of_another_federation_is_not_taken_over(tmp_path: Path) -> None:
+    federation = seed.seed()
+    make(tmp_path, federation, "sqlite")
+    with pytest.raises(ConfigurationError, match="name another --home"):
+        make(tmp_path, federation.model_copy(update={"federation": "another.example"}), "sqlite")
+
+
+def test_kafka_homes_get_certificates_for_the_operator_and_for_no_member(tmp_path: Path) -> None:
+    made = make(tmp_path, small(*BUREAUS), "kafka:localhost:9092")
+    leaves = {path.stem for path in (made.folder / "pki").glob("*.crt")}
+    assert {"router", "operator", "setup"} <= leaves
+    assert not any(name.startswith(("at.", "lv.")) for name in leaves)
+    assert made.settings.tls.keys() == {"router", "operator", "setup"}
+
+
+async def test_whoever_loses_its_shard_ends_with_exit_code_5(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    stage = await set_up(home, small(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(home)]
+    pipe = asyncio.subprocess.PIPE
+    old = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    assert old.stdout is not None
+    await old.stdout.readline()
+    async with running(stage):
+        await settled(stage)
+        await subscribe.send(stage.member("AT/ncb"), ("wanted.*",))
+        await asyncio.wait_for(old.communicate(), 30)
+        await settled(stage)
+    assert old.returncode == 5
+    assert not verified(stage).wrong
+
+
+async def test_a_trail_that_contradicts_the_record_stops_the_broker_with_exit_code_4(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", small(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    async with running(stage):
+        await settled(stage)
+    checkpoint = stage.operator.folder / "trail" / "checkpoint"
+    origin, _, rest = checkpoint.read_text(encoding="utf-8").split("\n", 2)
+    checkpoint.write_text(f"{origin}\n999\n{rest}", encoding="utf-8")
+
+    stopped = await asyncio.to_thread(valise, "broker", "up", "--home", str(stage.home))
+
+    assert stopped.returncode == 4
+    assert "Do not delete anything" in stopped.stderr
+
+
+def test_it_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    valise("broker", "init", "--home", str(tmp_path))
+    command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(tmp_path)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as broker:
+            assert broker.stdout is not None
+            assert "is up" in broker.stdout.readline()
+            broker.send_signal(number)
+            assert broker.wait(timeout=30) == 0
