@@ -32,7 +32,7 @@ real: $(VENV)/.runtime
 	$(BIN)/python -m cli.real --data $(DATA)
 
 bench: $(VENV)/.dev
-	for each in bench/[a-z]*.py; do $(BIN)/python $$each --quick || exit 1; done
+	for each in embedded kafka_fanout latency memory; do $(BIN)/python -m bench.$$each --quick || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

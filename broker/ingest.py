@@ -194,6 +194,7 @@ class Ingest:
         if streams.REGISTER in offsets:
             self._register.settle(done.changes, offsets[streams.REGISTER] + 1)
         crash.here("ingest.settled")
+        done.forget_writes()
         log.debug("step.committed", leaves=len(done.entries), size=done.head.size)
         await self._out.put((done, offsets.get(streams.ROUTED, -1) + 1))
 

@@ -47,6 +47,11 @@ class Done:
     changes: dict[str, bytes | None]
     writes: Writes
 
+    def forget_writes(self) -> None:
+        """Let go of what is committed, which nobody needs while the step waits to be sealed."""
+        self.changes.clear()
+        self.writes.records.clear()
+
 
 @dataclass(slots=True)
 class Step:

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from broker.step import Done, Random
 
 log = structlog.get_logger()
-STEPS_WAITING = 4
+STEPS_WAITING = 1
 """Committed steps that may wait to be sealed before ingest waits, too."""
 AGAIN_S = 1.0
-GC_THRESHOLDS = (200_000, 50, 100)
+GC_THRESHOLDS = (50_000, 20, 20)
 GIVEN_CACHED = 20_000
 
 
