@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -145,6 +145,3 @@ def flags(doc: str | None) -> tuple[bool, bool]:
         print(f"unknown: {' '.join(sorted(unknown))}; there are --json and --quick", file=sys.stderr)
         sys.exit(2)
     return "--json" in sys.argv, "--quick" in sys.argv
-
-
-Clock = Callable[[], int]

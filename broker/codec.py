@@ -291,18 +291,38 @@ def encode_row(bureau: str, delivery_number: int, shown: int) -> bytes:
 
 def encode_own(delivery: notice.Delivery) -> bytes:
     """Encode a Delivery up to, and without, its `shared`."""
+    return own_head(delivery.leaf_number, delivery.shard) + own_rest(
+        delivery.bureau,
+        delivery.delivery_number,
+        (delivery.index, delivery.row, delivery.salt, delivery.path),
+        delivery.replaces,
+        delivery.erases,
+    )
+
+
+def own_head(leaf_number: int, shard: int) -> bytes:
+    """Encode what the deliveries of one leaf begin with."""
+    return prefix("delivery") + long(leaf_number) + long(shard)
+
+
+def own_rest(
+    bureau: str,
+    delivery_number: int,
+    place: tuple[int, bytes, bytes, bytes],
+    replaces: tuple[int, ...],
+    erases: tuple[int, ...],
+) -> bytes:
+    """Encode what follows `own_head`, up to `shared`. `place` is (index, row, salt, path) in the rows' tree."""
+    index, row, salt, path = place
     return b"".join((
-        prefix("delivery"),
-        long(delivery.leaf_number),
-        long(delivery.shard),
-        blob(delivery.bureau.encode()),
-        long(delivery.delivery_number),
-        blob(delivery.row),
-        delivery.salt,
-        blob(delivery.path),
-        long(delivery.index),
-        longs(delivery.replaces),
-        longs(delivery.erases),
+        name(bureau),
+        long(delivery_number),
+        blob(row),
+        salt,
+        blob(path),
+        long(index),
+        longs(replaces),
+        longs(erases),
     ))  # fmt: skip
 
 

@@ -241,10 +241,7 @@ class Rows:
         if any(not 0 <= index < 1 << self.depth for index in rows):
             message = f"a bureau index is beyond a tree of depth {self.depth}"
             raise ValueError(message)
-        salts = self.salts
-        nodes = {
-            index: sha256(b"\0" + salts[32 * index : 32 * index + 32] + row).digest() for index, row in rows.items()
-        }
+        nodes = {index: row_hash(self.salt(index), row) for index, row in rows.items()}
         self._levels = [nodes]
         for level in range(self.depth):
             nodes = self._above(level, nodes)

@@ -105,20 +105,11 @@ def _copies(
     proof, shard = where
     body = codec.encode_envelope(envelope, codec.withhold(route.compartments, shown))
     shared = codec.encode_shared(Shared(body, route.leaf, proof))
-    head = codec.prefix("delivery") + codec.long(route.leaf_number) + codec.long(shard)
+    head = codec.own_head(route.leaf_number, shard)
     return Copies(route.key, shared, [(streams.inbox(each.bureau), head + _own(laid, each)) for each in group])
 
 
 def _own(laid: Laid, recipient: Recipient) -> bytes:
-    """Encode what follows leaf number and shard in a Delivery, up to its `shared` (codec.encode_own, in one go)."""
     index = recipient.index
-    return b"".join((
-        codec.name(recipient.bureau),
-        codec.long(recipient.delivery_number),
-        codec.blob(laid.rows[index]),
-        laid.tree.salt(index),
-        codec.blob(laid.tree.path(index)),
-        codec.long(index),
-        codec.longs(recipient.replaces),
-        codec.longs(recipient.erases),
-    ))  # fmt: skip
+    place = (index, laid.rows[index], laid.tree.salt(index), laid.tree.path(index))
+    return codec.own_rest(recipient.bureau, recipient.delivery_number, place, recipient.replaces, recipient.erases)
