@@ -24,7 +24,8 @@ from adapters.database import connect, transaction
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, NoticeRejectedError
-from broker.notice import Audience, Envelope, Origin, Reference, Verified
+from broker.notice import Audience, DecisionRecord, Envelope, Header, Origin, Reference, Routing, Verified
+from broker.signing import header_digest
 
 PAGE = 100
 TABLES = """
@@ -185,6 +186,39 @@ class Outbox:
             result = self._withdraw(record, bureau or self._bureau, reason)
         crash.here("outbox.stored")
         return result
+
+    def disown(self, notice_id: bytes, reason: Mapping[str, Any] | None = None) -> Result:
+        """Withdraw what is on record as ours but never was in this outbox: somebody else had the key.
+
+        Raises InvalidReferenceError if no outcome of such a notice has come.
+        """
+        with transaction(self.database):
+            result = self._disown(notice_id, reason)
+        crash.here("outbox.stored")
+        return result
+
+    def _disown(self, notice_id: bytes, reason: Mapping[str, Any] | None) -> Result:
+        row = self.database.execute(
+            "SELECT decision FROM outcomes WHERE notice_id = ? AND kind IN ('routed', 'held')", (notice_id,)
+        ).fetchone()
+        if row is None:
+            message = "no such notice is on record as ours"
+            raise InvalidReferenceError(message)
+        record = codec.decode(DecisionRecord, bytes(row["decision"]))
+        header, routing = codec.decode(Header, record.header), codec.decode(Routing, record.routing[32:])
+        draft = _withdrawal_of(header, routing, reason)
+        reference = Reference(header.issuer, notice_id, header_digest(record.header), "withdraws")
+        try:
+            made = self._make(draft, header.issuer, header.version + 1, (reference,))
+        except NoticeRejectedError as error:
+            return Refusal(header.record, error.code, str(error))
+        # Where it posed as a correction of a record of ours, the next run of its source publishes that anew.
+        self.database.execute(
+            "UPDATE records SET state = 'withdrawn', digest = x'', version = max(version, ?)"
+            " WHERE bureau = ? AND record = ?",
+            (made.header.version, header.issuer, header.record),
+        )
+        return _published(made)
 
     def _apply(self, change: Change, source: str) -> Result | None:
         if isinstance(change, New | Corrected):
@@ -369,6 +403,29 @@ def withdrawal(record: str, kept: str, reason: Mapping[str, Any] | None) -> Draf
         origins=origins,
         compartments={"reason": reason} if reason else {},
         **{name: _frozen(value) for name, value in values.items()},
+    )
+
+
+def _withdrawal_of(header: Header, routing: Routing, reason: Mapping[str, Any] | None) -> Draft:
+    """Make the draft of a withdrawal from what is on record of the notice."""
+    return Draft(
+        record=header.record,
+        kind="withdrawal",
+        topics=header.topics,
+        purpose=header.purpose,
+        legal_basis=header.legal_basis,
+        audience=routing.audience,
+        deny=routing.deny,
+        origins=routing.origins,
+        confidentiality=header.confidentiality,
+        handling=header.handling,
+        handling_text=header.handling_text,
+        subject_categories=routing.subject_categories,
+        minor=routing.minor,
+        special_categories=routing.special_categories,
+        protected_from=routing.protected_from,
+        languages=header.languages,
+        compartments={"reason": reason} if reason else {},
     )
 
 

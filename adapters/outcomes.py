@@ -10,6 +10,7 @@ from hashlib import sha256
 from adapters.check import Known, check_key, check_leaf, find_directory
 from adapters.database import transaction
 from adapters.heads import Heads, Journal
+from adapters.looks import check_look
 from adapters.outbox import Outbox
 from adapters.refusals import (
     AlteredError,
@@ -26,8 +27,17 @@ from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
 from broker.errors import ConfigurationError, NoticeRejectedError
-from broker.notice import RECEIPT_TYPE, DecisionRecord, Leaf, Outcome, Receipt, Statement
-from broker.route import lay
+from broker.notice import (
+    RECEIPT_TYPE,
+    REVOCATION_TYPE,
+    DecisionRecord,
+    Leaf,
+    Outcome,
+    Receipt,
+    Revocation,
+    Statement,
+)
+from broker.route import Lines, lay
 from broker.signing import decision_digest, pae
 
 PAGE = 200
@@ -44,6 +54,7 @@ class Checked:
     leaf: Leaf
     decision: DecisionRecord | None
     receipt: Receipt | None
+    revocation: Revocation | None = None
 
 
 @dataclass(slots=True)
@@ -159,6 +170,10 @@ class Outcomes:
             self._keep_receipt(checked.receipt, checked)
         elif outcome.kind in RECORD_LEAVES:
             self._mark(checked)
+        elif outcome.kind == "look":
+            self.journal.alarm(checked.leaf.now, "looked-at", f"leaf {outcome.leaf_number}")
+        elif checked.revocation:
+            self._keep_revocation(checked.revocation, checked)
         if outcome.missing:
             self.journal.alarm(checked.leaf.now, "series-gap", f"leaf {outcome.leaf_number}")
 
@@ -185,6 +200,17 @@ class Outcomes:
                 for item in receipt.items
             ],
         )  # fmt: skip
+
+    def _keep_revocation(self, revocation: Revocation, checked: Checked) -> None:
+        """Say so; what a source published under a compromised key of ours is published again by its next run."""
+        self.journal.alarm(checked.leaf.now, "key-revoked", f"leaf {checked.outcome.leaf_number}")
+        if revocation.compromised_since is not None and revocation.bureau.partition("/")[0] == self._member:
+            self._database.execute(
+                "UPDATE records SET digest = x'' WHERE state = 'live' AND (bureau, record, version) IN ("
+                " SELECT e.bureau, e.record, e.version FROM envelopes AS e JOIN outcomes AS o"
+                " ON o.leaf_number = e.leaf_number WHERE e.key_id = ? AND o.now >= ?)",
+                (revocation.key_id, revocation.compromised_since),
+            )
 
     def _mark(self, checked: Checked) -> None:
         """Note on the envelope what became of it; its body is not needed here any more."""
@@ -253,7 +279,10 @@ def _check_outcome(data: bytes, known: Known) -> Checked:
         message = "an outcome without the decision"
         raise WrongLeafError(message)
     receipt = _check_receipt(outcome, leaf, known) if leaf.kind == "receipt" else None
-    return Checked(outcome, leaf, decision, receipt)
+    if leaf.kind == "look":
+        check_look(decision, leaf, known)
+    revocation = _check_revocation(outcome, leaf, known) if leaf.kind == "revoked" else None
+    return Checked(outcome, leaf, decision, receipt, revocation)
 
 
 def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
@@ -265,9 +294,28 @@ def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
         message = "the decision is about another record"
         raise WrongLeafError(message)
     # What the decision says of its recipients is what they were shown a row of.
-    if leaf.rows is not None and lay(record.rows, record.seed, record.depth).root != leaf.rows:
+    if leaf.rows is not None and lay(Lines.numbered(record.rows), record.seed, record.depth).root != leaf.rows:
         raise WrongRowError
     return record
+
+
+def _check_revocation(outcome: Outcome, leaf: Leaf, known: Known) -> Revocation:
+    """Check that a key's own member revoked it; what the broker says about a key counts for nothing."""
+    if sha256(outcome.statement).digest() != outcome.record_digest:
+        message = "the revocation is not the record that was taken in"
+        raise WrongLeafError(message)
+    statement = codec.decode(Statement, outcome.statement)
+    revocation = codec.decode(Revocation, statement.payload)
+    directory = find_directory(leaf, known)
+    signed = (statement.signature, pae(REVOCATION_TYPE, statement.payload))
+    signer, key = check_key(directory, statement.key_id, leaf.now, signed), directory.key(revocation.key_id)
+    if statement.payload_type != REVOCATION_TYPE or signer != revocation.bureau or key is None:
+        raise IssuerKeyError
+    if key.bureau.partition("/")[0] != signer.partition("/")[0]:
+        raise IssuerKeyError
+    if revocation.federation != known.federation:
+        raise OtherFederationError
+    return revocation
 
 
 def _check_receipt(outcome: Outcome, leaf: Leaf, known: Known) -> Receipt:

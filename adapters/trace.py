@@ -71,6 +71,7 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
     if row is None:
         return None
     outcome = database.execute("SELECT * FROM outcomes WHERE leaf_number = ?", (row["leaf_number"],)).fetchone()
+    refused = None if outcome else _refused(database, row)
     decision = _decision(outcome)
     answers = _answers(database, row["leaf_number"], bytes(row["header_digest"]))
     names = (ROUTING, *KINDS[row["kind"]])
@@ -82,9 +83,9 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
         bureau=row["bureau"],
         made_at=row["made_at"],
         sent_at=row["sent_at"],
-        outcome=row["outcome"],
-        code=outcome["code"] if outcome else None,
-        detail=outcome["detail"] if outcome else "",
+        outcome=row["outcome"] or ("rejected" if refused else None),
+        code=(outcome or refused or {"code": None})["code"],
+        detail=(outcome or refused or {"detail": ""})["detail"],
         decided_at=outcome["now"] if outcome else None,
         leaf_number=row["leaf_number"],
         warnings=tuple(json.loads(outcome["warnings"])) if outcome else (),
@@ -99,6 +100,16 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
             for each in (decision.rows if decision else ())
         ),
     )
+
+
+def _refused(database: sqlite3.Connection, row: sqlite3.Row) -> sqlite3.Row | None:
+    """Find the rejection of the very bytes that were sent: for its key alone, it burns nothing and names no notice."""
+    if row["sent_at"] is None:
+        return None
+    found: sqlite3.Row | None = database.execute(
+        "SELECT * FROM outcomes WHERE record_digest = ? AND kind = 'rejected'", (row["sent_digest"],)
+    ).fetchone()
+    return found
 
 
 def _decision(outcome: sqlite3.Row | None) -> DecisionRecord | None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -13,44 +17,111 @@ from broker.bus import Bus
 from broker.errors import ConfigurationError, NoticeRejectedError, VersionRefusedError
 from broker.members import Directory
 from broker.notice import Version
+from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, write_seen
 
 PAGE = 100
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def _clock() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class Versions:
     """What the operator has published, in one folder of the home: a file for each version, named by its SHA-256.
 
     `newest` is the last one of its kind in the stream that can be read; whether the broker adopted it stands in the
-    trail, and every leaf names the versions that it was judged by.
+    trail, and every leaf names the versions that it was judged by. Where the home has pinned a root (guard.py), only
+    what was signed under it is kept: a directory as it adds up, and the newest bundle beside it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, clock: Callable[[], int] = _clock) -> None:
+        self._folder, self._clock = folder, clock
         self._read: dict[bytes, Directory] = {}
 
     async def follow(self, bus: Bus) -> int:
         """Take in what the stream holds beyond our place; return how many versions came."""
-        state = self._state()
-        came = 0
+        state, came = self._state(), 0
+        guard: Guard | None = None
         while records := await bus.read(streams.VERSIONS, int(state.get("place", 0)), limit=PAGE):
+            # Opens the newest bundle again: only where something new is to be held against it.
+            guard = guard or self.guard()
             for record in records:
-                came += self._take(record.value, state)
+                taken, guard = self._take(record.value, state, guard)
+                came += taken
                 state["place"] = record.offset + 1
             # Files first, then the place: a crash between them reads the same versions again.
+            self._keep("seen", write_seen(guard.seen))
             self._keep("newest", json.dumps(state).encode())
         return came
 
-    def _take(self, value: bytes | None, state: dict[str, str | int]) -> int:
+    def guard(self) -> Guard:
+        """Stand guard as this home does: with its pinned root, what it has seen, and the newest bundle."""
+        guard, bundle = pinned(self._folder.parent), self.bundle()
+        if guard.root is not None and bundle is not None:
+            _, guard = guard.take("directory", bundle, None)
+            return replace(guard, seen=read_seen(self._named("seen")))
+        return guard
+
+    def bundle(self) -> bytes | None:
+        """Give the newest bundle."""
+        return self._named("bundle")
+
+    def overdue(self) -> list[str]:
+        """Name the roles of the newest bundle that have expired: red, and no reason to stop."""
+        ends = json.loads(self._named("expires") or b"{}")
+        return sorted(role for role, end in ends.items() if end <= self._clock())
+
+    def refused(self) -> str:
+        """Say why the last version of the stream was not taken; empty if it was."""
+        return str(self._state().get("refused", ""))
+
+    def pin(self, fingerprint: str) -> None:
+        """Pin a root by its fingerprint, and read the stream again from its beginning.
+
+        Raises ConfigurationError where another is pinned.
+        """
+        path = self._folder.parent / ROOT_FILE
+        if not _DIGEST.fullmatch(fingerprint):
+            message = f"{fingerprint!r} is no fingerprint: it has 64 digits 0-9, a-f"
+            raise ConfigurationError(message)
+        if (old := pinned(path.parent).root) not in (None, fingerprint):
+            message = f"{path} pins another root, {old}: refused"
+            raise ConfigurationError(message)
+        if old is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(fingerprint + "\n", encoding="ascii")
+            (self._folder / "newest").unlink(missing_ok=True)
+
+    def _take(self, value: bytes | None, state: dict[str, str | int], guard: Guard) -> tuple[int, Guard]:
         try:
             version = codec.decode(Version, value or b"")
+            plain, after, stale = self._passed(version, guard)
             if version.kind == "directory":
-                _parsed(version.content)
-        except (NoticeRejectedError, VersionRefusedError):
-            return 0
-        digest = sha256(version.content).hexdigest()
-        self._keep(digest, version.content)
-        state[version.kind] = digest
-        return 1
+                _parsed(plain)
+        except (NoticeRejectedError, VersionRefusedError) as error:
+            state["refused"] = str(error)
+            return 0, guard
+        digest = sha256(plain).hexdigest()
+        self._keep(digest, plain)
+        state["refused"] = stale
+        if not stale:
+            state[version.kind] = digest
+        if after.opened is not None and version.kind == "directory":
+            self._keep("bundle", version.content)
+            self._keep("expires", json.dumps(dict(after.opened.expires)).encode())
+        return 1, after
+
+    def _passed(self, version: Version, guard: Guard) -> tuple[bytes, Guard, str]:
+        """Give what a version says; what has expired is kept, for what was judged by it, but it is not the newest."""
+        try:
+            return *guard.take(version.kind, version.content, self._clock()), ""
+        except VersionRefusedError as error:
+            return *guard.take(version.kind, version.content, None), str(error)
+
+    def _named(self, name: str) -> bytes | None:
+        path = self._folder / name
+        return path.read_bytes() if path.is_file() else None
 
     def directory(self, digest: bytes) -> Directory | None:
         """Give the directory of this digest, if it was ever published."""
@@ -82,6 +153,17 @@ class Versions:
         """Give the digest of the newest version of a kind: directory or policies."""
         found = self._state().get(kind)
         return bytes.fromhex(str(found)) if found else None
+
+    def keep(self, content: bytes) -> bytes:
+        """Keep a version that came another way (an annex, a set that is only drafted); give its digest."""
+        digest = sha256(content).digest()
+        self._keep(digest.hex(), content)
+        return digest
+
+    def kept(self) -> list[str]:
+        """List the digests of all versions that are here, in hex."""
+        names = (each.name for each in self._folder.iterdir()) if self._folder.is_dir() else ()
+        return sorted(each for each in names if _DIGEST.fullmatch(each))
 
     def _state(self) -> dict[str, str | int]:
         try:

@@ -220,7 +220,7 @@ def process(target: Callable[..., None], place: Place, *more: Connection) -> Ite
     """Run one of the above in a process of its own. Raises TimeoutError if it is not ready in time."""
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    started = context.Process(target=target, args=(place, ready, *more), daemon=True)
+    started = context.Process(target=target, args=(place, ready, *more))
     started.start()
     try:
         if not ready.wait(START_S):

@@ -1,7 +1,8 @@
 """Resident memory of a broker process that has 100,000 notices in force, in MB (of 1,000,000 bytes).
 
 The broker is a process of its own on the embedded bus; each notice goes to 27 inboxes, none expires or is withdrawn.
-`value` is what the process holds after the last one; the most that it ever held is a row. Goal 200. `--quick` routes
+`value` is what it and the process that checks for it hold after the last one; the most that
+it ever held by itself is a row. Goal 200. `--quick` routes
 5,000 only, and the result says how many are in force.
 """
 
@@ -85,6 +86,12 @@ def in_force(folder: Path) -> int:
         return int(register.execute("SELECT count(*) FROM entry WHERE key LIKE 'notice/%'").fetchone()[0])
 
 
+def held(process: psutil.Process) -> int:
+    """Tell the resident memory of the broker and of the process that checks for it, in bytes."""
+    own: int = process.memory_info().rss
+    return own + sum(int(each.memory_info().rss) for each in process.children())
+
+
 def most_ever(pid: int) -> int:
     """Tell the most memory that a process ever held at once, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
@@ -96,16 +103,16 @@ def measure(folder: Path, count: int) -> tuple[int, int, int, int]:
     asyncio.run(prepare(folder))
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    broker = context.Process(target=serve, args=(folder, ready), daemon=True)
+    broker = context.Process(target=serve, args=(folder, ready))
     broker.start()
     try:
         if not ready.wait(START_S):
             message = f"the broker was not ready within {START_S:.0f} s"
             raise TimeoutError(message)
         process = psutil.Process(broker.pid)
-        before = process.memory_info().rss
+        before = held(process)
         asyncio.run(publish(folder, count))
-        return before, process.memory_info().rss, most_ever(process.pid), in_force(folder)
+        return before, held(process), most_ever(process.pid), in_force(folder)
     finally:
         broker.kill()
         broker.join()
@@ -121,7 +128,7 @@ def main() -> None:
     rows = [
         ("notices in force", kept),
         ("MB before the first", result["before_mb"]),
-        ("MB, the most ever", result["most_mb"]),
+        ("MB, the most ever without the checking process", result["most_mb"]),
     ]
     scene.say(result, rows, as_json)
 

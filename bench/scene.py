@@ -40,7 +40,7 @@ WORLD = World(MEMBERS, (ISSUER, *RECIPIENTS))
 LOG_KEY = SigningKey.from_seed(sha256(b"bench log").digest())
 LOG = notes.vkey(f"{FEDERATION}/trail", LOG_KEY.public.raw)
 BODY = 1024
-STEP = 500
+STEP = 200
 PAUSE_S = 0.02
 
 

@@ -5,19 +5,20 @@ A version is adopted as a whole or refused as a whole; what was in force before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from broker import codec, members, streams
+from broker import bounds, codec, members, streams
 from broker.decide import Subscriptions, View
 from broker.errors import NoticeRejectedError, VersionRefusedError
 from broker.judge import Ruling
 from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import Subscription, Version
-from broker.rules import PolicySet, Rules
+from broker.rules import PolicySet, Rules, read_rules
 from broker.step import InForce
+from broker.trust.guard import Guard, read_seen, write_seen
 
 if TYPE_CHECKING:
     from broker.bus import Bus, Record
@@ -35,6 +36,7 @@ class Versions:
     annex: Annex = NO_ANNEX
     policies: PolicySet | None = None
     rules: Rules | None = None
+    guard: Guard = field(default_factory=Guard)
 
     @property
     def in_force(self) -> InForce:
@@ -60,21 +62,37 @@ class Adopter:
 
     register: Register
     annexes: dict[bytes, bytes] = field(default_factory=dict)
+    pinned: Callable[[], Guard] = Guard
+    """Stands guard with the root of the operator's home; a home may get its first root while the broker runs."""
     view: View | None = None
     _now: Versions = field(default_factory=Versions)
     _ahead: Versions = field(default_factory=Versions)
+    _tried: dict[int, Adoption] = field(default_factory=dict)
+    """By offset: a version that is looked at again must not be held against those that came after it."""
 
     def restore(self) -> None:
         """Put in force what the register says. Raises VersionRefusedError if it does not load any more."""
         kept = {kind: self.register.get(f"version/{kind}") for kind in ("annex", "directory", "policies")}
         if kept["annex"]:
             self.annexes[sha256(kept["annex"]).digest()] = kept["annex"]
+        self._ahead = Versions(guard=self._guarded(kept["directory"]))
         for kind in ("directory", "policies"):
             content = kept[kind]
             if content:
-                self._ahead = self._changed(Version(kind, content))
+                self._ahead = self._loaded(kind, content, self._ahead.guard)
         self._now = self._ahead
         self._make_view(Subscriptions.of(_directory(self._now), self._patterns()) if self._now.directory else None)
+
+    def _guarded(self, directory: bytes | None) -> Guard:
+        """Open the bundle in force again, however old, and remember what was seen. Raises VersionRefusedError."""
+        guard = self.pinned()
+        if guard.root is None or directory is None:
+            return guard
+        plain, guard = guard.take("directory", self.register.get("version/bundle") or b"", None)
+        if plain != directory:
+            message = "directory: the one in the register is not the one that was signed"
+            raise VersionRefusedError(message)
+        return replace(guard, seen=read_seen(self.register.get("version/seen")))
 
     def _patterns(self) -> Mapping[str, tuple[str, ...]]:
         kept = (codec.decode(Subscription, value) for _, value in self.register.under("subscription/"))
@@ -110,29 +128,48 @@ class Adopter:
 
     def try_out(self, record: Record) -> Adoption:
         """Parse, compile and test a version; may take seconds, touches nothing that is in force."""
+        if record.offset not in self._tried:
+            self._tried[record.offset] = self._try_out(record)
+        return self._tried[record.offset]
+
+    def _try_out(self, record: Record) -> Adoption:
         try:
             version = codec.decode(Version, record.value or b"")
-            versions = self._changed(version)
+            versions, plain = self._changed(version, record.at)
         except (VersionRefusedError, NoticeRejectedError) as error:
             return Adoption(Ruling("version-refused", error.code, str(error)), None)
-        entries = {f"version/{version.kind}": version.content}
+        entries = {f"version/{version.kind}": plain}
+        if versions.guard.root is not None:
+            entries["version/seen"] = write_seen(versions.guard.seen)
+            entries |= {"version/bundle": version.content} if version.kind == "directory" else {}
         if version.kind == "directory" and versions.annex.digest:
             entries["version/annex"] = self.annexes[versions.annex.digest]
         self._ahead = versions
         return Adoption(Ruling("adopted", version.kind, entries=entries), versions)
 
-    def _changed(self, version: Version) -> Versions:
-        old = self._ahead
-        if version.kind == "directory":
-            directory = members.parse(version.content)
-            _check_succession(old.directory, directory)
-            annex, policies = self._annex(directory), old.policies
-        elif version.kind == "policies":
-            directory, annex, policies = _directory(old), old.annex, PolicySet.parse(version.content)
-        else:
+    def _changed(self, version: Version, now: int) -> tuple[Versions, bytes]:
+        if version.kind not in ("directory", "policies"):
             message = f"no such kind of version: {version.kind}"
             raise VersionRefusedError(message)
-        return Versions(directory, annex, policies, Rules.load(policies, directory, annex) if policies else None)
+        guard = self._ahead.guard if self._ahead.guard.root else self.pinned()
+        plain, guard = guard.take(version.kind, version.content, now)
+        versions = self._loaded(version.kind, plain, guard)
+        if version.kind == "policies" and versions.rules and versions.policies:
+            bounds.check(versions.rules, read_rules(versions.policies), _directory(versions))
+        return versions, plain
+
+    def _loaded(self, kind: str, plain: bytes, guard: Guard) -> Versions:
+        old = self._ahead
+        if kind == "directory":
+            directory = members.parse(plain)
+            if old.directory and directory.digest == old.directory.digest and guard.opened:
+                return replace(old, guard=guard)  # only its timestamp is new
+            _check_succession(old.directory, directory)
+            annex, policies = self._annex(directory), old.policies
+        else:
+            directory, annex, policies = _directory(old), old.annex, PolicySet.parse(plain)
+        rules = Rules.load(policies, directory, annex) if policies else None
+        return Versions(directory, annex, policies, rules, guard)
 
     def _annex(self, directory: Directory) -> Annex:
         if directory.annex is None:
@@ -145,6 +182,7 @@ class Adopter:
 
     def adopt(self, adoption: Adoption) -> bool:
         """Put a version in force; tell whether the streams to consume have changed."""
+        self._tried = {offset: each for offset, each in self._tried.items() if each is not adoption}
         if adoption.versions is None or adoption.versions.directory is None:
             return False
         before = self.inputs()

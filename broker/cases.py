@@ -5,18 +5,21 @@ Each policy file has its file of cases; they run whenever the set is loaded, and
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from broker import members
 from broker.errors import VersionRefusedError
-from broker.facts import Facts, facts_of
+from broker.facts import NO_LIMIT, Facts, facts_of
 from broker.members import (
     Annex,
+    Clearance,
     Directory,
     WrittenAgreement,
     WrittenBureau,
@@ -24,10 +27,21 @@ from broker.members import (
     WrittenMember,
     WrittenTransfer,
 )
-from broker.notice import KINDS, ROUTING, Audience, Header, Origin, Reference, Routing, RuleHit, Slot
+from broker.notice import (
+    KINDS,
+    ROUTING,
+    Audience,
+    Header,
+    Origin,
+    Reference,
+    Routing,
+    RuleHit,
+    Slot,
+)
 
 NOW = 1_000_000
 """The `now` at which every case is judged."""
+Moment = Annotated[int, Field(ge=0, lt=NO_LIMIT)]
 
 
 class _Case(BaseModel):
@@ -42,7 +56,7 @@ class World(_Case):
     agreements: dict[str, list[str]] = {}
     suspended_agreements: dict[str, list[str]] = {}
     transfers: Literal["all"] | list[str] = "all"
-    clearances: dict[str, str] = {}
+    clearances: dict[str, Clearance] = {}
 
 
 class WrittenNotice(_Case):
@@ -56,8 +70,8 @@ class WrittenNotice(_Case):
     handling: list[str] = []
     exercise: bool = False
     corrects: bool = False
-    retain_until: int | None = None
-    review_due: int | None = None
+    retain_until: Moment | None = None
+    review_due: Moment | None = None
     everyone: bool = False
     agreements: list[str] = []
     to: list[str] = []
@@ -74,16 +88,18 @@ class Case(_Case):
 
     name: str
     notice: WrittenNotice
-    now: int = NOW
+    now: Moment = NOW
     receive: list[str]
     see: dict[str, list[str]] = {}
     met: dict[str, list[str]] = Field(default={}, description="rule → the bureaus for which it is met")
+    tricky: list[str] = Field(default=[], description="the points of the file's `tricky` that it is about")
 
 
 class CaseFile(_Case):
     """A file of cases in one world."""
 
     world: World
+    tricky: dict[str, str] = Field(default={}, description="point → what is tricky about the rule, in words")
     case: list[Case] = Field(min_length=1)
 
 
@@ -111,36 +127,84 @@ def file_of(policy_file: str) -> str:
     return f"cases/{policy_file.removesuffix('.cedar')}.toml"
 
 
-def run(files: Mapping[str, str], policy_files: Iterable[str], compile_for: Compile) -> dict[str, frozenset[str]]:
-    """Run all cases; give the rules that each policy file's cases meet. Raises VersionRefusedError naming the case."""
-    met: dict[str, frozenset[str]] = {}
-    for name in policy_files:
-        place = file_of(name)
-        if place not in files:
-            raise VersionRefusedError(f"policies: {name} has no cases: {place} is missing")
-        met[name] = _run_file(place, read(place, files[place]), compile_for)
-    return met
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What was tried out of one file: its world, its notices, and the rules that they met."""
+
+    directory: Directory
+    annex: Annex
+    facts: tuple[Facts, ...]
+    met: frozenset[str]
+
+
+def run(files: Mapping[str, str], policy_files: Iterable[str], compile_for: Compile) -> dict[str, Ran]:
+    """Run all cases; give what each policy file's cases tried. Raises VersionRefusedError naming the case."""
+    names = tuple(policy_files)
+    for place in files:
+        if place.startswith("cases/") and place not in map(file_of, names):
+            raise _refused(place, 1, "these cases belong to no policy file: call them as the file of rules is called")
+    return {name: _run_file(file_of(name), files.get(file_of(name)), name, compile_for) for name in names}
 
 
 def read(place: str, text: str) -> CaseFile:
     """Read a file of cases. Raises VersionRefusedError."""
     try:
         return CaseFile.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise VersionRefusedError(f"policies: {place}: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        number = next((each for each in first["loc"] if isinstance(each, int)), None)
+        line = 1 if number is None or first["loc"][0] != "case" else _line(text, number)
+        raise _refused(place, line, f"{where}: {first['msg']}: correct the case") from error
+    except (ValueError, RecursionError) as error:
+        found = re.search(r"at line (\d+)", str(error))
+        raise _refused(place, int(found[1]) if found else 1, f"{error}: this is no TOML") from error
 
 
-def _run_file(place: str, written: CaseFile, compile_for: Compile) -> frozenset[str]:
-    directory, annex = world_of(written.world)
+def _run_file(place: str, text: str | None, policy_file: str, compile_for: Compile) -> Ran:
+    if text is None:
+        what = f"{policy_file} has no cases: {place} is missing: write one case for each of its rules"
+        raise _refused(policy_file, 1, what)
+    written = read(place, text)
+    directory, annex = world_of(written.world, place)
     judge = compile_for(directory, annex)
-    met: set[str] = set()
-    for case in written.case:
-        verdict = judge(facts_of(*notice_of(case.notice, directory.federation), directory, case.now))
-        wrong = differences(case, verdict, directory)
+    tried, met = list[Facts](), set[str]()
+    for number, case in enumerate(written.case):
+        facts = facts_of(*notice_of(case.notice, directory.federation), directory, case.now)
+        verdict = judge(facts)
+        wrong = mistakes(case, directory) or differences(case, verdict, directory)
         if wrong:
-            raise VersionRefusedError(f"policies: {place}: case {case.name!r}: {'; '.join(wrong)}")
+            what = f"case {case.name!r}: {'; '.join(wrong)}: correct the case, or the rule"
+            raise _refused(place, _line(text, number), what)
+        tried.append(facts)
         met.update(hit.rule for hit in verdict.hits)
-    return frozenset(met)
+    return Ran(directory, annex, tuple(tried), frozenset(met))
+
+
+def _refused(place: str, line: int, reason: str) -> VersionRefusedError:
+    return VersionRefusedError(f"policies: {place}:{line}: {reason}")
+
+
+def _line(text: str, number: int) -> int:
+    """Find the line on which a case begins."""
+    heads = [line for line, each in enumerate(text.splitlines(), start=1) if each.strip().startswith("[[case]]")]
+    return heads[number] if number < len(heads) else 1
+
+
+def mistakes(case: Case, directory: Directory) -> list[str]:
+    """Name whoever a case names that is not in its world: with a slip of the pen it could hold for a wrong reason."""
+    notice = case.notice
+    bureaus = {*case.receive, *(each for found in (*case.see.values(), *case.met.values()) for each in found)}
+    named: tuple[tuple[str, Iterable[str], Container[str]], ...] = (
+        ("bureau", [notice.issuer, *sorted(bureaus)], directory.bureaus),
+        ("member or bureau", [*notice.to, *notice.deny, *notice.protected_from], _both(directory)),
+        ("agreement", notice.agreements, directory.agreements),
+    )
+    return [f"there is no {what} {each!r}" for what, words, known in named for each in words if each not in known]
+
+
+def _both(directory: Directory) -> Container[str]:
+    return directory.bureaus.keys() | directory.members.keys()
 
 
 def differences(case: Case, verdict: Judged, directory: Directory) -> list[str]:
@@ -158,12 +222,14 @@ def differences(case: Case, verdict: Judged, directory: Directory) -> list[str]:
     return wrong
 
 
-def world_of(world: World) -> tuple[Directory, Annex]:
+def world_of(world: World, place: str = "cases") -> tuple[Directory, Annex]:
     """Make the directory of a world. Raises VersionRefusedError."""
     try:
         written = _directory(world)
     except ValidationError as error:
-        raise VersionRefusedError(f"policies: a case's world: {error}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _refused(place, 1, f"a case's world: {where}: {first['msg']}: correct [world]") from error
     directory = members.parse(members.canonical(written))
     return directory, Annex(None, MappingProxyType(dict(world.clearances)), frozenset())
 

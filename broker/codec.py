@@ -8,7 +8,7 @@ newest. Nothing may be left over after decoding.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from io import BytesIO
@@ -126,6 +126,7 @@ _SCHEMA_OF: dict[type, str] = {
     notice.Receipt: "receipt",
     notice.Subscription: "subscription",
     notice.Revocation: "revocation",
+    notice.Look: "look",
     notice.Version: "version",
     notice.Entry: "entry",
     notice.Head: "head",
@@ -289,6 +290,30 @@ def encode_row(bureau: str, delivery_number: int, shown: int) -> bytes:
     return prefix("row") + name(bureau) + long(delivery_number) + long(shown)
 
 
+def encode_lines(
+    recipients: Sequence[notice.Recipient], numbers: Sequence[int]
+) -> tuple[dict[int, bytes], list[bytes], list[bytes]]:
+    """Encode the recipients of one notice, under these delivery numbers, in one pass for all who need them.
+
+    Gives the rows by bureau index, the lines of the decision record, and the holders of the register's entry.
+    """
+    head = prefix("row")
+    rows: dict[int, bytes] = {}
+    lines, holders = [], []
+    for each, number in zip(recipients, numbers, strict=True):
+        index, counted = long(each.index), long(number)
+        row = name(each.bureau) + counted + long(each.shown)
+        rows[each.index] = head + row
+        orders = longs(each.replaces) + longs(each.erases) if each.replaces or each.erases else _NO_ORDERS
+        lines.append(index + row + orders)
+        holders.append(index + b"\x02" + counted + b"\0")
+    return rows, lines, holders
+
+
+_NO_ORDERS = b"\0\0"
+"""Two empty arrays: replaces nothing, erases nothing."""
+
+
 def encode_own(delivery: notice.Delivery) -> bytes:
     """Encode a Delivery up to, and without, its `shared`."""
     return own_head(delivery.leaf_number, delivery.shard) + own_rest(
@@ -321,8 +346,7 @@ def own_rest(
         salt,
         blob(path),
         long(index),
-        longs(replaces),
-        longs(erases),
+        longs(replaces) + longs(erases) if replaces or erases else _NO_ORDERS,
     ))  # fmt: skip
 
 
@@ -396,6 +420,11 @@ def _recipient(row: notice.Recipient) -> bytes:
 
 
 def _decision(record: notice.DecisionRecord) -> bytes:
+    return encode_decision(record, [_recipient(each) for each in record.rows])
+
+
+def encode_decision(record: notice.DecisionRecord, lines: list[bytes]) -> bytes:
+    """Encode a DecisionRecord whose rows are encoded already, in place of its own."""
     terms = record.terms
     return b"".join((
         prefix("decision"),
@@ -409,7 +438,7 @@ def _decision(record: notice.DecisionRecord) -> bytes:
         blob(record.statement),
         blob(record.seed),
         long(record.depth),
-        _items([_recipient(each) for each in record.rows]),
+        _items(lines),
         _items([_text(each.rule) + blob(mask_bytes(each.bureaus)) for each in record.rules]),
         *(blob(mask_bytes(mask)) for mask in (terms.allowed, terms.audience, terms.denied, terms.reached)),
         _items([_text(each) for each in record.warnings]),
@@ -438,21 +467,32 @@ def _entry(entry: notice.Entry) -> bytes:
 
 
 def _standing(standing: notice.Standing) -> bytes:
+    return encode_standing(standing, standing.leaf_number, [])
+
+
+def encode_standing(standing: notice.Standing, leaf_number: int, holders: list[bytes]) -> bytes:
+    """Encode a Standing under this leaf number; `holders` are encoded already and stand before its own."""
+    own = [long(each.index) + longs(each.numbers) for each in standing.holders]
     return b"".join((
         prefix("standing"),
         standing.header_digest,
         _text(standing.state),
-        long(standing.leaf_number),
+        long(leaf_number),
         blob(standing.series),
         long(standing.number),
         _text(standing.record),
         long(standing.version),
-        _items([long(each.index) + longs(each.numbers) for each in standing.holders]),
+        _items(holders + own),
         blob(standing.envelope),
     ))  # fmt: skip
 
 
 def _outcome(outcome: notice.Outcome) -> bytes:
+    return encode_outcome(outcome, (outcome.decision_salt, outcome.decision), outcome.leaf, outcome.proof)
+
+
+def encode_outcome(outcome: notice.Outcome, decision: tuple[bytes, bytes], leaf: bytes, proof: str) -> bytes:
+    """Encode an Outcome with another decision (salt, record), leaf and proof than its own."""
     return b"".join((
         prefix("outcome"),
         _text(outcome.kind),
@@ -465,11 +505,10 @@ def _outcome(outcome: notice.Outcome) -> bytes:
         longs(outcome.missing),
         _items([_text(each) for each in outcome.warnings]),
         blob(outcome.statement),
-        blob(outcome.decision_salt),
-        blob(outcome.decision),
+        *map(blob, decision),
         long(outcome.leaf_number),
-        blob(outcome.leaf),
-        _text(outcome.proof),
+        blob(leaf),
+        _text(proof),
     ))  # fmt: skip
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from broker.facts import Facts, facts_of
-from broker.notice import Decision, Header, Holder, Recipient, Terms, Verified
+from broker.notice import Decision, Header, Holder, Recipient, Routing, Terms, Verified
 
 if TYPE_CHECKING:
-    from broker.members import Bureau, Directory
-    from broker.rules import Rule, Rules, Verdict
+    from broker.members import Directory
+    from broker.rules import Rules, Verdict
 
 HOLDERS_NOT_REACHED, REACHED_NOBODY = "holders-not-reached", "reached-nobody"
 TO_HOLDERS = frozenset({"withdrawal", "restriction"})
@@ -86,24 +86,6 @@ class View:
     subscriptions: Subscriptions
 
 
-@dataclass(frozen=True, slots=True)
-class Prospect:
-    """What one bureau would get of a notice, and why; only its issuer may read it.
-
-    `code` is `receives`, `not-in-audience`, `denied-by-you`, `issuer`, `suspended`, `no-subscription`, `if-subscribed`
-    or the id of a rule. `uncertain`: what this party may not know (an annex, subscriptions) could change the answer.
-    """
-
-    bureau: str
-    receives: bool
-    code: str
-    sentence: str
-    shown: tuple[str, ...]
-    withheld: Mapping[str, tuple[str, ...]]
-    """Compartment that carries something → ids of the rules that withhold it."""
-    uncertain: bool
-
-
 def facts(notice: Verified, directory: Directory, now: int) -> Facts:
     """Compute what the rules may know of a notice."""
     return facts_of(notice.header, notice.routing, directory, now)
@@ -115,39 +97,39 @@ def decide(notice: Verified, view: View, now: int, holders: Sequence[Holder] = (
         return _to_holders(notice, view.directory, holders)
     known = facts(notice, view.directory, now)
     verdict = view.rules.judge(known)
-    terms = _terms(notice, known, view, verdict.receive)
+    terms = terms_of(notice, known, view, verdict.receive)
     replaced = {each.index: each.numbers for each in holders} if known.corrects else {}
     recipients = _recipients(notice, view.directory, verdict, terms.receivers, replaced)
     missed = any(not terms.receivers >> index & 1 for index in replaced)
     return Decision("routed", recipients, terms, verdict.hits, _warnings(recipients, missed=missed))
 
 
-def explain_for_issuer(notice: Verified, view: View, now: int) -> tuple[Prospect, ...]:
-    """Say for every bureau whether it would receive this notice, and why not, in the order of their indices."""
-    known = facts(notice, view.directory, now)
-    terms = _terms(notice, known, view, view.rules.judge(known).receive)
-    doubtful = _doubtful(known, view)
-    return tuple(
-        _prospect(bureau, notice, known, view, terms, doubtful)
-        for bureau in view.directory.by_index
-        if bureau is not None
-    )
+class Spoken(Protocol):
+    """What the terms are computed from: a notice that was verified, or one that a decision record remembers."""
+
+    @property
+    def header(self) -> Header:
+        """Its header."""
+
+    @property
+    def routing(self) -> Routing:
+        """Its opened routing."""
 
 
-def _terms(notice: Verified, known: Facts, view: View, allowed: int) -> Terms:
+def terms_of(notice: Spoken, known: Facts, view: View, allowed: int) -> Terms:
     """Compute the four terms. The issuing bureau is no part of its own audience."""
     directory, header = view.directory, notice.header
     own = directory.bureau_mask((header.issuer,))
     flash = directory.everyone if header.urgency == "flash" else 0
     return Terms(
         allowed=allowed,
-        audience=_audience(notice, known, directory) & ~own,
+        audience=audience_of(notice, known, directory) & ~own,
         denied=known.denied,
         reached=known.addressed | view.subscriptions.mask(header.topics) | flash,
     )
 
 
-def _audience(notice: Verified, known: Facts, directory: Directory) -> int:
+def audience_of(notice: Spoken, known: Facts, directory: Directory) -> int:
     """Give everyone, or those addressed and the members of agreements in force. An empty list is nobody."""
     if notice.routing.audience.everyone:
         return directory.everyone
@@ -221,65 +203,3 @@ def _indices(mask: int) -> Iterator[int]:
 
 def _is_listed(directory: Directory, index: int) -> bool:
     return index < len(directory.ids) and bool(directory.ids[index])
-
-
-# Explaining
-
-
-def _doubtful(known: Facts, view: View) -> int:
-    """Give the bureaus for which clearances that this party may not know could change the answer."""
-    mask, verdict = 0, view.rules.judge(known)
-    for extreme in view.rules.extremes:
-        other = extreme.judge(known)
-        mask |= verdict.receive ^ other.receive
-        for name, bureaus in verdict.see.items():
-            mask |= bureaus ^ other.see[name]
-    return mask
-
-
-def _prospect(bureau: Bureau, notice: Verified, known: Facts, view: View, terms: Terms, doubtful: int) -> Prospect:
-    receives = bool(terms.receivers >> bureau.index & 1)
-    code, sentence = ("receives", "receives it") if receives else _obstacle(bureau, notice, known, view, terms)
-    found = view.rules.explain(known, bureau.index)
-    carried = [slot.name for i, slot in enumerate(notice.header.compartments) if i and notice.present >> i & 1]
-    could = bool((terms.audience & ~terms.denied) >> bureau.index & 1)
-    return Prospect(
-        bureau=bureau.id,
-        receives=receives,
-        code=code,
-        sentence=sentence,
-        shown=tuple(name for name in carried if receives and name in found.sees),
-        withheld={name: _ids(found.withheld[name]) for name in carried if receives and name in found.withheld},
-        uncertain=code == "if-subscribed" or (could and bool(doubtful >> bureau.index & 1)),
-    )
-
-
-def _obstacle(bureau: Bureau, notice: Verified, known: Facts, view: View, terms: Terms) -> tuple[str, str]:
-    """Name the first thing in the way: the issuer's own terms, then the rules, then the want of a subscription."""
-    bit = 1 << bureau.index
-    for code, applies, sentence in (
-        ("suspended", not view.directory.is_active(bureau.member), f"{bureau.member} is suspended"),
-        ("issuer", bureau.id == notice.header.issuer, "issued it"),
-        ("denied-by-you", terms.denied & bit, "is on your deny list"),
-        ("not-in-audience", not known.audience & bit, "is not in your audience"),
-    ):
-        if applies:
-            return code, sentence
-    if not terms.allowed & bit:
-        found = view.rules.explain(known, bureau.index)
-        return _because(found.forbids or found.unmet)
-    if not terms.audience & bit:
-        return "not-in-audience", "is in your audience only by an agreement that is suspended"
-    if not view.subscriptions.known:
-        return "if-subscribed", "receives it if it has subscribed to one of the topics"
-    return "no-subscription", "is not addressed and has not subscribed to any of the topics"
-
-
-def _because(rules: tuple[Rule, ...]) -> tuple[str, str]:
-    if not rules:
-        return "no-permit", "no rule permits it"
-    return rules[0].id, rules[0].sentence
-
-
-def _ids(rules: tuple[Rule, ...]) -> tuple[str, ...]:
-    return tuple(each.id for each in rules) or ("no-permit",)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from broker import codec, crash, streams
 from broker.notice import Entry, Routed
-from broker.route import Route, deliveries, restored
+from broker.route import Route, deliveries, restored, told
 
 if TYPE_CHECKING:
     from broker.bus import Bus, Copies
+    from broker.handover import Committed, Handover
     from broker.seal import Sealer
     from broker.step import Done
 
@@ -28,6 +29,15 @@ GROUP = "distribute"
 READ_LIMIT = 200
 BREATH = 32
 """Deliveries made before the loop may turn to something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """What a sealed head covers and may leave."""
+
+    routes: Sequence[Route]
+    proofs: Sequence[str]
+    steps: list[Committed]
 
 
 class Distribute:
@@ -42,46 +52,60 @@ class Distribute:
         while records := await self._bus.read(streams.ROUTED, place, limit=READ_LIMIT, partition=self._shard):
             routes = [restored(codec.decode(Routed, record.value or b"")) for record in records]
             place = records[-1].offset + 1
-            await self._send(routes, place)
+            await self._send(routes, self._proofs(routes), place)
             log.info("routed.copied-again", leaves=len(routes), place=place)
 
-    async def run(self, committed: asyncio.Queue[tuple[Done, int]]) -> None:
-        """Seal and send committed steps as they come, those that wait together."""
+    async def run(self, committed: Handover) -> None:
+        """Seal and send committed steps as they come, those that wait together.
+
+        While some are sent others are sealed.
+        """
+        sealed: asyncio.Queue[_Sealed] = asyncio.Queue(1)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._seal_all(committed, sealed))
+            tasks.create_task(self._send_all(sealed, committed))
+
+    async def _seal_all(self, committed: Handover, sealed: asyncio.Queue[_Sealed]) -> None:
         while True:
-            steps = [await committed.get()]
-            while not committed.empty():
-                steps.append(committed.get_nowait())
-            await self._seal([done for done, _ in steps])
-            place = max(place for _, place in steps)
-            await self._send([route for done, _ in steps for route in done.routes], place)
-            for _ in steps:
-                committed.task_done()
+            steps = await committed.get()
+            await self._seal([each.done for each in steps])
+            routes = [route for each in steps for route in each.done.routes]
+            await sealed.put(_Sealed(routes, self._proofs(routes), steps))
+
+    async def _send_all(self, sealed: asyncio.Queue[_Sealed], committed: Handover) -> None:
+        while True:
+            batch = await sealed.get()
+            await self._send(batch.routes, batch.proofs, max(each.place for each in batch.steps))
+            committed.sent(batch.steps)
 
     async def _seal(self, steps: Sequence[Done]) -> None:
         entries: list[Entry] = [entry for done in steps for entry in done.entries]
         await self._sealer.seal(entries, steps[-1].head)
         crash.here("distribute.sealed")
 
-    async def _send(self, routes: Sequence[Route], place: int) -> None:
+    def _proofs(self, routes: Sequence[Route]) -> list[str]:
+        return self._sealer.proofs([route.leaf_number for route in routes])
+
+    async def _send(self, routes: Sequence[Route], proofs: Sequence[str], place: int) -> None:
         if not routes:
             return
         now = self._clock()
-        proofs = self._sealer.proofs([route.leaf_number for route in routes])
         copies: list[Copies] = []
         outcomes: dict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
         for turn, (route, proof) in enumerate(zip(routes, proofs, strict=True), 1):
             expired = route.expires is not None and route.expires <= now
             copies += deliveries(route, proof, self._shard, expired=expired)
             if route.outcome:
-                told = (b"", codec.encode(replace(route.outcome, proof=proof)))
+                answer = (b"", told(route.outcome, proof))
                 for member in route.tell:
-                    outcomes[member].append(told)
+                    outcomes[member].append(answer)
             if turn % BREATH == 0:
                 await asyncio.sleep(0)  # ingest goes on meanwhile
         await self._bus.fan_out(copies, partition=self._shard)
         crash.here("distribute.copied")
-        for member, values in outcomes.items():
-            await self._bus.append(streams.outcomes(member), values, partition=self._shard)
+        async with asyncio.TaskGroup() as telling:
+            for member, values in outcomes.items():
+                telling.create_task(self._bus.append(streams.outcomes(member), values, partition=self._shard))
         crash.here("distribute.told")
         await self._bus.keep_place(GROUP, streams.ROUTED, place, partition=self._shard)
         crash.here("distribute.kept-place")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+AT_ONCE = 8
 
 
 def begin(file: Path, data: bytes) -> int:
@@ -29,6 +33,17 @@ def write(file: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     sync(file.parent)
+
+
+def sync_together(files: Sequence[int], folders: Iterable[Path]) -> None:
+    """Make open files and the entries of folders durable, all at once: a disk takes many as fast as one."""
+    opened = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders]
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(os.fsync, [*files, *opened]))
+    finally:
+        for each in opened:
+            os.close(each)
 
 
 def make(folder: Path) -> set[Path]:

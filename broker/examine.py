@@ -21,7 +21,9 @@ from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
 RECORD_KINDS = frozenset({"routed", "held", "rejected", "repeated"})
-EVENT_KINDS = frozenset({"receipt", "subscribed", "revoked", "adopted", "version-refused", "resumed", "expired"})
+EVENT_KINDS = frozenset(
+    {"receipt", "subscribed", "revoked", "look", "adopted", "version-refused", "resumed", "expired"}
+)
 LISTED = 100
 """Findings that are told in full; the others are counted."""
 CACHED_BUNDLES = 1024
@@ -55,6 +57,15 @@ class SeenDelivery:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenLeaf:
+    """A leaf as somebody kept it who was told of it: an issuer's outcome, another's receipt, a proof, a bundle."""
+
+    number: int
+    leaf: bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something that does not hold, and where."""
 
@@ -72,6 +83,8 @@ class Report:
     leaves: int = 0
     heads: int = 0
     deliveries: int = 0
+    told: int = 0
+    """Leaves of decisions and receipts that others were told of."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -84,7 +97,7 @@ class Report:
     @property
     def compared(self) -> bool:
         """Whether there was anything to compare with that the operator does not hold."""
-        return self.heads + self.deliveries > 0
+        return self.heads + self.deliveries + self.told > 0
 
 
 def examine(
@@ -93,11 +106,12 @@ def examine(
     heads: Iterable[SeenHead] = (),
     deliveries: Iterable[SeenDelivery] = (),
     progress: Callable[[int, int], None] = lambda _done, _all: None,
+    told: Iterable[SeenLeaf] = (),
 ) -> Report:
-    """Examine the log in `folder`; `heads` come by rising size, `deliveries` by rising leaf number."""
+    """Examine the log in `folder`; `heads` come by rising size, `deliveries` and `told` by rising leaf number."""
     report = Report(key.name)
     head = _head(folder, key, report)
-    walk = _Walk(folder, key, head, report, iter(heads), iter(deliveries))
+    walk = _Walk(folder, key, head, report, iter(heads), iter(deliveries), iter(told))
     for index in range(-(-head.size // WIDTH)):
         walk.bundle(index)
         if index % PROGRESS_EVERY == 0:
@@ -133,11 +147,14 @@ class _Walk:
         report: Report,
         heads: Iterator[SeenHead],
         deliveries: Iterator[SeenDelivery],
+        told: Iterator[SeenLeaf],
     ) -> None:
         self._folder, self._key, self._head, self._report = folder, key, head, report
         self._edge, self._whole, self._now = Edge(), True, 0
-        self._heads, self._deliveries = heads, deliveries
-        self._next_head, self._next_delivery = next(heads, None), next(deliveries, None)
+        self._heads, self._deliveries, self._told = heads, deliveries, told
+        self._next_head, self._next_delivery, self._next_told = (
+            next(heads, None), next(deliveries, None), next(told, None),
+        )  # fmt: skip
         self._parent: tuple[int, bytes] = (-1, b"")
         self._records: OrderedDict[int, bytes] = OrderedDict()
         self._agreed = 0
@@ -255,6 +272,9 @@ class _Walk:
         while self._next_delivery and self._next_delivery.leaf_number <= number:
             self._check_delivery(self._next_delivery, entry)
             self._next_delivery = next(self._deliveries, None)
+        while self._next_told and self._next_told.number <= number:
+            self._check_told(self._next_told, entry)
+            self._next_told = next(self._told, None)
         try:
             leaf = codec.decode(Leaf, entry)
         except NoticeRejectedError as error:
@@ -323,6 +343,13 @@ class _Walk:
         else:
             self._check_row(seen, name)
 
+    def _check_told(self, seen: SeenLeaf, entry: bytes | None) -> None:
+        self._report.told += 1
+        if entry is None:
+            self._report.add(f"leaf {seen.number}", f"{seen.source} was told of it, the trail has it not")
+        elif entry != seen.leaf:
+            self._report.add(f"leaf {seen.number}", f"{seen.source} was told of another leaf of this number")
+
     def _check_row(self, seen: SeenDelivery, name: str) -> None:
         try:
             rows, row = codec.decode(Leaf, seen.leaf).rows, codec.decode(Row, seen.row)
@@ -347,6 +374,9 @@ class _Walk:
         while seen := self._next_delivery:
             self._check_delivery(seen, None)
             self._next_delivery = next(self._deliveries, None)
+        while kept := self._next_told:
+            self._check_told(kept, None)
+            self._next_told = next(self._told, None)
 
     def _finish_heads(self) -> None:
         while seen := self._next_head:

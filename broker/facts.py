@@ -17,15 +17,25 @@ if TYPE_CHECKING:
 NO_LIMIT = (1 << 63) - 1
 """Stands for a day that the header does not set: the greatest Long of Cedar."""
 
+Mask = int
+"""A set of bureaus: `Set<Bureau>` of the schema. Other `int` facts are Longs."""
+MemberId = str
+"""The id of a member: an entity, no String of the schema."""
+BureauId = str
+"""The id of a bureau: an entity, no String of the schema."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The attributes of a Notice as `policies/schema.cedarschema` declares them, and `now` of the context."""
+    """The attributes of a Notice as `policies/schema.cedarschema` declares them, and `now` of the context.
+
+    The types tell the compiler what each is: `Mask`, `MemberId`, `BureauId`, or a plain value.
+    """
 
     now: int
     kind: str
-    issuer: str
-    owner: str
+    issuer: BureauId
+    owner: MemberId
     purpose: str
     confidentiality: str
     urgency: str
@@ -35,18 +45,18 @@ class Facts:
     retain_until: int
     review_due: int
     everyone: bool
-    audience: int
-    denied: int
-    addressed: int
-    named: int
+    audience: Mask
+    denied: Mask
+    addressed: Mask
+    named: Mask
     agreements: frozenset[str]
     origins_known: bool
-    sources: frozenset[str]
-    consented: int
+    sources: frozenset[MemberId]
+    consented: Mask
     subject_categories: frozenset[str]
     minor: str
     special_categories: frozenset[str]
-    protected_from: int
+    protected_from: Mask
 
 
 def facts_of(header: Header, routing: Routing, directory: Directory, now: int) -> Facts:

@@ -1,28 +1,71 @@
-"""Which leaves speak of which notice: derived from trail and decision records, and made again when it is lost.
+"""Which leaves speak of what: derived from trail and decision records, and made again when it is lost.
 
-Kept off the way of a notice: it is brought up to date when somebody asks.
+Kept off the way of a notice: it is brought up to date when somebody asks. A word (`outcome:rejected`, `to:AT/ncb`) has
+for each block of leaves a mask of those that it fits, so that any question is a few reads and ANDs, and its answer is
+counted, not guessed. There is no word for what a body says: persons cannot be searched for here.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from broker import codec
 from broker.errors import NoticeRejectedError
-from broker.notice import DecisionRecord, Header, Leaf, Receipt, Statement
-from broker.records import Records
+from broker.notice import (
+    LOOK_TYPE,
+    RECEIPT_TYPE,
+    REVOCATION_TYPE,
+    SUBSCRIPTION_TYPE,
+    DecisionRecord,
+    Leaf,
+    Look,
+    Receipt,
+    Statement,
+)
 from broker.trail import Trail
 
-_SCHEMA = """
+VERSION = 3
+_SCHEMA = f"""
+PRAGMA page_size = 8192;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS notice(
-    notice_id BLOB, issuer TEXT, leaf_number INTEGER, PRIMARY KEY(notice_id, leaf_number)
-);
-CREATE TABLE IF NOT EXISTS event(about INTEGER, leaf_number INTEGER, PRIMARY KEY(about, leaf_number));
-CREATE TABLE IF NOT EXISTS done(size INTEGER NOT NULL);
+    notice_id BLOB, leaf_number INTEGER, PRIMARY KEY(notice_id, leaf_number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event(about INTEGER, leaf_number INTEGER, PRIMARY KEY(about, leaf_number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS word(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS posting(
+    word INTEGER, block INTEGER, mask BLOB NOT NULL, PRIMARY KEY(word, block)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS done(id INTEGER PRIMARY KEY CHECK(id = 1), size INTEGER NOT NULL, root BLOB NOT NULL);
+PRAGMA user_version = {VERSION};
 """
-PAGE = 1000
+# WITHOUT ROWID: what a question reads lies together. NORMAL: a power cut may take the last blocks; they are made again.
+_TABLES = ("notice", "event", "word", "posting", "done")
+BLOCK = 4096
+"""Leaves whose bits lie in one mask, and that are taken in as one transaction."""
+T = TypeVar("T")
+
+
+class Kept(Protocol):
+    """Decision records by leaf number, as `Records` has them."""
+
+    def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """Stream (leaf number, salt, record) from `begin` on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One page of an answer: the leaves, newest first, and how many there are in all."""
+
+    leaves: tuple[int, ...]
+    total: int
 
 
 class Index:
@@ -30,43 +73,84 @@ class Index:
 
     def __init__(self, path: Path | None) -> None:
         self._database = sqlite3.connect(path or ":memory:", timeout=10, isolation_level=None)
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
+            self._drop()
         self._database.executescript(_SCHEMA)
+        self._words: dict[str, int] = {}
+
+    def _drop(self) -> None:
+        self._database.executescript("".join(f"DROP TABLE IF EXISTS {table};" for table in _TABLES))
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
+    def forget(self) -> None:
+        """Throw everything away, to make it again."""
+        self._drop()
+        self._database.executescript(_SCHEMA)
+        self._words = {}
+
     @property
     def size(self) -> int:
         """How many leaves it covers."""
-        return int(self._database.execute("SELECT coalesce(max(size), 0) FROM done").fetchone()[0])
+        return self._done()[0]
 
-    def update(self, trail: Trail, records: Records, progress: Callable[[int, int], None]) -> None:
-        """Cover the trail up to its head. An index that covers more belongs to another past and is made again."""
-        if self.size > trail.size:
-            self._database.executescript("DELETE FROM notice; DELETE FROM event; DELETE FROM done;")
-        while (begin := self.size) < trail.size:
-            end = min(begin + PAGE, trail.size)
-            self._database.execute("BEGIN IMMEDIATE")
-            for number, record in _page(records, begin, end):
-                self._add(number, codec.decode(Leaf, trail.entry(number)), codec.decode(DecisionRecord, record))
-            self._database.execute("DELETE FROM done")
-            self._database.execute("INSERT INTO done VALUES (?)", (end,))
-            self._database.execute("COMMIT")
-            progress(end, trail.size)
+    def _done(self) -> tuple[int, bytes]:
+        row = self._database.execute("SELECT size, root FROM done").fetchone()
+        return (int(row[0]), bytes(row[1])) if row else (0, b"")
 
-    def _add(self, number: int, leaf: Leaf, decision: DecisionRecord) -> None:
-        if decision.header:
-            header = codec.decode(Header, decision.header)
-            self._database.execute(
-                "INSERT OR IGNORE INTO notice VALUES (?, ?, ?)", (header.notice_id, header.issuer, number)
-            )
-        abouts = {each.leaf_number for each in receipt.items} if (receipt := receipt_in(decision)) else set()
-        if leaf.about is not None:
-            abouts.add(leaf.about)
+    # Making it
+
+    def update(self, trail: Trail, records: Kept, progress: Callable[[int, int], None]) -> None:
+        """Cover the trail up to its head, a block at a time: what a kill leaves is gone on from.
+
+        An index of another past (it covers more, or another root) is made again.
+        """
+        size, root = self._done()
+        if size > trail.size or (size and trail.root_of(size) != root):
+            self.forget()
+        begin = self.size
+        if begin == trail.size:
+            return
+        kept = _Reader(records, begin)
+        while begin < trail.size and kept.number >= 0:  # where the records end earlier, the rest is covered later
+            block, end = _Block(begin), min(begin - begin % BLOCK + BLOCK, trail.size)
+            while begin < end and kept.number >= 0:
+                block.add(begin, trail.entry(begin), kept.take(begin))
+                begin += 1
+            self._keep(block, begin, trail.root_of(begin))
+            progress(begin, trail.size)
+
+    def _keep(self, block: _Block, end: int, root: bytes) -> None:
+        run = self._database.execute
+        run("BEGIN IMMEDIATE")
+        self._database.executemany("INSERT OR IGNORE INTO notice VALUES (?, ?)", block.notices)
+        self._database.executemany("INSERT OR IGNORE INTO event VALUES (?, ?)", block.events)
+        postings = [(self._word(name), mask) for name, mask in block.masks.items()]
+        if block.begin % BLOCK:
+            postings = [(word, mask | self._mask(word, block.number)) for word, mask in postings]
         self._database.executemany(
-            "INSERT OR IGNORE INTO event VALUES (?, ?)", [(about, number) for about in sorted(abouts)]
+            "INSERT OR REPLACE INTO posting VALUES (?, ?, ?)",
+            [(word, block.number, codec.mask_bytes(mask)) for word, mask in postings],
         )
+        run("INSERT OR REPLACE INTO done VALUES (1, ?, ?)", (end, root))
+        run("COMMIT")
+
+    def _word(self, name: str) -> int:
+        found = self._words.get(name)
+        if found is None:
+            self._database.execute("INSERT OR IGNORE INTO word(name) VALUES (?)", (name,))
+            found = int(self._database.execute("SELECT id FROM word WHERE name = ?", (name,)).fetchone()[0])
+            self._words[name] = found
+        return found
+
+    def _mask(self, word: int, block: int) -> int:
+        row = self._database.execute("SELECT mask FROM posting WHERE word = ? AND block = ?", (word, block)).fetchone()
+        return int.from_bytes(row[0], "big") if row else 0
+
+    # Asking
 
     def leaves_of(self, notice_id: bytes) -> list[int]:
         """List the leaves of a notice's own records."""
@@ -82,17 +166,171 @@ class Index:
         )
         return [row[0] for row in rows]
 
+    def words(self, prefix: str) -> list[str]:
+        """List what stands after `prefix` in the words that there are."""
+        rows = self._database.execute("SELECT name FROM word WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+        return sorted(str(row[0])[len(prefix) :] for row in rows)
 
-def _page(records: Records, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
-    for number, _salt, record in records.since(begin):
-        if number >= end:
-            return
-        yield number, record
+    def search(self, wanted: Sequence[Iterable[str]], begin: int, end: int, limit: int) -> Found:
+        """Find the leaves from `begin` to before `end` that fit one word of each group, newest first, and count all."""
+        end = min(end, self.size)
+        blocks = [self._postings(group, begin, end) for group in wanted]
+        found, total = list[int](), 0
+        for block in self._candidates(blocks, begin, end):
+            mask = _within(block, begin, end)
+            for each in blocks:
+                mask &= each.get(block, 0)
+            total += mask.bit_count()
+            while mask and len(found) < limit:
+                bit = mask.bit_length() - 1
+                found.append(block * BLOCK + bit)
+                mask ^= 1 << bit
+        return Found(tuple(found), total)
+
+    def _postings(self, group: Iterable[str], begin: int, end: int) -> dict[int, int]:
+        """Read one group's masks by block: a leaf needs to fit one of its words."""
+        masks: dict[int, int] = {}
+        for name in group:
+            rows = self._database.execute(
+                "SELECT block, mask FROM posting WHERE word = (SELECT id FROM word WHERE name = ?)"
+                " AND block BETWEEN ? AND ?",
+                (name, begin // BLOCK, (end - 1) // BLOCK),
+            )
+            for block, mask in rows:
+                masks[block] = masks.get(block, 0) | int.from_bytes(mask, "big")
+        return masks
+
+    def _candidates(self, blocks: list[dict[int, int]], begin: int, end: int) -> Iterable[int]:
+        if end <= begin:
+            return ()
+        if not blocks:
+            return range((end - 1) // BLOCK, begin // BLOCK - 1, -1)
+        rarest: dict[int, int] = min(blocks, key=len)
+        return sorted(rarest, reverse=True)
+
+
+def _within(block: int, begin: int, end: int) -> int:
+    """Give the mask of a block's leaves from `begin` to before `end`."""
+    first = block * BLOCK
+    upper = (1 << min(max(end - first, 0), BLOCK)) - 1
+    return upper & ~((1 << min(max(begin - first, 0), BLOCK)) - 1)
+
+
+class _Reader:
+    """Decision records one after the other; `number` is the next one's leaf, -1 after the last."""
+
+    def __init__(self, records: Kept, begin: int) -> None:
+        self._records = records.since(begin)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.number, _salt, self._record = next(self._records, (-1, b"", b""))
+
+    def take(self, number: int) -> bytes:
+        """Give the record of a leaf; b"" where it is missing: `audit verify` and `audit show` say so."""
+        if self.number != number:
+            return b""
+        record = self._record
+        self._go_on()
+        return record
+
+
+class _Block:
+    """What one block of leaves says, or the part of it that begins at `begin`."""
+
+    __slots__ = ("begin", "events", "masks", "notices", "number")
+
+    def __init__(self, begin: int) -> None:
+        self.begin, self.number = begin, begin // BLOCK
+        self.notices: list[tuple[bytes, int]] = []
+        self.events: list[tuple[int, int]] = []
+        self.masks: defaultdict[str, int] = defaultdict(int)
+
+    def add(self, number: int, entry: bytes, record: bytes) -> None:
+        """Take in one leaf and its decision record."""
+        leaf = codec.read("leaf", entry)
+        decision = codec.read("decision", record) if record else {"header": b"", "statement": b""}
+        words = {f"outcome:{leaf['kind']}", f"policies:{leaf['policies'].hex()}"}
+        if leaf["code"] is not None:
+            words.add(f"outcome:{leaf['code']}")
+        abouts = set() if leaf["about"] is None else {leaf["about"]}
+        if decision["header"]:
+            self._notice(number, decision, words)
+        elif decision["statement"]:
+            abouts.update(_statement(decision["statement"], words))
+        bit = 1 << number % BLOCK
+        for word in words:
+            self.masks[word] |= bit
+        self.events.extend((about, number) for about in sorted(abouts))
+
+    def _notice(self, number: int, decision: dict[str, Any], words: set[str]) -> None:
+        header = codec.read("header", decision["header"])
+        self.notices.append((header["notice_id"], number))
+        words.add(f"issuer:{header['issuer']}")
+        words.add(f"purpose:{header['purpose']}")
+        bureaus = [each["bureau"] for each in decision["rows"]]
+        words.update([f"to:{each}" for each in bureaus])
+        words.update([f"member:{each.partition('/')[0]}" for each in (header["issuer"], *bureaus)])
+        words.update([f"rule:{each['id']}" for each in decision["rules"]])
+
+
+_BY = {
+    RECEIPT_TYPE: ("receipt", "bureau"),
+    SUBSCRIPTION_TYPE: ("subscription", "bureau"),
+    REVOCATION_TYPE: ("revocation", "bureau"),
+    LOOK_TYPE: ("look", "by"),
+}
+"""Payload type → its schema, and the field that says who signed."""
+
+
+def _statement(data: bytes, words: set[str]) -> list[int]:
+    """Add the words of a statement; return the leaves that it speaks of."""
+    try:
+        statement = codec.read("statement", data)
+        schema, field = _BY[statement["payload_type"]]
+        said = codec.read(schema, statement["payload"])
+    except (NoticeRejectedError, KeyError):
+        return []
+    words.add(f"by:{said[field]}")
+    words.add(f"member:{said[field].partition('/')[0]}")
+    if schema == "look":
+        words.add(f"member:{said['issuer_member']}")
+        return list(said["leaves"])
+    if schema != "receipt":
+        return []
+    words.add(f"member:{said['issuer_member']}")
+    if said["result"] is not None:
+        words.add(f"outcome:{said['result']}")
+    return [each["leaf_number"] for each in said["items"]]
 
 
 def receipt_in(decision: DecisionRecord) -> Receipt | None:
     """Give the receipt that a leaf records, or None."""
+    return _in(decision, RECEIPT_TYPE, Receipt)
+
+
+def look_in(decision: DecisionRecord) -> Look | None:
+    """Give the look that a leaf records, or None."""
+    return _in(decision, LOOK_TYPE, Look)
+
+
+def _in(decision: DecisionRecord, payload_type: str, kind: type[T]) -> T | None:
+    if not decision.statement:
+        return None
     try:
-        return codec.decode(Receipt, codec.decode(Statement, decision.statement).payload)
+        statement = codec.decode(Statement, decision.statement)
+        return codec.decode(kind, statement.payload) if statement.payload_type == payload_type else None
     except NoticeRejectedError:
-        return None  # no statement, or one of another kind
+        return None
+
+
+def leaf_at(trail: Trail, moment: int) -> int:
+    """Find the first leaf whose time is not before `moment`: times never go back along the trail."""
+    low, high = 0, trail.size
+    while low < high:
+        middle = (low + high) // 2
+        if codec.decode(Leaf, trail.entry(middle)).now < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -1,8 +1,8 @@
 """Takes in everything that the trail records: verify → decide → record, one step after the other.
 
-While one step is committed the next is checked ahead, in a thread; what was checked ahead is checked again if a key or
-version changed in between. A step that fails to commit leaves nothing: the shard is owned again and the same records
-come again.
+While one step is committed the next is judged and the one after checked ahead, in a second process; what was checked
+ahead is checked again if a key or version changed in between. A step that fails to commit leaves nothing, nor do those
+that build on it: the shard is owned again and the same records come again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from broker import crash, streams
+from broker.checker import WORTH, Checker, Found
 from broker.errors import CouldNotBeJudgedError, NoticeRejectedError
+from broker.handover import Committed, Handover
 from broker.judge import Checked, Judge, Keys, Ruling, check, refused
 from broker.step import Done, InForce, Random, Step
 from broker.trial import judge_alone
@@ -33,6 +35,8 @@ log = structlog.get_logger()
 TAKE_WAIT_S = 0.5
 BREATH = 32
 """Records judged before the loop may turn to something else."""
+UNHURRIED, PRESSED = 1, 6
+"""Batches under way at once: without a backlog, and with one."""
 T = TypeVar("T")
 
 
@@ -42,7 +46,7 @@ class Ahead:
 
     record: Record
     now: int
-    checked: Checked | Adoption
+    checked: Checked | Adoption | Found
     epoch: int
 
 
@@ -65,6 +69,7 @@ class Parts:
     judge: Judge | None
     adopter: Adopter
     marker: Marker
+    checker: Checker
     random: Random
     pace: Pace
 
@@ -72,9 +77,10 @@ class Parts:
 class Ingest:
     """The one writer of a shard, from `take` to `commit`; hands committed steps on through `out`."""
 
-    def __init__(self, parts: Parts, frontier: Frontier, now: int, out: asyncio.Queue[tuple[Done, int]]) -> None:
+    def __init__(self, parts: Parts, frontier: Frontier, now: int, out: Handover) -> None:
         self._bus, self._shard, self._register = parts.bus, parts.shard, parts.register
-        self._judge, self._adopter, self._marker = parts.judge, parts.adopter, parts.marker
+        self._judge, self._adopter = parts.judge, parts.adopter
+        self._marker, self._checker = parts.marker, parts.checker
         self._random, self._pace = parts.random, parts.pace
         self._frontier, self._now, self._out = frontier, now, out
         self._ahead_now, self._epoch = now, 0
@@ -88,30 +94,56 @@ class Ingest:
         self._ahead_now = now
         step = self._step()
         step.apply(None, Ruling("resumed"), now)
-        await self._commit(step)
+        await self._commit(self._closed(step), last=False)
 
     async def run(self) -> None:
         """Work until a new directory changes the inputs; raises UnavailableError, FencedError."""
         checked: asyncio.Queue[list[Ahead]] = asyncio.Queue(1)
         async with asyncio.TaskGroup() as tasks:
             ahead = tasks.create_task(self._check_ahead(checked))
+            committing: asyncio.Task[None] | None = None
             while not self.inputs_changed:
-                await self._record(await checked.get())
+                groups = list(_groups(await checked.get()))
+                for place, group in enumerate(groups, 1):
+                    done = await self._applied(group)
+                    # The step before may still be on its way: this one builds on it, and falls with it.
+                    if committing:
+                        await committing
+                    committing = tasks.create_task(self._commit(done, last=place == len(groups)))
+            if committing:
+                await committing
             ahead.cancel()
 
     async def _check_ahead(self, checked: asyncio.Queue[list[Ahead]]) -> None:
-        clock = asyncio.get_running_loop().time
+        clock, most = asyncio.get_running_loop().time, UNHURRIED
         while True:
+            await self._out.enter(most)
             started = clock()
             taken = await self._shard.take(self._pace.limit, TAKE_WAIT_S)
             if any(record.stream == streams.VERSIONS for record in taken):
                 await self._adopter.fetch_annexes(self._bus)
             if taken:
                 await checked.put(await asyncio.to_thread(self._check_all, taken))
+                most = PRESSED if len(taken) == self._pace.limit else UNHURRIED
                 await asyncio.sleep(max(0.0, started + self._pace.pause_s - clock()))
+            else:
+                self._out.leave()
 
     def _check_all(self, taken: Sequence[Record]) -> list[Ahead]:
-        return [self._check(record, self._clock_of(record)) for record in taken]
+        nows = [self._clock_of(record) for record in taken]
+        epoch, found = self._epoch, self._checked_apart(taken, nows)
+        return [
+            Ahead(record, now, good, epoch) if good else self._check(record, now)
+            for record, now, good in zip(taken, nows, found, strict=True)
+        ]
+
+    def _checked_apart(self, taken: Sequence[Record], nows: Sequence[int]) -> Sequence[Found | None]:
+        """Have a batch checked by the second process, where that is worth it and nothing in it is suspected."""
+        keys = self._keys
+        plain = all(each.value is not None and each.stream != streams.VERSIONS for each in taken)
+        if keys and plain and len(taken) >= WORTH and self._marker.calm and self._checker.ready():
+            return self._checker.check(taken, nows, keys)
+        return [None] * len(taken)
 
     def _clock_of(self, record: Record) -> int:
         self._ahead_now = max(self._ahead_now, record.at)
@@ -133,19 +165,24 @@ class Ingest:
         self._marker.check(record)
         return check(record, now, keys)
 
-    async def _record(self, batch: list[Ahead]) -> None:
-        for group in _groups(batch):
-            step = self._step()
-            for place, ahead in enumerate(group, 1):
-                self._take_in(step, ahead)
-                if place % BREATH == 0:
-                    await asyncio.sleep(0)  # what is on its way to and from the bus goes on meanwhile
-            await self._commit(step)
+    async def _applied(self, group: Sequence[Ahead]) -> Done:
+        """Judge the records of one step and close it."""
+        step = self._step()
+        for place, ahead in enumerate(group, 1):
+            self._take_in(step, ahead)
+            if place % BREATH == 0:
+                await asyncio.sleep(0)  # what is on its way to and from the bus goes on meanwhile
+        return self._closed(step)
+
+    def _closed(self, step: Step) -> Done:
+        done = step.done()
+        self._now = done.head.now
+        return done
 
     def _take_in(self, step: Step, ahead: Ahead) -> None:
         if ahead.epoch != self._epoch:
             ahead = self._check(ahead.record, ahead.now)
-        checked = ahead.checked
+        checked = ahead.checked.value() if isinstance(ahead.checked, Found) else ahead.checked
         if not isinstance(checked, Checked):
             self._adopt(step, ahead.record, checked, ahead.now)
             return
@@ -185,18 +222,16 @@ class Ingest:
     def _step(self) -> Step:
         return Step(self._register, self._frontier, self._random, self._in_force(), self._now)
 
-    async def _commit(self, step: Step) -> None:
-        done = step.done()
+    async def _commit(self, done: Done, *, last: bool) -> None:
         crash.here("ingest.before-commit")
         offsets = await self._shard.commit(done.taken, done.writes)
         crash.here("ingest.committed")
-        self._now = done.head.now
         if streams.REGISTER in offsets:
             self._register.settle(done.changes, offsets[streams.REGISTER] + 1)
         crash.here("ingest.settled")
         done.forget_writes()
         log.debug("step.committed", leaves=len(done.entries), size=done.head.size)
-        await self._out.put((done, offsets.get(streams.ROUTED, -1) + 1))
+        await self._out.put(Committed(done, offsets.get(streams.ROUTED, -1) + 1, last))
 
 
 def _judged(act: Callable[[], T]) -> T | NoticeRejectedError:
@@ -218,7 +253,7 @@ def _groups(batch: list[Ahead]) -> Iterator[list[Ahead]]:
     """Give a version a step of its own, before any waiting notice (DESIGN §6)."""
     group: list[Ahead] = []
     for ahead in batch:
-        if isinstance(ahead.checked, Checked):
+        if isinstance(ahead.checked, Checked | Found):
             group.append(ahead)
             continue
         if group:

@@ -22,6 +22,7 @@ from broker.errors import (
     NoticeRejectedError,
     NumberReusedError,
     StaleStatementError,
+    UnknownDeliveryError,
     UnknownKeyError,
     UnknownKindError,
 )
@@ -30,6 +31,7 @@ from broker.notice import (
     Envelope,
     Header,
     Holder,
+    Look,
     Receipt,
     Reference,
     Revocation,
@@ -54,7 +56,7 @@ MISSING_TOLD = 100
 OWN_LEAF = -1
 """Stands for the number of the leaf in the making."""
 
-Checked = Verified | Receipt | Subscription | Revocation | NoticeRejectedError
+Checked = Verified | Receipt | Subscription | Revocation | Look | NoticeRejectedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Keys:
     revoked: set[bytes]
 
 
-def check(record: Record, now: int, keys: Keys) -> Verified | Receipt | Subscription | Revocation:
+def check(record: Record, now: int, keys: Keys) -> Verified | Receipt | Subscription | Revocation | Look:
     """Check one notice or statement as it arrived. Raises NoticeRejectedError."""
     if record.value is None:
         raise BatchRefusedError(record.fault)
@@ -121,7 +123,7 @@ class Judge:
             ruling = self._rule(record, checked, now)
         except NoticeRejectedError as error:
             ruling = self._refuse(error)
-        return replace(ruling, tell=ruling.tell or _told(record, ruling))
+        return ruling if ruling.tell else replace(ruling, tell=_told(record, ruling))
 
     def _rule(self, record: Record, checked: Checked, now: int) -> Ruling:
         if isinstance(checked, NoticeRejectedError):
@@ -133,6 +135,8 @@ class Judge:
             return self._receipt(checked, statement)
         if isinstance(checked, Subscription):
             return self._subscription(checked, statement)
+        if isinstance(checked, Look):
+            return self._look(checked, statement)
         return self._revocation(checked, statement)
 
     # Notices
@@ -232,6 +236,7 @@ class Judge:
             own=(notice_key(header.issuer, header.notice_id), own),
             standings=_ended(header, reference, target),
             series=(series,),
+            tell=(header.member,),
         )
 
     # Statements
@@ -272,16 +277,54 @@ class Judge:
             view=replace(self.view, subscriptions=subscriptions),
         )
 
-    def _revocation(self, revocation: Revocation, statement: bytes) -> Ruling:
-        key = f"revoked/{revocation.key_id.hex()}"
+    def _look(self, look: Look, statement: bytes) -> Ruling:
+        """Record who is about to look at clear data, and tell the member whose notices they are."""
+        key = f"look/{look.by}/{look.look_id.hex()}"
         if self.register.get(key) is not None:
             return Ruling("repeated", statement=statement)
+        for leaf_number in look.leaves:
+            given = self._given(leaf_number)
+            if given is None or given.issuer_member != look.issuer_member:
+                message = f"leaf {leaf_number} is no notice of {look.issuer_member}"
+                raise UnknownDeliveryError(message)
+        return Ruling(
+            "look",
+            statement=statement,
+            about=look.leaves[0] if len(look.leaves) == 1 else None,
+            issuer=look.by,
+            entries={key: b"\1"},
+            tell=(look.issuer_member,),
+        )
+
+    def _revocation(self, revocation: Revocation, statement: bytes) -> Ruling:
+        """Take a key out of force; everybody is told, so that holders find what they hold under it.
+
+        Who may: any key in force of the same member. Its own, too: a thief who does that ends only his own power, and a
+        member whose other keys he revoked can still end his. What reaches further back is taken as a new one.
+        """
+        key = f"revoked/{revocation.key_id.hex()}"
+        kept = self.register.get(key)
+        if kept is not None and not _further_back(revocation, kept):
+            return Ruling("repeated", statement=statement, tell=(revocation.bureau.partition("/")[0],))
         found = self.view.directory.key(revocation.key_id)
         member = revocation.bureau.partition("/")[0]
         if found is None or found.bureau.partition("/")[0] != member:
             message = "the revoked key is not one of this member's"
             raise UnknownKeyError(message)
-        return Ruling("revoked", statement=statement, issuer=revocation.bureau, entries={key: statement})
+        return Ruling(
+            "revoked",
+            statement=statement,
+            issuer=revocation.bureau,
+            entries={key: statement},
+            tell=tuple(sorted(self.view.directory.members)),
+        )
+
+
+def _further_back(revocation: Revocation, kept: bytes) -> bool:
+    """Tell whether this revocation calls more into doubt than the one on record."""
+    before = codec.decode(Revocation, codec.decode(Statement, kept).payload).compromised_since
+    since = revocation.compromised_since
+    return since is not None and (before is None or since < before)
 
 
 def _payload(record: Record) -> bytes:

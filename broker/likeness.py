@@ -6,8 +6,9 @@ Both must give the same answer for the same reasons: the decision, and the ids o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.errors import VersionRefusedError
@@ -25,11 +26,16 @@ from broker.notice import (
 )
 
 if TYPE_CHECKING:
-    from broker.members import Directory
+    from broker.members import Bureau, Directory
 
 NOTICES, REQUESTS = 50, 8
 """How many notices a load makes up, and how many requests on each."""
 NOW = 1_000_000
+TYPES = {each.name: str(each.type) for each in fields(Facts)}
+"""Fact → the type that it is declared with."""
+Literals = Mapping[str, frozenset[str | int | bool]]
+"""Fact → the values that the rules compare it with."""
+NO_LITERALS: Literals = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,10 @@ class Judged(Protocol):
 class Compiled(Protocol):
     """The rules as masks."""
 
+    @property
+    def literals(self) -> Literals:
+        """What the rules compare facts with."""
+
     def judge(self, facts: Facts) -> Judged:
         """Judge one notice."""
 
@@ -75,12 +85,18 @@ class Cedar(Protocol):
 
 def check(compiled: Compiled, cedar: Cedar, directory: Directory, seed: bytes) -> None:
     """Compare on seeded requests. Raises VersionRefusedError naming the rules at the first difference."""
-    bureaus = directory.bureaus_in(directory.everyone)
-    if not bureaus:
-        return
     chance = random.Random(seed)  # noqa: S311 - made-up requests, no secret
-    for _ in range(NOTICES):
-        facts = made_up(chance, directory)
+    if directory.everyone:
+        made = (made_up(chance, directory, compiled.literals) for _ in range(NOTICES))
+        hold(compiled, cedar, directory, made, chance)
+
+
+def hold(
+    compiled: Compiled, cedar: Cedar, directory: Directory, notices: Iterable[Facts], chance: random.Random
+) -> None:
+    """Compare on a few requests on each notice. Raises VersionRefusedError naming the rules at the first difference."""
+    bureaus = directory.bureaus_in(directory.everyone)
+    for facts in notices:
         actions = ("receive", "review", *(f"see_{name}" for name in KINDS[facts.kind]))
         asked = [(chance.choice(bureaus), chance.choice(actions)) for _ in range(REQUESTS)]
         compare(compiled, cedar, directory, facts, asked)
@@ -92,88 +108,86 @@ def compare(compiled: Compiled, cedar: Cedar, directory: Directory, facts: Facts
     for (bureau, action), right in zip(asked, cedar.answers(facts, asked), strict=True):
         index = directory.bureaus[bureau].index
         ours = compiled.answer(facts, index, action)
-        judged = _judged(verdict, action, index)
-        if ours != right or judged not in (None, right.allowed):
+        if ours != right or not _judged_so(verdict, action, index, right):
             named = ", ".join(sorted(ours.rules ^ right.rules)) or "the plan"
             raise VersionRefusedError(
                 f"policies: the compiled form and Cedar differ on {action} of {facts.kind}: {named}"
             )
 
 
-def _judged(verdict: Judged, action: str, index: int) -> bool | None:
-    if action == "receive":
-        return bool(verdict.receive >> index & 1)
+def _judged_so(verdict: Judged, action: str, index: int, right: Answer) -> bool:
+    """Say whether the verdict allows and names as much; of compartments that the kind does not have it says nothing."""
     name = action.removeprefix("see_")
-    return bool(verdict.see[name] >> index & 1) if name in verdict.see else None
+    if action != "receive" and name not in verdict.see:
+        return True
+    mask = verdict.receive if action == "receive" else verdict.see[name]
+    hit = {each.rule for each in verdict.hits if each.bureaus >> index & 1}
+    return bool(mask >> index & 1) == right.allowed and right.rules <= hit
 
 
-def made_up(chance: random.Random, directory: Directory) -> Facts:
-    """Make up a notice to which nothing is against, then change a few of its facts."""
-    facts = _harmless(chance, directory)
-    changes = _changes(chance, directory)
-    names = chance.sample(sorted(changes), chance.randrange(6))
-    return replace(facts, **{name: changes[name]() for name in names})
-
-
-def _harmless(chance: random.Random, directory: Directory) -> Facts:
+def made_up(chance: random.Random, directory: Directory, literals: Literals = NO_LITERALS) -> Facts:
+    """Make up a notice to which nothing is against, then change a few of its facts; `literals` are tried as values."""
     bureau = directory.bureaus[chance.choice(directory.bureaus_in(directory.everyone))]
-    return Facts(
-        now=NOW,
-        kind=chance.choice(sorted(KINDS)),
-        issuer=bureau.id,
-        owner=bureau.member,
-        purpose=chance.choice(PURPOSES),
-        confidentiality="restricted",
-        urgency="routine",
-        handling=frozenset(),
-        exercise=False,
-        corrects=False,
-        retain_until=NO_LIMIT,
-        review_due=NO_LIMIT,
-        everyone=True,
-        audience=directory.everyone,
-        denied=0,
-        addressed=0,
-        named=0,
-        agreements=frozenset(),
-        origins_known=True,
-        sources=frozenset({bureau.member}),
-        consented=directory.everyone,
-        subject_categories=frozenset(),
-        minor="no",
-        special_categories=frozenset(),
-        protected_from=0,
+    facts = Facts(
+        **{name: _NEUTRAL.get(kind, frozenset()) for name, kind in TYPES.items()} | _harmless(bureau, directory)
     )
+    facts = replace(facts, kind=chance.choice(sorted(KINDS)), purpose=chance.choice(PURPOSES))
+    changed = chance.sample(_CHANGED, chance.randrange(6))
+    return replace(facts, **{name: _value(chance, directory, name, literals) for name in changed})
 
 
-def _changes(chance: random.Random, directory: Directory) -> dict[str, Callable[[], Any]]:
-    def some(values: Sequence[str]) -> frozenset[str]:
-        return frozenset(chance.sample(values, chance.randint(0, min(3, len(values)))))
-
-    def mask() -> int:
-        return chance.choice((0, chance.getrandbits(len(directory.by_index)), -1)) & directory.everyone
-
-    def day() -> int:
-        return chance.choice((0, NOW - 1, NOW, NOW + 1, NO_LIMIT))
-
-    def flag() -> bool:
-        return chance.random() < 0.5
-
-    masks = ("audience", "denied", "addressed", "named", "consented", "protected_from")
+def _harmless(bureau: Bureau, directory: Directory) -> dict[str, Any]:
     return {
-        "confidentiality": lambda: chance.choice(CONFIDENTIALITIES),
-        "urgency": lambda: chance.choice(URGENCIES),
-        "handling": lambda: some(HANDLING_CODES),
-        "exercise": flag,
-        "corrects": flag,
-        "retain_until": day,
-        "review_due": day,
-        "everyone": flag,
-        "agreements": lambda: some(sorted(directory.agreements)),
-        "origins_known": flag,
-        "sources": lambda: some(sorted(directory.members)),
-        "subject_categories": lambda: some(SUBJECT_CATEGORIES),
-        "minor": lambda: chance.choice(MINOR),
-        "special_categories": lambda: some(SPECIAL_CATEGORIES),
-        **dict.fromkeys(masks, mask),
+        "now": NOW,
+        "issuer": bureau.id,
+        "owner": bureau.member,
+        "confidentiality": "restricted",
+        "urgency": "routine",
+        "minor": "no",
+        "retain_until": NO_LIMIT,
+        "review_due": NO_LIMIT,
+        "everyone": True,
+        "audience": directory.everyone,
+        "consented": directory.everyone,
+        "origins_known": True,
+        "sources": frozenset({bureau.member}),
     }
+
+
+_NEUTRAL: dict[str, Any] = {"Mask": 0, "int": 0, "bool": False, "str": ""}
+_CHANGED = sorted(TYPES.keys() - {"now", "kind", "issuer", "owner", "purpose"})
+_WORDS: dict[str, tuple[str, ...]] = {
+    "kind": tuple(sorted(KINDS)),
+    "purpose": PURPOSES,
+    "confidentiality": CONFIDENTIALITIES,
+    "urgency": URGENCIES,
+    "handling": HANDLING_CODES,
+    "subject_categories": SUBJECT_CATEGORIES,
+    "minor": MINOR,
+    "special_categories": SPECIAL_CATEGORIES,
+}
+"""The words that a fact may have. Of a fact that is not here the values are those that rules compare it with."""
+
+
+def _value(chance: random.Random, directory: Directory, name: str, literals: Literals) -> Any:
+    """Make up a value by the fact's declared type, so that a new fact needs no line here."""
+    kind = TYPES[name]
+    if kind == "Mask":
+        return chance.choice((0, chance.getrandbits(len(directory.by_index)), -1)) & directory.everyone
+    values = (*_usual(name, kind, directory), *sorted(literals.get(name, ()), key=str))
+    if kind.startswith("frozenset"):
+        return frozenset(chance.sample(values, chance.randint(0, min(3, len(values)))))
+    return chance.choice(values)
+
+
+def _usual(name: str, kind: str, directory: Directory) -> Sequence[str | int | bool]:
+    """List what such a fact may be, or what may be in it; at least one value where it is no set."""
+    if "MemberId" in kind:
+        return sorted(directory.members)
+    if "BureauId" in kind:
+        return sorted(directory.bureaus)
+    if name == "agreements":
+        return sorted(directory.agreements)
+    if kind == "int":
+        return (0, NOW - 1, NOW, NOW + 1, NO_LIMIT)
+    return _WORDS.get(name, {"bool": (False, True), "str": ("",)}.get(kind, ()))

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from broker.bus import Record
 
 SLOT = 512
-SLOTS = 2
+SLOTS = 3
+CHECKER_SLOT = 2
+"""The slot of the process that checks ahead; 0 and 1 are the loop's own."""
 TRIALS = 2
 
 Trial = Callable[["Record"], None]
@@ -28,7 +30,7 @@ Trial = Callable[["Record"], None]
 
 
 class Marker:
-    """Marks records while they are judged; slot 0 for checking ahead, slot 1 for deciding."""
+    """Marks records while they are judged; slot 0 for checking, slot 1 for deciding."""
 
     def __init__(self, path: Path) -> None:
         with path.open("a+b") as file:
@@ -42,7 +44,7 @@ class Marker:
         self._map.close()
 
     def _read(self, slot: int) -> str:
-        return self._map[slot * SLOT : (slot + 1) * SLOT].rstrip(b"\0").decode()
+        return self._map[slot * SLOT : (slot + 1) * SLOT].partition(b"\0")[0].decode()
 
     @contextmanager
     def around(self, record: Record, slot: int) -> Iterator[None]:
@@ -62,6 +64,11 @@ class Marker:
         self.suspects.discard(name)
         if all(not _survives(trial, record, limit_s) for _ in range(TRIALS)):
             self._condemned.add(name)
+
+    @property
+    def calm(self) -> bool:
+        """Tell whether no record is under suspicion."""
+        return not self.suspects and not self._condemned
 
     def check(self, record: Record) -> None:
         """Raise CouldNotBeJudgedError for a record that killed the children that judged it."""

@@ -8,7 +8,7 @@ no construct here that could fail while it is evaluated; anything else is refuse
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 MEMO_LIMIT = 4096
 """Entries of one memo; full, it starts anew."""
-BUREAU_SETS = frozenset({"audience", "denied", "addressed", "named", "consented", "protected_from"})
-"""Facts that are sets of bureaus, so masks already."""
+_TYPES = {each.name: str(each.type) for each in fields(Facts)}
 CONTEXT = frozenset({"now"})
-NOTICE = frozenset(each.name for each in fields(Facts)) - CONTEXT
+NOTICE = frozenset(_TYPES) - CONTEXT
 PRINCIPAL = frozenset({"member", "mandates", "cleared_for", "agreements", "lawful_sources"})
+BUREAU_SETS = frozenset(name for name, kind in _TYPES.items() if kind == "Mask")
+"""Facts that are sets of bureaus, so masks already."""
+BUREAUS = BUREAU_SETS | {name for name, kind in _TYPES.items() if "BureauId" in kind}
+"""Facts that are or hold bureaus."""
+MEMBERS = frozenset({"member", "lawful_sources"}) | {name for name, kind in _TYPES.items() if "MemberId" in kind}
+"""Facts and attributes of the bureau that are or hold members."""
 
 Scalar = str | int | bool
 Value = Scalar | frozenset[Scalar]
@@ -97,6 +102,26 @@ class Joined:
 Condition = Fixed | Plain | Joined
 
 
+def literals(expressions: Iterable[Expression]) -> dict[str, frozenset[Scalar]]:
+    """List for each fact the values that conditions compare it with."""
+    found: dict[str, frozenset[Scalar]] = {}
+    for each in expressions:
+        if not isinstance(each, Apply):
+            continue
+        parts = [*each.operands]
+        values = frozenset[Scalar]().union(*(_values(part) for part in parts))
+        inner = [(part.name, values) for part in parts if isinstance(part, Attribute) and part.of == "notice"]
+        for name, more in (*inner, *literals(parts).items()):
+            found[name] = found.get(name, frozenset()) | more
+    return found
+
+
+def _values(expression: Expression) -> frozenset[Scalar]:
+    if not isinstance(expression, Constant):
+        return frozenset()
+    return expression.value if isinstance(expression.value, frozenset) else frozenset({expression.value})
+
+
 def subjects(directory: Directory, annex: Annex) -> tuple[Subject, ...]:
     """Describe the bureaus of active members, in the order of their indices."""
     return tuple(
@@ -129,7 +154,7 @@ class Compiler:
 
     def function(self, expression: Expression) -> Callable[[Facts], int]:
         """Compile a whole condition. Raises OutsideSubsetError."""
-        condition, everyone = self.condition(expression), self._everyone
+        condition, everyone = self.condition(_normal(expression)), self._everyone
         if isinstance(condition, Fixed):
             fixed = condition.mask
             return lambda _: fixed
@@ -174,8 +199,11 @@ class Compiler:
         joined = tuple(part.mask for part in parts if isinstance(part, Joined))
         if not plain and not joined:
             return Fixed(fixed)
-        if not joined and fixed == (everyone if both else 0):
-            return Plain(_every(plain) if both else _any(plain))
+        if fixed == (everyone if both else 0):
+            if not joined:
+                return Plain(_every(plain) if both else _any(plain))
+            if not plain and len(joined) == 1:
+                return Joined(joined[0])
         return Joined(_intersection(fixed, plain, joined) if both else _union(fixed, everyone, plain, joined))
 
     def _relation(self, expression: Apply) -> Condition:
@@ -226,6 +254,21 @@ class Compiler:
             return found
 
         return mask
+
+
+def _normal(expression: Expression, *, negated: bool = False) -> Expression:
+    """Carry each `not` down to the questions and join what is nested: so all that is plain is tested first."""
+    if not isinstance(expression, Apply) or expression.op not in ("and", "or", "not"):
+        return Apply("not", (expression,)) if negated else expression
+    if expression.op == "not":
+        return _normal(expression.operands[0], negated=not negated)
+    op = expression.op if not negated else "or" if expression.op == "and" else "and"
+    parts = [_normal(each, negated=negated) for each in expression.operands]
+    return Apply(op, tuple(inner for each in parts for inner in _parts(op, each)))
+
+
+def _parts(op: str, expression: Expression) -> tuple[Expression, ...]:
+    return expression.operands if isinstance(expression, Apply) and expression.op == op else (expression,)
 
 
 def _every(tests: tuple[Callable[[Facts], bool], ...]) -> Callable[[Facts], bool]:
@@ -336,9 +379,9 @@ def _contains(container: frozenset[Scalar], item: object) -> bool:
     return _id(item) in container
 
 
-def _in(subject: Subject, group: Value) -> bool:
+def _in(subject: Subject, group: Value | Subject) -> bool:
     """Keep Cedar's hierarchy: a bureau is in itself and in its member; `in` a set is in any of it."""
-    groups = group if isinstance(group, frozenset) else {group}
+    groups = group if isinstance(group, frozenset) else {_id(group)}
     return subject.id in groups or subject.attributes["member"] in groups
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from broker import points
 from broker.errors import VersionRefusedError
 from broker.notice import CONFIDENTIALITIES, PURPOSES
 from broker.signing import PublicKey, key_id
@@ -29,6 +30,7 @@ INDEX_LIMIT = 1 << 16
 MemberId = Annotated[str, Field(pattern=r"\A[A-Z][A-Z0-9]*\z", max_length=32)]
 BureauId = Annotated[str, Field(pattern=r"\A[A-Z][A-Z0-9]*/[a-z0-9-]+\z", max_length=96)]
 AgreementId = Annotated[str, Field(pattern=r"\A[a-z0-9-]+\z", max_length=96)]
+AuditorId = Annotated[str, Field(pattern=r"\A[a-z][a-z0-9-]*\z", max_length=96)]
 Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 Fingerprint = Annotated[str, Field(pattern=r"\A[0-9a-f]{16}\z")]
 Words = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -71,6 +73,20 @@ class WrittenKey(_Written):
     valid_until: int
 
 
+class WrittenAuditor(_Written):
+    """A key of an operator's or auditor's that signs looks at clear data, and nothing else; `id` is a pseudonym.
+
+    An id is never that of a member or bureau: those begin with a capital letter.
+    """
+
+    id: AuditorId
+    key_id: Digest
+    algorithm: Literal["ed25519"] = "ed25519"
+    public: Digest
+    valid_from: int
+    valid_until: int
+
+
 class WrittenAgreement(_Written):
     """A named circle; policies speak of it."""
 
@@ -106,6 +122,7 @@ class WrittenDirectory(_Written):
     members: tuple[WrittenMember, ...]
     bureaus: tuple[WrittenBureau, ...]
     keys: tuple[WrittenKey, ...] = ()
+    auditors: tuple[WrittenAuditor, ...] = ()
     agreements: tuple[WrittenAgreement, ...] = ()
     transfers: tuple[WrittenTransfer, ...] = ()
     compartment_schemas: tuple[Fingerprint, ...] = ()
@@ -230,6 +247,8 @@ class Directory:
     ids: tuple[str, ...]
     """Bureau ids by index; "" where an index is not given."""
     keys: Mapping[bytes, Key]
+    auditors: Mapping[bytes, Key]
+    """Keys that sign looks at clear data; `bureau` is the auditor's id."""
     agreements: Mapping[str, Agreement]
     transfers: tuple[Transfer, ...]
     compartment_schemas: frozenset[bytes]
@@ -320,7 +339,7 @@ def canonical(model: BaseModel) -> bytes:
 def _read(kind: type[_Model], content: bytes, what: str) -> _Model:
     try:
         # A name given twice would mean one thing to us and another to the next reader.
-        json.loads(content, object_pairs_hook=_no_name_twice)
+        json.loads(content, object_pairs_hook=no_name_twice)
         return kind.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -330,7 +349,8 @@ def _read(kind: type[_Model], content: bytes, what: str) -> _Model:
         raise VersionRefusedError(f"{what}: as a whole: {error}") from error
 
 
-def _no_name_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def no_name_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of JSON's pairs (`object_pairs_hook`). Raises ValueError where a name is given twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
@@ -349,7 +369,7 @@ def _check_unique(written: WrittenDirectory) -> None:
         "members id": [each.id for each in written.members],
         "bureaus id": [each.id for each in written.bureaus],
         "bureaus index": [each.index for each in written.bureaus],
-        "keys key_id": [each.key_id for each in written.keys],
+        "keys key_id": [*(each.key_id for each in written.keys), *(each.key_id for each in written.auditors)],
         "agreements id": [each.id for each in written.agreements],
         "compartment_schemas": list(written.compartment_schemas),
         "logs shard": [each.shard for each in written.logs],
@@ -378,9 +398,23 @@ def _check_keys(written: WrittenDirectory) -> None:
     bureaus = {each.id for each in written.bureaus}
     for place, each in enumerate(written.keys):
         at = f"keys.{place}"
+        _check_point(at, each.public)
         _refuse_if(each.bureau not in bureaus, at, f"no such bureau {each.bureau}")
         _refuse_if(each.key_id != key_id(bytes.fromhex(each.public)).hex(), at, "key_id does not fit the public key")
         _refuse_if(each.valid_from >= each.valid_until, at, "valid_until is not after valid_from")
+    for place, one in enumerate(written.auditors):
+        at = f"auditors.{place}"
+        _check_point(at, one.public)
+        _refuse_if(one.key_id != key_id(bytes.fromhex(one.public)).hex(), at, "key_id does not fit the public key")
+        _refuse_if(one.valid_from >= one.valid_until, at, "valid_until is not after valid_from")
+
+
+def _check_point(at: str, public: str) -> None:
+    """Refuse a key that is no point, another encoding of one, or of small order. Raises ValueError naming the place."""
+    try:
+        points.check(bytes.fromhex(public))
+    except ValueError as error:
+        raise ValueError(f"{at}: {error}") from error
 
 
 def _check_agreements(written: WrittenDirectory) -> None:
@@ -422,6 +456,7 @@ def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
         by_index=_by_index(bureaus),
         ids=tuple(each.id if each else "" for each in _by_index(bureaus)),
         keys=MappingProxyType({bytes.fromhex(each.key_id): _key(each) for each in written.keys}),
+        auditors=MappingProxyType({bytes.fromhex(each.key_id): _auditor(each) for each in written.auditors}),
         agreements=MappingProxyType(agreements),
         transfers=transfers,
         compartment_schemas=frozenset(map(bytes.fromhex, written.compartment_schemas)),
@@ -457,6 +492,11 @@ def _bureau(written: WrittenBureau) -> Bureau:
 def _key(written: WrittenKey) -> Key:
     public = PublicKey.of(bytes.fromhex(written.public))
     return Key(public.id, written.bureau, written.algorithm, public, written.valid_from, written.valid_until)
+
+
+def _auditor(written: WrittenAuditor) -> Key:
+    public = PublicKey.of(bytes.fromhex(written.public))
+    return Key(public.id, written.id, written.algorithm, public, written.valid_from, written.valid_until)
 
 
 def _by_index(bureaus: Mapping[str, Bureau]) -> tuple[Bureau | None, ...]:

@@ -6,6 +6,7 @@ Pure: bytes in, bytes out. Every hash is 32 bytes (SHA-256). Proofs are lists of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from hashlib import sha256, shake_256
 
 from broker.errors import ProofError
@@ -221,57 +222,65 @@ class Rows:
     subtree is SHA-256(`"valise/empty/v1\0"` ‖ seed ‖ u8 level ‖ u32 position), level 0 being the rows.
     """
 
-    __slots__ = ("_levels", "_paths", "_tag", "depth", "salts")
+    __slots__ = ("_paths", "_tag", "depth", "salts")
 
     def __init__(self, seed: bytes, depth: int) -> None:
         self.depth, self._tag = depth, EMPTY_TAG + seed
         self.salts = shake_256(ROWS_TAG + seed).digest(32 << depth)
-        self._levels: list[dict[int, bytes]] = []
         self._paths: dict[int, bytes] = {}
 
     def salt(self, index: int) -> bytes:
         """Give the salt of row `index`."""
         return self.salts[32 * index : 32 * index + 32]
 
-    def _empty(self, level: int, position: int) -> bytes:
-        return sha256(self._tag + level.to_bytes(1, "big") + position.to_bytes(4, "big")).digest()
-
     def build(self, rows: dict[int, bytes]) -> bytes:
         """Take the encoded rows by bureau index, return the root. Raises ValueError for an index beyond the depth."""
         if any(not 0 <= index < 1 << self.depth for index in rows):
             message = f"a bureau index is beyond a tree of depth {self.depth}"
             raise ValueError(message)
-        nodes = {index: row_hash(self.salt(index), row) for index, row in rows.items()}
-        self._levels = [nodes]
-        for level in range(self.depth):
-            nodes = self._above(level, nodes)
-        self._paths = self._join_paths(rows)
-        return nodes[0] if nodes else self._empty(self.depth, 0)
+        salts = self.salts
+        nodes = {i: sha256(b"\0" + salts[32 * i : 32 * i + 32] + row).digest() for i, row in rows.items()}
+        levels = []
+        for suffixes in _places(self.depth):
+            levels.append(nodes)
+            nodes = self._above(nodes, suffixes)
+        self._join_paths(levels, rows)
+        return nodes[0] if nodes else sha256(self._tag + _place(self.depth, 0)).digest()
 
-    def _above(self, level: int, nodes: dict[int, bytes]) -> dict[int, bytes]:
+    def _above(self, nodes: dict[int, bytes], suffixes: tuple[bytes, ...]) -> dict[int, bytes]:
+        """Hash one level into the next; fills in the empty subtrees beside what there is."""
         above: dict[int, bytes] = {}
-        for position in {each >> 1 for each in nodes}:
-            left, right = 2 * position, 2 * position + 1
-            for child in (left, right):
-                if child not in nodes:
-                    nodes[child] = self._empty(level, child)
-            above[position] = sha256(b"\1" + nodes[left] + nodes[right]).digest()
-        self._levels.append(above)
+        for position, node in list(nodes.items()):
+            if position >> 1 in above:
+                continue
+            beside = nodes.get(position ^ 1)
+            if beside is None:
+                beside = nodes[position ^ 1] = sha256(self._tag + suffixes[position ^ 1]).digest()
+            left, right = (beside, node) if position & 1 else (node, beside)
+            above[position >> 1] = sha256(b"\1" + left + right).digest()
         return above
 
     def path(self, index: int) -> bytes:
         """Give the sibling hashes of a row that is in the tree, lowest level first, 32 bytes each."""
         return self._paths[index]
 
-    def _join_paths(self, indices: Iterable[int]) -> dict[int, bytes]:
+    def _join_paths(self, levels: list[dict[int, bytes]], rows: Iterable[int]) -> None:
         """Join the paths of all rows from the top down: what rows have in common is joined once."""
-        wanted = [list(indices)]
-        for _ in range(self.depth - 1):
-            wanted.append(list({each >> 1 for each in wanted[-1]}))
-        above = {0: b""}
-        for nodes, positions in zip(reversed(self._levels[: self.depth]), reversed(wanted), strict=True):
-            above = {each: nodes[each ^ 1] + above[each >> 1] for each in positions}
-        return above
+        paths = {0: b""}
+        for nodes in reversed(levels[1:]):
+            paths = {each: nodes[each ^ 1] + paths[each >> 1] for each in nodes}
+        lowest = levels[0]
+        self._paths = {each: lowest[each ^ 1] + paths[each >> 1] for each in rows}
+
+
+def _place(level: int, position: int) -> bytes:
+    return level.to_bytes(1, "big") + position.to_bytes(4, "big")
+
+
+@cache
+def _places(depth: int) -> tuple[tuple[bytes, ...], ...]:
+    """Encode level and position of every subtree below the root, once for all notices."""
+    return tuple(tuple(_place(level, each) for each in range(1 << depth - level)) for level in range(depth))
 
 
 def check_row(salt: bytes, row: bytes, index: int, path: bytes, rows_root: bytes) -> None:

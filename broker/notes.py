@@ -248,6 +248,12 @@ def parse_proof(text: str) -> LeafProof:
     return LeafProof(_number(lines[1].removeprefix("index ")), _hashes(lines[2:]), checkpoint)
 
 
+def extra_of(text: str) -> bytes:
+    """Give what a tlog-proof's `extra` line holds, which nobody signed; b"" without one. Raises ProofError."""
+    lines = _checked(text).split("\n", 2)
+    return _b64(lines[1].removeprefix("extra ")) if lines[1:] and lines[1].startswith("extra ") else b""
+
+
 def _hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
     if len(lines) > HASH_LIMIT:
         message = f"{len(lines)} hashes are over the limit of {HASH_LIMIT}"

@@ -60,11 +60,15 @@ RECEIPT_RESULTS = {
 RECEIPT_ITEMS = 500
 """How many notices one receipt may speak of."""
 EVERYONE = "everyone"
+REVOCATION_REASONS = ("lost", "stolen", "replaced", "other")
 
 HEADER_TYPE = "application/vnd.valise.header.v1+avro"
 RECEIPT_TYPE = "application/vnd.valise.receipt.v1+avro"
 SUBSCRIPTION_TYPE = "application/vnd.valise.subscription.v1+avro"
 REVOCATION_TYPE = "application/vnd.valise.revocation.v1+avro"
+LOOK_TYPE = "application/vnd.valise.look.v1+avro"
+LOOK_LEAVES = 100
+"""How many notices one look may be at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +261,21 @@ class Revocation:
     federation: str
     bureau: str
     key_id: bytes
+    reason: str
+    at: int
+    compromised_since: int | None = None
+    """What was recorded under the key from then on needs to be confirmed again; None: nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """An operator or auditor is about to see clear data of one issuer member's notices, and says why."""
+
+    federation: str
+    by: str
+    look_id: bytes
+    issuer_member: str
+    leaves: tuple[int, ...]
     reason: str
     at: int
 

@@ -21,6 +21,12 @@ CREATE TABLE IF NOT EXISTS decision (
     leaf_number INTEGER PRIMARY KEY, salt BLOB NOT NULL, record BLOB NOT NULL
 );
 """
+# CAST: whatever a hand on the file made of them, records are compared with their leaf as bytes.
+_GET = "SELECT CAST(salt AS BLOB), CAST(record AS BLOB) FROM decision WHERE leaf_number = ?"
+_PAGE = """
+SELECT leaf_number, CAST(salt AS BLOB), CAST(record AS BLOB) FROM decision
+WHERE leaf_number >= ? ORDER BY leaf_number LIMIT 256
+"""
 # NORMAL: a power cut may take the last records, never one from the middle; `Sealer.recover` reads them again.
 
 
@@ -58,9 +64,7 @@ class Records:
     def get(self, leaf_number: int) -> tuple[bytes, bytes] | None:
         """Give salt and decision record of a leaf, or None."""
         with self._lock:
-            found = self._database.execute(
-                "SELECT salt, record FROM decision WHERE leaf_number = ?", (leaf_number,)
-            ).fetchone()
+            found = self._database.execute(_GET, (leaf_number,)).fetchone()
         return (found[0], found[1]) if found else None
 
     def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -72,6 +76,6 @@ class Records:
     def _page(self, begin: int) -> list[tuple[int, bytes, bytes]]:
         with self._lock:
             return self._database.execute(
-                "SELECT leaf_number, salt, record FROM decision WHERE leaf_number >= ? ORDER BY leaf_number LIMIT 256",
+                _PAGE,
                 (begin,),
             ).fetchall()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from broker import codec
@@ -18,6 +19,8 @@ from broker.notice import Series, Standing
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
 _CACHED_SERIES = 4096
+ROWS = 100
+"""Entries in one statement."""
 
 
 def notice_key(issuer: str, notice_id: bytes) -> str:
@@ -122,14 +125,28 @@ class Register:
         self._series.clear()
 
     def _keep(self, entries: Iterable[tuple[str, bytes | None]], place: int) -> None:
+        changed = list(entries)
         self._db.execute("BEGIN")
-        for key, value in entries:
-            if value is None:
-                self._db.execute("DELETE FROM entry WHERE key = ?", (key,))
-            else:
-                self._db.execute("INSERT OR REPLACE INTO entry VALUES (?, ?)", (key, value))
+        # In order and many in one statement: each statement gives up the interpreter lock and waits to have it back.
+        for removed, group in groupby(changed, key=_is_removal):
+            self._keep_group([*group], removed=removed)
         self._db.execute("INSERT OR REPLACE INTO stamp VALUES (1, ?)", (place,))
         self._db.execute("COMMIT")
+
+    def _keep_group(self, entries: list[tuple[str, bytes | None]], *, removed: bool) -> None:
+        for begin in range(0, len(entries), ROWS):
+            part = entries[begin : begin + ROWS]
+            if removed:
+                marks = ",".join("?" * len(part))
+                self._db.execute(f"DELETE FROM entry WHERE key IN ({marks})", [key for key, _ in part])  # noqa: S608 - the same
+            else:
+                marks = ",".join(["(?,?)"] * len(part))
+                values = [each for entry in part for each in entry]
+                self._db.execute(f"INSERT OR REPLACE INTO entry VALUES {marks}", values)  # noqa: S608 - marks are ours
+
+
+def _is_removal(entry: tuple[str, bytes | None]) -> bool:
+    return entry[1] is None
 
 
 def use_number(series: Series, number: int) -> Series | None:

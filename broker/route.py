@@ -6,8 +6,7 @@ restart, from the `routed` stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker import codec, streams
 from broker.bus import Copies
@@ -25,6 +24,33 @@ from broker.notice import (
 
 
 @dataclass(frozen=True, slots=True)
+class Lines:
+    """The recipients of one notice and their delivery numbers, each encoded once for whoever writes them."""
+
+    recipients: tuple[Recipient, ...]
+    numbers: tuple[int, ...]
+    rows: dict[int, bytes]
+    """By bureau index."""
+    records: list[bytes]
+    """As lines of the decision record."""
+    holders: list[bytes]
+    """As holders in the register."""
+
+    @classmethod
+    def of(cls, recipients: tuple[Recipient, ...], numbers: tuple[int, ...]) -> Lines:
+        """Encode recipients under these delivery numbers."""
+        return cls(recipients, numbers, *codec.encode_lines(recipients, numbers))
+
+    @classmethod
+    def numbered(cls, recipients: tuple[Recipient, ...]) -> Lines:
+        """Encode recipients under the delivery numbers that they carry."""
+        return cls.of(recipients, tuple(each.delivery_number for each in recipients))
+
+
+NOBODY = Lines((), (), {}, [], [])
+
+
+@dataclass(frozen=True, slots=True)
 class Laid:
     """The rows' tree of one notice and its encoded rows, by bureau index."""
 
@@ -33,11 +59,10 @@ class Laid:
     root: bytes
 
 
-def lay(recipients: Sequence[Recipient], seed: bytes, depth: int) -> Laid:
+def lay(lines: Lines, seed: bytes, depth: int) -> Laid:
     """Lay the rows of the recipients into a tree. Raises ValueError for an index beyond the depth."""
     tree = Rows(seed, depth)
-    rows = {each.index: codec.encode_row(each.bureau, each.delivery_number, each.shown) for each in recipients}
-    return Laid(tree, rows, tree.build(dict(rows)))
+    return Laid(tree, lines.rows, tree.build(lines.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +76,7 @@ class Route:
     leaf: bytes
     decision_salt: bytes
     decision: bytes
-    recipients: tuple[Recipient, ...]
+    lines: Lines
     laid: Laid | None
     envelope: Envelope | None
     compartments: tuple[Compartment, ...]
@@ -65,20 +90,47 @@ def restored(routed: Routed) -> Route:
     """Make the route again from the `routed` stream."""
     record = codec.decode(DecisionRecord, routed.decision) if routed.envelope else None
     envelope = codec.decode(Envelope, routed.envelope) if routed.envelope else None
+    lines = Lines.numbered(record.rows) if record else NOBODY
     return Route(
         leaf_number=routed.leaf_number,
         leaf=routed.leaf,
         decision_salt=routed.decision_salt,
         decision=routed.decision,
-        recipients=record.rows if record else (),
-        laid=lay(record.rows, record.seed, record.depth) if record else None,
+        lines=lines,
+        laid=lay(lines, record.seed, record.depth) if record else None,
         envelope=envelope,
         compartments=codec.decode_compartments(envelope.compartments) if envelope else (),
         expires=routed.expires,
         tell=routed.tell,
-        outcome=codec.decode(Outcome, routed.outcome) if routed.outcome else None,
+        outcome=_told(routed) if routed.outcome else None,
         key=delivery_key(envelope) if envelope else b"",
     )
+
+
+def kept(route: Route) -> Routed:
+    """Make what the `routed` stream keeps of a route; what its outcome repeats stands there once."""
+    return Routed(
+        leaf_number=route.leaf_number,
+        leaf=route.leaf,
+        decision_salt=route.decision_salt,
+        decision=route.decision,
+        envelope=codec.encode(route.envelope) if route.envelope else b"",
+        expires=route.expires,
+        tell=route.tell,
+        outcome=codec.encode_outcome(route.outcome, (b"", b""), b"", "") if route.outcome else b"",
+    )
+
+
+def _told(routed: Routed) -> Outcome:
+    outcome = codec.decode(Outcome, routed.outcome)
+    if outcome.kind == "receipt":
+        return replace(outcome, leaf=routed.leaf)
+    return replace(outcome, leaf=routed.leaf, decision_salt=routed.decision_salt, decision=routed.decision)
+
+
+def told(outcome: Outcome, proof: str) -> bytes:
+    """Encode an outcome with its proof, as its member gets it."""
+    return codec.encode_outcome(outcome, (outcome.decision_salt, outcome.decision), outcome.leaf, proof)
 
 
 def delivery_key(envelope: Envelope) -> bytes:
@@ -93,23 +145,27 @@ def deliveries(route: Route, proof: str, shard: int, *, expired: bool) -> list[C
     """
     if route.envelope is None or route.laid is None:
         return []
-    groups: dict[int, list[Recipient]] = {}
-    for each in route.recipients:
-        groups.setdefault(0 if expired else each.shown, []).append(each)
+    groups: dict[int, list[tuple[Recipient, int]]] = {}
+    for each, number in zip(route.lines.recipients, route.lines.numbers, strict=True):
+        groups.setdefault(0 if expired else each.shown, []).append((each, number))
     return [_copies(route, route.envelope, route.laid, shown, group, (proof, shard)) for shown, group in groups.items()]
 
 
 def _copies(
-    route: Route, envelope: Envelope, laid: Laid, shown: int, group: list[Recipient], where: tuple[str, int]
+    route: Route, envelope: Envelope, laid: Laid, shown: int, group: list[tuple[Recipient, int]], where: tuple[str, int]
 ) -> Copies:
     proof, shard = where
     body = codec.encode_envelope(envelope, codec.withhold(route.compartments, shown))
     shared = codec.encode_shared(Shared(body, route.leaf, proof))
     head = codec.own_head(route.leaf_number, shard)
-    return Copies(route.key, shared, [(streams.inbox(each.bureau), head + _own(laid, each)) for each in group])
+    return Copies(
+        route.key,
+        shared,
+        [(streams.inbox(each.bureau), head + _own(laid, each, number)) for each, number in group],
+    )
 
 
-def _own(laid: Laid, recipient: Recipient) -> bytes:
+def _own(laid: Laid, recipient: Recipient, number: int) -> bytes:
     index = recipient.index
     place = (index, laid.rows[index], laid.tree.salt(index), laid.tree.path(index))
-    return codec.own_rest(recipient.bureau, recipient.delivery_number, place, recipient.replaces, recipient.erases)
+    return codec.own_rest(recipient.bureau, number, place, recipient.replaces, recipient.erases)

@@ -5,6 +5,7 @@ DSSE pre-authentication encoding (DSSE v1.0.2, "SIGNATURE DEFINITION"), Ed25519 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,12 +13,15 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
+    KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
 
+from broker import points
 from broker.errors import ConfigurationError, SignatureError
 
 ED25519 = 1
@@ -64,8 +68,8 @@ class PublicKey:
 
     @classmethod
     def of(cls, raw: bytes) -> PublicKey:
-        """Parse 32 raw bytes. Raises ValueError if they are no point, or one of small order."""
-        _check_point(raw)
+        """Parse 32 raw bytes. Raises ValueError for no point, one of small order, or another encoding of one."""
+        points.check(raw)
         return cls(raw, key_id(raw), Ed25519PublicKey.from_public_bytes(raw))
 
     def check(self, signature: bytes, message: bytes) -> None:
@@ -76,77 +80,94 @@ class PublicKey:
             raise SignatureError from error
 
 
-_PRIME = 2**255 - 19
-_D = -121665 * pow(121666, -1, _PRIME) % _PRIME
-_SMALL_ORDER = (
-    0,
-    1,
-    _PRIME - 1,
-    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
-)
-"""y of the eight points of small order: under such a key one signature fits any message."""
+Passphrase = Callable[[Path], bytes]
+"""Asks for the passphrase of a key file; called only where the file is encrypted. May raise ConfigurationError."""
+PASSPHRASE_LEAST = 16
+"""Bytes of a passphrase: the file's key derivation (PBKDF2, 2,048 rounds) does not slow a guesser down enough."""
 
 
-def _check_point(raw: bytes) -> None:
-    """Check that 32 bytes are a point of large order on edwards25519 (RFC 8032 §5.1.3). Raises ValueError."""
-    if len(raw) != 32:
-        message = "a public key has 32 bytes"
-        raise ValueError(message)
-    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
-    if y >= _PRIME or y in _SMALL_ORDER:
-        message = "no Ed25519 public key, or one of small order"
-        raise ValueError(message)
-    square = (y * y - 1) * pow(_D * y * y + 1, -1, _PRIME) % _PRIME
-    if pow(square, (_PRIME - 1) // 2, _PRIME) != 1:
-        message = "no point of the curve"
-        raise ValueError(message)
+def no_passphrase(path: Path) -> bytes:
+    """Have no passphrase for any file. Raises ConfigurationError."""
+    message = f"{path} is encrypted: name the file with its passphrase in VALISE_PASSPHRASE_FILE"
+    raise ConfigurationError(message)
 
 
 class SigningKey:
-    """An Ed25519 private key; `sign` is all it does."""
+    """An Ed25519 private key, in memory or in a token (token.py); `sign` is all it does."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, public: PublicKey, sign: Callable[[bytes], bytes], key: Ed25519PrivateKey | None = None) -> None:
+        self.public = public
+        self.sign = sign
+        """Signs raw bytes (a signed note's text)."""
         self._key = key
-        self.public = PublicKey.of(key.public_key().public_bytes_raw())
+
+    @classmethod
+    def of(cls, key: Ed25519PrivateKey) -> SigningKey:
+        """Wrap a key that is in memory."""
+        return cls(PublicKey.of(key.public_key().public_bytes_raw()), key.sign, key)
 
     @classmethod
     def new(cls) -> SigningKey:
         """Make a key from the system's randomness."""
-        return cls(Ed25519PrivateKey.generate())
+        return cls.of(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> SigningKey:
         """Make the key of a known 32-byte seed (known-answer vectors)."""
-        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+        return cls.of(Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
-    def load(cls, path: Path) -> SigningKey:
+    def load(cls, path: Path, passphrase: Passphrase = no_passphrase) -> SigningKey:
         """Read a PKCS#8 PEM file. Raises ConfigurationError, also where others may read the file."""
+        check_private(path, "make a key with `valise key new`")
         try:
-            if path.stat().st_mode & 0o077:
-                message = f"{path} may be read by others: chmod 600 it"
-                raise ConfigurationError(message)
-            key = load_pem_private_key(path.read_bytes(), password=None)
-        except (OSError, ValueError) as error:
-            message = f"cannot read the key {path}: make one with `valise key new`"
+            pem = path.read_bytes()
+            key = load_pem_private_key(pem, passphrase(path) if is_encrypted(pem) else None)
+        except (OSError, ValueError, TypeError) as error:
+            wrong = isinstance(error, ValueError) and is_encrypted(pem)
+            message = f"{path}: the passphrase does not open this key" if wrong else f"{path} holds no key in PEM form"
             raise ConfigurationError(message) from error
         if not isinstance(key, Ed25519PrivateKey):
             message = f"{path} is no Ed25519 key"
             raise ConfigurationError(message)
-        return cls(key)
+        return cls.of(key)
 
-    def save(self, path: Path) -> None:
-        """Write a PKCS#8 PEM file that only its owner may read. Raises FileExistsError rather than overwrite."""
+    def save(self, path: Path, passphrase: bytes | None = None) -> None:
+        """Write a PKCS#8 PEM file that only its owner may read, encrypted where a passphrase is given.
+
+        Raises FileExistsError rather than overwrite, ConfigurationError for a short passphrase or a key in a token.
+        """
+        encryption: KeySerializationEncryption = NoEncryption()
+        if passphrase is not None:
+            if len(passphrase) < PASSPHRASE_LEAST:
+                message = f"a passphrase has at least {PASSPHRASE_LEAST} bytes; `openssl rand -base64 33` makes one"
+                raise ConfigurationError(message)
+            encryption = BestAvailableEncryption(passphrase)
+        if self._key is None:
+            message = "a key in a token never leaves it"
+            raise ConfigurationError(message)
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
         path.parent.mkdir(parents=True, exist_ok=True)
-        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path.touch(mode=0o600, exist_ok=False)
         path.write_bytes(pem)
 
-    def sign(self, message: bytes) -> bytes:
-        """Sign raw bytes (a signed note's text)."""
-        return self._key.sign(message)
-
     def sign_payload(self, payload_type: str, payload: bytes) -> bytes:
         """Sign a payload under its DSSE type."""
-        return self._key.sign(pae(payload_type, payload))
+        return self.sign(pae(payload_type, payload))
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """Tell whether a PEM file needs a passphrase."""
+    return b"ENCRYPTED" in pem
+
+
+def check_private(path: Path, otherwise: str = "name another file") -> None:
+    """Check that a file with a secret is there and nobody else may read or change it. Raises ConfigurationError."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        message = f"cannot read {path}: {otherwise}"
+        raise ConfigurationError(message) from error
+    if mode & 0o077:
+        message = f"{path} may be read or changed by others (mode {mode & 0o777:o}): chmod 600 {path}"
+        raise ConfigurationError(message)

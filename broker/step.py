@@ -15,8 +15,8 @@ from broker import codec, streams
 from broker.bus import Writes
 from broker.judge import OWN_LEAF, Ruling
 from broker.merkle import Frontier, leaf_hash, rows_depth
-from broker.notice import DecisionRecord, Entry, Head, Holder, Leaf, Outcome, Recipient, Routed, Standing, Terms
-from broker.route import Laid, Route, lay
+from broker.notice import DecisionRecord, Entry, Head, Leaf, Outcome, Standing, Terms
+from broker.route import NOBODY, Laid, Lines, Route, kept, lay
 from broker.signing import decision_digest
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Random = Callable[[int], bytes]
 """Gives that many random bytes."""
+DRAWN = 128
+"""Salts and seeds drawn at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +68,39 @@ class Step:
     routes: list[Route] = field(default_factory=list)
     taken: list[Record] = field(default_factory=list)
     next_numbers: dict[str, int] = field(default_factory=dict)
+    drawn: list[bytes] = field(default_factory=list)
 
     def apply(self, record: Record | None, ruling: Ruling, now: int) -> int:
         """Take a ruling into the step; return its leaf number. `record` None: a leaf without a record (a start)."""
         number = self.frontier.size
-        recipients = self._number(ruling)
-        laid, seed = self._lay(ruling, recipients)
-        decision = codec.encode(_decision_record(record, ruling, recipients, laid, seed, now))
-        salt = self.random(32)
+        lines = self._number(ruling)
+        laid, seed = self._lay(ruling, lines)
+        decision = codec.encode_decision(_decision_record(record, ruling, laid, seed, now), lines.records)
+        salt = self._fresh()
         leaf = codec.encode(self._leaf(ruling, laid, decision_digest(salt, decision), now))
         self.frontier.add(leaf_hash(leaf))
         self.now = now
         self.entries.append(Entry(number, leaf, salt, decision))
-        self._change(ruling, recipients, number)
-        if ruling.tell or recipients:
-            self.routes.append(_route(record, ruling, recipients, laid, self.entries[-1]))
+        self._change(ruling, lines, number)
+        if ruling.tell or lines.recipients:
+            self.routes.append(_route(record, ruling, lines, laid, self.entries[-1]))
         if record is not None:
             self.taken.append(record)
         return number
 
-    def _number(self, ruling: Ruling) -> tuple[Recipient, ...]:
+    def _fresh(self) -> bytes:
+        """Give 32 random bytes: drawn by the hundred, since each draw gives up the interpreter lock."""
+        if not self.drawn:
+            pool = self.random(32 * DRAWN)
+            self.drawn = [pool[begin : begin + 32] for begin in range(0, len(pool), 32)]
+        return self.drawn.pop()
+
+    def _number(self, ruling: Ruling) -> Lines:
         """Give every recipient the next delivery number of its bureau."""
         if ruling.decision is None:
-            return ()
-        return tuple(
-            Recipient(each.index, each.bureau, each.shown, each.replaces, each.erases, self._next_number(each.bureau))
-            for each in ruling.decision.recipients
-        )
+            return NOBODY
+        recipients = ruling.decision.recipients
+        return Lines.of(recipients, tuple([self._next_number(each.bureau) for each in recipients]))
 
     def _next_number(self, bureau: str) -> int:
         number = self.next_numbers.get(bureau)
@@ -102,11 +110,11 @@ class Step:
         self.next_numbers[bureau] = number + 1
         return number
 
-    def _lay(self, ruling: Ruling, recipients: tuple[Recipient, ...]) -> tuple[Laid | None, bytes]:
+    def _lay(self, ruling: Ruling, lines: Lines) -> tuple[Laid | None, bytes]:
         if ruling.decision is None:
             return None, b""
-        seed = self.random(32)
-        return lay(recipients, seed, rows_depth(self.in_force.highest_index)), seed
+        seed = self._fresh()
+        return lay(lines, seed, rows_depth(self.in_force.highest_index)), seed
 
     def _leaf(self, ruling: Ruling, laid: Laid | None, decision: bytes, now: int) -> Leaf:
         return Leaf(
@@ -122,21 +130,22 @@ class Step:
             rows=laid.root if laid else None,
         )
 
-    def _change(self, ruling: Ruling, recipients: tuple[Recipient, ...], number: int) -> None:
+    def _change(self, ruling: Ruling, lines: Lines, number: int) -> None:
         for key, standing in ruling.standings:
-            self._put_standing(key, standing, number)
+            self._put_standing(key, standing, number, [])
         for key, series in ruling.series:
             self.register.put_series(key, series)
         for key, value in ruling.entries.items():
             self.register.put(key, value)
         if ruling.own:
             key, standing = ruling.own
-            holders = tuple(Holder(each.index, (each.delivery_number,)) for each in recipients)
-            self._put_standing(key, replace(standing, holders=holders + ruling.inherited), number)
+            if ruling.inherited:
+                standing = replace(standing, holders=ruling.inherited)
+            self._put_standing(key, standing, number, lines.holders)
 
-    def _put_standing(self, key: str, standing: Standing, number: int) -> None:
-        own = standing.leaf_number == OWN_LEAF
-        self.register.put(key, codec.encode(replace(standing, leaf_number=number) if own else standing))
+    def _put_standing(self, key: str, standing: Standing, number: int, holders: list[bytes]) -> None:
+        leaf_number = number if standing.leaf_number == OWN_LEAF else standing.leaf_number
+        self.register.put(key, codec.encode_standing(standing, leaf_number, holders))
 
     def done(self) -> Done:
         """Close the step: the head that its leaves complete, and everything to write, in order."""
@@ -146,7 +155,7 @@ class Step:
         changes = self.register.end_step()
         writes = Writes()
         for route in self.routes:
-            writes.add(streams.ROUTED, b"", codec.encode(_routed(route)))
+            writes.add(streams.ROUTED, b"", codec.encode(kept(route)))
         for entry in self.entries:
             writes.add(streams.TRAIL, b"entry", codec.encode(entry))
         writes.add(streams.TRAIL, b"head", codec.encode(head))
@@ -155,9 +164,8 @@ class Step:
         return Done(self.taken, self.entries, self.routes, head, changes, writes)
 
 
-def _decision_record(
-    record: Record | None, ruling: Ruling, rows: tuple[Recipient, ...], laid: Laid | None, seed: bytes, now: int
-) -> DecisionRecord:
+def _decision_record(record: Record | None, ruling: Ruling, laid: Laid | None, seed: bytes, now: int) -> DecisionRecord:
+    """Say what was decided and on what, without its rows, which are encoded already."""
     decision = ruling.decision
     value = record.value if record else None
     return DecisionRecord(
@@ -171,7 +179,6 @@ def _decision_record(
         statement=ruling.statement,
         seed=seed,
         depth=laid.tree.depth if laid else 0,
-        rows=rows,
         rules=decision.hits if decision else (),
         terms=decision.terms if decision else Terms(0, 0, 0, 0),
         warnings=ruling.warnings,
@@ -179,17 +186,15 @@ def _decision_record(
     )
 
 
-def _route(
-    record: Record | None, ruling: Ruling, recipients: tuple[Recipient, ...], laid: Laid | None, entry: Entry
-) -> Route:
-    verified = ruling.verified if recipients else None
+def _route(record: Record | None, ruling: Ruling, lines: Lines, laid: Laid | None, entry: Entry) -> Route:
+    verified = ruling.verified if lines.recipients else None
     return Route(
         leaf_number=entry.leaf_number,
         leaf=entry.leaf,
         decision_salt=entry.decision_salt,
         decision=entry.decision,
-        recipients=recipients,
-        laid=laid if recipients else None,
+        lines=lines,
+        laid=laid if lines.recipients else None,
         envelope=verified.envelope if verified else None,
         compartments=verified.compartments if verified else (),
         expires=verified.header.expires if verified else None,
@@ -218,17 +223,4 @@ def _outcome(record: Record | None, ruling: Ruling, entry: Entry) -> Outcome:
         leaf_number=entry.leaf_number,
         leaf=entry.leaf,
         proof="",
-    )
-
-
-def _routed(route: Route) -> Routed:
-    return Routed(
-        leaf_number=route.leaf_number,
-        leaf=route.leaf,
-        decision_salt=route.decision_salt,
-        decision=route.decision,
-        envelope=codec.encode(route.envelope) if route.envelope else b"",
-        expires=route.expires,
-        tell=route.tell,
-        outcome=codec.encode(route.outcome) if route.outcome else b"",
     )

@@ -63,10 +63,11 @@ class Tile:
         if not data or len(data) % 32 or len(data) > 32 * WIDTH:
             message = f"a tile of {len(data)} bytes"
             raise ProofError(message)
-        tile = cls()
-        for each in range(0, len(data), 32):
-            tile.add(data[each : each + 32])
-        return tile
+        levels = [[data[each : each + 32] for each in range(0, len(data), 32)]]
+        for _ in range(HEIGHT):
+            below = levels[-1]
+            levels.append([node_hash(below[each - 1], below[each]) for each in range(1, len(below), 2)])
+        return cls(levels)
 
     def copy(self) -> Tile:
         """Copy, to try a step that may be thrown away."""

@@ -119,13 +119,10 @@ class Trail:
                 folders |= durable.make(file.parent)
                 opened.append(durable.begin(file, data))
             crash.here("seal.tiles-unsynced")
-            for each in opened:
-                os.fsync(each)  # all were written before the first waits: the disk takes them together
+            durable.sync_together(opened, folders)
         finally:
             for each in opened:
                 os.close(each)
-        for folder in folders:
-            durable.sync(folder)
         crash.here("seal.tiles-written")
 
     def publish(self, staged: Staged, note: str) -> None:
@@ -135,7 +132,11 @@ class Trail:
         log of its successor (on one disk; what is left is the instant between the look and the rename).
         """
         aside = self.folder / "checkpoint.new"
-        durable.write(aside, note.encode())
+        descriptor = durable.begin(aside, note.encode())
+        try:
+            os.fsync(descriptor)  # its place in the folder need not last: the rename gives it another
+        finally:
+            os.close(descriptor)
         crash.here("seal.checkpoint-aside")
         self._still_ours()
         aside.replace(self.folder / "checkpoint")

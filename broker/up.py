@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,11 @@ import structlog
 
 from broker import codec, streams
 from broker.adopt import Adopter
+from broker.checker import Checker
 from broker.confirm import Given
 from broker.distribute import Distribute
 from broker.errors import FencedError, UnavailableError
+from broker.handover import Handover
 from broker.ingest import Ingest, Pace, Parts
 from broker.judge import Judge
 from broker.marker import Marker
@@ -31,17 +34,16 @@ from broker.register import Register
 from broker.seal import Sealer
 from broker.signing import header_digest
 from broker.trail import Trail
+from broker.trust.guard import pinned
 
 if TYPE_CHECKING:
     from broker.bus import Bus
     from broker.signing import SigningKey
-    from broker.step import Done, Random
+    from broker.step import Random
 
 log = structlog.get_logger()
-STEPS_WAITING = 1
-"""Committed steps that may wait to be sealed before ingest waits, too."""
 AGAIN_S = 1.0
-GC_THRESHOLDS = (50_000, 20, 20)
+GC_THRESHOLDS = (200_000, 20, 20)
 GIVEN_CACHED = 20_000
 
 
@@ -90,10 +92,12 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
         stack.callback(records.close)
         marker = Marker(owner.home / _named("judging", owner.shard))
         stack.callback(marker.close)
-        inputs = (await _restored(register, bus, owner.shard)).inputs()
+        checker = Checker(owner.home / _named("judging", owner.shard), owner.pace.trial_s)
+        stack.callback(checker.close)
+        inputs = (await _restored(register, bus, owner)).inputs()
         async with bus.own(owner.shard, inputs) as shard:
             # Nobody can commit any more but us: what the streams hold now is all there is.
-            adopter = await _restored(register, bus, owner.shard)
+            adopter = await _restored(register, bus, owner)
             if adopter.inputs() != inputs:
                 return
             trail = Trail.open(owner.trail, owner.origin)
@@ -102,8 +106,8 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             distribute = Distribute(bus, sealer, owner.shard, owner.clock)
             await distribute.catch_up()
             judge = Judge(register, adopter.view, _given_from(records)) if adopter.view else None
-            parts = Parts(bus, shard, register, judge, adopter, marker, owner.random, owner.pace)
-            out: asyncio.Queue[tuple[Done, int]] = asyncio.Queue(STEPS_WAITING)
+            parts = Parts(bus, shard, register, judge, adopter, marker, checker, owner.random, owner.pace)
+            out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             await _work(ingest, distribute, out, ready)
 
@@ -113,9 +117,7 @@ def _named(name: str, shard: int) -> str:
     return name if shard == 0 else f"{stem}-{shard}{dot}{suffix}"
 
 
-async def _work(
-    ingest: Ingest, distribute: Distribute, out: asyncio.Queue[tuple[Done, int]], ready: Callable[[], None]
-) -> None:
+async def _work(ingest: Ingest, distribute: Distribute, out: Handover, ready: Callable[[], None]) -> None:
     """Run ingest and distribute until the inputs change or one of them fails; what is committed is sent first."""
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -136,20 +138,20 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _restored(register: Register, bus: Bus, shard: int) -> Adopter:
+async def _restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
     """Bring the cache of the register up to the end of its stream, and put in force what it says."""
-    place, end = register.place, await bus.end(streams.REGISTER, partition=shard)
+    place, end = register.place, await bus.end(streams.REGISTER, partition=owner.shard)
     if place > end:
         # The cache knows more than the stream: it belongs to another past.
         register.forget()
         place = 0
     while place < end:
-        found = await bus.read(streams.REGISTER, place, partition=shard, wait=1.0)
+        found = await bus.read(streams.REGISTER, place, partition=owner.shard, wait=1.0)
         if not found:
             break
         place = found[-1].offset + 1
         register.restore([(record.key, record.value) for record in found], place)
-    adopter = Adopter(register)
+    adopter = Adopter(register, pinned=partial(pinned, owner.home))
     adopter.restore()
     return adopter
 

@@ -113,8 +113,10 @@ def _routing_of(compartments: tuple[Compartment, ...]) -> Opened:
 
 def verify_statement(
     statement: Statement, arrival: Arrival
-) -> notice.Receipt | notice.Subscription | notice.Revocation:
+) -> notice.Receipt | notice.Subscription | notice.Revocation | notice.Look:
     """Check a statement. Raises NoticeRejectedError, one class per reason."""
+    if statement.payload_type == notice.LOOK_TYPE:
+        return _look(statement, arrival)
     found = _PAYLOADS.get(statement.payload_type)
     if found is None:
         message = "no such kind of statement"
@@ -129,17 +131,41 @@ def verify_statement(
         _check_receipt(payload)
     if isinstance(payload, notice.Subscription):
         _check_patterns(payload)
+    if isinstance(payload, notice.Revocation):
+        _check_revocation(payload, arrival.now)
     return payload
 
 
+def _look(statement: Statement, arrival: Arrival) -> notice.Look:
+    """Check a look: signed by an auditor's key, which signs nothing else, on the stream that only people write."""
+    key = arrival.directory.auditors.get(statement.key_id)
+    _in_force(key, statement.signature, pae(statement.payload_type, statement.payload), arrival)
+    look = codec.decode(notice.Look, statement.payload)
+    if look.federation != arrival.directory.federation:
+        raise OtherFederationError
+    if key is None or look.by != key.bureau:
+        raise KeyOfAnotherError
+    if arrival.stream != "asks":
+        raise StreamOfAnotherError
+    if look.at > arrival.now + notice.CLOCK_SKEW_MS:
+        raise IssuedInFutureError
+    if not 1 <= len(look.leaves) <= notice.LOOK_LEAVES or not 1 <= len(look.reason) <= 200 or len(look.look_id) != 16:
+        message = "leaves, reason, look_id"
+        raise InvalidFieldError(message)
+    return look
+
+
 def _signed(key_id: bytes, signature: bytes, message: bytes, arrival: Arrival) -> Key:
-    key = arrival.directory.key(key_id)
+    return _in_force(arrival.directory.key(key_id), signature, message, arrival)
+
+
+def _in_force(key: Key | None, signature: bytes, message: bytes, arrival: Arrival) -> Key:
     if key is None:
         raise UnknownKeyError
     key.public.check(signature, message)
     if not key.valid_from <= arrival.now < key.valid_until:
         raise KeyNotInForceError
-    if key_id in arrival.revoked:
+    if key.key_id in arrival.revoked:
         raise KeyRevokedError
     return key
 
@@ -288,4 +314,11 @@ def _check_patterns(subscription: notice.Subscription) -> None:
     patterns = subscription.patterns
     if len(patterns) > 100 or not all(map(_PATTERN.fullmatch, patterns)):
         message = "patterns"
+        raise InvalidFieldError(message)
+
+
+def _check_revocation(revocation: notice.Revocation, now: int) -> None:
+    since = revocation.compromised_since
+    if revocation.reason not in notice.REVOCATION_REASONS or (since is not None and not 0 <= since <= now):
+        message = "reason, compromised_since"
         raise InvalidFieldError(message)

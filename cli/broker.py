@@ -17,9 +17,11 @@ import click
 import structlog
 
 from broker import crash, streams, up
-from broker.errors import FencedError, ForbiddenStreamError, TrailError
+from broker.bus import Bus
+from broker.errors import ConfigurationError, FencedError, ForbiddenStreamError, TrailError
 from broker.streams import ROUTER
 from cli import answer, exits, seed
+from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
     NOBODY,
     OperatorHome,
@@ -27,18 +29,17 @@ from cli.operator_home import (
     make_streams,
     operator_folder,
     operator_home,
-    publish,
-    requests_in,
-    sign_certificates,
 )
 from cli.options import Everywhere, everywhere
 from cli.standing import Standing, standing
+from cli.trust import proposing
 
 LOOK_S = 0.5
 """Seconds between two looks for a directory with other members."""
-_FROM = click.option(
-    "--from", "file", type=click.Path(path_type=Path), help="The federation's file. Default: the first federation."
-)
+
+
+REFRESH_LOOKS = 7200
+"""Looks between two looks at the age of the timestamp: an hour."""
 
 
 @click.group()
@@ -48,7 +49,7 @@ def broker() -> None:
 
 @broker.command()
 @click.option("--bus", default="", help="sqlite (the default), kafka, or kafka:HOST:PORT[,HOST:PORT…].")
-@_FROM
+@FROM
 @everywhere
 def init(given: Everywhere, bus: str, file: Path | None) -> None:
     """Make HOME/operator: settings, the log's key and trail, on Kafka all certificates. It makes no member's key."""
@@ -81,30 +82,13 @@ def _federation(file: Path | None) -> seed.Federation:
     return seed.read(file) if file else seed.seed()
 
 
-@broker.command()
-@_FROM
-@click.option(
-    "--requests",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="Folder with members' requests (*.request.json, on Kafka *.csr). Default: HOME/members.",
-)
+@broker.command("directory")
+@FROM
+@REQUESTS
 @everywhere
-def directory(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) -> None:
-    """Write the next directory: the federation's file, the keys known so far, and those that members ask for."""
-    home = operator_home(given.home)
-    folders = [each for each in (requests or (home.folder.parent / "members",)) if each.is_dir()]
-    if home.settings.bus_kind == "kafka":
-        sign_certificates(home, folders, lambda said: click.echo(said, err=True))
-    done = asyncio.run(publish(home, _federation(file), requests_in(folders)))
-    with_policies = " and a policy set" if done.policies else ""
-    answer.show(
-        f"wrote directory version {done.version}{with_policies}: {done.members} members, {done.bureaus} bureaus, "
-        f"{done.keys} keys ({done.new_keys} new)",
-        asdict(done),
-        as_json=given.as_json,
-        then=given.again("valise broker up"),
-    )
+def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) -> None:
+    """Draft the next directory for the members to sign: the same as `valise directory draft`."""
+    propose(given, file, requests)
 
 
 # Running
@@ -173,14 +157,28 @@ async def _run(home: OperatorHome, *, as_json: bool) -> None:
 
 
 async def _watch(home: OperatorHome, working: asyncio.Future[None]) -> None:
-    """Return when a directory with other streams has come; raise what the broker fails with."""
-    world = home.world()
+    """Return when a directory with other streams has come; raise what the broker fails with.
+
+    Meanwhile the timestamp of the signed directory is signed anew before it expires.
+    """
+    world, looks = home.world(), 0
     async with home.bus(streams.OPERATOR, NOBODY) as bus:
         while home.world() == world:
+            if looks % REFRESH_LOOKS == 0:
+                await _refresh(home, bus)
+            looks += 1
             done, _ = await asyncio.wait([working], timeout=LOOK_S)
             if done:
                 working.result()
             await home.versions.follow(bus)
+
+
+async def _refresh(home: OperatorHome, bus: Bus) -> None:
+    """Sign the timestamp anew if it is time; if that cannot be done it will turn red, and traffic goes on."""
+    try:
+        await proposing.refresh(home, bus)
+    except ConfigurationError as error:
+        click.echo(f"{error.code}: the timestamp was not signed anew: {error}", err=True)
 
 
 def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
@@ -236,6 +234,10 @@ def _lines(found: Standing) -> Iterator[str]:
         yield "waiting   unknown: the bus does not answer"
     else:
         yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
+    if found.old_keys:
+        yield f"old keys  still signed with by {', '.join(found.old_keys)}; see `valise key list`"
+    if found.expired:
+        yield f"RED       expired: {', '.join(found.expired)}; traffic goes on; see `valise directory status`"
     heard = (f"{name} {answer.when(at)}" for name, at in found.last_seen.items() if at is not None)
     yield "last seen " + (", ".join(heard) or "nobody")
     if silent := [name for name, at in found.last_seen.items() if at is None]:

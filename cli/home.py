@@ -7,8 +7,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from adapters.versions import Versions
 from broker import settings as settings_file
@@ -18,6 +21,8 @@ from broker.notice import Reference
 from broker.settings import Settings
 from broker.signing import SigningKey
 from broker.streams import World
+from cli import keyring
+from cli.keyring import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +69,13 @@ def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, st
     return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
 
 
+@lru_cache
+def _say_red(expired: str) -> None:
+    """Say once what has expired of the signed directory; nothing stops for it."""
+    said = f"RED: expired in the directory: {expired}; news may be kept from us. See `valise directory status`"
+    click.echo(said, err=True)
+
+
 @dataclass(frozen=True, slots=True)
 class MemberHome:
     """One member's home, acting for one of its bureaus."""
@@ -91,13 +103,15 @@ class MemberHome:
         """Give the same home, acting for another bureau."""
         return replace(self, bureau=bureau)
 
-    def key_path(self, bureau: str = "") -> Path:
-        """Where a bureau's signing key lies."""
-        return self.folder / "keys" / f"{(bureau or self.bureau).partition('/')[2]}.pem"
-
     def key(self, bureau: str = "") -> SigningKey:
         """Load a bureau's signing key. Raises ConfigurationError."""
-        return SigningKey.load(self.key_path(bureau))
+        return self.kept_key(bureau).load()
+
+    def kept_key(self, bureau: str = "") -> Kept:
+        """Find the key with which a bureau signs now. Raises ConfigurationError."""
+        digest = self.versions.newest_digest("directory")
+        directory = self.versions.directory(digest) if digest else None
+        return keyring.signing(self.folder, bureau or self.bureau, directory, clock())
 
     def world(self) -> World:
         """Give the streams, as far as this home knows them."""
@@ -121,6 +135,8 @@ class MemberHome:
                 await self.versions.follow(first)
         name = principal or streams.adapter(self.member)
         async with open_bus(self.folder, self.settings, name, self.world()) as bus:
+            if red := self.versions.overdue():
+                _say_red(", ".join(red))
             yield bus
 
     @asynccontextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,7 @@ import click
 
 from adapters.inbox import Inbox, Line, Opened
 from broker.errors import ConfigurationError, UnavailableError
-from cli import answer
+from cli import answer, in_doubt
 from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError
@@ -32,21 +33,24 @@ def inbox(given: Everywhere, bureau: str | None, follow: bool) -> None:
         asyncio.run(_follow(given, home))
         return
     asyncio.run(_collect(home))
+    doubted = asyncio.run(in_doubt.about(home))
     with home.inbox() as box:
-        _list(given, home, box)
+        _list(given, home, box, doubted)
 
 
-def _list(given: Everywhere, home: MemberHome, box: Inbox) -> None:
+def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[bytes, str]) -> None:
     lines = list(box.lines())
     alarms = box.journal.alarms()
     new = sum(each.state == "new" for each in lines)
     troubled = f"; ALARMS: {len(alarms)}, the last one {alarms[-1].code} ({alarms[-1].about})" if alarms else ""
     answer.show(
-        f"{len(lines)} notices for {home.bureau}, {new} of them new{troubled}",
+        f"{len(lines)} notices for {home.bureau}, {new} of them new{troubled}"
+        + (f"; {len(doubted)} IN DOUBT: see `valise key revoked`" if doubted else ""),
         {
             "bureau": home.bureau,
             "notices": [_value(each) for each in lines],
             "missing": box.missing(),
+            "in_doubt": {str(uuid.UUID(bytes=each)): said for each, said in doubted.items()},
             "alarms": [asdict(each) for each in alarms],
         },
         as_json=given.as_json,
@@ -121,6 +125,7 @@ def read(given: Everywhere, notice: str, case: str, bureau: str | None) -> None:
     """Open a notice for a case. The issuer is told that it was read, signed before it is shown."""
     home = member_home(given.home, bureau)
     opened = asyncio.run(_read(home, notice, case))
+    doubt = asyncio.run(in_doubt.about(home)).get(opened.line.notice_id)
     header = opened.header
     withheld = [slot.name for slot in header.compartments[1:] if slot.name not in opened.body]
     value = {
@@ -128,11 +133,12 @@ def read(given: Everywhere, notice: str, case: str, bureau: str | None) -> None:
         "header": _header(opened),
         "compartments": opened.body,
         "not_shown": withheld,
+        "in_doubt": doubt,
     }
     if given.as_json:
         answer.show("", value, as_json=True)
         return
-    for text in _pages(opened, withheld):
+    for text in ([doubt] if doubt else []) + list(_pages(opened, withheld)):
         click.echo(answer.safe(text))
     click.echo(given.again(f"valise inbox --bureau {home.bureau}"))
 

@@ -1,80 +1,199 @@
-"""`valise key`: make and list a member's signing keys. Private keys never leave this machine."""
+"""`valise key`: make, take over from, list and revoke signing keys. Private keys never leave this machine or token."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from adapters.versions import Versions
+from broker import possession
 from broker import settings as settings_file
 from broker.errors import ConfigurationError, ValiseError
+from broker.members import Key
+from broker.possession import REQUEST_TYPE, Asked, canonical
 from broker.settings import Settings
-from broker.signing import SigningKey
-from cli import answer
+from broker.signing import Passphrase, SigningKey
+from cli import answer, challenges, key_use, keyring, passphrases, revoke
 from cli.home import MemberHome, clock, member_home
+from cli.keyring import Kept, TokenPlace
 from cli.options import Everywhere, bureau, everywhere
+from cli.trust import signatories
 
-REQUEST_TYPE = "application/vnd.valise.key-request.v1+json"
-"""DSSE payload type of the proof of possession; the payload is the request without `proof`, as canonical JSON."""
+__all__ = ["REQUEST_TYPE", "canonical", "key", "key_request", "make_key"]
 _BUREAU = re.compile(r"[A-Z][A-Z0-9]*/[a-z0-9-]+")
 
 
 @click.group()
 def key() -> None:
-    """Make and list signing keys."""
+    """Make, take over from, list and revoke signing keys."""
+
+
+key.add_command(revoke.revoke)
+key.add_command(revoke.list_revoked)
+key.add_command(challenges.challenge)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a new key is to be kept, and what its request answers. `token` None: in a file."""
+
+    challenge: str = ""
+    passphrase: bytes | None = None
+    token: TokenPlace | None = None
+
+
+def _how(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say how a new key is kept."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--challenge", default="", help="What the operator gave to sign (`valise key challenge`)."),
+        click.option(
+            "--pin-file", type=path, help=f"With --pkcs11: file with the PIN. Default: {passphrases.PIN_VARIABLE}."
+        ),
+        click.option(
+            "--module", type=path, help="With --pkcs11: the token's library. Default: SoftHSM, where it is found."
+        ),
+        click.option("--pkcs11", "token", metavar="TOKEN", help="Make the key in the PKCS#11 token of this label."),
+        passphrases.prompted,
+        passphrases.passphrase_file,
+    ):
+        command = option(command)
+    return command
 
 
 @key.command()
+@_how
 @bureau
 @everywhere
-def new(given: Everywhere, bureau: str | None) -> None:
-    """Make a bureau's key, and the request with which the operator puts it into the directory."""
-    folder, name, federation = _place(given.home, bureau)
-    path, request = make_key(folder, name, federation)
+def new(given: Everywhere, bureau: str | None, **how: Any) -> None:
+    """Make a bureau's first key, and the request with which the operator puts it into the directory."""
+    folder, name, federation = _where(given.home, bureau)
+    path, request = make_key(folder, name, federation, _wanted(folder, name, 1, **how))
     _settle_in(given.home, folder, name)
+    # What a member signs with when directories and policies are decided; made once, with its first bureau's key.
+    signatories.make(folder, name.partition("/")[0], federation)
+    _show_made(given, f"made the key of {name} in {path}", path, request)
+
+
+@key.command()
+@_how
+@bureau
+@everywhere
+def rotate(given: Everywhere, bureau: str | None, **how: Any) -> None:
+    """Make a bureau's next key. The one before signs until the directory has the new one, and is good till it ends."""
+    home = member_home(given.home, bureau)
+    keys = keyring.kept(home.folder, home.bureau)
+    if not keys:
+        message = f"{home.bureau} has no key yet: valise key new --bureau {home.bureau}"
+        raise ConfigurationError(message)
+    _check_entered(home, keys[-1])
+    generation = keys[-1].generation + 1
+    wanted = _wanted(home.folder, home.bureau, generation, **how)
+    before = _before(home, passphrases.for_old(how["passphrase_file"]))
+    path, request = _make(home.folder, home.bureau, home.settings.federation, generation, wanted, before)
+    _show_made(given, f"made the next key of {home.bureau} in {path}; the one before still signs", path, request)
+
+
+def _show_made(given: Everywhere, first: str, path: Path, request: Path) -> None:
+    in_token = path.suffix == ".token"
     answer.show(
-        f"made the key of {name} in {path}",
+        first,
         {"key": str(path), "request": str(request), **json.loads(request.read_text(encoding="utf-8"))},
         as_json=given.as_json,
-        then=f"send {request} to the operator; the key itself stays here",
+        then=f"send {request} to the operator; the key itself stays {'in the token' if in_token else 'here'}",
     )
 
 
-def make_key(folder: Path, bureau: str, federation: str) -> tuple[Path, Path]:
-    """Make a key and its request in a member's home; give their paths. Raises ConfigurationError if there is one."""
-    unit = bureau.partition("/")[2]
-    path, request = folder / "keys" / f"{unit}.pem", folder / "keys" / f"{unit}.request.json"
-    made = SigningKey.new()
-    try:
-        made.save(path)
-    except FileExistsError as error:
-        message = f"{bureau} has a key already, {path}: it is never overwritten"
-        raise ConfigurationError(message) from error
-    request.write_text(json.dumps(key_request(made, bureau, federation), indent=2) + "\n", encoding="utf-8")
+def _wanted(
+    folder: Path, name: str, generation: int, *, challenge: str, token: str | None, module: Path | None,
+    pin_file: Path | None, passphrase_file: Path | None, ask: bool,
+) -> Wanted:  # fmt: skip
+    if token is None:
+        if module or pin_file:
+            message = "--module and --pin-file go with --pkcs11 TOKEN"
+            raise click.UsageError(message)
+        return Wanted(challenge, passphrases.for_new(passphrase_file, ask=ask))
+    if passphrase_file or ask:
+        message = "a key in a token has a PIN and no passphrase"
+        raise click.UsageError(message)
+    keys = folder / "keys"
+    beside = [Path(os.path.relpath(each.absolute(), keys.absolute())) if each else None for each in (module, pin_file)]
+    return Wanted(
+        challenge, token=TokenPlace(token=token, key=f"{name} {generation}", module=beside[0], pin_file=beside[1])
+    )
+
+
+def _check_entered(home: MemberHome, newest: Kept) -> None:
+    """Refuse a third key while the second still waits: nobody would know which of them is meant."""
+    key_id = newest.key_id()
+    waits = _directory_key(home, key_id) is None and key_id not in keyring.revoked(home.folder)
+    if newest.generation > 1 and waits:
+        message = f"the directory does not have the last one yet: send {newest.request} to the operator first"
+        raise ConfigurationError(message)
+
+
+def _before(home: MemberHome, passphrase: Passphrase) -> SigningKey | None:
+    """Load the key that is to be followed; None if every one was revoked: the new one then stands for itself."""
+    gone = keyring.revoked(home.folder)
+    left = [each for each in keyring.kept(home.folder, home.bureau) if each.key_id() not in gone]
+    return left[-1].load(passphrase) if left else None
+
+
+def make_key(folder: Path, bureau: str, federation: str, wanted: Wanted = Wanted()) -> tuple[Path, Path]:
+    """Make a bureau's first key and its request in a member's home; give their paths.
+
+    Raises ConfigurationError if there is one.
+    """
+    if found := keyring.kept(folder, bureau):
+        message = (
+            f"{bureau} has a key already, {found[-1].path}: it is never overwritten; "
+            f"`valise key rotate --bureau {bureau}` makes the next"
+        )
+        raise ConfigurationError(message)
+    return _make(folder, bureau, federation, 1, wanted, None)
+
+
+def _make(
+    folder: Path, bureau: str, federation: str, generation: int, wanted: Wanted, before: SigningKey | None
+) -> tuple[Path, Path]:
+    path = keyring.path_of(folder, bureau, generation, "token" if wanted.token else "pem")
+    asked = Asked(
+        federation,
+        bureau,
+        wanted.challenge,
+        _knows(folder),
+        before.public.id.hex() if before else "",
+        answer.when(clock()),
+    )
+    if wanted.token:
+        made = keyring.token_of(wanted.token, folder / "keys").new_key(wanted.token.key)
+        keyring.write_place(path, wanted.token)
+    else:
+        made = SigningKey.new()
+        made.save(path, wanted.passphrase)
+    request = Kept(bureau, generation, path).request
+    request.write_text(json.dumps(possession.request(asked, made, before), indent=2) + "\n", encoding="utf-8")
     return path, request
 
 
+def _knows(folder: Path) -> str:
+    digest = Versions(folder / "versions").newest_digest("directory")
+    return digest.hex() if digest else ""
+
+
 def key_request(made: SigningKey, bureau: str, federation: str) -> dict[str, str]:
-    """Write what the operator needs, signed with the key itself: whoever asks has the private key."""
-    wanted = {
-        "federation": federation,
-        "bureau": bureau,
-        "algorithm": "ed25519",
-        "key_id": made.public.id.hex(),
-        "public": made.public.raw.hex(),
-    }
-    return wanted | {"proof": made.sign_payload(REQUEST_TYPE, canonical(wanted)).hex()}
+    """Write the request for a first key: signed with the key itself, so that whoever asks has the private key."""
+    return possession.request(Asked(federation, bureau), made)
 
 
-def canonical(wanted: dict[str, str]) -> bytes:
-    """Write the bytes that the proof covers."""
-    return json.dumps(wanted, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _place(home: Path, bureau: str | None) -> tuple[Path, str, str]:
+def _where(home: Path, bureau: str | None) -> tuple[Path, str, str]:
     """Find the member's home; a key may be made before the home has any settings."""
     try:
         found = member_home(home, bureau)
@@ -112,18 +231,21 @@ def _settle_in(home: Path, folder: Path, bureau: str) -> None:
 @bureau
 @everywhere
 def list_keys(given: Everywhere, bureau: str | None) -> None:
-    """List the keys of this home, and whether the directory has them in force."""
+    """List the keys of this home and their state; for the operator: all keys, and who still signs with an old one."""
+    if bureau is None and (given.home / "operator" / "settings.toml").is_file():
+        key_use.show(given)
+        return
     home = member_home(given.home, bureau or _any_bureau(given.home))
-    rows = [_row(home, path) for path in sorted((home.folder / "keys").glob("*.pem"))]
+    rows = [_row(home, each) for each in keyring.all_kept(home.folder, home.member)]
     answer.show(
         f"{len(rows)} keys of {home.member}",
         rows,
         as_json=given.as_json,
         table=answer.Table(
-            ("bureau", "key id", "state", "until"),
-            [(row["bureau"], row["key_id"][:16], row["state"], row["until"]) for row in rows],
+            ("bureau", "key id", "state", "until", "kept"),
+            [(row["bureau"], row["key_id"][:16], row["state"], row["until"], row["kept"]) for row in rows],
         ),
-        then=given.again(f"valise key new --bureau {home.member}/NAME"),
+        then=given.again(f"valise key rotate --bureau {home.member}/NAME"),
     )
 
 
@@ -134,16 +256,28 @@ def _any_bureau(home: Path) -> str | None:
     return f"{member}/any" if member else None
 
 
-def _row(home: MemberHome, path: Path) -> dict[str, Any]:
-    name = f"{home.member}/{path.stem}"
-    public = SigningKey.load(path).public
+def _directory_key(home: MemberHome, key_id: bytes) -> Key | None:
+    """Find a key in the newest directory; None, too, where no directory has come."""
     try:
-        found = home.versions.newest().key(public.id)
+        return home.versions.newest().key(key_id)
     except ValiseError:
-        found = None
-    if found is None:
-        state, until = "not in the directory", "–"
+        return None
+
+
+def _row(home: MemberHome, each: Kept) -> dict[str, Any]:
+    key_id = each.key_id()
+    found = _directory_key(home, key_id)
+    if key_id in keyring.revoked(home.folder):
+        state = "revoked"
+    elif found is None:
+        state = "not in the directory"
     else:
         state = "in force" if found.in_force(clock()) else "not in force"
-        until = answer.when(found.valid_until)
-    return {"bureau": name, "key_id": public.id.hex(), "state": state, "until": until, "path": str(path)}
+    return {
+        "bureau": each.bureau,
+        "key_id": key_id.hex(),
+        "state": state,
+        "until": answer.when(found.valid_until) if found else "–",
+        "kept": each.keeping(),
+        "path": str(each.path),
+    }

@@ -1,4 +1,4 @@
-"""`valise member`: who takes part, as the newest directory says."""
+"""`valise member`: who takes part, as the newest directory says, and drafts that change it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from broker.errors import ConfigurationError, UnavailableError
 from broker.members import Directory
 from broker.streams import World
 from cli import answer
+from cli.directory import FROM, REQUESTS, propose
 from cli.home import member_home, open_bus
+from cli.operator_home import operator_home
 from cli.options import Everywhere, bureau, everywhere
+from cli.trust.changing import check_executed, draft_change, with_status
+from cli.trust.signatories import found_in
 
 
 @click.group()
 def member() -> None:
-    """List members and bureaus."""
+    """List members and bureaus, and draft who enters or is suspended."""
 
 
 @member.command("list")
@@ -93,6 +97,44 @@ def show(given: Everywhere, name: str, bureau: str | None) -> None:
         ),
         then=given.again("valise member list"),
     )  # fmt: skip
+
+
+_NAME = click.argument("name", metavar="MEMBER")
+
+
+@member.command()
+@_NAME
+@FROM
+@REQUESTS
+@everywhere
+def add(given: Everywhere, name: str, file: Path | None, requests: tuple[Path, ...]) -> None:
+    """Draft that MEMBER enters, from the requests that it made itself with `valise key new` (operator)."""
+    folders = requests or (operator_home(given.home).folder.parent / "members",)
+    if not any(each.name == f"{name}.signatory.json" for each in found_in(folders)):
+        message = (
+            f"{name} has not asked to enter: it makes its keys with `valise key new --bureau {name}/NAME` and sends "
+        )
+        raise ConfigurationError(
+            message + f"its {name}.signatory.json and *.request.json; name their folder with --requests"
+        )
+    propose(given, file, requests)
+
+
+@member.command()
+@_NAME
+@everywhere
+def suspend(given: Everywhere, name: str) -> None:
+    """Draft that MEMBER sends and receives nothing new; refused while it has withdrawals to execute (operator)."""
+    check_executed(given, name)
+    draft_change(given, f"{name} is suspended", with_status("members", name, "suspended"))
+
+
+@member.command()
+@_NAME
+@everywhere
+def activate(given: Everywhere, name: str) -> None:
+    """Draft that a suspended MEMBER takes part again (operator)."""
+    draft_change(given, f"{name} takes part again", with_status("members", name, "active"))
 
 
 def newest(home: Path, bureau: str | None) -> Directory:

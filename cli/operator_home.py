@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 from adapters.versions import Versions
-from broker import certificates, codec, notes, streams
+from broker import certificates, codec, notes, possession, streams
 from broker import settings as settings_file
 from broker.bus import Bus
 from broker.certificates import pki_of
-from broker.errors import ConfigurationError, ProofError, SignatureError
+from broker.errors import ConfigurationError, ProofError
 from broker.ingest import Pace
-from broker.members import Key, WrittenKey, WrittenLog
+from broker.members import Directory, Key, WrittenKey, WrittenLog
 from broker.notice import CLOCK_SKEW_MS, Version
-from broker.rules import PolicySet
+from broker.possession import KeyRequest
+from broker.register import Register
 from broker.settings import Settings, Tls
-from broker.signing import PublicKey, SigningKey, key_id, pae
+from broker.signing import PublicKey, SigningKey
 from broker.streams import OPERATOR, ROUTER, SETUP, World
 from broker.up import Owner
-from cli import keys, seed
+from cli import challenges, passphrases, seed
+from cli.auditor import enrolled
 from cli.home import clock, open_bus
 from cli.seed import Federation
 
@@ -60,7 +60,7 @@ class OperatorHome:
     def owner(self) -> Owner:
         """Give what a shard is run with. Raises ConfigurationError if the log key cannot be read."""
         pace = Pace(self.settings.step_limit, self.settings.step_pause_ms / 1000, self.settings.judge_limit_s)
-        key = SigningKey.load(self.key_path)
+        key = SigningKey.load(self.key_path, passphrases.for_old())
         return Owner(self.folder, self.settings.federation, self.settings.shard, key, pace, clock, os.urandom)
 
     def world(self) -> World:
@@ -112,7 +112,7 @@ def make(home: Path, federation: Federation, bus: str) -> OperatorHome:
         raise ConfigurationError(message)
     if not made.key_path.exists():
         SigningKey.new().save(made.key_path)
-    vkey = f"{notes.vkey(made.owner().origin, SigningKey.load(made.key_path).public.raw)}\n"
+    vkey = f"{notes.vkey(made.owner().origin, SigningKey.load(made.key_path, passphrases.for_old()).public.raw)}\n"
     made.vkey_path.parent.mkdir(parents=True, exist_ok=True)
     if not made.vkey_path.exists():
         made.vkey_path.write_text(vkey, encoding="utf-8")
@@ -139,39 +139,62 @@ def tls_of(principal: str) -> Tls:
 # What members ask for
 
 
-def read_request(path: Path, federation: Federation, now: int) -> WrittenKey:
-    """Read a member's key request and check that whoever made it has the private key. Raises ConfigurationError."""
+def read_request(path: Path, federation: Federation, now: int, old: Entered | None = None) -> WrittenKey:
+    """Read a member's key request and check that whoever made it has the private key and may ask for it.
+
+    Raises ConfigurationError that names the file.
+    """
     try:
-        asked: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        proof = bytes.fromhex(asked.pop("proof"))
-        public = PublicKey.of(bytes.fromhex(asked["public"]))
-        public.check(proof, pae(keys.REQUEST_TYPE, keys.canonical(asked)))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        message = f"{path} is no key request: have it made again with `valise key new`"
+        found = possession.check_request(path.read_bytes(), federation.federation)
+        _check_wanted(found, federation, now, old)
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror}"
         raise ConfigurationError(message) from error
-    except SignatureError as error:
-        message = f"{path}: whoever made this request does not have the private key: refused"
+    except ConfigurationError as error:
+        message = f"{path}: {error}"
         raise ConfigurationError(message) from error
-    _check_asked(path, asked, public, federation)
     return WrittenKey(
-        key_id=public.id.hex(),
-        bureau=asked["bureau"],
-        public=public.raw.hex(),
+        key_id=found.public.id.hex(),
+        bureau=found.asked.bureau,
+        public=found.public.raw.hex(),
         valid_from=now - CLOCK_SKEW_MS,
         valid_until=now + KEY_LIFE_MS,
     )
 
 
-def _check_asked(path: Path, asked: dict[str, str], public: PublicKey, federation: Federation) -> None:
-    if asked.get("federation") != federation.federation:
-        message = f"{path} asks for another federation: {asked.get('federation')!r}, not {federation.federation}"
+def _check_wanted(found: KeyRequest, federation: Federation, now: int, old: Entered | None) -> None:
+    bureau = found.asked.bureau
+    if bureau not in federation.order.bureaus:
+        message = f"the federation has no bureau {bureau}: add it to its file first"
         raise ConfigurationError(message)
-    if asked.get("bureau") not in federation.order.bureaus:
-        message = f"{path}: the federation has no bureau {asked.get('bureau')}: add it to its file first"
-        raise ConfigurationError(message)
-    if asked.get("algorithm") != "ed25519" or asked.get("key_id") != key_id(public.raw).hex():
-        message = f"{path}: algorithm or key id do not fit the key"
-        raise ConfigurationError(message)
+    if old is not None and old.directory.key(found.public.id) is None:
+        found.check_entry(old.challenges.get(bureau), old.in_force(bureau, now))
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What a new key is held against: the directory before, the keys revoked since, the challenges given."""
+
+    directory: Directory
+    revoked: frozenset[bytes]
+    challenges: Mapping[str, str]
+
+    def in_force(self, bureau: str, now: int) -> dict[bytes, PublicKey] | None:
+        """Give the keys with which a bureau can ask for its next one; None if it never had any."""
+        keys = [each for each in self.directory.keys.values() if each.bureau == bureau]
+        good = (each for each in keys if each.in_force(now) and each.key_id not in self.revoked)
+        return {each.key_id: each.public for each in good} if keys else None
+
+
+def entered(home: OperatorHome, directory: Directory | None) -> Entered | None:
+    """Look up what new keys are held against; None before there is a directory."""
+    if directory is None:
+        return None
+    revoked = frozenset[bytes]()
+    if (home.folder / "register.db").is_file():
+        with closing(Register(home.folder / "register.db")) as register:
+            revoked = frozenset(bytes.fromhex(each.partition("/")[2]) for each in register.keys("revoked/"))
+    return Entered(directory, revoked, challenges.outstanding(home.folder))
 
 
 def requests_in(folders: Sequence[Path]) -> list[Path]:
@@ -183,45 +206,46 @@ def requests_in(folders: Sequence[Path]) -> list[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """The directory version that was written, and how much came with it."""
+class Composed:
+    """What the next directory is to say, and the annex that it commits to; nobody has signed it."""
 
-    version: int
-    digest: str
-    keys: int
+    plain: bytes
+    annex: bytes
     new_keys: int
-    members: int
-    bureaus: int
-    policies: bool
-    """Whether a new policy set was written, too."""
 
 
-async def publish(home: OperatorHome, federation: Federation, requests: Sequence[Path]) -> Published:
-    """Write the next directory with the keys asked for, and the packaged policy set if it is not in force yet.
+def compose_next(home: OperatorHome, federation: Federation, requests: Sequence[Path]) -> Composed:
+    """Compose the next directory of the federation's file, the keys known so far and those that are asked for.
 
-    The annex goes first: the broker refuses a directory whose annex it cannot find.
+    Whether a member or an agreement is suspended stands in the directory: the file says it for new ones only.
     """
-    asked = [read_request(path, federation, clock()) for path in requests]
-    await make_streams(home, federation.world)
-    async with home.bus(OPERATOR, federation.world) as bus:
-        await home.versions.follow(bus)
-        digest = home.versions.newest_digest("directory")
-        old = home.versions.directory(digest) if digest else None
-        known = [_written(each) for each in old.keys.values()] if old else []
-        new = [each for each in asked if each.key_id not in {one.key_id for one in known}]
-        version = old.version + 1 if old else 1
-        directory, annex = seed.compose(federation, [*known, *new], [_log(home)], version)
-        policies = PolicySet.packaged()
-        fresh = home.versions.newest_digest("policies") != policies.digest
-        await bus.append(streams.ANNEXES, [_record("annex", annex)])
-        written = [_record("directory", directory)] + ([_record("policies", policies.content)] if fresh else [])
-        await bus.append(streams.VERSIONS, written)
-        await home.versions.follow(bus)
-    world = federation.world
-    return Published(
-        version, sha256(directory).hexdigest(), len(known) + len(new), len(new), len(world.members),
-        len(world.bureaus), fresh,
-    )  # fmt: skip
+    digest = home.versions.newest_digest("directory")
+    old = home.versions.directory(digest) if digest else None
+    before = entered(home, old)
+    asked = [read_request(path, federation, clock(), before) for path in requests]
+    known = [_written(each) for each in old.keys.values()] if old else []
+    new = [each for each in asked if each.key_id not in {one.key_id for one in known}]
+    auditors = enrolled.written(
+        home.folder / "auditors", old.auditors.values() if old else (), federation.federation, clock()
+    )
+    kept = federation if old is None else _as_it_stands(federation, old)
+    plain, annex = seed.compose(kept, [*known, *new], [_log(home)], old.version + 1 if old else 1, auditors)
+    return Composed(plain, annex, len(new))
+
+
+def _as_it_stands(federation: Federation, old: Directory) -> Federation:
+    members = {each.id: each.status for each in old.members.values()}
+    circles = {each.id: each.status for each in old.agreements.values()}
+    return federation.model_copy(
+        update={
+            "members": tuple(
+                each.model_copy(update={"status": members.get(each.id, each.status)}) for each in federation.members
+            ),
+            "agreements": tuple(
+                each.model_copy(update={"status": circles.get(each.id, each.status)}) for each in federation.agreements
+            ),
+        }
+    )
 
 
 async def make_streams(home: OperatorHome, world: World) -> None:
@@ -235,7 +259,8 @@ async def make_streams(home: OperatorHome, world: World) -> None:
         await bus.create(list(world.streams()))
 
 
-def _record(kind: str, content: bytes) -> tuple[bytes, bytes]:
+def record(kind: str, content: bytes) -> tuple[bytes, bytes]:
+    """Write a version as its stream carries it."""
     return b"", codec.encode(Version(kind, content))
 
 

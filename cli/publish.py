@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import click
 
-from adapters.adapter import Draft
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
 from adapters.trace import Story, trace
-from broker.errors import ConfigurationError, UnavailableError, ValiseError
+from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
 from cli import answer, drafts, exits
-from cli.home import MemberHome, clock, member_home
+from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
 
 WAIT_S = 5.0
@@ -53,7 +53,10 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
     home = member_home(given.home, bureau)
     read = drafts.load(file)
     if dry_run:
-        _dry_run(given, home, read)
+        from cli.officer.trying import try_out  # noqa: PLC0415 -- what is only for trying
+
+        asyncio.run(_follow(home))
+        try_out(given, home, read)
         return
     _finish(given, home, asyncio.run(_send(home, lambda outbox: outbox.publish(read), wait)))
 
@@ -93,10 +96,20 @@ def withdraw(
     reason = {"code": code or "other", "text": text} if code or text else None
 
     def job(outbox: Outbox) -> list[Result]:
-        found = _own(outbox, notice)
+        found = outbox.find(notice)
+        if found is None:
+            return [_disown(outbox, notice, reason)]
         return [outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))]
 
     _finish(given, home, asyncio.run(_send(home, job, wait)))
+
+
+def _disown(outbox: Outbox, notice: str, reason: dict[str, str | None] | None) -> Result:
+    """Withdraw what is on record as ours but was never published here (`valise key revoked` lists it)."""
+    try:
+        return outbox.disown(uuid.UUID(notice).bytes, reason)
+    except (ValueError, InvalidReferenceError) as error:
+        raise NoSuchNoticeError from error
 
 
 def _own(outbox: Outbox, notice: str) -> Published:
@@ -205,67 +218,9 @@ def _exit(rows: list[dict[str, Any]], done: Done) -> int:
     return exits.HELD if "held" in states else exits.DONE
 
 
-# Trying
-
-
-def _dry_run(given: Everywhere, home: MemberHome, read: list[Draft]) -> None:
-    """Decide on this machine from what the member may know."""
-    asyncio.run(_follow(home))
-    prospects = [each for draft in read for each in _prospects(home, draft)]
-    receivers = [each for each in prospects if each["receives"]]
-    unsure = sum(each["uncertain"] for each in prospects)
-    doubt = f"; for {unsure} what only the operator knows could change it" if unsure else ""
-    answer.show(
-        f"{len(receivers)} of {len(prospects)} bureaus would receive it{doubt}",
-        prospects,
-        as_json=given.as_json,
-        table=answer.Table(
-            ("record", "bureau", "receives", "shown", "withheld", "why"),
-            [
-                (
-                    each["record"], each["bureau"], ("yes" if each["receives"] else "no") + "?" * each["uncertain"],
-                    ", ".join(each["shown"]), ", ".join(each["withheld"]), each["why"],
-                )
-                for each in prospects
-            ],
-        ),
-        then="publish it by leaving out --dry-run",
-    )  # fmt: skip
-
-
 async def _follow(home: MemberHome) -> None:
     try:
         async with home.bus() as bus:
             await home.versions.follow(bus)
     except UnavailableError:
         click.echo("the bus does not answer: going on with the versions known before", err=True)
-
-
-def _prospects(home: MemberHome, draft: Draft) -> list[dict[str, Any]]:
-    from adapters.compose import Place, compose  # noqa: PLC0415
-    from broker.decide import Subscriptions, View, explain_for_issuer  # noqa: PLC0415
-    from broker.rules import PolicySet, Rules  # noqa: PLC0415 -- cedarpy is slow to import
-
-    maker = home.maker()
-    digest = home.versions.newest_digest("policies")
-    content = home.versions.content(digest) if digest else None
-    if content is None:
-        message = "no policy set has arrived yet: the operator activates one"
-        raise ConfigurationError(message)
-    place = Place(draft.bureau or home.bureau, 1, (), bytes(8), 1)
-    notice = compose(draft, place, maker)
-    rules = Rules.load(PolicySet.parse(content), maker.directory, None)
-    view = View(maker.directory, rules, Subscriptions.unknown(maker.directory))
-    return [
-        {
-            "record": draft.record,
-            "bureau": each.bureau,
-            "receives": each.receives,
-            "code": each.code,
-            "why": each.sentence,
-            "shown": list(each.shown),
-            "withheld": {name: list(rule) for name, rule in each.withheld.items()},
-            "uncertain": each.uncertain,
-        }
-        for each in explain_for_issuer(notice, view, clock())
-    ]

@@ -18,6 +18,7 @@ from broker.members import (
     Clearance,
     WrittenAgreement,
     WrittenAnnex,
+    WrittenAuditor,
     WrittenBureau,
     WrittenDirectory,
     WrittenKey,
@@ -159,6 +160,7 @@ def compose(
     keys: Iterable[WrittenKey],
     logs: Sequence[WrittenLog],
     version: int,
+    auditors: Sequence[WrittenAuditor] = (),
 ) -> tuple[bytes, bytes]:
     """Make the canonical bytes of a directory and of the annex that it commits to. Raises ConfigurationError."""
     try:
@@ -169,6 +171,7 @@ def compose(
             members=tuple(_member(each) for each in federation.members),
             bureaus=tuple(_bureau(federation, index, name) for index, name in enumerate(federation.order.bureaus)),
             keys=tuple(sorted(keys, key=lambda key: (key.bureau, key.valid_from, key.key_id))),
+            auditors=tuple(auditors),
             agreements=federation.agreements,
             transfers=tuple(_transfers(federation)),
             compartment_schemas=tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS)),

@@ -1,4 +1,4 @@
-"""What others kept of a trail: heads and deliveries in the collectors' files, checkpoints in plain files."""
+"""What others kept of a trail: in collectors' and outboxes' files, checkpoints, proofs and bundles."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import heapq
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from copy import copy
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from broker import notes
-from broker.errors import ConfigurationError, ProofError
-from broker.examine import SeenDelivery, SeenHead
+from broker import bundle, codec, notes
+from broker.errors import ConfigurationError, NoticeRejectedError, ProofError
+from broker.examine import SeenDelivery, SeenHead, SeenLeaf
+from broker.notice import Receipt, Statement
 
 INBOX = "inbox.*.db"
+OUTBOX = "outbox.db"
 CHECKPOINT = "checkpoint*"
+PROOF = "*.tlog-proof"
 
 
 class Seen:
@@ -24,42 +30,100 @@ class Seen:
         own = trail.resolve()
         files = sorted({each.resolve() for path in paths for each in _files(path)})
         self.files = [each for each in files if not each.is_relative_to(own)]
+        self._sort()
+
+    def _sort(self) -> None:
         self._inboxes = [each for each in self.files if each.match(INBOX)]
-        self._plain = [each for each in self.files if not each.match(INBOX)]
+        self._outboxes = [each for each in self.files if each.match(OUTBOX)]
+        databases = {*self._inboxes, *self._outboxes}
+        self._plain = [_plain(each) for each in self.files if each not in databases]
+
+    def of(self, origin: str) -> Seen:
+        """Leave out what others kept of another log, where a home has several."""
+        found = copy(self)
+        found.files = [each for each in self.files if _origin(each) in ("", origin)]
+        found._sort()  # noqa: SLF001 - our own
+        return found
 
     def heads(self) -> Iterator[SeenHead]:
         """Stream all kept heads by rising size."""
-        plain = sorted((_plain(each) for each in self._plain), key=lambda each: each.size)
-        yield from heapq.merge(plain, *map(_heads, self._inboxes), key=lambda each: each.size)
+        plain = sorted((head for head, _ in self._plain), key=lambda each: each.size)
+        yield from heapq.merge(plain, *map(_heads, self._inboxes + self._outboxes), key=lambda each: each.size)
 
     def deliveries(self) -> Iterator[SeenDelivery]:
         """Stream all kept deliveries by rising leaf number."""
         yield from heapq.merge(*map(_deliveries, self._inboxes), key=lambda each: each.leaf_number)
 
+    def told(self) -> Iterator[SeenLeaf]:
+        """Stream the leaves that issuers, and holders of proofs and bundles, were told of, by rising number."""
+        plain = sorted((leaf for _, leaves in self._plain for leaf in leaves), key=lambda each: each.number)
+        yield from heapq.merge(plain, *map(_told, self._outboxes), key=lambda each: each.number)
+
+    def receipts(self) -> Iterator[SentReceipt]:
+        """Stream the receipts that bureaus signed and handed to the bus."""
+        for file in self._inboxes:
+            yield from _receipts(file)
+
+
+@dataclass(frozen=True, slots=True)
+class SentReceipt:
+    """A receipt as its bureau sent it."""
+
+    bureau: str
+    number: int
+    digest: bytes
+    source: str
+
 
 def beside(trail: Path) -> list[Path]:
-    """Find the collectors' files of the homes beside the trail's: HOME/members/*/inbox.*.db."""
+    """Find the files of the homes beside the trail's: HOME/members/*/inbox.*.db and outbox.db."""
     home = trail.resolve().parent.parent
-    return sorted(home.glob(f"members/*/{INBOX}"))
+    return sorted((*home.glob(f"members/*/{INBOX}"), *home.glob(f"members/*/{OUTBOX}")))
 
 
 def _files(path: Path) -> Iterator[Path]:
     if path.is_dir():
         yield from path.rglob(INBOX)
-        yield from (each for each in path.rglob(CHECKPOINT) if each.is_file())
+        yield from path.rglob(OUTBOX)
+        yield from (each for pattern in (CHECKPOINT, PROOF) for each in path.rglob(pattern) if each.is_file())
     elif path.exists():
         yield path
     else:
         raise ConfigurationError(f"there is nothing to compare with at {path}")
 
 
-def _plain(file: Path) -> SeenHead:
+def _plain(file: Path) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
+    """Read a checkpoint, a proof or a bundle: the head in it, and the leaves that it brings along."""
     try:
-        note = file.read_text(encoding="utf-8")
-        head = notes.parse_checkpoint(notes.parse(note).text)
+        if file.stat().st_size > bundle.SIZE_LIMIT:
+            raise ConfigurationError(f"{file} is over the limit of {bundle.SIZE_LIMIT:,} bytes")
+        data = file.read_bytes()
+        if data.startswith(b"{"):
+            return _bundle(data, str(file))
+        text = data.decode()
+        if text.startswith(notes.PROOF_HEAD):
+            proof = notes.parse_proof(text)
+            leaf = notes.extra_of(text)
+            return _head(proof.checkpoint, str(file)), (SeenLeaf(proof.number, leaf, str(file)),) if leaf else ()
+        return _head(text, str(file)), ()
     except (OSError, UnicodeDecodeError, ProofError) as error:
-        raise ConfigurationError(f"{file} is neither a checkpoint nor a collector's inbox.*.db: {error}") from error
-    return SeenHead(head.size, head.root, note, str(file))
+        message = f"{file} is neither a checkpoint, a proof, a bundle, an inbox.*.db nor an outbox.db: {error}"
+        raise ConfigurationError(message) from error
+
+
+def _head(note: str, source: str) -> SeenHead:
+    head = notes.parse_checkpoint(notes.parse(note).text)
+    return SeenHead(head.size, head.root, note, source)
+
+
+def _bundle(data: bytes, source: str) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
+    parts = bundle.read(data).parts
+    leaves = tuple(
+        SeenLeaf(int(name.removeprefix("leaf/")), leaf, source)
+        for name, leaf in parts.items()
+        if name.startswith("leaf/") and name.removeprefix("leaf/").isdecimal() and len(name) < 24
+    )
+    return _head(parts.get("checkpoint", b"").decode(), source), leaves
 
 
 def _rows(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
@@ -67,7 +131,7 @@ def _rows(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
             yield from database.execute(query)
     except sqlite3.Error as error:
-        raise ConfigurationError(f"{file} cannot be read as a collector's file: {error}") from error
+        raise ConfigurationError(f"{file} cannot be read as a member's file: {error}") from error
 
 
 def _name(file: Path) -> str:
@@ -89,3 +153,32 @@ def _deliveries(file: Path) -> Iterator[SeenDelivery]:
     name = _name(file)
     for values in _rows(file, _DELIVERIES):
         yield SeenDelivery(*[*values, name])
+
+
+def _told(file: Path) -> Iterator[SeenLeaf]:
+    for number, leaf in _rows(file, "SELECT leaf_number, leaf FROM outcomes ORDER BY leaf_number"):
+        yield SeenLeaf(number, leaf, _name(file))
+
+
+def _receipts(file: Path) -> Iterator[SentReceipt]:
+    if not list(_rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'receipts'")):
+        return
+    for number, statement in _rows(file, "SELECT number, statement FROM receipts WHERE sent = 1 ORDER BY number"):
+        try:
+            bureau = codec.decode(Receipt, codec.decode(Statement, statement).payload).bureau
+        except NoticeRejectedError as error:
+            raise ConfigurationError(f"{file} holds a receipt that cannot be read: {error}") from error
+        yield SentReceipt(bureau, number, sha256(statement).digest(), _name(file))
+
+
+def _origin(file: Path) -> str:
+    """Tell which log a file is about; "" where it does not say."""
+    if not (file.match(INBOX) or file.match(OUTBOX)):
+        return _plain_origin(_plain(file)[0])
+    for each in _heads(file):
+        return _plain_origin(each)
+    return ""
+
+
+def _plain_origin(head: SeenHead) -> str:
+    return notes.parse_checkpoint(notes.parse(head.note).text).origin

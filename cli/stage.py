@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker import certificates, notes, streams
@@ -19,11 +19,13 @@ from broker.distribute import GROUP
 from broker.errors import ConfigurationError, UnavailableError
 from broker.examine import Report, examine
 from broker.settings import Settings
-from cli import keys
+from cli import keyring, keys
 from cli.home import MemberHome, member_home
-from cli.operator_home import OperatorHome, make, publish, requests_in, sign_certificates, tls_of
+from cli.operator_home import OperatorHome, make, sign_certificates, tls_of
 from cli.seed import Federation
 from cli.seen import Seen, beside
+from cli.trust import proposing, signatories, signing
+from cli.trust.proposing import Activated
 
 READY_LIMIT_S = 60.0
 LOOK_S = 0.02
@@ -46,10 +48,8 @@ class Stage:
 
     def bureaus_of(self, member: str) -> list[str]:
         """Name the bureaus of a member that have a key here."""
-        kept = self.home / "members" / member / "keys"
-        return [
-            each for each in self.federation.bureaus_of(member) if (kept / f"{each.partition('/')[2]}.pem").exists()
-        ]
+        folder = self.home / "members" / member
+        return [each for each in self.federation.bureaus_of(member) if keyring.kept(folder, each)]
 
     def member(self, bureau: str) -> MemberHome:
         """Open a member's home, acting for one of its bureaus."""
@@ -69,8 +69,32 @@ async def set_up(home: Path, federation: Federation, bus: str, bureaus: Iterable
         _make_member(stage, member, [each for each in named if each.startswith(f"{member}/")])
     if operator.settings.bus_kind == "kafka":
         _start_kafka(stage, say)
-    await publish(operator, federation, requests_in([home / "members"]))
+    await agree(stage)
     return stage
+
+
+async def agree(stage: Stage) -> Activated:
+    """Let the operator draft the next directory, each member here sign it with its own keys, the operator activate it.
+
+    A member that enters later pins the fingerprint that another member tells it.
+    """
+    proposed = await proposing.propose(stage.operator, stage.federation, [stage.home / "members"])
+    opened = stage.operator.versions.guard().opened
+    made = proposed.draft
+    root = stage.operator.versions.guard().root
+    for member in stage.members:
+        if root:
+            stage.member(stage.bureaus_of(member)[0]).versions.pin(root)
+        made, _ = await asyncio.to_thread(signing.sign, stage.home / "members" / member, member, made, opened)
+    return await proposing.activate(stage.operator, [made])
+
+
+async def joined(stage: Stage, federation: Federation, bureaus: Sequence[str]) -> Stage:
+    """Let a member enter a federation that runs: it makes its home and keys, and all sign the directory that has it."""
+    larger = replace(stage, federation=federation)
+    _make_member(larger, bureaus[0].partition("/")[0], bureaus)
+    await agree(larger)
+    return larger
 
 
 def _check_new(home: Path) -> None:
@@ -93,6 +117,7 @@ def _make_member(stage: Stage, member: str, bureaus: Sequence[str]) -> None:
     )
     for bureau in bureaus:
         keys.make_key(folder, bureau, federation)
+    signatories.make(folder, member, federation)
     for unit in units:
         certificates.request(pki_of(folder), member, unit)
 

@@ -12,6 +12,7 @@ from broker.notice import DecisionRecord, Leaf
 from broker.records import Records
 from broker.streams import ROUTER, World
 from broker.trail import Trail
+from cli import key_use
 from cli.home import clock
 from cli.operator_home import OperatorHome
 
@@ -28,6 +29,10 @@ class Standing:
     kinds: dict[str, int]
     waiting: dict[str, int] | None
     last_seen: dict[str, int | None]
+    old_keys: list[str]
+    """Bureaus that still sign with a key although a newer one of theirs is in force."""
+    expired: list[str]
+    """Roles of the signed directory that have expired: red, and no reason to stop."""
 
 
 async def standing(home: OperatorHome) -> Standing:
@@ -44,7 +49,15 @@ async def standing(home: OperatorHome) -> Standing:
         kinds=dict(Counter(leaf.kind for leaf in leaves).most_common()),
         waiting=await _waiting(home),
         last_seen=_last_seen(home, home.world()),
+        old_keys=_old_keys(home),
+        expired=home.versions.overdue(),
     )
+
+
+def _old_keys(home: OperatorHome) -> list[str]:
+    if home.versions.newest_digest("directory") is None:
+        return []
+    return sorted({each.bureau for each in key_use.found_in(home) if each.lagging})
 
 
 async def _waiting(home: OperatorHome) -> dict[str, int] | None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from broker import codec
 from broker.errors import NoticeRejectedError, TrailError
-from broker.index import Index, receipt_in
+from broker.index import Index, look_in, receipt_in
 from broker.merkle import Rows
 from broker.notice import DecisionRecord, Header, Leaf, Recipient, Routing, Row
 from broker.records import Records
@@ -75,6 +75,10 @@ class Stories:
             chapter |= self._notice(header, decision, _bureaus(self._versions, leaf.directory))
         if receipt := receipt_in(decision):
             chapter["receipt"] = {"bureau": receipt.bureau, "act": receipt.act, "result": receipt.result}
+            chapter["receipt"]["case_digest"] = receipt.case_digest.hex() if receipt.case_digest else None
+            chapter["receipt"]["at"] = _time(receipt.at)
+        if look := look_in(decision):
+            chapter["look"] = {"by": look.by, "reason": look.reason, "leaves": list(look.leaves)}
         return chapter
 
     def _notice(self, header: Header, decision: DecisionRecord, bureaus: dict[int, str]) -> dict[str, Any]:

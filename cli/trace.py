@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from adapters.heads import Alarm, Journal
+from adapters.looks import Looked, looks_at
 from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
 from broker.errors import UnavailableError
@@ -24,10 +26,10 @@ from cli.publish import NoSuchNoticeError
 def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
     """Tell one notice's story: sent, decided, received and read by whom and when, who is silent."""
     home = member_home(given.home, bureau)
-    story, alarms = asyncio.run(_trace(home, notice))
+    story, alarms, looks = asyncio.run(_trace(home, notice))
     answer.show(
-        _first(story),
-        _value(story, alarms),
+        "\n".join([_first(story), *map(_looked, looks)]),
+        _value(story, alarms) | {"looks": [asdict(each) for each in looks]},
         as_json=given.as_json,
         table=answer.Table(
             ("bureau", "delivery", "shown", "received", "read", "erased"),
@@ -39,7 +41,7 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
         raise click.exceptions.Exit(exits.HELD)
 
 
-async def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm]]:
+async def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked]]:
     try:
         async with home.bus() as bus:
             await home.versions.follow(bus)
@@ -53,7 +55,7 @@ async def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm]]:
         story = tell(outbox.database, found.notice_id) if found else None
         if story is None:
             raise NoSuchNoticeError
-        return story, Journal(outbox.database).alarms()
+        return story, Journal(outbox.database).alarms(), looks_at(outbox.database, story.leaf_number)
 
 
 def _first(story: Story) -> str:
@@ -70,6 +72,10 @@ def _first(story: Story) -> str:
     return (
         f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {len(story.reached)} bureaus{silent}{warned}"
     )
+
+
+def _looked(each: Looked) -> str:
+    return f"  looked at in clear by {each.by} on {answer.when(each.at)}: {each.reason} (leaf {each.leaf_number})"
 
 
 def _cells(each: Reached) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from broker.notice import (
     Statement,
     Version,
 )
-from broker.route import Route, deliveries, lay
+from broker.route import Lines, Route, deliveries, lay
 from broker.signing import SigningKey, decision_digest, header_digest
 from tests.making import FEDERATION, key_of
 
@@ -127,8 +127,11 @@ class HonestBroker:
             replaces, erases = (number,) if act == "replaces" else (), (number,) if act == "erases" else ()
             rows.append(replace(recipient, replaces=replaces, erases=erases))
         seed = os.urandom(32)
-        laid = lay(rows, seed, DEPTH)
-        record = replace(self._decision(data, envelope.header, tuple(rows)), seed=seed)
+        lines = Lines.numbered(tuple(rows))
+        laid = lay(lines, seed, DEPTH)
+        opened = compartments[0].opened
+        routing = opened.salt + opened.data if opened else b""
+        record = replace(self._decision(data, envelope.header, tuple(rows)), seed=seed, routing=routing)
         decision, salt = codec.encode(record), os.urandom(32)
         digest = header_digest(envelope.header)
         leaf = self._leaf("routed", None, decision_digest(salt, decision), digest, laid.root)
@@ -138,7 +141,7 @@ class HonestBroker:
             salt, decision, number, codec.encode(leaf), "",
         )  # fmt: skip
         self.routes[number] = Route(
-            number, codec.encode(leaf), salt, decision, tuple(rows), laid, envelope, compartments,
+            number, codec.encode(leaf), salt, decision, lines, laid, envelope, compartments,
             header.expires, (header.member,), outcome, header.notice_id,
         )  # fmt: skip
         return number

@@ -56,6 +56,10 @@ def test_two_members_join_exchange_and_audit_with_the_commands_of_the_readme(tmp
     for bureau in ("LV/organised-crime", "GE/organised-crime"):
         _valise(home, "key", "new", "--bureau", bureau)
     _valise(home, "broker", "directory")
+    draft_directory = str(home / "operator" / "drafts" / "1.draft.json")
+    for bureau in ("LV/organised-crime", "GE/organised-crime"):
+        _valise(home, "directory", "sign", draft_directory, "--bureau", bureau, "--yes")
+    assert "wrote directory version 1" in _valise(home, "directory", "activate", draft_directory)
     with _broker(home):
         _valise(home, "subscribe", "organised-crime.*", "--bureau", "GE/organised-crime")
         assert "routed to 1 bureaus" in _valise(home, "publish", str(draft), "--bureau", "LV/organised-crime")

@@ -17,9 +17,9 @@ from broker.errors import ConfigurationError
 from broker.signing import SigningKey
 from cli import keys, seed, subscribe
 from cli.home import clock
-from cli.operator_home import make, operator_home, publish, read_request, requests_in
+from cli.operator_home import make, operator_home, read_request
 from cli.seed import Federation, Order
-from cli.stage import Stage, running, set_up, settled, verified
+from cli.stage import agree, joined, running, set_up, settled, verified
 from cli.standing import standing
 
 BUREAUS = ("AT/ncb", "LV/ncb")
@@ -136,18 +136,18 @@ def test_a_request_for_what_the_federation_is_not_is_refused(
 
 async def test_the_next_directory_keeps_the_keys_of_the_last(tmp_path: Path) -> None:
     stage = await set_up(tmp_path / "home", small(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
-    keys.make_key(tmp_path / "more", "LV/analysis", stage.federation.federation)
+    keys.make_key(stage.home / "members" / "LV", "LV/analysis", stage.federation.federation)
 
-    done = await publish(stage.operator, small(*BUREAUS, "LV/analysis"), requests_in([tmp_path / "more"]))
+    done = await agree(replace(stage, federation=small(*BUREAUS, "LV/analysis")))
 
-    assert (done.version, done.keys, done.new_keys, done.policies) == (2, 3, 1, False)
+    assert (done.version, done.keys, done.policies) == (2, 3, False)
 
 
 async def test_a_member_that_joins_is_heard_by_the_broker_that_runs(tmp_path: Path) -> None:
     stage = await set_up(tmp_path / "home", small(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
     async with running(stage):
         await settled(stage)
-        larger = await _joined(stage, "GE/ncb")
+        larger = await joined(stage, small(*BUREAUS, "GE/ncb"), ["GE/ncb"])
         await subscribe.send(larger.member("GE/ncb"), ("wanted.*",))
         await settled(larger)
         found = await standing(operator_home(stage.home))
@@ -155,16 +155,6 @@ async def test_a_member_that_joins_is_heard_by_the_broker_that_runs(tmp_path: Pa
     assert found.kinds["subscribed"] == 1
     assert found.last_seen["GE"] is not None
     assert not verified(larger).wrong
-
-
-async def _joined(stage: Stage, bureau: str) -> Stage:
-    """Let a member make its home and key as `set_up` has it done elsewhere, and write the next directory."""
-    federation = small(*BUREAUS, bureau)
-    other = await set_up(stage.home / "elsewhere", federation, "sqlite", [bureau], lambda _: None)
-    member = bureau.partition("/")[0]
-    (other.home / "members" / member).rename(stage.home / "members" / member)
-    await publish(stage.operator, federation, requests_in([stage.home / "members"]))
-    return replace(stage, federation=federation)
 
 
 def test_init_makes_no_key_of_a_member_and_keeps_the_log_key_to_itself(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from adapters.outbox import Outbox
 from adapters.trace import trace
 from broker import codec, streams
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
-from broker.route import lay
+from broker.route import Lines, lay
 from tests.honest_broker import directory
 from tests.making import key_of
 from tests.making import receipt as forged
@@ -185,7 +185,7 @@ async def test_a_decision_whose_rows_are_not_those_of_the_leaf_is_refused(world:
     broker.routes.clear()
     secret = Recipient(0, "AT/ncb", 1, delivery_number=9)
     record = codec.decode(DecisionRecord, route.decision)
-    hidden = lay((*record.rows, secret), record.seed, record.depth)
+    hidden = lay(Lines.numbered((*record.rows, secret)), record.seed, record.depth)
     leaf = replace(codec.decode(Leaf, broker.leaves[number]), rows=hidden.root)
     broker.leaves[number] = codec.encode(leaf)
     assert route.outcome is not None

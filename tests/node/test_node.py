@@ -152,7 +152,7 @@ def row_of(bureau: str = "GE/ncb", number: int = 12, shown: int = 8) -> bytes:
     """A row that is rightly in the leaf, and not this delivery's."""
     row = codec.encode(Row(bureau, number, shown))
     tree = merkle.Rows(make.SEED, make.DEPTH)
-    rows = dict(route.lay(make.RECIPIENTS, make.SEED, make.DEPTH).rows)
+    rows = dict(route.lay(make.LINES, make.SEED, make.DEPTH).rows)
     root = tree.build(rows | {9: row})
     laid = replace(parts(), delivery=replace(parts().delivery, path=tree.path(9)))
     return laid.relogged(replace(parts().leaf, rows=root), row=row)
@@ -181,7 +181,7 @@ CORRUPTED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a longer path": (lambda: parts().with_delivery(path=parts().delivery.path + bytes(32)), "not below the root"),
     "the row of another": (
         lambda: parts().with_delivery(
-            row=route.lay(make.RECIPIENTS, make.SEED, make.DEPTH).rows[27]
+            row=route.lay(make.LINES, make.SEED, make.DEPTH).rows[27]
         ),
         "not below the root",
     ),

@@ -17,7 +17,7 @@ PACKAGED = PolicySet.packaged()
 FILES: dict[str, CaseFile] = {
     name: cases.read(cases.file_of(name), PACKAGED.files[cases.file_of(name)]) for name in PACKAGED.policy_files
 }
-READ = rules._read(PACKAGED)
+READ = rules.read_rules(PACKAGED)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_case_holds(world: cases.World, case: Case) -> None:
     assert cases.differences(case, verdict, directory) == []
 
 
-def _cases_hold(read: tuple[rules._Read, ...]) -> bool:
+def _cases_hold(read: tuple[rules.Read, ...]) -> bool:
     try:
         cases.run(PACKAGED.files, PACKAGED.policy_files, lambda world, annex: Rules(read, world, annex).judge)
     except VersionRefusedError:
@@ -42,7 +42,7 @@ def _cases_hold(read: tuple[rules._Read, ...]) -> bool:
 
 
 @pytest.mark.parametrize("dropped", READ, ids=lambda each: each.rule.id)
-def test_no_rule_can_be_dropped_unnoticed(dropped: rules._Read) -> None:
+def test_no_rule_can_be_dropped_unnoticed(dropped: rules.Read) -> None:
     assert not _cases_hold(tuple(each for each in READ if each is not dropped))
 
 
@@ -60,7 +60,7 @@ def _weakened(expression: Expression) -> Iterator[Expression]:
 
 
 @pytest.mark.parametrize("changed", READ, ids=lambda each: each.rule.id)
-def test_no_part_of_a_condition_can_be_dropped_unnoticed(changed: rules._Read) -> None:
+def test_no_part_of_a_condition_can_be_dropped_unnoticed(changed: rules.Read) -> None:
     unnoticed = [
         weaker
         for weaker in _weakened(changed.condition)
@@ -70,7 +70,7 @@ def test_no_part_of_a_condition_can_be_dropped_unnoticed(changed: rules._Read) -
 
 
 @pytest.mark.parametrize("changed", READ, ids=lambda each: each.rule.id)
-def test_no_action_can_be_left_out_of_a_rule_on_single_compartments_unnoticed(changed: rules._Read) -> None:
+def test_no_action_can_be_left_out_of_a_rule_on_single_compartments_unnoticed(changed: rules.Read) -> None:
     if rules.RECEIVE in changed.actions and changed.rule.effect == "forbid":
         return  # those withhold the whole notice: that they forbid `receive` is what counts
     unnoticed = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -18,16 +19,19 @@ from broker.notice import (
     Delivery,
     Envelope,
     Header,
+    Holder,
     Leaf,
     Opened,
     Outcome,
     Receipt,
     ReceiptItem,
+    Recipient,
     Revocation,
     Row,
     RuleHit,
     Series,
     Shared,
+    Standing,
     Statement,
     Terms,
 )
@@ -42,6 +46,14 @@ TEXTS = st.text(max_size=200)
 BLOBS = st.binary(max_size=300)
 NUMBER_LISTS = st.lists(NUMBERS, max_size=5).map(tuple)
 COMPARTMENT = st.builds(Compartment, TEXTS, st.none() | st.builds(Opened, DIGESTS, BLOBS))
+RECIPIENTS = st.builds(
+    Recipient,
+    st.integers(0, 2**20),
+    TEXTS,
+    NUMBERS,
+    st.lists(NUMBERS, max_size=2).map(tuple),
+    st.lists(NUMBERS, max_size=2).map(tuple),
+)
 DELIVERIES = st.builds(
     Delivery, NUMBERS, INTS, TEXTS, NUMBERS, BLOBS, DIGESTS, BLOBS, INTS, NUMBER_LISTS, NUMBER_LISTS, BLOBS
 )
@@ -78,6 +90,21 @@ def test_an_array_of_longs_is_written_as_fastavro_writes_it(numbers: tuple[int, 
 @given(TEXTS, NUMBERS, NUMBERS)
 def test_a_row_is_written_as_fastavro_writes_it(bureau: str, number: int, shown: int) -> None:
     assert codec.encode_row(bureau, number, shown) == codec.encode(Row(bureau, number, shown))
+
+
+@given(st.lists(RECIPIENTS, max_size=9), st.data())
+def test_the_recipients_in_one_pass_are_what_each_reader_decodes(lines: list[Recipient], data: st.DataObject) -> None:
+    numbers = data.draw(st.lists(NUMBERS, min_size=len(lines), max_size=len(lines)))
+    rows, records, holders = codec.encode_lines(lines, numbers)
+    numbered = tuple(replace(each, delivery_number=number) for each, number in zip(lines, numbers, strict=True))
+    plain = DecisionRecord("s", 0, 0, 0, bytes(32))
+    assert codec.encode_decision(plain, records) == codec.encode_plainly(replace(plain, rows=numbered))
+    standing = Standing(bytes(32), "routed", 7, b"series!!", 1, "record", 1, (Holder(900, (1, 2)),), b"envelope")
+    held = (*(Holder(each.index, (each.delivery_number,)) for each in numbered), *standing.holders)
+    told = codec.encode_standing(standing, 8, holders)
+    assert told == codec.encode_plainly(replace(standing, leaf_number=8, holders=held))
+    for each in numbered:
+        assert codec.decode(Row, rows[each.index]).bureau in {other.bureau for other in numbered}
 
 
 @given(DELIVERIES, SHARED)

@@ -1,6 +1,5 @@
 """Who receives a notice is the meet of four terms, one of them the policy's; holders are told whatever it says."""
 
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +10,7 @@ from hypothesis import strategies as st
 
 from broker import cases
 from broker.cases import World, WrittenNotice
-from broker.decide import Prospect, Subscriptions, View, decide, explain_for_issuer, facts
-from broker.members import Directory, canonical, parse
+from broker.decide import Subscriptions, View, decide, facts
 from broker.notice import (
     KINDS,
     Compartment,
@@ -341,75 +339,3 @@ def test_a_topic_of_many_dots_costs_no_more_than_the_longest_pattern() -> None:
     subscriptions = Subscriptions.of(DIRECTORY, {"LV/ncb": ("a.a.*",)})
     assert len(list(subscriptions._prefixes("a." * 100_000))) == 2
     assert subscriptions.mask(["a." * 100_000]) == DIRECTORY.mask(["LV/ncb"])
-
-
-# Told to the issuer before it publishes
-
-
-def prospects(given_notice: Verified, where: View) -> dict[str, Prospect]:
-    return {each.bureau: each for each in explain_for_issuer(given_notice, where, 0)}
-
-
-def test_the_issuer_is_told_for_every_bureau_why_or_why_not() -> None:
-    told = prospects(
-        notice(agreements=["project-millennium", "old-circle"], to=["US"], deny=["RU"], minor="yes"),
-        view(RULES, {"GE/ncb": ("case",)}),
-    )
-    assert {name: each.code for name, each in told.items()} == {
-        "AT/ncb": "issuer", "AT/border": "no-subscription", "GE/ncb": "receives", "GE/analysis": "no-subscription",
-        "LV/ncb": "agreement-in-force", "RU/ncb": "denied-by-you", "US/ncb": "receives",
-    }  # fmt: skip
-    assert told["GE/ncb"].shown == ("warnings", "warrants", "contact")
-    assert told["GE/ncb"].withheld["identity"] == ("minor-identity",)
-    assert told["GE/ncb"].withheld["source"] == ("source-named",)
-    assert told["LV/ncb"].sentence.startswith("Whom the issuer means only by an agreement")
-    assert told["RU/ncb"].shown == ()
-    outside = prospects(notice(to=["US"], purpose="sanctions"), view(RULES))
-    assert (outside["LV/ncb"].code, outside["US/ncb"].code) == ("not-in-audience", "mandate-receive")
-
-
-def test_what_the_issuer_is_told_is_what_is_decided() -> None:
-    chance = random.Random(3)
-    for _ in range(100):
-        made = notice(
-            chance.getrandbits(11),
-            to=chance.sample(NAMES, 2),
-            agreements=chance.sample(["project-millennium", "old-circle"], 1),
-            deny=chance.sample(NAMES, 1),
-            minor=chance.choice(["yes", "no"]),
-            confidentiality=chance.choice(["restricted", "secret"]),
-        )
-        where = view(RULES, {name: ("case",) for name in NAMES if chance.random() < 0.5})
-        lines = {each.bureau: each for each in decide(made, where, 0).recipients}
-        for each in explain_for_issuer(made, where, 0):
-            assert each.receives == (each.bureau in lines)
-            assert set(each.shown) == (_shown(lines[each.bureau].shown) if each.receives else set())
-
-
-def test_without_knowing_the_subscriptions_of_others_the_answer_is_if() -> None:
-    where = View(DIRECTORY, RULES, Subscriptions.unknown(DIRECTORY))
-    told = prospects(notice(agreements=["project-millennium"], to=["US"]), where)
-    assert (told["GE/ncb"].code, told["GE/ncb"].uncertain) == ("if-subscribed", True)
-    assert (told["US/ncb"].code, told["US/ncb"].uncertain) == ("receives", False)
-
-
-def test_where_an_annex_that_the_member_may_not_know_could_change_the_answer_it_is_said() -> None:
-    directory = with_annex(DIRECTORY)
-    where = View(directory, Rules.load(PACKAGED, directory, None), Subscriptions.of(directory, {}))
-    told = prospects(notice(to=["GE", "RU"], deny=["RU"], confidentiality="secret"), where)
-    assert (told["GE/ncb"].code, told["GE/ncb"].uncertain) == ("clearance", True)
-    assert not told["RU/ncb"].uncertain
-    assert not told["LV/ncb"].uncertain
-    known = View(directory, Rules.load(PACKAGED, directory, ANNEX), Subscriptions.of(directory, {}))
-    assert not any(each.uncertain for each in prospects(notice(to=["GE"], confidentiality="secret"), known).values())
-
-
-def with_annex(directory: Directory) -> Directory:
-    written = json.loads(canonical(cases._directory(WORLD)))
-    return parse(json.dumps({**written, "annex": directory.digest.hex()}).encode())
-
-
-def test_a_suspended_bureau_is_told_apart() -> None:
-    directory, annex = cases.world_of(WORLD.model_copy(update={"suspended": ["RU"]}))
-    where = View(directory, Rules.load(PACKAGED, directory, annex), Subscriptions.of(directory, {}))
-    assert prospects(notice(to=["RU"]), where)["RU/ncb"].code == "suspended"

@@ -14,7 +14,7 @@ from broker.errors import VersionRefusedError
 from broker.facts import Facts, facts_of
 from broker.members import NO_ANNEX, Annex, Directory, canonical, parse
 from broker.notice import CONFIDENTIALITIES, PURPOSES
-from broker.rules import ACTIONS, SCHEMA, PolicySet, Reference, Rules, _read
+from broker.rules import ACTIONS, SCHEMA, PolicySet, Reference, Rules, read_rules
 
 PACKAGED = PolicySet.packaged()
 MEMBERS = ("AT", "DE", "GE", "LV", "RU")
@@ -79,7 +79,7 @@ def random_world(chance: random.Random) -> World:
     )
 
 
-READ = _read(PACKAGED)
+READ = read_rules(PACKAGED)
 
 
 @settings(max_examples=80, deadline=None)
@@ -147,7 +147,7 @@ def test_every_construct_of_the_subset_answers_as_cedar_does(condition: str) -> 
 
 
 def masks_of(policy_set: PolicySet, directory: Directory, annex: Annex) -> Rules:
-    return Rules(_read(policy_set), directory, annex)
+    return Rules(read_rules(policy_set), directory, annex)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,10 @@ def when(condition: str, effect: str = "permit") -> str:
         (EVERYTHING.replace('@owner("o")', '@owner(" ")'), r"one\.cedar:1: the rule has no @owner"),
         (EVERYTHING.replace('@basis("b")', ""), r"one\.cedar:1: the rule has no @basis"),
         (EVERYTHING.replace("// It says something.", ""), r"one\.cedar:2: no comment says"),
-        (EVERYTHING.replace("principal,", "principal == ?principal,"), r"something else than plain rules"),
+        (
+            EVERYTHING.replace("principal,", "principal == ?principal,"),
+            r"one\.cedar:1: this is something else than a plain rule",
+        ),
         (when('resource.kind like "p*"'), r"one\.cedar:1: Like has no compiled form"),
         (when("resource has kind"), r"one\.cedar:1: HasAttr has no compiled form"),
         (when("context.now + 1 > 5"), r"one\.cedar:1: add has no compiled form"),
@@ -240,11 +243,11 @@ def test_semicolons_in_strings_and_comments_end_no_rule() -> None:
 @pytest.mark.parametrize(
     ("tests", "reason"),
     [
-        (NOBODY, r"cases/one\.toml: case 'one': receive should be \[\] and is \['GE/ncb'\]"),
+        (NOBODY, r"cases/one\.toml:5: case 'one': receive should be \[\] and is \['GE/ncb'\]"),
         (SOME + "see.identity = []\n", r"see\.identity should be \[\]"),
-        ("", r"cases/one\.toml: .*world"),
-        (SOME.replace('"GE/ncb"]', '"XX/ncb"]'), r"should be \['XX/ncb'\]"),
-        (SOME.replace("everyone", "anyone"), r"cases/one\.toml: .*anyone"),
+        ("", r"cases/one\.toml:1: .*world"),
+        (SOME.replace('"GE/ncb"]', '"XX/ncb"]'), r"cases/one\.toml:5: case 'one': there is no bureau 'XX/ncb'"),
+        (SOME.replace("everyone", "anyone"), r"cases/one\.toml:5: .*anyone"),
         (SOME.replace('"GE/ncb" =', '"ge/ncb" ='), r"a case's world"),
         ("[[", r"cases/one\.toml"),
     ],

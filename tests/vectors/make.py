@@ -43,7 +43,7 @@ from broker.signing import SigningKey, compartment_digest, decision_digest, head
 FOLDER = Path(__file__).parent
 WIRE = (
     "envelope", "header", "compartments", "routing", "delivery", "shared", "row", "leaf", "decision",
-    "outcome", "statement", "receipt", "subscription", "revocation",
+    "outcome", "statement", "receipt", "subscription", "revocation", "look",
 )  # fmt: skip
 """The schemas that docs/envelope.md describes."""
 FEDERATION = "example"
@@ -211,6 +211,7 @@ RECIPIENTS = (
     Recipient(index=9, bureau="GE/ncb", shown=0b1000, delivery_number=12),
     Recipient(index=27, bureau="LV/ncb", shown=0b1010, delivery_number=1, replaces=(), erases=()),
 )
+LINES = route.Lines.numbered(RECIPIENTS)
 DEPTH = merkle.rows_depth(27)
 
 
@@ -221,7 +222,7 @@ def empty(level: int, position: int) -> bytes:
 
 def rows_json() -> Json:
     """Seed, salts, rows, root and paths."""
-    laid = route.lay(RECIPIENTS, SEED, DEPTH)
+    laid = route.lay(LINES, SEED, DEPTH)
     return {
         "about": "The rows' tree of one notice with three recipients; described in docs/envelope.md.",
         "seed": SEED,
@@ -284,7 +285,7 @@ def leaf() -> Leaf:
         directory=fixed("directory digest"),
         policies=fixed("policies digest"),
         decision=decision_digest(fixed("decision salt"), decision()),
-        rows=route.lay(RECIPIENTS, SEED, DEPTH).root,
+        rows=route.lay(LINES, SEED, DEPTH).root,
     )
 
 
@@ -319,8 +320,8 @@ def made_route() -> route.Route:
         leaf=codec.encode(leaf()),
         decision_salt=fixed("decision salt"),
         decision=decision(),
-        recipients=RECIPIENTS,
-        laid=route.lay(RECIPIENTS, SEED, DEPTH),
+        lines=LINES,
+        laid=route.lay(LINES, SEED, DEPTH),
         envelope=envelope(),
         compartments=compartments(),
         expires=None,

@@ -1,0 +1,316 @@
+"""Says for every bureau whether it receives a notice: by which term and rule, on which facts, and what would change it.
+
+`receivers = allowed by policy & in the audience & not denied & (addressed | subscribed | flash)`: each term that is not
+met is an obstacle of its own, so that nobody mends one and finds the next. Only the issuer and auditors may read this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.decide import Spoken, View, terms_of
+from broker.facts import Facts, facts_of
+from broker.notice import KINDS, ROUTING, Terms
+from broker.rules import RECEIVE, SEE
+from broker.wording import Wording, attributes_of
+
+if TYPE_CHECKING:
+    from broker.members import Annex, Bureau, Directory
+    from broker.recorded import Recorded
+    from broker.rules import Read, Rule
+
+POLICY, AUDIENCE, DENY, REACH, ISSUER, SUSPENDED = "policy", "audience", "deny", "reach", "issuer", "suspended"
+"""The terms that can stand in the way, as `Obstacle.term` names them."""
+RECEIVES = "receives"
+CLEARED = ("principal", "cleared_for")
+"""What a rule asks that only the annex can answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """One thing in the way. `change`: what would have to be otherwise for this term to be met."""
+
+    term: str
+    code: str
+    sentence: str
+    facts: tuple[str, ...]
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one bureau gets of a notice, and why; `code` is `receives` or that of the first obstacle."""
+
+    bureau: str
+    receives: bool
+    code: str
+    sentence: str
+    rules: tuple[str, ...]
+    """Ids of the rules that decided: the forbids that were met, else the permits."""
+    facts: tuple[str, ...]
+    obstacles: tuple[Obstacle, ...]
+    shown: tuple[str, ...]
+    withheld: Mapping[str, tuple[str, ...]]
+    """Compartment → ids of the rules that withhold it (`no-permit` where none permits it)."""
+    doubts: tuple[str, ...]
+    """What this party may not know and could change the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """All that an explanation rests on.
+
+    `hits`: rule → bureaus for which it is met. `present`: mask of compartments that carry something, None where that
+    is not on record. `shown`: index → mask, None where nothing was delivered yet. `annex` None: not known here.
+    """
+
+    notice: Spoken
+    known: Facts
+    terms: Terms
+    hits: Mapping[str, int]
+    present: int | None
+    shown: Mapping[int, int] | None
+    directory: Directory
+    annex: Annex | None
+    rules: Sequence[Read]
+    subscriptions_known: bool = True
+    doubtful: int = 0
+
+
+def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rules: Sequence[Read]) -> Ground:
+    """Explain what was decided, from the decision record; directory, annex and rules are those that the leaf names."""
+    return Ground(
+        notice=recorded,
+        known=facts_of(recorded.header, recorded.routing, directory, recorded.leaf.now),
+        terms=recorded.terms,
+        hits=recorded.hits,
+        present=None,
+        shown=recorded.shown,
+        directory=directory,
+        annex=annex,
+        rules=rules,
+    )
+
+
+def of_prospect(
+    notice: Spoken, present: int, view: View, rules: Sequence[Read], now: int, annex: Annex | None
+) -> Ground:
+    """Explain what would be decided now, from what this party knows."""
+    known = facts_of(notice.header, notice.routing, view.directory, now)
+    verdict = view.rules.judge(known)
+    return Ground(
+        notice=notice,
+        known=known,
+        terms=terms_of(notice, known, view, verdict.receive),
+        hits={each.rule: each.bureaus for each in verdict.hits},
+        present=present,
+        shown=None,
+        directory=view.directory,
+        annex=annex,
+        rules=rules,
+        subscriptions_known=view.subscriptions.known,
+        doubtful=_doubtful(known, view),
+    )
+
+
+def accounts(ground: Ground) -> tuple[Account, ...]:
+    """Tell of every bureau of the directory, by index."""
+    telling = _Telling(ground)
+    return tuple(telling.account(each) for each in ground.directory.by_index if each is not None)
+
+
+def _doubtful(known: Facts, view: View) -> int:
+    """Give the bureaus for which an annex that this party may not know could change the answer."""
+    mask, verdict = 0, view.rules.judge(known)
+    for extreme in view.rules.extremes:
+        other = extreme.judge(known)
+        mask |= verdict.receive ^ other.receive
+        for name, bureaus in verdict.see.items():
+            mask |= bureaus ^ other.see[name]
+    return mask
+
+
+class _Telling:
+    """Tells of one notice."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._terms, self._known = ground, ground.terms, ground.known
+        self._directory = ground.directory
+        self._spoken = {each.rule.id: attributes_of(each.condition) for each in ground.rules}
+        self._speaking: dict[tuple[str, str], list[Read]] = {}
+        for each in ground.rules:
+            for action in each.actions:
+                self._speaking.setdefault((each.rule.effect, action), []).append(each)
+        self._wording = Wording(
+            ground.notice.header, ground.notice.routing, ground.known, ground.directory, ground.annex
+        )
+
+    def account(self, bureau: Bureau) -> Account:
+        bit = 1 << bureau.index
+        receives = self._receives(bureau)
+        obstacles = () if receives else tuple(self._obstacles(bureau, bit))
+        deciding = self._met(bit, "forbid", RECEIVE) or self._met(bit, "permit", RECEIVE)
+        first = obstacles[0] if obstacles else None
+        return Account(
+            bureau=bureau.id,
+            receives=receives,
+            code=first.code if first else RECEIVES,
+            sentence=first.sentence if first else self._reason(bureau, deciding),
+            rules=tuple(each.rule.id for each in deciding),
+            facts=first.facts if first else self._why_facts(bureau, deciding),
+            obstacles=obstacles,
+            shown=self._shown(bureau) if receives else (),
+            withheld=dict(self._withheld(bureau, bit)) if receives else {},
+            doubts=tuple(self._doubts(bit, first)),
+        )
+
+    # Receiving
+
+    def _receives(self, bureau: Bureau) -> bool:
+        if self._ground.shown is not None:
+            return bureau.index in self._ground.shown
+        return bool(self._terms.receivers >> bureau.index & 1)
+
+    def _met(self, bit: int, effect: str, action: str) -> list[Read]:
+        hits = self._ground.hits
+        return [each for each in self._speaking.get((effect, action), ()) if hits.get(each.rule.id, 0) & bit]
+
+    def _reason(self, bureau: Bureau, deciding: list[Read]) -> str:
+        said = deciding[0].rule.sentence if deciding else "it held what this notice ends"
+        return f"{said} {self._wording.reach(bureau)}".strip()
+
+    def _why_facts(self, bureau: Bureau, deciding: list[Read]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(said for each in deciding for said in self._wording.facts(each.condition, bureau)))
+
+    # In the way
+
+    def _obstacles(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+        """Give what is in the way: the issuer's own terms, then the rules, then the want of a subscription."""
+        if not self._directory.is_active(bureau.member):
+            yield Obstacle(
+                SUSPENDED, "suspended", f"{bureau.member} is suspended", (),
+                f"the directory would have to make {bureau.member} active again",
+            )  # fmt: skip
+            return
+        if bureau.id == self._ground.notice.header.issuer:
+            yield Obstacle(ISSUER, "issuer", "issued it", (), "nothing: no bureau receives its own notice")
+            return
+        yield from self._own_terms(bureau, bit)
+        if not self._terms.allowed & bit:
+            yield from self._policy(bureau, bit)
+        yield from self._rest(bureau, bit)
+
+    def _own_terms(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+        if self._terms.denied & bit:
+            named = self._wording.named_in(self._ground.notice.routing.deny, bureau)
+            yield Obstacle(
+                DENY, "denied-by-you", "is on the issuer's deny list", (f"the issuer denied {named}",),
+                f"the issuer would have to take {named} off its deny list",
+            )  # fmt: skip
+        if not self._known.audience & bit:
+            yield Obstacle(
+                AUDIENCE, "not-in-audience", "is not in the issuer's audience", (self._wording.audience(),),
+                f"the issuer would have to address {bureau.id} or {bureau.member}{self._wording.circles(bureau)}",
+            )  # fmt: skip
+
+    def _policy(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+        forbids = [each for each in self._met(bit, "forbid", RECEIVE) if not self._repeats(each, bit)]
+        for each in forbids:
+            yield Obstacle(
+                POLICY, each.rule.id, each.rule.sentence, self._wording.facts(each.condition, bureau),
+                _or_rule(self._wording.remedies(each.condition, bureau), each.rule),
+            )  # fmt: skip
+        if not self._met(bit, "permit", RECEIVE):
+            yield self._no_permit(bureau)
+
+    def _repeats(self, rule: Read, bit: int) -> bool:
+        """Say whether a rule only repeats a term of the issuer's that is told already."""
+        spoken = self._spoken[rule.rule.id]
+        return (spoken == {("notice", "audience")} and not self._known.audience & bit) or (
+            spoken == {("notice", "denied")} and bool(self._terms.denied & bit)
+        )
+
+    def _no_permit(self, bureau: Bureau) -> Obstacle:
+        permits = self._speaking.get(("permit", RECEIVE), [])
+        if not permits:
+            return Obstacle(POLICY, "no-permit", "no rule permits it", (), "a rule would have to permit it")
+        changes = " or ".join(
+            dict.fromkeys(said for each in permits for said in self._wording.remedies(each.condition, bureau))
+        )
+        facts = tuple(dict.fromkeys(said for each in permits for said in self._wording.facts(each.condition, bureau)))
+        first = permits[0].rule
+        return Obstacle(
+            POLICY,
+            first.id,
+            f"no rule permits it: {first.sentence}",
+            facts,
+            _or_rule((changes,) if changes else (), first),
+        )
+
+    def _rest(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+        if self._known.audience & bit and not self._terms.audience & bit:
+            yield Obstacle(
+                AUDIENCE, "not-in-audience", "is in the audience only by an agreement that is suspended",
+                (self._wording.audience(),),
+                f"the agreement would have to be in force again, or the issuer would have to address {bureau.id}",
+            )  # fmt: skip
+        if self._terms.reached & bit:
+            return
+        topics = ", ".join(self._ground.notice.header.topics) or "no topic"
+        if self._ground.subscriptions_known:
+            yield Obstacle(
+                REACH, "no-subscription", "is not addressed and has not subscribed to any of the topics",
+                (f"its topics: {topics}",),
+                f"{bureau.id} would have to subscribe to one of the topics ({topics}), or the issuer address it",
+            )  # fmt: skip
+        else:
+            yield Obstacle(
+                REACH, "if-subscribed", "receives it if it has subscribed to one of the topics",
+                (f"its topics: {topics}",), f"{bureau.id} receives it once it has subscribed, or if you address it",
+            )  # fmt: skip
+
+    def _doubts(self, bit: int, first: Obstacle | None) -> Iterator[str]:
+        if first and first.code == "if-subscribed":
+            yield "you cannot know to which topics it has subscribed"
+        if self._terms.audience & ~self._terms.denied & bit & self._ground.doubtful:
+            ids = ", ".join(each.rule.id for each in self._ground.rules if CLEARED in self._spoken[each.rule.id])
+            yield f"the annex, which you may not know, could still change it (rule {ids})"
+
+    # Seeing
+
+    def _names(self) -> tuple[str, ...]:
+        return (ROUTING, *KINDS.get(self._ground.notice.header.kind, ()))
+
+    def _shown(self, bureau: Bureau) -> tuple[str, ...]:
+        if self._ground.shown is not None:
+            shown = self._ground.shown.get(bureau.index, 0)
+            return tuple(name for place, name in enumerate(self._names()) if shown >> place & 1)
+        bit = 1 << bureau.index
+        return tuple(name for name in self._carried() if self._sees(bit, name))
+
+    def _sees(self, bit: int, name: str) -> bool:
+        return bool(self._met(bit, "permit", SEE[name])) and not self._met(bit, "forbid", SEE[name])
+
+    def _carried(self) -> tuple[str, ...]:
+        present = self._ground.present
+        return tuple(
+            name for place, name in enumerate(self._names()) if place and (present is None or present >> place & 1)
+        )
+
+    def _withheld(self, bureau: Bureau, bit: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Name what the rules withhold, carried or not where that is not on record."""
+        shown = self._shown(bureau)
+        for name in self._carried():
+            if name in shown or not self._terms.allowed & bit:
+                continue
+            forbids = tuple(each.rule.id for each in self._met(bit, "forbid", SEE[name]))
+            if forbids or not self._met(bit, "permit", SEE[name]):
+                yield name, forbids or ("no-permit",)
+
+
+def _or_rule(changes: Sequence[str], rule: Rule) -> str:
+    """Say what would mend it, and who could change the rule itself."""
+    last = f"{rule.owner} would have to change rule {rule.id} ({rule.file}:{rule.line})"
+    return ", or ".join([*changes, last])

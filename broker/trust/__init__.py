@@ -1,0 +1,1 @@
+"""Who may say what about the federation: TUF metadata under threshold signatures, as signed bundles."""

@@ -1,0 +1,263 @@
+"""Puts the facts that a rule asks about into sentences, and what would have to be otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from broker.facts import NO_LIMIT, Facts
+from broker.masks import BUREAU_SETS, Apply, Attribute, Expression, Value, subjects
+from broker.members import NO_ANNEX
+
+if TYPE_CHECKING:
+    from broker.members import Annex, Bureau, Directory
+    from broker.notice import Header, Routing
+
+DAYS = frozenset({"now", "retain_until", "review_due", "expires"})
+"""Facts that are times in ms."""
+Spoken = frozenset[tuple[str, str]]
+
+
+def attributes_of(expression: Expression) -> Spoken:
+    """List what a condition asks about, as (principal or notice, attribute)."""
+    return frozenset(_attributes(expression))
+
+
+def _attributes(expression: Expression) -> Iterator[tuple[str, str]]:
+    if isinstance(expression, Attribute):
+        yield expression.of, expression.name
+    if isinstance(expression, Apply):
+        for each in expression.operands:
+            yield from _attributes(each)
+
+
+def day(ms: int) -> str:
+    """Write a time for people, in UTC."""
+    if ms >= NO_LIMIT:
+        return "no day"
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{ms} ms"
+
+
+class Wording:
+    """Speaks of one notice and the bureaus of one directory. `annex` None: clearances are not told, nor known."""
+
+    def __init__(
+        self, header: Header, routing: Routing, known: Facts, directory: Directory, annex: Annex | None
+    ) -> None:
+        self._header, self._routing, self._known, self._directory = header, routing, known, directory
+        self._annex = annex
+        self._asked: dict[int, tuple[tuple[str, str], ...]] = {}
+        self._of_all: dict[str, str] = {}
+
+    # Of the issuer's own terms
+
+    def audience(self) -> str:
+        """Say whom the issuer means."""
+        audience = self._routing.audience
+        if audience.everyone:
+            return "the audience is everyone"
+        circles = [f"agreement {each}" for each in audience.agreements]
+        return f"the audience is {_list([*circles, *audience.to]) or 'nobody'}"
+
+    def circles(self, bureau: Bureau) -> str:
+        """Name the agreements by which an issuer could mean a bureau, too."""
+        named = self._circles(bureau)
+        return f", or name an agreement of {bureau.member} ({', '.join(named)})" if named else ""
+
+    def named_in(self, names: Iterable[str], bureau: Bureau) -> str:
+        """Name the entries of a list that mean a bureau."""
+        return " and ".join(each for each in names if each in (bureau.id, bureau.member)) or bureau.id
+
+    def reach(self, bureau: Bureau) -> str:
+        """Say how a receiver was reached."""
+        if self._known.addressed >> bureau.index & 1:
+            return "It is addressed."
+        if self._header.urgency == "flash":
+            return "A flash goes to the whole audience."
+        if self._header.kind in ("withdrawal", "restriction"):
+            return "It held what this notice ends, whatever the policy says."
+        return "It has subscribed to one of the topics."
+
+    # Of the rules
+
+    def facts(self, condition: Expression, bureau: Bureau) -> tuple[str, ...]:
+        """Say what each fact is that a condition asks about, for one bureau."""
+        said = (
+            self._of_bureau(name, bureau) if of == "principal" else self._of_notice(name, bureau)
+            for of, name in self._asks(condition)
+        )
+        return tuple(dict.fromkeys(said))
+
+    def _asks(self, condition: Expression) -> tuple[tuple[str, str], ...]:
+        """List what a condition asks about, the bureau's first; worked out once a condition."""
+        found = self._asked.get(id(condition))
+        if found is None:
+            found = self._asked[id(condition)] = tuple(sorted(attributes_of(condition), reverse=True))
+        return found
+
+    @cached_property
+    def _subjects(self) -> dict[str, Mapping[str, Value]]:
+        """What rules may ask of each bureau; taken as a whole, so only for what is not found more cheaply."""
+        return {each.id: each.attributes for each in subjects(self._directory, self._annex or NO_ANNEX)}
+
+    def _attribute(self, name: str, bureau: Bureau) -> Value:
+        if name == "mandates":
+            return bureau.mandates
+        if name == "cleared_for":
+            return frozenset((self._annex or NO_ANNEX).cleared_for(bureau.id))
+        if name == "lawful_sources":
+            return frozenset(each for each in self._known.sources if self._directory.transfer_ok(each, bureau.member))
+        if name == "agreements":
+            return frozenset(self._circles(bureau))
+        return self._subjects.get(bureau.id, {}).get(name, frozenset())
+
+    def _circles(self, bureau: Bureau) -> list[str]:
+        """Name the agreements in force of which a bureau's member is part."""
+        every = self._directory.agreements.values()
+        return sorted(each.id for each in every if each.active and bureau.member in each.members)
+
+    def _of_bureau(self, name: str, bureau: Bureau) -> str:
+        mine = self._attribute(name, bureau)
+        values = sorted(map(str, mine)) if isinstance(mine, frozenset) else [str(mine)]
+        if name == "mandates":
+            return f"{bureau.id} has a mandate for {_list(values) or 'nothing'}"
+        if name == "cleared_for" and self._annex is None:
+            return f"what {bureau.id} is cleared for stands in the annex"
+        if name == "cleared_for":
+            return f"{bureau.id} is cleared for {_list(values) or 'nothing'}"
+        if name == "agreements":
+            return f"{bureau.member} takes part, in force, in {_list(values) or 'no agreement'}"
+        if name == "lawful_sources":
+            return self._lawful(bureau, frozenset(values))
+        return f"{_plain(name)} of {bureau.id}: {_list(values) or 'none'}"
+
+    def _lawful(self, bureau: Bureau, lawful: frozenset[str]) -> str:
+        lacking = sorted(self._known.sources - lawful)
+        some = "no basis" if lacking else "a basis"
+        of = _list(lacking or sorted(self._known.sources))
+        return f"{some} is recorded on which data of {of} may go to {bureau.member}"
+
+    def _of_notice(self, name: str, bureau: Bureau) -> str:
+        if name in BUREAU_SETS:
+            is_ = "is" if getattr(self._known, name) >> bureau.index & 1 else "is not"
+            return f"{bureau.id} {is_} {_AMONG.get(name, f'among its {_plain(name)}')}"
+        if name not in self._of_all:
+            self._of_all[name] = self._plainly(name)
+        return self._of_all[name]
+
+    def _plainly(self, name: str) -> str:
+        """Say a fact that is the same for every bureau."""
+        value: Value = getattr(self._known, name)
+        if name in DAYS and isinstance(value, int):
+            return f"{_DAYS.get(name, _plain(name))} {day(value)}"
+        if isinstance(value, frozenset):
+            return f"{_SAID.get(name, f'its {_plain(name)}:')} {_list(sorted(map(str, value))) or 'none'}"
+        if isinstance(value, bool):
+            return _FLAGS.get(name, (f"not {_plain(name)}", _plain(name)))[value]
+        return f"{_SAID.get(name, f'its {_plain(name)}:')} {value}"
+
+    def remedies(self, condition: Expression, bureau: Bureau) -> tuple[str, ...]:
+        """Say what in directory or notice would have to be otherwise, as far as it can be said."""
+        found = (_REMEDIES[name](self, bureau) for _, name in self._asks(condition) if name in _REMEDIES)
+        return tuple(dict.fromkeys(filter(None, found)))
+
+    # What would have to be otherwise
+
+    def _mandate(self, bureau: Bureau) -> str:
+        if self._known.purpose in bureau.mandates:
+            return ""
+        return f"the directory would have to give {bureau.id} a mandate for {self._known.purpose}"
+
+    def _clearance(self, bureau: Bureau) -> str:
+        return f"the annex would have to clear {bureau.id} for {self._known.confidentiality}"
+
+    def _circle(self, bureau: Bureau) -> str:
+        named = _list(sorted(self._known.agreements), "or") or "an agreement of the notice"
+        return f"{named} would have to be in force for {bureau.member}, or the issuer would have to address it"
+
+    def _basis(self, bureau: Bureau) -> str:
+        mine = self._attribute("lawful_sources", bureau)
+        lacking = sorted(self._known.sources - mine) if isinstance(mine, frozenset) else []
+        if not lacking:
+            return ""
+        return (
+            f"a basis for data of {_list(lacking)} to go to {bureau.member} would have to be recorded in the directory"
+        )
+
+    def _named(self, bureau: Bureau) -> str:
+        return f"the issuer would have to name {bureau.id} itself"
+
+    def _consent(self, bureau: Bureau) -> str:
+        if self._known.consented >> bureau.index & 1:
+            return ""
+        owners = sorted({each.owner or "?" for each in self._routing.origins})
+        return f"{_list(owners) or 'the origins'} would have to consent to {bureau.id}"
+
+    def _origins(self, _: Bureau) -> str:
+        return "" if self._known.origins_known else "the issuer would have to name every origin"
+
+    def _protected(self, bureau: Bureau) -> str:
+        return f"the issuer would have to stop protecting the person from {bureau.member}"
+
+    def _retention(self, _: Bureau) -> str:
+        return f"the issuer would have to correct retain-until ({day(self._known.retain_until)})"
+
+    def _review(self, _: Bureau) -> str:
+        return f"the issuer would have to review it and correct review-due ({day(self._known.review_due)})"
+
+
+def _list(names: Iterable[str], last: str = "and") -> str:
+    given = list(names)
+    return given[0] if len(given) == 1 else f"{', '.join(given[:-1])} {last} {given[-1]}" if given else ""
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+_AMONG = {
+    "audience": "in the audience",
+    "denied": "on the issuer's deny list",
+    "addressed": "addressed",
+    "named": "named by bureau",
+    "consented": "among those to whom every origin consents",
+    "protected_from": "of a state from which the person is protected",
+}
+_DAYS = {"now": "it was judged at", "retain_until": "it may be kept until", "review_due": "its review is due on"}
+_SAID = {
+    "kind": "its kind is",
+    "issuer": "it was issued by",
+    "owner": "its owner is",
+    "purpose": "its purpose is",
+    "confidentiality": "its confidentiality is",
+    "urgency": "its urgency is",
+    "handling": "its handling is",
+    "agreements": "it names the agreements",
+    "sources": "its facts come from",
+    "subject_categories": "it speaks of:",
+    "minor": "a minor:",
+    "special_categories": "special categories:",
+}
+_FLAGS = {
+    "everyone": ("the audience is not everyone", "the audience is everyone"),
+    "exercise": ("it is no exercise", "it is an exercise"),
+    "corrects": ("it corrects nothing", "it corrects an earlier notice"),
+    "origins_known": ("an origin is not known", "every origin is known"),
+}
+_REMEDIES: dict[str, Callable[[Wording, Bureau], str]] = {
+    "mandates": Wording._mandate,  # noqa: SLF001 -- the table of this very class
+    "cleared_for": Wording._clearance,  # noqa: SLF001
+    "agreements": Wording._circle,  # noqa: SLF001
+    "lawful_sources": Wording._basis,  # noqa: SLF001
+    "named": Wording._named,  # noqa: SLF001
+    "consented": Wording._consent,  # noqa: SLF001
+    "origins_known": Wording._origins,  # noqa: SLF001
+    "protected_from": Wording._protected,  # noqa: SLF001
+    "retain_until": Wording._retention,  # noqa: SLF001
+    "review_due": Wording._review,  # noqa: SLF001
+}

@@ -1,0 +1,1 @@
+"""What an auditor runs: one file for each command of `valise audit`."""

@@ -1,0 +1,144 @@
+"""Checks decision records with policies that the auditor holds, and tells what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker import members
+from broker.errors import ConfigurationError, VersionRefusedError
+from broker.members import NO_ANNEX, Annex, Directory
+from broker.notice import Leaf
+from broker.records import Records
+from broker.trail import Trail
+from cli.auditor.progress import progress
+from cli.officer import in_force, sets
+from cli.operator_home import OperatorHome, operator_home
+
+if TYPE_CHECKING:
+    from broker.recheck import Grounds, Rechecked
+    from broker.rules import PolicySet
+    from cli.seen import Seen
+
+
+NOT_REPEATED = (("decisions", "not repeated: name your own copy of the policies with --policy"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What checking the decision records came to; `policies` are the digests of the sets that were named."""
+
+    found: Rechecked
+    policies: tuple[str, ...]
+
+    @classmethod
+    def of(cls, trail: Path, policies: Sequence[Path], seen: Seen) -> Decisions:
+        """Check the records beside a trail. Raises ConfigurationError where something to check with is missing."""
+        from broker.recheck import Sent, recheck  # noqa: PLC0415 -- cedarpy is slow to import
+
+        suffix = trail.resolve().name.removeprefix("trail")
+        file = trail.resolve().parent / f"records{suffix}.db"
+        if not file.is_file():
+            message = f"there are no decision records beside {trail}: decisions can be checked at the operator only"
+            raise ConfigurationError(message)
+        named = [_open(each) for each in policies]
+        sent = {each.digest: Sent(each.bureau, each.number, each.source) for each in seen.receipts()}
+        grounds = _grounds(operator_home(trail.resolve().parent), named) if named else _none
+        with closing(Records(file)) as records:
+            found = recheck(Trail.open(trail), records, grounds, sent, progress("decisions checked"))
+        return cls(found, tuple(each.digest.hex() for each in named))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every decision was checked, or none was to be."""
+        return not self.policies or not self.found.others
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Tell it for people."""
+        found = self.found
+        yield (
+            "records",
+            f"{found.records:,} decision records are what their leaves commit to" if not found.wrong else "",
+        )
+        yield "receipts", f"{found.receipts:,} that bureaus sent are on record, {found.waiting:,} may be on their way"
+        if self.policies:
+            yield "decisions", f"{found.decisions:,} repeated under {', '.join(each[:16] for each in self.policies)}"
+        else:
+            yield from NOT_REPEATED
+        for digest, count in sorted(found.others.items() if self.policies else ()):
+            yield "not repeated", f"{count:,} decisions under the policy set {digest[:16]}, which was not named"
+
+    def value(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return {
+            "records": self.found.records,
+            "receipts": self.found.receipts,
+            "receipts_waiting": self.found.waiting,
+            "repeated": self.found.decisions,
+            "not_repeated": self.found.others,
+            "policies": list(self.policies),
+        }
+
+
+def _open(path: Path) -> PolicySet:
+    """Open the auditor's own copy: a folder of files, or a version as it is published."""
+    from broker.rules import PolicySet  # noqa: PLC0415
+
+    if path.is_dir():
+        return sets.of_folder(path)
+    try:
+        return PolicySet.parse(path.read_bytes())
+    except (OSError, VersionRefusedError) as error:
+        message = f"{path} is no policy set: name a folder of Cedar files, or a version's file ({error})"
+        raise ConfigurationError(message) from error
+
+
+def _none(_: Leaf) -> Grounds | None:
+    return None
+
+
+def _grounds(home: OperatorHome, named: Sequence[PolicySet]) -> Callable[[Leaf], Grounds | None]:
+    """Compile each named set for each directory that it was in force with, once."""
+    from broker.recheck import Grounds  # noqa: PLC0415
+    from broker.rules import Rules  # noqa: PLC0415
+
+    by_digest = {each.digest: each for each in named}
+    made: dict[tuple[bytes, bytes], Grounds] = {}
+
+    def grounds(leaf: Leaf) -> Grounds | None:
+        policies, key = by_digest.get(leaf.policies), (leaf.directory, leaf.policies)
+        if policies is None:
+            return None
+        if key not in made:
+            directory = _directory(home, leaf.directory)
+            made[key] = Grounds(directory, Rules.load(policies, directory, _annex(home, directory)))
+        return made[key]
+
+    return grounds
+
+
+def _directory(home: OperatorHome, digest: bytes) -> Directory:
+    if home.versions.content(digest) is None:
+        in_force.fetch(home)
+    found = home.versions.directory(digest)
+    if found is None:
+        message = f"the directory {digest.hex()[:16]} that a leaf names is not to be had: decisions cannot be repeated"
+        raise ConfigurationError(message)
+    return found
+
+
+def _annex(home: OperatorHome, directory: Directory) -> Annex:
+    if directory.annex is None:
+        return NO_ANNEX
+    if home.versions.content(directory.annex) is None:
+        in_force.fetch(home)
+    content = home.versions.content(directory.annex)
+    if content is None:
+        message = (
+            f"the annex {directory.annex.hex()[:16]} of a directory is not to be had: decisions cannot be repeated"
+        )
+        raise ConfigurationError(message)
+    return members.parse_annex(content, directory)

@@ -1,0 +1,23 @@
+"""Says how far a long look has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+import click
+
+PROGRESS_S = 1.0
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Say how far it is, on stderr, at most once a second and not in the first."""
+    last = monotonic()
+
+    def progress(done: int, size: int) -> None:
+        nonlocal last
+        if monotonic() - last >= PROGRESS_S:
+            last = monotonic()
+            click.echo(f"{what} {done:,} of {size:,} leaves", err=True)
+
+    return progress

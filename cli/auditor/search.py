@@ -1,0 +1,173 @@
+"""`valise audit search`: find leaves by what is on record about them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import click
+
+from broker import codec
+from broker.errors import ConfigurationError
+from broker.index import Found, leaf_at, look_in, receipt_in
+from broker.notice import DecisionRecord, Header, Leaf
+from cli import answer, exits
+from cli.auditor.opened import Opened, opened
+from cli.options import Everywhere, everywhere
+
+MOST = 10_000
+END = 1 << 62
+NO_NAMES = (
+    "persons cannot be searched for here: the broker keeps no index of whom notices speak of. Find the person at the"
+    " member that issued (name, record, notice id), then search for the notice's id with --notice"
+)
+PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "policies": "policies:"}
+
+
+@click.command()
+@click.argument("words", nargs=-1)
+@click.option("--notice", help="A notice id.")
+@click.option("--member", multiple=True, help="Issuer, recipient or signer of a receipt, as AT.")
+@click.option("--bureau", multiple=True, help="Issuer, recipient or signer of a receipt, as AT/ncb.")
+@click.option("--issuer", multiple=True, help="Bureau that issued.")
+@click.option("--recipient", multiple=True, help="Bureau that was given it.")
+@click.option("--rule", multiple=True, help="Id of a rule that decided.")
+@click.option(
+    "--outcome", multiple=True, help="Kind of leaf (rejected), its code (bad-signature), or what a receipt says."
+)
+@click.option("--purpose", multiple=True, help="Purpose of the notice.")
+@click.option("--policies", multiple=True, help="Digest of the policy set in force.")
+@click.option("--since", help="From this time on, as 2026-11-01 or 2026-11-01T12:30 (UTC).")
+@click.option("--until", help="Before this time.")
+@click.option("--before", type=click.IntRange(min=0), help="Only leaves before this number: the next page.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, MOST), help="Leaves on one page.")
+@click.option("--shard", default=0, type=click.IntRange(min=0), help="Which shard's trail.")
+@click.option("--rebuild", is_flag=True, help="Make the index again from trail and decision records first.")
+@everywhere
+def search(given: Everywhere, words: tuple[str, ...], *, limit: int, shard: int, rebuild: bool, **asked: Any) -> None:
+    """Find leaves, newest first. What is asked for twice may be either; different things must all fit.
+
+    There is no search by name: the broker has no index of persons.
+    """
+    if words:
+        click.echo(f"no-search-by-name: {NO_NAMES}", err=True)
+        raise click.exceptions.Exit(exits.DENIED)
+    with opened(given.home, shard, rebuild=rebuild) as home:
+        found = _find(home, asked, limit)
+        lines = [_line(home, each) for each in found.leaves]
+        hint = "" if found.total else _hint(home, asked)
+    more = found.total - len(lines)
+    answer.show(
+        _first(found, lines, hint),
+        {"total": found.total, "more": more, "leaves": lines},
+        as_json=given.as_json,
+        table=answer.Table(("leaf", "at", "outcome", "notice", "from", "to"), [_cells(each) for each in lines]),
+        then=_then(given, asked, lines, more),
+    )
+
+
+def _find(home: Opened, asked: dict[str, Any], limit: int) -> Found:
+    end = home.trail.size if asked["before"] is None else min(home.trail.size, asked["before"])
+    begin = leaf_at(home.trail, _moment(asked["since"])) if asked["since"] else 0
+    if asked["until"]:
+        end = min(end, leaf_at(home.trail, _moment(asked["until"])))
+    if asked["notice"]:
+        return _of_notice(home, asked, begin, end, limit)
+    return home.index.search(_groups(asked), begin, end, limit)
+
+
+def _of_notice(home: Opened, asked: dict[str, Any], begin: int, end: int, limit: int) -> Found:
+    """Find among the leaves of one notice, which are few."""
+    leaves = [each for each in home.stories.find(asked["notice"]) if begin <= each < end]
+    groups = _groups(asked)
+    fitting = [each for each in leaves if not groups or home.index.search(groups, each, each + 1, 1).total]
+    return Found(tuple(reversed(fitting))[:limit], len(fitting))
+
+
+def _groups(asked: dict[str, Any]) -> list[list[str]]:
+    """Give the words of the index that are asked for: one of each group must fit."""
+    groups = [[f"{prefix}{each}" for each in asked[name]] for name, prefix in PREFIXES.items()]
+    groups.append([f"member:{each.upper()}" for each in asked["member"]])
+    groups.append([f"{role}:{each}" for each in asked["bureau"] for role in ("issuer", "to", "by")])
+    groups.append([f"issuer:{each}" for each in asked["issuer"]])
+    groups.append([f"to:{each}" for each in asked["recipient"]])
+    return [each for each in groups if each]
+
+
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        message = f"{text!r} is no time: write 2026-11-01 or 2026-11-01T12:30 (UTC)"
+        raise ConfigurationError(message) from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _line(home: Opened, number: int) -> dict[str, Any]:
+    """Say of one leaf what a list shows: ids, codes and counts."""
+    leaf = codec.decode(Leaf, home.trail.entry(number))
+    kept = home.records.get(number)
+    decision = codec.decode(DecisionRecord, kept[1]) if kept else None
+    line: dict[str, Any] = {
+        "leaf": number,
+        "at": datetime.fromtimestamp(leaf.now / 1000, UTC).isoformat(timespec="milliseconds"),
+        "kind": leaf.kind,
+        "code": leaf.code,
+        "about": leaf.about,
+    }
+    if decision is None:
+        return line | {"decision": "missing"}
+    if decision.header:
+        header = codec.decode(Header, decision.header)
+        line |= {"notice": str(UUID(bytes=header.notice_id)), "issuer": header.issuer, "recipients": len(decision.rows)}
+    if receipt := receipt_in(decision):
+        line |= {"by": receipt.bureau, "result": receipt.result, "notices": len(receipt.items)}
+    if look := look_in(decision):
+        line |= {"by": look.by, "reason": look.reason, "notices": len(look.leaves)}
+    return line
+
+
+def _cells(line: dict[str, Any]) -> tuple[str, ...]:
+    outcome = " ".join(filter(None, (line["kind"], line["code"], line.get("result"))))
+    about = f"leaf {line['about']}" if line["about"] is not None else ""
+    notices = f"{line['notices']} notices" if line.get("notices", 1) != 1 else ""
+    return (
+        str(line["leaf"]),
+        line["at"][:19].replace("T", " "),
+        outcome,
+        line.get("notice") or notices or about,
+        line.get("issuer") or line.get("by") or "",
+        f"{line['recipients']} bureaus" if "recipients" in line else line.get("reason", ""),
+    )
+
+
+def _first(found: Found, lines: list[dict[str, Any]], hint: str) -> str:
+    if not found.total:
+        return f"no leaf fits{hint}"
+    more = found.total - len(lines)
+    return f"{found.total:,} leaves fit" + (f"; the newest {len(lines)} of them, {more:,} more" if more else "")
+
+
+def _hint(home: Opened, asked: dict[str, Any]) -> str:
+    """Name what there is, where a word was asked for that no leaf has."""
+    for name, prefix in PREFIXES.items():
+        known = home.index.words(prefix)
+        unknown = [each for each in asked[name] if each not in known]
+        if unknown:
+            return f": there is no {name} {unknown[0]!r} on record, but {', '.join(known[:20]) or 'none'}"
+    return ""
+
+
+def _then(given: Everywhere, asked: dict[str, Any], lines: list[dict[str, Any]], more: int) -> str:
+    if not lines:
+        return given.again("valise audit search --limit 20")
+    if not more:
+        return given.again(f"valise audit show {lines[0]['leaf']}")
+    options = "".join(
+        f" --{name} {each}"
+        for name, value in asked.items()
+        if name != "before"
+        for each in (value if isinstance(value, tuple) else [value] if value else [])
+    )
+    return given.again(f"valise audit search{options} --before {lines[-1]['leaf']}")

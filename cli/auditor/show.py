@@ -1,0 +1,158 @@
+"""`valise audit show`: tell one notice's story from the trail."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import click
+
+from cli import answer, exits
+from cli.auditor import content as bodies
+from cli.auditor.looks import Why, asks, looked
+from cli.auditor.opened import opened
+from cli.officer import repeating
+from cli.officer.repeating import Repeated, repeat
+from cli.operator_home import operator_home
+from cli.options import Everywhere, everywhere
+from cli.publish import NoSuchNoticeError
+
+RECORDED = ("routed", "held")
+"""Leaves of notices whose content the broker may hold."""
+
+
+@click.command()
+@click.argument("notice")
+@click.option("--content", is_flag=True, help="Also what it says, where the broker still holds it: a look on record.")
+@asks
+@click.option("--redecide", is_flag=True, help="Decide it again from the record, with Cedar itself: same or different.")
+@everywhere
+def show(given: Everywhere, notice: str, content: bool, why: Why, redecide: bool) -> None:
+    """Tell the story of NOTICE, a notice id or a leaf number: who got what, why, and what became of it.
+
+    With --content the broker first records who looks, and why, as a leaf of the trail; the issuer is told.
+    """
+    with opened(given.home) as home:
+        chapters = home.stories.tell(home.stories.find(notice))
+        again = repeat(operator_home(given.home), home, [each["leaf"] for each in chapters]) if redecide else []
+    if not chapters:
+        raise NoSuchNoticeError
+    if redecide:
+        _repeated(given, again)
+        return
+    if content:
+        chapters = _with_content(given, chapters, why)
+    then = given.again("valise audit verify")
+    click.echo(
+        json.dumps(chapters, ensure_ascii=False, default=answer.plain)
+        if given.as_json
+        else answer.safe(_told(chapters, then))
+    )
+    if not all(each["decision_holds"] for each in chapters):
+        raise click.exceptions.Exit(exits.VERIFICATION_FAILED)
+
+
+def _repeated(given: Everywhere, again: list[Repeated]) -> None:
+    if given.as_json:
+        click.echo(json.dumps(repeating.value(again), ensure_ascii=False))
+    else:
+        click.echo(answer.safe("\n".join([*repeating.lines(again), given.again("valise audit verify")])))
+    if not all(each.repetition.same for each in again):
+        raise click.exceptions.Exit(exits.VERIFICATION_FAILED)
+
+
+def _with_content(given: Everywhere, chapters: list[dict[str, Any]], why: Why) -> list[dict[str, Any]]:
+    """Have the look recorded, and only then open what the broker holds."""
+    home = operator_home(given.home)
+    leaves: dict[str, list[int]] = {}
+    for each in chapters:
+        if each["kind"] in RECORDED and "issuer" in each:
+            leaves.setdefault(each["issuer"].partition("/")[0], []).append(each["leaf"])
+    looks = looked(home, leaves, why)
+    for each in chapters:
+        if each["kind"] in RECORDED and "issuer" in each:
+            held = bodies.envelope(home.folder, each["issuer"], UUID(each["notice"]).bytes)
+            each["content"] = bodies.opened(held) if held else None
+            each["shown_under"] = next(one.leaf_number for one in looks if each["leaf"] in one.leaves)
+    return chapters
+
+
+def _told(chapters: list[dict[str, Any]], then: str) -> str:
+    first = next((each for each in chapters if "notice" in each), chapters[0])
+    lines = [_headline(first, len(chapters))]
+    for chapter in chapters:
+        lines += _chapter(chapter)
+    wrong = [str(each["leaf"]) for each in chapters if not each["decision_holds"]]
+    if wrong:
+        lines.insert(0, f"The decision record of leaf {', '.join(wrong)} is not what the leaf says")
+    lines.append(then)
+    return "\n".join(lines)
+
+
+def _headline(first: dict[str, Any], count: int) -> str:
+    if "notice" not in first:
+        return f"Leaf {first['leaf']}: {first['kind']}"
+    state = first["code"] or first["kind"]
+    recipients = len(first["recipients"])
+    return f"Notice {first['notice']} of {first['issuer']}: {state}, {recipients} recipients, {count} leaves"
+
+
+def _chapter(chapter: dict[str, Any]) -> list[str]:
+    lines = [f"  leaf {chapter['leaf']:<8} {chapter['at']}  {chapter['kind']} {chapter['code'] or ''}".rstrip()]
+    told: list[tuple[str, str]] = []
+    if "receipt" in chapter:
+        receipt = chapter["receipt"]
+        told.append(("receipt", f"{receipt['bureau']} {receipt['act']} {receipt['result'] or ''}".rstrip()))
+        if receipt["case_digest"]:
+            told.append(("case", f"{receipt['case_digest']} (digest; the bureau opens it)"))
+    if "look" in chapter:
+        told.append(("look", f"{chapter['look']['by']}: {chapter['look']['reason']}"))
+    if "notice" in chapter:
+        told += _notice(chapter)
+    if "content" in chapter:
+        told += _content(chapter)
+    told += [("warning", each) for each in chapter["warnings"]]
+    if chapter["detail"]:
+        told.append(("detail", chapter["detail"]))
+    told.append(("policies", chapter["policies"][:16]))
+    return [*lines, *(f"      {name:<12} {value}" for name, value in told)]
+
+
+def _notice(chapter: dict[str, Any]) -> list[tuple[str, str]]:
+    told = [
+        ("notice", f"{chapter['notice']} ({chapter['notice_kind']}, {chapter['urgency']}, {chapter['purpose']})"),
+        ("record", f"{chapter['record']} version {chapter['version']}"),
+    ]
+    told += [(each["relation"], each["notice"]) for each in chapter["relations"]]
+    if routing := chapter["routing"]:
+        told.append(("audience", _audience(routing)))
+        told.append(("denied", ", ".join(routing.get("deny", [])) or "nobody"))
+    for each in chapter["recipients"]:
+        told.append(
+            ("to", f"{each['bureau']}, delivery {each['delivery']}: {', '.join(each['shown']) or 'header only'}")
+        )
+    told += [("rule", f"{each['rule']}: {_some(each['bureaus'])}") for each in chapter["rules"]]
+    return told
+
+
+def _content(chapter: dict[str, Any]) -> list[tuple[str, str]]:
+    if chapter["content"] is None:
+        return [("content", "the broker holds it no more")]
+    told = [("content", f"shown under look {chapter['shown_under']}")]
+    return told + [
+        (name, json.dumps(bodies.brief(body), ensure_ascii=False, default=answer.plain))
+        for name, body in chapter["content"].items()
+    ]
+
+
+def _audience(routing: dict[str, Any]) -> str:
+    if "unreadable" in routing:
+        return f"cannot be read ({routing['unreadable']})"
+    named = [*routing["agreements"], *routing["to"]]
+    return "everyone" if routing["everyone"] else ", ".join(named) or "nobody"
+
+
+def _some(names: list[str]) -> str:
+    most = 6
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

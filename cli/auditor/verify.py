@@ -1,0 +1,234 @@
+"""`valise audit verify`: check whole trails offline, and what was handed on about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker import notes
+from broker.errors import ConfigurationError, ProofError
+from broker.examine import Finding, Report, examine
+from broker.notes import Vkey
+from cli import answer, exits
+from cli.auditor.decisions import NOT_REPEATED, Decisions
+from cli.auditor.handed import verify_file
+from cli.auditor.progress import progress
+from cli.operator_home import operator_folder
+from cli.options import Everywhere, everywhere
+from cli.seen import Seen, beside
+
+SHOWN_FINDINGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One trail and what checking it came to; `decisions` None: they were not asked for."""
+
+    folder: Path
+    report: Report
+    others: Seen
+    key_file: Path | None
+    decisions: Decisions | None
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What does not hold."""
+        return [*self.report.findings, *(self.decisions.found.findings if self.decisions else [])]
+
+    @property
+    def wrong(self) -> int:
+        """How much does not hold."""
+        return self.report.wrong + (self.decisions.found.wrong if self.decisions else 0)
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        if self.wrong:
+            return exits.VERIFICATION_FAILED
+        whole = self.report.compared and (self.decisions is None or self.decisions.whole)
+        return exits.DONE if whole else exits.PARTLY
+
+
+@click.command()
+@click.argument("trail_dir", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--seen",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="What others kept: inbox.*.db, outbox.db, checkpoint, proof, bundle, or a folder. Default: the homes beside.",
+)
+@click.option("--vkey", "key_file", type=click.Path(path_type=Path), help="The log's public key from elsewhere.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A policy set (folder or file) of your own: repeat the decisions with it.",
+)
+@click.option(
+    "--records",
+    is_flag=True,
+    help="Check decision records against leaves, and receipts that bureaus sent. --policy does, too.",
+)
+@everywhere
+def verify(
+    given: Everywhere,
+    trail_dir: Path | None,
+    seen: tuple[Path, ...],
+    key_file: Path | None,
+    policies: tuple[Path, ...],
+    records: bool,
+) -> None:
+    """Check the trail in TRAIL_DIR (all of HOME/operator) and compare it with what others kept.
+
+    TRAIL_DIR may be a bundle (`audit export`) or a proof (`audit prove`): then it is checked with --vkey alone.
+
+    Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing, or decided under a
+    policy set that was not named.
+    """
+    if trail_dir and trail_dir.is_file():
+        _verify_file(given, trail_dir, key_file)
+        return
+    folders = [trail_dir] if trail_dir else trails(operator_folder(given.home))
+    checked = [_check(each, folders, seen, key_file, (policies, records)) for each in folders]
+    code = next(
+        (each for each in (exits.VERIFICATION_FAILED, exits.PARTLY) if each in {one.code for one in checked}), 0
+    )
+    if given.as_json:
+        values = [_value(each) for each in checked]
+        told = values[0] if len(values) == 1 else {"good": code == 0, "exit": code, "shards": values}
+        click.echo(json.dumps(told, ensure_ascii=False))
+    else:
+        for each in checked:
+            _print(each)
+        click.echo(_next_command(next((each for each in checked if each.code == code), checked[0]), given))
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def trails(operator: Path) -> list[Path]:
+    """Find the trails of all shards: trail, trail-1 … Raises ConfigurationError where there is none."""
+    more = [each for each in operator.glob("trail-*") if each.is_dir() and each.name.removeprefix("trail-").isdecimal()]
+    found = [each for each in (operator / "trail", *sorted(more, key=shard_of)) if each.is_dir()]
+    if not found:
+        message = f"there is no trail in {operator / 'trail'}: name its folder, or the home with --home"
+        raise ConfigurationError(message)
+    return found
+
+
+def shard_of(folder: Path) -> int:
+    """Tell a trail's shard by the name of its folder."""
+    suffix = folder.name.removeprefix("trail").removeprefix("-")
+    return int(suffix) if suffix.isdecimal() else 0
+
+
+def _check(
+    folder: Path,
+    all_of_them: Sequence[Path],
+    seen: tuple[Path, ...],
+    key_file: Path | None,
+    asked: tuple[tuple[Path, ...], bool],
+) -> Checked:
+    if not folder.is_dir():
+        message = f"there is no trail in {folder}: name its folder, or the home with --home"
+        raise ConfigurationError(message)
+    key = _key(key_file or folder / "vkey")
+    others = Seen(seen or beside(folder), folder)
+    if len(all_of_them) > 1:
+        others = others.of(key.name)
+    report = examine(folder, key, others.heads(), others.deliveries(), progress("checked"), others.told())
+    policies, records = asked
+    decisions = Decisions.of(folder, policies, others) if policies or records else None
+    return Checked(folder, report, others, key_file, decisions)
+
+
+def _verify_file(given: Everywhere, file: Path, key_file: Path | None) -> None:
+    """Check a bundle or proof: its own word for the key would prove nothing."""
+    if key_file is None:
+        message = f"name the log's public key with --vkey: {file} is checked with nothing else"
+        raise ConfigurationError(message)
+    if code := verify_file(file, _key(key_file), as_json=given.as_json):
+        raise click.exceptions.Exit(code)
+
+
+def _key(file: Path) -> Vkey:
+    try:
+        return notes.parse_vkey(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ProofError) as error:
+        raise ConfigurationError(f"{file} holds no verifier key: name one with --vkey ({error})") from error
+
+
+def _answer(checked: Checked) -> str:
+    report = checked.report
+    if checked.wrong:
+        first = checked.findings[0]
+        return f"The trail does not hold: {first.place}: {first.what}"
+    if not report.compared:
+        return f"The trail of {report.size:,} leaves is sound in itself, but was compared with nothing"
+    compared = f"{report.size:,} leaves, compared with {_compared(report)} that others kept"
+    if checked.code:
+        return f"The trail is sound, {compared}; but not every decision was checked"
+    return f"The trail is good: {compared}"
+
+
+def _compared(report: Report) -> str:
+    return f"{report.heads:,} heads, {report.deliveries:,} deliveries and {report.told:,} outcomes"
+
+
+def _print(checked: Checked) -> None:
+    report = checked.report
+    click.echo(answer.safe(_answer(checked)))
+    pinned = checked.key_file or "vkey in the trail's own folder: pin one from elsewhere with --vkey"
+    facts = [
+        ("log", report.origin),
+        ("leaves", f"{report.size:,}"),
+        ("root", report.root.hex()),
+        ("key", str(pinned)),
+        ("compared with", f"{len(checked.others.files)} files: {_compared(report)}"),
+        *(checked.decisions.lines() if checked.decisions else NOT_REPEATED),
+        *(
+            ("WRONG", f"{answer.safe(each.place)}: {answer.safe(each.what)}")
+            for each in checked.findings[:SHOWN_FINDINGS]
+        ),
+    ]
+    if checked.wrong > SHOWN_FINDINGS:
+        facts.append(("WRONG", f"and {checked.wrong - SHOWN_FINDINGS:,} more"))
+    for name, value in facts:
+        click.echo(f"  {name:<14} {value}")
+
+
+def _next_command(checked: Checked, given: Everywhere) -> str:
+    if checked.wrong:
+        return f"valise audit verify {checked.folder} --json"
+    if not checked.report.compared:
+        return f"valise audit verify {checked.folder} --seen PATH"
+    if checked.code:
+        return given.again("valise audit verify --policy DIR")
+    return given.again(f"valise audit show {max(checked.report.size - 1, 0)}")
+
+
+def _value(checked: Checked) -> dict[str, Any]:
+    report = checked.report
+    return {
+        "answer": _answer(checked),
+        "good": checked.code == 0,
+        "exit": checked.code,
+        "origin": report.origin,
+        "size": report.size,
+        "root": report.root.hex(),
+        "key": str(checked.key_file) if checked.key_file else "own-folder",
+        "compared": {
+            "files": [str(each) for each in checked.others.files],
+            "heads": report.heads,
+            "deliveries": report.deliveries,
+            "outcomes": report.told,
+        },
+        "decisions": checked.decisions.value() if checked.decisions else None,
+        "wrong": checked.wrong,
+        "findings": [{"place": each.place, "what": each.what} for each in checked.findings],
+    }

@@ -1,0 +1,297 @@
+"""`valise directory`: draft the next directory, show and sign drafts, put them in force, say how signatures stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker import durable, streams
+from broker.errors import ConfigurationError, UnavailableError
+from broker.streams import World
+from broker.trust import draft, roles
+from broker.trust.bundle import Opened
+from broker.trust.draft import Draft
+from cli import answer, seed
+from cli.home import clock, member_home, open_bus
+from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates
+from cli.options import Everywhere, bureau, everywhere
+from cli.trust import proposing, signing, wording
+
+_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_TABLE = partial(answer.Table, ("role", "signed by", "missing", "could sign"))
+FROM = click.option(
+    "--from", "file", type=click.Path(path_type=Path), help="The federation's file. Default: the first federation."
+)
+REQUESTS = click.option(
+    "--requests",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder with members' requests (*.request.json, *.signatory.json, on Kafka *.csr). Default: HOME/members.",
+)
+
+
+@click.group()
+def directory() -> None:
+    """Draft, show, sign and activate what members decide together."""
+
+
+@directory.command("draft")
+@FROM
+@REQUESTS
+@everywhere
+def draft_next(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) -> None:
+    """Draft the next directory: the federation's file, the keys known so far, and those that members ask for."""
+    propose(given, file, requests)
+
+
+def propose(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) -> None:
+    """Draft the next directory and say what is to be done with the draft (operator)."""
+    home = operator_home(given.home)
+    folders = [each for each in (requests or (home.folder.parent / "members",)) if each.is_dir()]
+    if home.settings.bus_kind == "kafka":
+        sign_certificates(home, folders, lambda said: click.echo(said, err=True))
+    federation = seed.read(file) if file else seed.seed()
+    done = asyncio.run(proposing.propose(home, federation, folders))
+    tell(
+        given,
+        done.path,
+        home.versions.guard().opened,
+        f"drafted a directory: {done.members} members, {done.bureaus} bureaus, {done.keys} keys ({done.new_keys} new)",
+        {"keys": done.keys, "new_keys": done.new_keys, "members": done.members, "bureaus": done.bureaus},
+    )
+
+
+def tell(given: Everywhere, path: Path, base: Opened | None, first: str, value: dict[str, Any] | None = None) -> None:
+    """Say what a draft holds, and what is to be done with it next."""
+    made = draft.read_draft(path.read_bytes())
+    lines, rows = wording.changes(made, base), wording.signatures(made, base)
+    answer.show(
+        "\n".join([f"{first}: {path}", *lines]),
+        (value or {})
+        | {
+            "draft": str(path),
+            "title": made.title,
+            "by": made.by,
+            "changes": lines,
+            "roles": _roles(rows),
+        },
+        as_json=given.as_json,
+        table=_TABLE(rows),
+        then=_next(given, path, made, base),
+    )
+
+
+def _roles(rows: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    return [dict(zip(("role", "signed", "missing", "could"), row, strict=True)) for row in rows]
+
+
+def _next(given: Everywhere, path: Path, made: Draft, base: Opened | None) -> str:
+    waiting = [each for each in draft.standings(made, base) if each.missing]
+    if not waiting:
+        group = "directory" if made.roots or set(made.roles) != {roles.POLICIES} else "policy"
+        return given.again(f"valise {group} activate {path}")
+    member = min(waiting[0].could - waiting[0].signed, default="MEMBER")
+    return given.again(f"valise directory sign {path} --bureau {member}/NAME")
+
+
+@directory.command()
+@_FILE
+@bureau
+@everywhere
+def show(given: Everywhere, file: Path, bureau: str | None) -> None:
+    """Say in words what a draft changes, and whose signatures are missing."""
+    made, base = _read(file), _base(given, bureau)
+    tell(given, file, base, f"{made.title} (drafted by {made.by})")
+
+
+@directory.command()
+@_FILE
+@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), help="Write the signed draft there instead.")
+@bureau
+@everywhere
+def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> None:
+    """Sign a draft as a member, with the keys in its home. Read what it changes first: it is shown."""
+    home, made, base = member_home(given.home, bureau), _read(file), _base(given, bureau)
+    if base is None and not made.roots:
+        message = "the directory that this draft changes is not here: `valise directory trust FINGERPRINT`, then again"
+        raise ConfigurationError(message)
+    if not given.yes:
+        click.echo("\n".join([made.title, *wording.changes(made, base)]), err=True)
+        click.confirm(f"sign this as {home.member}?", abort=True, err=True)
+    signed, done = signing.sign(home.folder, home.member, made, base)
+    if not done:
+        message = f"{home.member} has no part in this draft, or not with the keys that lie here: nothing was signed"
+        raise ConfigurationError(message)
+    path = to or file
+    durable.write(path, signed.content())
+    rows = wording.signatures(signed, base)
+    answer.show(
+        f"{home.member} has signed {', '.join(done)}",
+        {"draft": str(path), "member": home.member, "signed": done, "roles": _roles(rows)},
+        as_json=given.as_json,
+        table=_TABLE(rows),
+        then=_next(given, path, signed, base),
+    )
+
+
+@directory.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@everywhere
+def activate(given: Everywhere, files: tuple[Path, ...]) -> None:
+    """Put a draft in force (operator); several copies, each signed elsewhere, are put together first."""
+    put_in_force(given, files)
+
+
+def put_in_force(given: Everywhere, files: tuple[Path, ...]) -> None:
+    """Publish what was signed; refused where a signature is missing."""
+    done = asyncio.run(proposing.activate(operator_home(given.home), [_read(each) for each in files]))
+    with_policies = " and a policy set" if done.policies else ""
+    answer.show(
+        f"wrote directory version {done.version}{with_policies}: {done.members} members, {done.bureaus} bureaus, "
+        f"{done.keys} keys\nroot {done.root}: members that enter compare this with one another",
+        asdict(done),
+        as_json=given.as_json,
+        then=given.again("valise broker up"),
+    )
+
+
+@directory.command()
+@click.argument("fingerprint")
+@bureau
+@everywhere
+def trust(given: Everywhere, fingerprint: str, bureau: str | None) -> None:
+    """Pin the federation's root by its fingerprint, as another member (not the operator) told it."""
+    home = member_home(given.home, bureau)
+    home.versions.pin(fingerprint.lower())
+    answer.show(
+        f"{home.folder} trusts the root {fingerprint.lower()} and what follows it",
+        {"home": str(home.folder), "root": fingerprint.lower()},
+        as_json=given.as_json,
+        then=given.again(f"valise directory status --bureau {home.bureau}"),
+    )
+
+
+@directory.command()
+@everywhere
+def refresh(given: Everywhere) -> None:
+    """Sign the timestamp anew if half its time is over (operator); `valise broker up` does it by itself."""
+    home = operator_home(given.home)
+
+    async def work() -> bool:
+        async with home.bus("operator") as bus:
+            await home.versions.follow(bus)
+            return await proposing.refresh(home, bus)
+
+    done = asyncio.run(work())
+    said = "the timestamp is signed anew" if done else "the timestamp has more than half its time left"
+    answer.show(said, {"refreshed": done}, as_json=given.as_json, then=given.again("valise directory status"))
+
+
+@directory.command()
+@click.argument("holders", nargs=-1, required=True, metavar="MEMBER…")
+@REQUESTS
+@everywhere
+def root(given: Everywhere, holders: tuple[str, ...], requests: tuple[Path, ...]) -> None:
+    """Draft that the root passes to these members (operator): most of the old holders and most of the new must sign."""
+    home = operator_home(given.home)
+    base = _base(given, None)
+    if base is None:
+        message = "there is no signed directory yet: `valise directory draft` makes the first"
+        raise ConfigurationError(message)
+    path = proposing.pass_root(home, base, holders, requests or (home.folder.parent / "members",))
+    tell(given, path, base, f"the root passes to {', '.join(holders)}")
+
+
+@directory.command()
+@bureau
+@everywhere
+def status(given: Everywhere, bureau: str | None) -> None:
+    """Say who may sign what, how many must, and what expires when; what has expired is red and stops nothing."""
+    versions = member_home(given.home, bureau).versions if bureau or not _operates(given) else _operator(given).versions
+    base = _base(given, bureau)
+    if base is None:
+        message = "no signed directory has come yet: " + (
+            versions.refused() or "`valise directory draft` makes the first"
+        )
+        raise ConfigurationError(message)
+    rows = [_role(role, base) for role in sorted(base.expires)]
+    red = base.overdue(clock())
+    first = f"directory version {base.directory.version}, {len(rows)} roles" + (
+        f"; RED: {', '.join(red)}" if red else ""
+    )
+    if versions.refused():
+        first += f"\nthe last version was refused: {versions.refused()}"
+    answer.show(
+        first,
+        {
+            "version": base.directory.version,
+            "digest": base.directory.digest.hex(),
+            "root": versions.guard().root,
+            "red": red,
+            "refused": versions.refused(),
+            "roles": rows,
+        },
+        as_json=given.as_json,
+        table=answer.Table(
+            ("role", "version", "signed by", "must sign", "until"),
+            [
+                (row["role"], str(row["version"]), ", ".join(row["holders"]), str(row["threshold"]), row["until"])
+                for row in rows
+            ],
+        ),
+        then=given.again("valise directory show DRAFT"),
+    )
+
+
+def _role(role: str, base: Opened) -> dict[str, Any]:
+    delegator = base.root if role in base.root.roles else base.targets
+    given = delegator.get_delegated_role(role)
+    end = base.expires[role]
+    return {
+        "role": role,
+        "version": base.seen[role][0],
+        "holders": sorted({roles.owner(delegator.get_key(each)) for each in given.keyids}),
+        "threshold": given.threshold,
+        "until": answer.when(end) + (" EXPIRED" if end <= clock() else ""),
+    }
+
+
+def _read(file: Path) -> Draft:
+    return draft.read_draft(file.read_bytes())
+
+
+def _operates(given: Everywhere) -> bool:
+    return (operator_folder(given.home) / "log.key").is_file()
+
+
+def _operator(given: Everywhere) -> OperatorHome:
+    return operator_home(given.home)
+
+
+def _base(given: Everywhere, bureau: str | None) -> Opened | None:
+    """Open the newest signed directory that this party has; what the bus has to say first, where it answers."""
+    if bureau is None and _operates(given):
+        home = _operator(given)
+        try:
+            return asyncio.run(proposing.standing(home)).opened
+        except UnavailableError:
+            return home.versions.guard().opened
+    member = member_home(given.home, bureau)
+
+    async def follow() -> None:
+        # Before it has entered the newest directory does not list it: it reads what everybody may read.
+        alone = World((member.member,), ())
+        async with open_bus(member.folder, member.settings, streams.adapter(member.member), alone) as bus:
+            await member.versions.follow(bus)
+
+    try:
+        asyncio.run(follow())
+    except UnavailableError:
+        click.echo("the bus does not answer: this is what was known before", err=True)
+    return member.versions.guard().opened

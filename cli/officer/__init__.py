@@ -1,0 +1,1 @@
+"""What a policy officer does: list, check, explain, compare and activate policies."""

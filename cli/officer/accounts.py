@@ -1,0 +1,70 @@
+"""Prints who receives a notice and who does not, why, and what would have to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cli import answer
+
+if TYPE_CHECKING:
+    from broker.explain import Account
+
+
+def value(account: Account) -> dict[str, Any]:
+    """Give an account as JSON has it; `why`, `uncertain` say in one word what `sentence` and `doubts` say in full."""
+    return {
+        **asdict(account),
+        "why": account.sentence,
+        "uncertain": bool(account.doubts),
+        "withheld": {name: list(rules) for name, rules in account.withheld.items()},
+    }
+
+
+def table(accounts: Sequence[Account]) -> answer.Table:
+    """List bureaus: yes or no, what is shown, by which terms and rules."""
+    return answer.Table(
+        ("bureau", "receives", "shown", "withheld", "by"),
+        [
+            (
+                each.bureau,
+                ("yes" if each.receives else "no") + "?" * bool(each.doubts),
+                ", ".join(each.shown),
+                ", ".join(each.withheld),
+                ", ".join(each.rules) if each.receives else ", ".join(one.code for one in each.obstacles),
+            )
+            for each in accounts
+        ],
+    )
+
+
+def legend(accounts: Sequence[Account]) -> Iterator[str]:
+    """Say once what each code of the table means."""
+    said = {each.code: each.sentence for account in accounts for each in account.obstacles}
+    said |= {rule: account.sentence for account in accounts if account.receives for rule in account.rules}
+    width = max(map(len, said), default=0)
+    yield from (f"{code:<{width}}  {said[code]}" for code in sorted(said))
+
+
+def lines(account: Account) -> Iterator[str]:
+    """Tell of one bureau in full."""
+    if account.receives:
+        yield f"  why       {account.sentence}"
+        yield from (f"  rule      {each}" for each in account.rules)
+        yield from (f"  fact      {each}" for each in account.facts)
+        yield f"  shown     {', '.join(account.shown) or 'the header only'}"
+        yield from (f"  withheld  {name}, by {', '.join(rules)}" for name, rules in account.withheld.items())
+    for each in account.obstacles:
+        yield f"  {each.term:<9} {each.code}: {each.sentence}"
+        yield from (f"    fact    {fact}" for fact in each.facts)
+        yield f"    change  {each.change}"
+    yield from (f"  doubt     {each}" for each in account.doubts)
+
+
+def headline(accounts: Sequence[Account], would: str = "received") -> str:
+    """Count them: the answer in one line."""
+    receivers = sum(each.receives for each in accounts)
+    unsure = sum(bool(each.doubts) for each in accounts)
+    doubt = f"; for {unsure} what you may not know could change it" if unsure else ""
+    return f"{receivers} of {len(accounts)} bureaus {would} it{doubt}"

@@ -1,0 +1,176 @@
+"""`valise policy activate`: writes a version of the policy set; each shard adopts it in a step of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker import codec, streams
+from broker.errors import VersionRefusedError
+from broker.notice import DecisionRecord, Leaf, Version
+from broker.rules import PolicySet
+from broker.streams import OPERATOR
+from cli import answer, exits
+from cli.directory import tell
+from cli.officer import in_force
+from cli.officer.sets import open_set
+from cli.operator_home import OperatorHome, operator_home
+from cli.options import Everywhere, everywhere
+from cli.trust.policies import SUFFIX, must_be_signed, propose, signed
+
+if TYPE_CHECKING:
+    from broker.rules import Read
+    from cli.officer.in_force import Basis
+
+LOOK_S = 0.2
+"""Seconds between two looks at the trail."""
+IN_FORCE, WRITTEN, REFUSED, ALREADY = "in-force", "written", "refused", "already-in-force"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a version: `state` as above, the leaf that says so, and the broker's reason."""
+
+    state: str
+    leaf: int | None = None
+    detail: str = ""
+
+
+@click.command()
+@click.argument("name", metavar="DIR|DIGEST|DRAFT")
+@click.option("--author", default=OPERATOR, show_default=True, help="The member that drafted it, if one did.")
+@click.option("--wait", default=10.0, show_default=True, help="Seconds to wait for the broker to adopt it.")
+@everywhere
+def activate(given: Everywhere, name: str, author: str, wait: float) -> None:
+    """Put a policy set in force: a folder, or an earlier version by its digest (that is how to go back).
+
+    It is read, checked and tried here first; the broker does the same again and refuses what must not be in force. Two
+    members must sign it: a draft for them is written, and once they have signed it, it is activated by its file.
+    """
+    home = operator_home(given.home)
+    basis, ready = in_force.at_operator(home), signed(home, Path(name)) if name.endswith(SUFFIX) else None
+    other = PolicySet.parse(ready.policies) if ready else open_set(name, home.versions)
+    if other.digest == basis.policies.digest:
+        _show(given, other, Done(ALREADY), basis)
+        return
+    try_out(other, basis)
+    changes = list(differences(basis.policies, other))
+    if not given.yes:
+        for line in changes:
+            click.echo(answer.safe(f"  {line}"), err=True)
+        click.confirm(
+            f"activate {other.digest.hex()[:16]} in place of {basis.policies.digest.hex()[:16]}?", abort=True, err=True
+        )
+    if ready is None and must_be_signed(home):
+        path, opened = propose(home, other.content, author)
+        tell(given, path, opened, f"drafted the policy set {other.digest.hex()[:16]}; two members must sign it")
+        return
+    done = asyncio.run(_write(home, other, ready.content if ready else other.content, wait))
+    _show(given, other, done, basis, changes)
+    if done.state == REFUSED:
+        raise click.exceptions.Exit(exits.FAILED)
+
+
+def try_out(policies: PolicySet, basis: Basis) -> None:
+    """Load a set as the broker will. Raises VersionRefusedError that says that the old one stays."""
+    from broker import bounds  # noqa: PLC0415
+    from broker.rules import Rules, read_rules  # noqa: PLC0415 -- cedarpy is slow to import
+
+    try:
+        read, annex = read_rules(policies), in_force.known_annex(basis)
+        bounds.check(Rules(read, basis.directory, annex), read, basis.directory)
+        Rules.load(policies, basis.directory, annex)
+    except VersionRefusedError as error:
+        message = f"{error}. Nothing was written; {basis.policies.digest.hex()[:16]} stays in force"
+        raise VersionRefusedError(message) from error
+
+
+def differences(old: PolicySet, new: PolicySet) -> Iterator[str]:
+    """Say which rules come, go and change."""
+    from broker.rules import read_rules  # noqa: PLC0415
+
+    before, after = ({each.rule.id: each for each in read_rules(policies)} for policies in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield f"- {name}: {before[name].rule.sentence}"
+        elif name not in before:
+            yield f"+ {name}: {after[name].rule.sentence}"
+        elif _says(before[name]) != _says(after[name]):
+            yield f"~ {name}: {after[name].rule.sentence}"
+    if dict(old.files) != dict(new.files) and _all(before) == _all(after):
+        yield "no rule changes; its files do (words, cases or schema)"
+
+
+def _says(read: Read) -> tuple[object, ...]:
+    return read.rule.effect, read.actions, read.condition
+
+
+def _all(read: dict[str, Read]) -> dict[str, tuple[object, ...]]:
+    return {name: _says(each) for name, each in read.items()}
+
+
+# Writing
+
+
+async def _write(home: OperatorHome, policies: PolicySet, content: bytes, wait: float) -> Done:
+    size = in_force.trail_of(home).size
+    home.versions.keep(policies.content)
+    async with home.bus(OPERATOR) as bus:
+        await bus.append(streams.VERSIONS, [(b"", codec.encode(Version("policies", content)))])
+        await home.versions.follow(bus)
+    deadline = time.monotonic() + wait
+    while True:
+        done = _adopted(home, policies.digest, size)
+        if done or time.monotonic() >= deadline:
+            return done or Done(WRITTEN)
+        await asyncio.sleep(LOOK_S)
+
+
+def _adopted(home: OperatorHome, digest: bytes, begin: int) -> Done | None:
+    """Look in the trail for what became of the version since leaf `begin`."""
+    trail = in_force.trail_of(home)
+    for number in range(begin, trail.size):
+        leaf = codec.decode(Leaf, trail.entry(number))
+        if leaf.kind == "adopted" and leaf.policies == digest:
+            return Done(IN_FORCE, number)
+        if leaf.kind == "version-refused":
+            return Done(REFUSED, number, _detail(home, number))
+    return None
+
+
+def _detail(home: OperatorHome, number: int) -> str:
+    from broker.records import Records  # noqa: PLC0415
+
+    with closing(Records(home.folder / "records.db")) as records:
+        found = records.get(number)
+    return codec.decode(DecisionRecord, found[1]).detail if found else ""
+
+
+# Telling
+
+
+def _show(given: Everywhere, policies: PolicySet, done: Done, basis: Basis, changes: list[str] | None = None) -> None:
+    before, digest = basis.policies.digest.hex()[:16], policies.digest.hex()
+    said = {
+        ALREADY: f"{digest[:16]} is in force already",
+        IN_FORCE: f"{digest[:16]} is in force since leaf {done.leaf}; to go back: valise policy activate {before}",
+        WRITTEN: f"{digest[:16]} is written; the broker adopts it as soon as it runs",
+        REFUSED: f"the broker refused it in leaf {done.leaf}: {done.detail}; {before} stays in force",
+    }
+    first = "\n".join([said[done.state], *(f"  {each}" for each in changes or ())])
+    value: dict[str, Any] = {
+        "state": done.state,
+        "digest": digest,
+        "before": basis.policies.digest.hex(),
+        "leaf": done.leaf,
+        "detail": done.detail,
+        "changes": changes or [],
+    }
+    answer.show(first, value, as_json=given.as_json, then=given.again("valise policy list"))

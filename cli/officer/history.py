@@ -1,0 +1,74 @@
+"""Finds decisions in the operator's home: trail, decision records and the notices in force."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker import codec
+from broker.notice import Leaf, Standing
+from broker.recorded import Recorded, remember
+
+if TYPE_CHECKING:
+    from broker.index import Index
+    from broker.records import Records
+    from broker.trail import Trail
+
+IN_FORCE = frozenset({"routed", "restricted", "held"})
+"""States of notices that have not ended."""
+LONGEST_NUMBER = 19
+"""Digits of what is no leaf number any more."""
+
+
+def decided(trail: Trail, records: Records, index: Index, name: str) -> Recorded | None:
+    """Find the last decision on a notice, by its id or the number of one of its leaves; None if there is none."""
+    found = [each for number in _leaves(trail, index, name) if (each := recorded(trail, records, number))]
+    return found[-1] if found else None
+
+
+def undecided(trail: Trail, index: Index, name: str) -> str:
+    """Say what became of a notice on which no rule was asked; empty if there is no such notice."""
+    leaves = [(number, codec.decode(Leaf, trail.entry(number))) for number in _leaves(trail, index, name)]
+    return ", ".join(f"{leaf.kind} {leaf.code or ''}".strip() + f" in leaf {number}" for number, leaf in leaves)
+
+
+def _leaves(trail: Trail, index: Index, name: str) -> list[int]:
+    if name.isdecimal() and len(name) < LONGEST_NUMBER:
+        return [int(name)] if int(name) < trail.size else []
+    try:
+        return index.leaves_of(uuid.UUID(name).bytes)
+    except ValueError:
+        return []
+
+
+def recorded(trail: Trail, records: Records, number: int) -> Recorded | None:
+    """Read one decision; None where the leaf is no decision on a notice. Raises TrailError."""
+    kept = records.get(number)
+    return remember(number, trail.entry(number), *kept) if kept else None
+
+
+def decisions(trail: Trail, records: Records, begin: int, say: Callable[[int, int], None]) -> Iterator[Recorded]:
+    """Stream every decision on a notice from leaf `begin` on, in order; says how far it is."""
+    for number, salt, record in records.since(begin):
+        if number >= trail.size:
+            return
+        found = remember(number, trail.entry(number), salt, record)
+        if found is not None:
+            yield found
+        if number % 1000 == 0:
+            say(number, trail.size)
+    say(trail.size, trail.size)
+
+
+def standing_notices(register: Path) -> dict[tuple[str, bytes], Standing]:
+    """Read the notices that have not ended, by issuer and notice id; the broker may run meanwhile."""
+    if not register.is_file():
+        return {}
+    with closing(sqlite3.connect(f"{register.resolve().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+        rows = database.execute("SELECT key, value FROM entry WHERE key >= 'notice/' AND key < 'notice0'").fetchall()
+    found = ((key.removeprefix("notice/").rpartition("/"), codec.decode(Standing, bytes(value))) for key, value in rows)
+    return {(place[0], bytes.fromhex(place[2])): each for place, each in found if each.state in IN_FORCE}

@@ -1,0 +1,218 @@
+"""`valise policy list`: the rules as sentences, with owner, basis, place and cases; what rests on an agreement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker import codec
+from broker.errors import ConfigurationError
+from broker.notice import Leaf
+from cli import answer
+from cli.auditor.opened import opened
+from cli.home import member_home
+from cli.officer import in_force
+from cli.officer.activating import differences
+from cli.officer.history import standing_notices
+from cli.officer.sets import open_set
+from cli.operator_home import operator_folder, operator_home
+from cli.options import Everywhere, bureau, everywhere
+
+if TYPE_CHECKING:
+    from broker.members import Agreement, Directory
+    from broker.rules import PolicySet, Read
+    from cli.officer.in_force import Basis
+
+ALL = 1 << 62
+"""No limit."""
+RESTING = frozenset({("principal", "agreements"), ("notice", "agreements"), ("principal", "lawful_sources")})
+"""What a rule asks about if it may rest on an agreement."""
+
+
+@click.command("list")
+@click.argument("name", metavar="[DIR|DIGEST]", required=False)
+@click.option("--agreement", help="List what rests on this agreement.")
+@click.option("--versions", "history", is_flag=True, help="List the versions that were adopted, to go back to one.")
+@bureau
+@everywhere
+def list_rules(
+    given: Everywhere, name: str | None, agreement: str | None, bureau: str | None, *, history: bool
+) -> None:
+    """Read the rules in force, or those of a folder or an earlier version, as sentences."""
+    if history:
+        _versions(given)
+        return
+    if name and Path(name).is_dir():
+        _rules(given, open_set(name, None), f"in {name}")
+        return
+    if _is_operators(given) and not bureau:
+        home = operator_home(given.home)
+        basis, versions, register = in_force.at_operator(home), home.versions, home.folder / "register.db"
+    else:
+        member = member_home(given.home, bureau)
+        basis, versions, register = in_force.at_member(member), member.versions, None
+    if agreement:
+        _agreement(given, basis, agreement, register)
+        return
+    _rules(given, open_set(name, versions) if name else basis.policies, "of an earlier version" if name else "in force")
+
+
+def _is_operators(given: Everywhere) -> bool:
+    """Whether the home named is the operator's, or holds it."""
+    folder = operator_folder(given.home)
+    return (folder / "settings.toml").is_file() and (
+        folder == given.home or not (given.home / "settings.toml").is_file()
+    )
+
+
+# Rules
+
+
+def _rules(given: Everywhere, policies: PolicySet, how: str) -> None:
+    from broker.proofread import reached_by  # noqa: PLC0415
+    from broker.rules import read_rules  # noqa: PLC0415 -- cedarpy is slow to import
+
+    read, cases = read_rules(policies), reached_by(policies)
+    value = [
+        {
+            "id": each.rule.id,
+            "effect": each.rule.effect,
+            "sentence": each.rule.sentence,
+            "owner": each.rule.owner,
+            "basis": each.rule.basis,
+            "file": each.rule.file,
+            "line": each.rule.line,
+            "cases": cases.get(each.rule.id, []),
+        }
+        for each in read
+    ]
+    if given.as_json:
+        answer.show("", {"digest": policies.digest.hex(), "rules": value}, as_json=True)
+        return
+    click.echo(f"{len(read)} rules {how}, version {policies.digest.hex()[:16]}")
+    for rule in value:
+        click.echo(answer.safe("\n".join(["", *_in_words(rule)])))
+    click.echo("")
+    click.echo(given.again("valise policy check"))
+
+
+def _in_words(rule: dict[str, Any]) -> list[str]:
+    cases: list[str] = rule["cases"]
+    some = "; ".join(cases[:3]) + (f"; and {len(cases) - 3} more" if len(cases) > 3 else "")
+    return [
+        f"{rule['id']} ({rule['effect']})  {rule['sentence']}",
+        f"  owner  {rule['owner']}",
+        f"  basis  {rule['basis']}",
+        f"  place  {rule['file']}:{rule['line']}",
+        f"  cases  {len(cases)}: {some}" if cases else "  cases  none reaches it",
+    ]
+
+
+# Versions
+
+
+def _versions(given: Everywhere) -> None:
+    home = operator_home(given.home)
+    with opened(given.home) as kept:
+        leaves = sorted(kept.index.search([["outcome:adopted"], ["outcome:policies"]], 0, kept.trail.size, ALL).leaves)
+        adopted = [(number, codec.decode(Leaf, kept.trail.entry(number))) for number in leaves]
+    rows, before = list[dict[str, Any]](), None
+    for number, leaf in adopted:
+        policies = in_force.policy_set(home.versions, leaf.policies)
+        changes: list[str] = list(differences(before, policies)) if before else []
+        rows.append({"digest": policies.digest.hex(), "leaf": number, "since": leaf.now, "changes": changes})
+        before = policies
+    answer.show(
+        f"{len(rows)} times a policy set was adopted; in force: {rows[-1]['digest'][:16] if rows else 'none'}",
+        rows,
+        as_json=given.as_json,
+        table=answer.Table(
+            ("version", "since", "leaf", "changes"),
+            [
+                (row["digest"][:16], answer.when(row["since"]), str(row["leaf"]), "\n".join(row["changes"]))
+                for row in rows
+            ],
+        ),
+        then=given.again("valise policy activate DIGEST"),
+    )
+
+
+# Agreements
+
+
+def _agreement(given: Everywhere, basis: Basis, name: str, register: Path | None) -> None:
+    from broker.rules import read_rules  # noqa: PLC0415
+    from broker.wording import attributes_of  # noqa: PLC0415
+
+    found = basis.directory.agreements.get(name)
+    if found is None:
+        message = f"there is no agreement {name}: there are {', '.join(sorted(basis.directory.agreements))}"
+        raise ConfigurationError(message)
+    rules = [each for each in read_rules(basis.policies) if attributes_of(each.condition) & RESTING]
+    only, also = _transfers(basis.directory, name)
+    notices = _naming(register, name)
+    value = {
+        "agreement": name, "title": found.title, "basis": found.basis, "status": found.status,
+        "members": sorted(found.members), "rules": [each.rule.id for each in rules],
+        "transfers_only": [f"{a}>{b}" for a, b in only], "transfers_also": [f"{a}>{b}" for a, b in also],
+        "notices_in_force": notices,
+    }  # fmt: skip
+    if given.as_json:
+        answer.show("", value, as_json=True)
+        return
+    for line in _told(found, rules, only, also, notices):
+        click.echo(answer.safe(line))
+    click.echo(given.again("valise policy list"))
+
+
+def _transfers(directory: Directory, name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Give the pairs whose transfers rest on this agreement alone, and those that have another basis, too."""
+    mine = {(each.source, each.target) for each in directory.transfers if each.agreement == name}
+    others = {
+        (each.source, each.target)
+        for each in directory.transfers
+        if each.agreement != name and (each.agreement is None or directory.agreements[each.agreement].active)
+    }
+    return sorted(mine - others), sorted(mine & others)
+
+
+def _naming(register: Path | None, name: str) -> dict[str, int] | None:
+    """Count by issuer the notices in force whose audience names an agreement; None where this home cannot know."""
+    if register is None:
+        return None
+    from broker.notice import Envelope, Routing  # noqa: PLC0415
+
+    count: Counter[str] = Counter()
+    for (issuer, _), standing in standing_notices(register).items():
+        if standing.envelope:
+            first = codec.decode_compartments(codec.decode(Envelope, standing.envelope).compartments)[0]
+            if first.opened and name in codec.decode(Routing, first.opened.data).audience.agreements:
+                count[issuer] += 1
+    return dict(sorted(count.items()))
+
+
+def _told(
+    found: Agreement,
+    rules: Sequence[Read],
+    only: Sequence[tuple[str, str]],
+    also: Sequence[tuple[str, str]],
+    notices: dict[str, int] | None,
+) -> list[str]:
+    total = "unknown here" if notices is None else f"{sum(notices.values()):,}"
+    lines = [
+        f"{found.id} is {found.status}: {len(only)} transfers rest on it alone; notices in force that name it: {total}",
+        f"  title    {found.title}",
+        f"  basis    {found.basis}",
+        f"  members  {', '.join(sorted(found.members))}",
+    ]
+    lines += [f"  rule     {each.rule.id}: {each.rule.sentence}" for each in rules]
+    if only:
+        lines.append(f"  would fall with it   {', '.join(f'{a} to {b}' for a, b in only)}")
+    if also:
+        lines.append(f"  have another basis   {len(also)} pairs")
+    lines += [f"  in force  {issuer}: {count:,}" for issuer, count in (notices or {}).items()]
+    return lines

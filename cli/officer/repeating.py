@@ -1,0 +1,94 @@
+"""`valise audit show --redecide`: decides a notice again from its record, with Cedar itself: same or different."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from broker import codec
+from broker.notice import DecisionRecord, Statement, Subscription
+from cli.officer import in_force
+from cli.officer.history import recorded
+
+if TYPE_CHECKING:
+    from broker.recorded import Recorded
+    from broker.redecide import Repetition
+    from cli.auditor.opened import Opened
+    from cli.operator_home import OperatorHome
+
+ALL = 1 << 62
+"""No limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """One leaf's decision and what came of repeating it."""
+
+    recorded: Recorded
+    repetition: Repetition
+
+
+def repeat(home: OperatorHome, kept: Opened, leaves: Iterable[int]) -> list[Repeated]:
+    """Repeat what was decided in these leaves; those that decided no notice are passed over.
+
+    Raises ConfigurationError where a version is not to be had, TrailError where a record is not the leaf's.
+    """
+    from broker.redecide import Grounds, redecide  # noqa: PLC0415 -- cedarpy is slow to import
+
+    found = []
+    for number in leaves:
+        decision = recorded(kept.trail, kept.records, number)
+        if decision is not None:
+            basis = in_force.of_leaf(home, decision.leaf)
+            patterns = dict(_patterns(kept, number))
+            annex = in_force.known_annex(basis)
+            grounds = Grounds(basis.directory, annex, basis.policies, patterns)
+            found.append(Repeated(decision, redecide(decision, grounds)))
+    return found
+
+
+def _patterns(kept: Opened, before: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Give the subscriptions on record before a leaf, oldest first, so that a later one replaces an earlier."""
+    for number in reversed(kept.index.search([["outcome:subscribed"]], 0, before, ALL).leaves):
+        held = kept.records.get(number)
+        if held is not None:
+            statement = codec.decode(Statement, codec.decode(DecisionRecord, held[1]).statement)
+            said = codec.decode(Subscription, statement.payload)
+            yield said.bureau, said.patterns
+
+
+def value(repeated: Sequence[Repeated]) -> list[dict[str, Any]]:
+    """Give it as JSON has it."""
+    return [
+        {
+            "leaf": each.recorded.leaf_number,
+            "now": each.recorded.leaf.now,
+            "directory": each.recorded.leaf.directory.hex(),
+            "policies": each.recorded.leaf.policies.hex(),
+            "how": each.repetition.how,
+            "asked": each.repetition.asked,
+            "same": each.repetition.same,
+            "differences": [asdict(one) for one in each.repetition.differences],
+        }
+        for each in repeated
+    ]
+
+
+def lines(repeated: Sequence[Repeated]) -> Iterator[str]:
+    """Tell it: the answer first."""
+    if not repeated:
+        yield "decided again: there is no decision to repeat, for no leaf of it decided a notice"
+        return
+    wrong = [each for each in repeated if not each.repetition.same]
+    asked = sum(each.repetition.asked for each in repeated)
+    yield f"decided again: {'DIFFERENT' if wrong else 'the same'} ({asked:,} requests answered by Cedar)"
+    for each in repeated:
+        said, leaf = each.repetition, each.recorded.leaf
+        how = "no rule is asked: it goes to those who hold what it ends" if said.how == "by-holders" else "by the rules"
+        yield (
+            f"  leaf {each.recorded.leaf_number:<8} {'same' if said.same else 'different'}, {how}; "
+            f"policies {leaf.policies.hex()[:16]}, directory {leaf.directory.hex()[:16]}"
+        )
+        for one in said.differences:
+            yield f"      {one.bureau}: {one.what}: {one.recorded} on record, {one.repeated} when repeated"

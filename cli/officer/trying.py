@@ -1,0 +1,81 @@
+"""`valise publish --dry-run`: decides on the member's machine, from what the member may know, and sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from adapters.adapter import Draft
+from cli import answer
+from cli.home import MemberHome, clock
+from cli.officer import accounts, in_force
+from cli.options import Everywhere
+
+if TYPE_CHECKING:
+    from broker.explain import Account
+
+
+def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft]) -> None:
+    """Say for every draft who would receive it, who not and why, and where the annex could still change the answer."""
+    told = [
+        (draft.record, each) for draft, found in zip(drafts, _prospects(home, drafts), strict=True) for each in found
+    ]
+    flat = [each for _, each in told]
+    answer.show(
+        accounts.headline(flat, "would receive"),
+        [{"record": record, **accounts.value(each)} for record, each in told],
+        as_json=given.as_json,
+        table=_table(told, several=len(drafts) > 1),
+    )
+    if given.as_json:
+        return
+    for line in ("", *accounts.legend(flat), "", *_doubts(flat), *_changes(flat)):
+        click.echo(answer.safe(line))
+    click.echo("publish it by leaving out --dry-run")
+
+
+def _table(told: Sequence[tuple[str, Account]], *, several: bool) -> answer.Table:
+    plain = accounts.table([each for _, each in told])
+    if not several:
+        return plain
+    rows = [(record, *row) for (record, _), row in zip(told, plain.rows, strict=True)]
+    return answer.Table(("record", *plain.titles), rows)
+
+
+def _doubts(told: Sequence[Account]) -> list[str]:
+    """Say where what this member may not know could still change the answer."""
+    unsure: dict[str, list[str]] = {}
+    for each in told:
+        for doubt in each.doubts:
+            unsure.setdefault(doubt, []).append(each.bureau)
+    return [f"? {', '.join(bureaus)}: {doubt}" for doubt, bureaus in unsure.items()]
+
+
+def _changes(told: Sequence[Account]) -> list[str]:
+    """Say, for every bureau that one thing only keeps out, what would have to change."""
+    near = [each for each in told if len(each.obstacles) == 1 and each.obstacles[0].term not in ("issuer", "reach")]
+    return [f"{each.bureau} would receive it if {_lower(each.obstacles[0].change)}" for each in near]
+
+
+def _lower(change: str) -> str:
+    """Fit the words of a change behind `if`."""
+    return change.replace(" would have to ", " were to ")
+
+
+def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account, ...]]:
+    from adapters.compose import Place, compose  # noqa: PLC0415
+    from broker.decide import Subscriptions, View  # noqa: PLC0415
+    from broker.explain import accounts as tell  # noqa: PLC0415
+    from broker.explain import of_prospect  # noqa: PLC0415
+    from broker.rules import Rules, read_rules  # noqa: PLC0415 -- cedarpy is slow to import
+
+    basis, maker, now = in_force.at_member(home), home.maker(), clock()
+    rules = Rules.load(basis.policies, basis.directory, None)
+    view, read = View(basis.directory, rules, Subscriptions.unknown(basis.directory)), read_rules(basis.policies)
+    found = []
+    for draft in drafts:
+        notice = compose(draft, Place(draft.bureau or home.bureau, 1, (), bytes(8), 1), maker)
+        found.append(tell(of_prospect(notice, notice.present, view, read, now, None)))
+    return found

@@ -1,0 +1,1 @@
+"""Drafts of the federation's metadata: who makes, signs and activates them."""

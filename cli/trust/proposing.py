@@ -1,0 +1,200 @@
+"""The operator's part in the federation's metadata: draft what members ask for, put in force what they have signed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from broker import durable, streams
+from broker.bus import Bus
+from broker.errors import ConfigurationError, VersionRefusedError
+from broker.members import Directory
+from broker.rules import PolicySet
+from broker.signing import SigningKey
+from broker.streams import OPERATOR, World
+from broker.trust import bundle, draft
+from broker.trust.bundle import Opened, Trust
+from broker.trust.draft import Draft, Signatory, Wanted
+from broker.trust.guard import Guard
+from broker.trust.roles import POLICIES
+from cli import challenges, passphrases
+from cli.home import clock
+from cli.operator_home import NOBODY, OperatorHome, compose_next, make_streams, record, requests_in
+from cli.seed import Federation
+from cli.trust import signatories
+
+REFRESH_MS = draft.TIMESTAMP_LIFE_MS // 2
+"""A timestamp with less than this left is signed anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A draft as it lies with the operator, and how much it holds."""
+
+    path: Path
+    draft: Draft
+    keys: int
+    new_keys: int
+    members: int
+    bureaus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """The directory that was written."""
+
+    version: int
+    digest: str
+    root: str
+    """Fingerprint of the first root, as members pin it."""
+    members: int
+    bureaus: int
+    keys: int
+    policies: bool
+
+
+def operator_keys(home: OperatorHome) -> tuple[SigningKey, SigningKey]:
+    """Load the operator's two keys, for snapshot and timestamp; make them if they are not there."""
+    made = []
+    for name in ("snapshot", "timestamp"):
+        path = home.folder / "trust" / f"{name}.pem"
+        if not path.is_file():
+            SigningKey.new().save(path, passphrases.for_new(None, ask=False))
+        made.append(SigningKey.load(path, passphrases.for_old()))
+    return made[0], made[1]
+
+
+async def standing(home: OperatorHome) -> Guard:
+    """Read what has been published so far."""
+    if home.versions.newest_digest("directory") is None:
+        # On Kafka this sets all bindings: with members in the directory it would take theirs away.
+        await make_streams(home, NOBODY)
+    async with home.bus(OPERATOR, NOBODY) as bus:
+        await home.versions.follow(bus)
+    return home.versions.guard()
+
+
+async def propose(home: OperatorHome, federation: Federation, folders: Sequence[Path]) -> Proposed:
+    """Draft the next directory: the federation's file, what members ask for in `folders`, and at first the policy set.
+
+    Raises ConfigurationError if too few members have sent their keys, VersionRefusedError if it does not hold together.
+    """
+    base = (await standing(home)).opened
+    asked = [signatories.read(each, federation.federation) for each in signatories.found_in(folders)]
+    new = [each for each in asked if base is None or each.member not in base.entered]
+    if base is None and len(new) < draft.LEAST:
+        message = (
+            "two members at least must hold the root: have another make its keys with `valise key new`, and put its "
+            "signatory.json beside the key requests"
+        )
+        raise ConfigurationError(message)
+    composed = compose_next(home, federation, requests_in(folders))
+    home.versions.keep(composed.annex)
+    made = _first(home, composed.plain, new) if base is None else _next(composed.plain, new, base)
+    written = json.loads(composed.plain)
+    path = keep(home, made)
+    return Proposed(
+        path, made, len(written["keys"]), composed.new_keys, len(written["members"]), len(written["bureaus"])
+    )
+
+
+def _first(home: OperatorHome, plain: bytes, asked: Sequence[Signatory]) -> Draft:
+    now, operator = clock(), tuple(each.public for each in operator_keys(home))
+    root = draft.found(asked[: draft.ROOT_HOLDERS], (operator[0], operator[1]), now, None)
+    made = draft.propose(Wanted(json.loads(plain), asked), None, root, now, "found the federation", OPERATOR)
+    return draft.with_policies(made, PolicySet.packaged().content, 1, OPERATOR, now)
+
+
+def _next(plain: bytes, asked: Sequence[Signatory], base: Opened) -> Draft:
+    entering = f"{', '.join(each.member for each in asked)} enter" if asked else "the next directory"
+    return draft.propose(Wanted(json.loads(plain), asked), base, None, clock(), entering, OPERATOR)
+
+
+async def change(home: OperatorHome, title: str, wanted: Mapping[str, Any], base: Opened, **more: Any) -> Path:
+    """Draft one change of the directory in force; keep it among the operator's drafts."""
+    return keep(home, draft.propose(Wanted(wanted, **more), base, None, clock(), title, OPERATOR))
+
+
+def pass_root(home: OperatorHome, base: Opened, holders: Sequence[str], folders: Sequence[Path]) -> Path:
+    """Draft the next root, held by these members, of whose requests the keys are taken. Raises ConfigurationError."""
+    asked = [signatories.read(each, base.directory.federation) for each in signatories.found_in(folders)]
+    known = {each.member: each for each in asked}
+    absent = [each for each in holders if each not in known or each not in base.entered]
+    if absent:
+        message = f"{', '.join(absent)}: not entered, or no signatory.json in {', '.join(map(str, folders))}"
+        raise ConfigurationError(message)
+    operator = operator_keys(home)
+    public = operator[0].public, operator[1].public
+    return keep(home, draft.propose_root([known[each] for each in dict.fromkeys(holders)], base, public, clock()))
+
+
+def keep(home: OperatorHome, made: Draft) -> Path:
+    """Keep a draft in the operator's home under the next number. Raises ConfigurationError if it is empty."""
+    if not made.roles and not made.roots:
+        message = "nothing would change: there is nothing to sign"
+        raise ConfigurationError(message)
+    folder = home.folder / "drafts"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{1 + sum(1 for _ in folder.glob('*.draft.json'))}.draft.json"
+    durable.write(path, made.content())
+    return path
+
+
+async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
+    """Put a draft in force, from one copy or several that were signed apart.
+
+    The annex goes first: the broker refuses a directory whose annex it cannot find. Raises VersionRefusedError that
+    says whose signature is missing, or what has changed since it was drafted.
+    """
+    guard, made = await standing(home), draft.merge(copies)
+    if not made.roots and set(made.roles) == {POLICIES}:
+        message = "the draft holds a policy set only: `valise policy activate DRAFT`"
+        raise ConfigurationError(message)
+    content = draft.assemble(made, guard.opened, *operator_keys(home), clock())
+    policies = draft.allowed(made, guard.opened) if POLICIES in made.roles else None
+    root = guard.root or bundle.fingerprint(made.roots[0])
+    opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
+    home.versions.pin(root)
+    world = world_of(opened.directory)
+    await make_streams(home, world)
+    async with home.bus(OPERATOR, world) as bus:
+        await _publish(home, bus, opened, content, policies)
+    before = guard.opened.directory.keys if guard.opened else {}
+    challenges.answered(home.folder, {each.bureau for id_, each in opened.directory.keys.items() if id_ not in before})
+    found = opened.directory
+    return Activated(
+        found.version, found.digest.hex(), root, len(found.members), len(found.bureaus), len(found.keys),
+        policies is not None,
+    )  # fmt: skip
+
+
+async def _publish(home: OperatorHome, bus: Bus, opened: Opened, content: bytes, policies: bytes | None) -> None:
+    if opened.directory.annex is not None:
+        annex = home.versions.content(opened.directory.annex)
+        if annex is None:
+            message = f"annex: {opened.directory.annex.hex()} is not in {home.folder / 'versions'}"
+            raise VersionRefusedError(message)
+        await bus.append(streams.ANNEXES, [record("annex", annex)])
+    written = [record("directory", content)] + ([record("policies", policies)] if policies else [])
+    await bus.append(streams.VERSIONS, written)
+    await home.versions.follow(bus)
+
+
+async def refresh(home: OperatorHome, bus: Bus) -> bool:
+    """Sign the timestamp anew if half its time is over; tell whether it was. The operator can do this alone."""
+    opened = home.versions.guard().opened
+    if opened is None or opened.expires["timestamp"] > clock() + REFRESH_MS:
+        return False
+    content = draft.refresh(opened, operator_keys(home)[1], clock())
+    await bus.append(streams.VERSIONS, [record("directory", content)])
+    await home.versions.follow(bus)
+    return True
+
+
+def world_of(directory: Directory) -> World:
+    """Give the streams that a directory needs."""
+    certified = frozenset(each.id for each in directory.bureaus.values() if each.certified)
+    return World(tuple(directory.members), tuple(directory.bureaus), certified)

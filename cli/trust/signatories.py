@@ -1,0 +1,76 @@
+"""A member's keys for the federation's metadata: made at the member; what leaves is a request with their public halves.
+
+`trust/root.pem` signs root and targets only and can be kept off this machine; `trust/member.pem` signs all else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from broker import durable
+from broker.errors import ConfigurationError, SignatureError
+from broker.signing import PublicKey, SigningKey, pae
+from broker.trust.draft import Signatory
+from cli import passphrases
+
+TYPE = "application/vnd.valise.signatory.v1+json"
+"""DSSE payload type of the proof of possession; the payload is the request without its proofs, as canonical JSON."""
+KEYS = ("root", "member")
+
+
+def make(folder: Path, member: str, federation: str) -> Path:
+    """Make a member's two keys and their request, if it has none yet; give the request."""
+    request = folder / "trust" / f"{member}.signatory.json"
+    if request.is_file():
+        return request
+    made = {name: SigningKey.new() for name in KEYS}
+    passphrase = passphrases.for_new(None, ask=False)
+    for name, key in made.items():
+        key.save(folder / "trust" / f"{name}.pem", passphrase)
+    keys = {f"{name}_key": key.public.raw.hex() for name, key in made.items()}
+    wanted = {"federation": federation, "member": member} | keys
+    proofs = {f"{name}_proof": key.sign_payload(TYPE, _canonical(wanted)).hex() for name, key in made.items()}
+    durable.write(request, json.dumps(wanted | proofs, indent=2).encode() + b"\n")
+    return request
+
+
+def load(folder: Path) -> list[SigningKey]:
+    """Load those of a member's keys that lie here. Raises ConfigurationError where none does."""
+    paths = [folder / "trust" / f"{name}.pem" for name in KEYS]
+    here = [SigningKey.load(each, passphrases.for_old()) for each in paths if each.is_file()]
+    if not here:
+        message = f"{folder / 'trust'} holds no key to sign with: `valise key new` makes a member's keys"
+        raise ConfigurationError(message)
+    return here
+
+
+def read(path: Path, federation: str) -> Signatory:
+    """Read a request, and check that whoever made it has both private keys. Raises ConfigurationError."""
+    try:
+        asked: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        proofs = [bytes.fromhex(asked.pop(f"{name}_proof")) for name in KEYS]
+        keys = [PublicKey.of(bytes.fromhex(asked[f"{name}_key"])) for name in KEYS]
+        for key, proof in zip(keys, proofs, strict=True):
+            key.check(proof, pae(TYPE, _canonical(asked)))
+        found = Signatory(asked["member"], *keys)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        message = f"{path} is no signatory's request: have it made again with `valise key new`"
+        raise ConfigurationError(message) from error
+    except SignatureError as error:
+        message = f"{path}: whoever made this request does not have the private keys: refused"
+        raise ConfigurationError(message) from error
+    if asked["federation"] != federation or keys[0].id == keys[1].id:
+        message = f"{path} asks for {asked['federation']!r}, not {federation}, or gives one key twice"
+        raise ConfigurationError(message)
+    return found
+
+
+def found_in(folders: Iterable[Path]) -> list[Path]:
+    """Find the requests in folders, however deep."""
+    return sorted({path for folder in folders for path in folder.rglob("*.signatory.json")})
+
+
+def _canonical(wanted: dict[str, str]) -> bytes:
+    return json.dumps(wanted, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

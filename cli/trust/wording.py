@@ -1,0 +1,98 @@
+"""Says in words what a draft changes, and who must still sign it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from broker.trust import draft, roles
+from broker.trust.bundle import Opened
+from broker.trust.draft import Draft
+from broker.trust.roles import POLICIES, ROOT, TARGETS, Standing
+from cli import answer
+
+_LISTS = {"members": "id", "bureaus": "id", "keys": "key_id", "auditors": "id", "agreements": "id", "logs": "shard"}
+"""Parts of a directory whose entries have a name."""
+MANY = 12
+
+
+def changes(made: Draft, base: Opened | None) -> list[str]:
+    """List what becomes otherwise once a draft is in force. Raises VersionRefusedError if it does not add up."""
+    lines = list(_powers(made, base))
+    if set(made.roles) - {POLICIES}:
+        after = json.loads(draft.plain_after(made, base))
+        before = json.loads(base.plain) if base else {}
+        lines += _directory(before, after)
+    if made.policies is not None:
+        lines.append(f"a policy set of {len(made.policies.encode()):,} bytes is put in force, drafted by {made.by}")
+    renewed = ", ".join(sorted(set(made.roles) - {POLICIES, TARGETS}))
+    return lines or [f"nothing changes; signed anew, so that it does not expire: {renewed}"]
+
+
+def signatures(made: Draft, base: Opened | None) -> list[tuple[str, str, str, str]]:
+    """Give a row for each role that must be signed: role, who has signed, how many are missing, who could."""
+    return [_row(each) for each in draft.standings(made, base)]
+
+
+def _row(each: Standing) -> tuple[str, str, str, str]:
+    missing = f"{each.missing} of {each.threshold}" if each.missing else "none"
+    left = sorted(each.could - each.signed) if each.missing else []
+    return each.role, ", ".join(sorted(each.signed)) or "nobody", missing, ", ".join(left)
+
+
+def _powers(made: Draft, base: Opened | None) -> Iterator[str]:
+    root, targets = draft.governors(made, base)
+    if made.roots and root is not None:
+        given = root.roles[ROOT]
+        holders = sorted(roles.owner(root.keys[each]) for each in given.keyids)
+        yield f"root {root.version}: held by {', '.join(holders)}; {given.threshold} of them must sign a change"
+    if TARGETS in made.roles and targets is not None and targets.delegations is not None:
+        entered = {each for each in targets.delegations.roles or () if roles.is_member(each)}
+        for member in sorted(entered - (base.entered if base else frozenset())):
+            yield f"{member} enters: it alone speaks for its bureaus and keys from now on"
+
+
+def _directory(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for part in sorted(set(before) | set(after)):
+        if part in _LISTS:
+            yield from _listed(part, before.get(part, []), after.get(part, []))
+        elif part == "transfers":
+            yield from _counted(before.get(part, []), after.get(part, []))
+        elif part != "version" and before.get(part) != after.get(part):
+            yield f"{part}: {_short(before.get(part))} becomes {_short(after.get(part))}"
+
+
+def _listed(part: str, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[str]:
+    name, what = _LISTS[part], part.removesuffix("s")
+    old, new = ({str(each[name]): each for each in side} for side in (before, after))
+    added = [_called(part, new[each]) for each in new if each not in old]
+    if len(added) > MANY:
+        yield f"{len(added)} {part} are added: {', '.join(added[:MANY])} …"
+    else:
+        yield from (f"{what} {each} is added" for each in added)
+    yield from (f"{what} {_called(part, old[each])} is taken out" for each in old if each not in new)
+    for each in sorted(set(old) & set(new)):
+        for field in sorted(set(old[each]) | set(new[each])):
+            if old[each].get(field) != new[each].get(field):
+                was, becomes = _short(old[each].get(field)), _short(new[each].get(field))
+                yield f"{what} {_called(part, new[each])}: {field} {was} becomes {becomes}"
+
+
+def _called(part: str, entry: Mapping[str, Any]) -> str:
+    if part == "keys":
+        return f"{entry['key_id'][:16]} of {entry['bureau']}, until {answer.when(entry['valid_until'])}"
+    return str(entry[_LISTS[part]])
+
+
+def _counted(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[str]:
+    old, new = ({json.dumps(each, sort_keys=True) for each in side} for side in (before, after))
+    if old != new:
+        yield f"transfers between members: {len(new - old)} are added, {len(old - new)} are taken out"
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,91 @@
+"""An auditor's key is made by whoever holds it, and asked into the directory with a proof of possession."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from broker.errors import ConfigurationError
+from broker.signing import SigningKey
+from cli import seed
+from cli.audit import audit
+from cli.auditor import enrolled
+from cli.operator_home import compose_next, operator_home
+from cli.seed import Clause, Federation, Order
+from cli.stage import agree, set_up
+
+BUREAUS = ("AT/ncb", "LV/ncb")
+FEDERATION = "test-federation"
+
+
+def federation() -> Federation:
+    """The first federation, cut down to two bureaus."""
+    whole = seed.seed()
+    return whole.model_copy(
+        update={
+            "order": Order(bureaus=BUREAUS),
+            "bureau": {},
+            "members": tuple(each for each in whole.members if each.id in ("AT", "LV")),
+            "agreements": (),
+            "transfers": (Clause(between=("AT", "LV"), basis="legal-area", reference="invented"),),
+            "annex": seed.Annex(),
+        }
+    )
+
+
+def test_an_enrolled_key_is_in_the_next_directory_and_stays(tmp_path: Path) -> None:
+    stage = asyncio.run(set_up(tmp_path / "home", federation(), "sqlite", BUREAUS, lambda _: None))
+    said = CliRunner().invoke(audit, ["enrol", "auditor-1", "--home", str(stage.home), "--json"])
+    assert said.exit_code == 0, said.output
+    asyncio.run(agree(stage))
+    home = operator_home(stage.home)
+    key_id = bytes.fromhex(json.loads(said.stdout)["key_id"])
+    assert home.versions.newest().auditors[key_id].bureau == "auditor-1"
+    (home.folder / "auditors" / "auditor-1.auditor.json").unlink()
+    (kept,) = json.loads(compose_next(home, federation(), []).plain)["auditors"]
+    assert kept["key_id"] == key_id.hex()
+    assert enrolled.auditor(home.folder / "auditors", None, home.versions.newest()).id == "auditor-1"
+
+
+@pytest.mark.parametrize("name", ["", "AT", "Anna", "anna maria", "../anna", "1", "a/b"])
+def test_an_auditor_has_a_pseudonym_that_is_no_bureau_s(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="no auditor's id"):
+        enrolled.make_key(tmp_path, name, FEDERATION)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
+    path, _ = enrolled.make_key(tmp_path, "auditor-1", FEDERATION)
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="has a key already"):
+        enrolled.make_key(tmp_path, "auditor-1", FEDERATION)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"auditor": "auditor-2"},
+        {"public": SigningKey.from_seed(bytes(32)).public.raw.hex()},
+        {"proof": "00" * 64},
+        {"federation": "another"},
+        {"public": "00" * 32},
+        {"auditor": 7},
+    ],
+)
+def test_a_request_that_its_key_did_not_sign_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    _, request = enrolled.make_key(tmp_path, "auditor-1", FEDERATION)
+    asked = json.loads(request.read_text(encoding="utf-8"))
+    request.write_text(json.dumps(asked | change), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="auditor's request"):
+        enrolled.written(tmp_path, (), FEDERATION, 0)
+
+
+def test_a_request_for_another_federation_is_refused(tmp_path: Path) -> None:
+    enrolled.make_key(tmp_path, "auditor-1", "another")
+    with pytest.raises(ConfigurationError, match="another federation"):
+        enrolled.written(tmp_path, (), FEDERATION, 0)

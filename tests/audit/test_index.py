@@ -1,0 +1,166 @@
+"""The index says what a look at every leaf would say, goes on after a kill, and is made again when it is not ours."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from broker import codec, notes
+from broker.index import BLOCK, Index, leaf_at
+from broker.merkle import EMPTY_ROOT
+from broker.notice import DecisionRecord, Leaf
+from broker.signing import SigningKey
+from broker.trail import Trail
+
+KEY = SigningKey.from_seed(sha256(b"index").digest())
+ORIGIN = "index/trail"
+KINDS = ("resumed", "rejected", "adopted")
+CODES = (None, "one", "two")
+DIGEST = bytes(32)
+SIZE = BLOCK + BLOCK // 2
+
+
+class Stopped(Exception):  # noqa: N818 -- stands for kill -9
+    """The process ended here."""
+
+
+def leaf(number: int) -> Leaf:
+    draw = random.Random(number)
+    return Leaf(draw.choice(KINDS), 1000 + 2 * number, draw.choice(CODES), None, None, 0, DIGEST, DIGEST, DIGEST, None)
+
+
+RECORD = codec.encode(DecisionRecord("", 0, 0, 0, DIGEST))
+
+
+class Kept:
+    """Records that end where the test wants."""
+
+    def __init__(self, end: int, missing: int = -1) -> None:
+        self._end, self._missing = end, missing
+
+    def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """Stream records."""
+        return ((each, b"", RECORD) for each in range(begin, self._end) if each != self._missing)
+
+
+def extend(trail: Trail, size: int) -> Trail:
+    """Append leaves up to a size."""
+    staged = trail.stage([codec.encode(leaf(each)) for each in range(trail.size, size)])
+    trail.write(staged)
+    note = notes.sign_checkpoint(notes.Checkpoint(ORIGIN, staged.size, staged.root), KEY)
+    trail.publish(staged, note)
+    trail.adopt(staged, note)
+    return trail
+
+
+@pytest.fixture(scope="module")
+def trail(tmp_path_factory: pytest.TempPathFactory) -> Trail:
+    return extend(Trail.open(tmp_path_factory.mktemp("index") / "trail", ORIGIN), SIZE)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    made = Index(tmp_path / "index.db")
+    yield made
+    made.close()
+
+
+def nothing(_done: int, _all: int) -> None:
+    """Say nothing."""
+
+
+def expected(words: list[set[str]], begin: int, end: int) -> list[int]:
+    """Look at every leaf, newest first."""
+    found = []
+    for number in range(end - 1, begin - 1, -1):
+        each = leaf(number)
+        if all({each.kind, each.code} & group for group in words):
+            found.append(number)
+    return found
+
+
+def test_an_answer_is_what_a_look_at_every_leaf_gives(index: Index, trail: Trail) -> None:
+    index.update(trail, Kept(SIZE), nothing)
+    draw = random.Random(1)
+    for _ in range(200):
+        begin, end = sorted(draw.sample(range(SIZE + 1), 2))
+        words = [set(draw.sample(("resumed", "rejected", "one", "two", "no-such-word"), draw.randint(1, 2)))
+                 for _ in range(draw.randint(0, 2))]  # fmt: skip
+        limit = draw.choice((1, 7, 10_000))
+        found = index.search([[f"outcome:{each}" for each in group] for group in words], begin, end, limit)
+        wanted = expected(words, begin, end)
+        assert (list(found.leaves), found.total) == (wanted[:limit], len(wanted))
+
+
+def test_empty_and_upside_down_ranges_are_empty(index: Index, trail: Trail) -> None:
+    index.update(trail, Kept(SIZE), nothing)
+    for begin, end in ((5, 5), (9, 5), (SIZE, SIZE + 10), (SIZE + 5, SIZE + 10), (0, 0)):
+        assert index.search([], begin, end, 10).total == 0
+        assert index.search([["outcome:resumed"]], begin, end, 10).total == 0
+
+
+def test_a_time_is_found_exactly(trail: Trail) -> None:
+    for moment, number in ((0, 0), (1000, 0), (1001, 1), (1002, 1), (1000 + 2 * (SIZE - 1), SIZE - 1), (10**12, SIZE)):
+        assert leaf_at(trail, moment) == number
+
+
+@pytest.mark.parametrize("steps", [(BLOCK,), (1, 2, 3, BLOCK - 1, BLOCK, BLOCK + 1), (BLOCK // 3, BLOCK + 5)])
+def test_made_in_parts_it_is_the_same(tmp_path: Path, trail: Trail, steps: tuple[int, ...]) -> None:
+    with closing(Index(tmp_path / "parts.db")) as parts, closing(Index(tmp_path / "whole.db")) as whole:
+        for size in (*steps, SIZE):
+            parts.update(trail, Kept(size), nothing)
+            assert parts.size == size
+        whole.update(trail, Kept(SIZE), nothing)
+        rows = "SELECT name, block, mask FROM posting JOIN word ON word.id = posting.word ORDER BY name, block"
+        assert parts._database.execute(rows).fetchall() == whole._database.execute(rows).fetchall()
+
+
+def test_after_a_kill_it_goes_on_where_it_was(tmp_path: Path, trail: Trail) -> None:
+    def stop(done: int, _all: int) -> None:
+        if done == BLOCK:
+            raise Stopped
+
+    killed = Index(tmp_path / "index.db")
+    with pytest.raises(Stopped):
+        killed.update(trail, Kept(SIZE), stop)
+    killed.close()
+    done: list[int] = []
+    with closing(Index(tmp_path / "index.db")) as again:
+        assert again.size == BLOCK
+        again.update(trail, Kept(SIZE), lambda at, _: done.append(at))
+        assert (again.size, done) == (SIZE, [SIZE])
+        assert again.search([["outcome:resumed"]], 0, SIZE, 1).total == len(expected([{"resumed"}], 0, SIZE))
+
+
+def test_an_index_of_another_past_is_made_again(tmp_path: Path, index: Index, trail: Trail) -> None:
+    index.update(trail, Kept(SIZE), nothing)
+    short = extend(Trail.open(tmp_path / "trail", ORIGIN), 10)
+    index.update(short, Kept(10), nothing)
+    assert index.size == 10
+    with closing(sqlite3.connect(tmp_path / "index.db")) as database:
+        database.execute("UPDATE done SET root = ?", (EMPTY_ROOT,))
+        database.execute("DELETE FROM posting")
+        database.commit()
+    index.update(short, Kept(10), nothing)
+    assert index.search([["outcome:resumed", "outcome:rejected", "outcome:adopted"]], 0, 10, 1).total == 10
+
+
+def test_an_index_of_an_older_form_is_made_again(tmp_path: Path, trail: Trail) -> None:
+    with closing(sqlite3.connect(tmp_path / "index.db")) as database:
+        database.executescript("CREATE TABLE notice(x); CREATE TABLE done(size INTEGER); INSERT INTO done VALUES (5);")
+    with closing(Index(tmp_path / "index.db")) as index:
+        assert index.size == 0
+        index.update(trail, Kept(SIZE), nothing)
+        assert index.size == SIZE
+
+
+def test_where_a_record_is_missing_its_leaf_is_found_all_the_same(index: Index, trail: Trail) -> None:
+    index.update(trail, Kept(SIZE, missing=7), nothing)
+    assert index.size == SIZE
+    assert index.search([[f"outcome:{leaf(7).kind}"]], 7, 8, 1).leaves == (7,)

@@ -1,0 +1,251 @@
+"""`audit verify` against what others kept, with policies of the auditor's own, over all shards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker import members, notes
+from broker.recheck import Grounds, Sent, recheck
+from broker.records import Records
+from broker.rules import PolicySet, Rules
+from broker.trail import Trail
+from tests import federation as world
+from tests.audit.conftest import written_auditor
+from tests.audit.homes import Homes, standing
+
+POLICIES = Path(__file__).parent.parent.parent / "policies"
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose broker has stopped: two notices of AT's, read by LV; AT has taken in its outcomes."""
+    folder = tmp_path_factory.mktemp("verify") / "home"
+    with standing(folder) as (homes, stop):
+        for record in ("r-1", "r-2"):
+            name, _ = homes.published(record)
+            homes.read(name)
+        assert homes.valise("trace", name, "--bureau", "AT/ncb").code == 0
+        stop.set()
+    return folder
+
+
+@pytest.fixture
+def homes(ended: Path, tmp_path: Path) -> Homes:
+    """A copy to do harm to."""
+    shutil.copytree(ended, tmp_path / "home")
+    return Homes(tmp_path / "home")
+
+
+# What others kept.
+
+
+def test_heads_deliveries_and_outcomes_of_all_members_are_compared(homes: Homes) -> None:
+    value = homes.audit("verify", "--json").value
+    assert (value["exit"], value["good"]) == (0, True)
+    assert all(value["compared"][each] > 0 for each in ("heads", "deliveries", "outcomes"))
+
+
+def test_an_outbox_alone_is_enough_to_compare_with(homes: Homes) -> None:
+    outbox = homes.folder / "members" / "AT" / "outbox.db"
+    value = homes.audit("verify", "--seen", str(outbox), "--json").value
+    assert value["exit"] == 0
+    assert value["compared"]["outcomes"] >= 2
+    assert value["compared"]["deliveries"] == 0
+
+
+def test_an_outcome_that_the_trail_tells_otherwise_is_called_by_its_leaf(homes: Homes) -> None:
+    outbox = homes.folder / "members" / "AT" / "outbox.db"
+    with closing(sqlite3.connect(outbox)) as database:
+        (number,) = database.execute("SELECT min(leaf_number) FROM outcomes").fetchone()
+        database.execute("UPDATE outcomes SET leaf = x'00' WHERE leaf_number = ?", (number,))
+        database.execute(
+            "INSERT INTO outcomes SELECT 9999, kind, code, detail, NULL, record_digest, original, missing,"
+            " warnings, statement, decision_salt, decision, leaf, proof, now FROM outcomes LIMIT 1"
+        )
+        database.commit()
+    value = homes.audit("verify", "--json").value
+    assert value["exit"] == 4
+    told = [f"{each['place']}: {each['what']}" for each in value["findings"]]
+    assert f"leaf {number}: AT/outbox.db was told of another leaf of this number" in told
+    assert "leaf 9999: AT/outbox.db was told of it, the trail has it not" in told
+
+
+def test_a_proof_and_a_bundle_that_a_colleague_kept_are_compared_with(homes: Homes, tmp_path: Path) -> None:
+    proof, bundle = tmp_path / "kept.tlog-proof", tmp_path / "kept.json"
+    notice = homes.audit("search", "--outcome", "routed", "--json").value["leaves"][0]["notice"]
+    assert homes.audit("prove", notice, "--to", str(proof)).code == 0
+    assert homes.audit("export", notice, "--to", str(bundle), "--digests-only").code == 0
+    value = homes.audit("verify", "--seen", str(proof), "--seen", str(bundle), "--json").value
+    assert value["exit"] == 0
+    assert value["compared"]["heads"] == 2
+    assert value["compared"]["outcomes"] >= 2
+
+
+def test_what_is_nothing_of_the_kind_is_refused_with_a_reason(homes: Homes, tmp_path: Path) -> None:
+    for name, data in (("x.json", b"{}"), ("checkpoint", b"hello"), ("y.tlog-proof", b"c2sp.org/tlog-proof@v1\n"),
+                       ("inbox.x.db", b"no database"), ("outbox.db", b"no database")):  # fmt: skip
+        file = tmp_path / name
+        file.write_bytes(data)
+        said = homes.audit("verify", "--seen", str(file))
+        assert said.code == 1, name
+        assert "configuration" in said.err
+
+
+def test_compared_with_nothing_it_says_so_and_is_not_good(homes: Homes) -> None:
+    shutil.rmtree(homes.folder / "members")
+    said = homes.audit("verify", "--policy", str(POLICIES))
+    assert said.code == 6
+    assert "compared with nothing" in said.out.splitlines()[0]
+
+
+# Receipts
+
+
+def test_receipts_that_bureaus_sent_are_found_on_record(homes: Homes) -> None:
+    value = homes.audit("verify", "--records", "--json").value
+    assert value["exit"] == 0
+    assert value["decisions"]["receipts"] >= 4
+    assert value["decisions"]["receipts_waiting"] == 0
+
+
+def test_a_receipt_that_the_broker_dropped_is_called_by_its_number(homes: Homes) -> None:
+    inbox = homes.folder / "members" / "LV" / "inbox.ncb.db"
+    with closing(sqlite3.connect(inbox)) as database:
+        ((first, one), (second, other)) = database.execute(
+            "SELECT number, statement FROM receipts ORDER BY number LIMIT 2"
+        ).fetchall()
+        assert one != other
+        database.execute("UPDATE receipts SET statement = ? WHERE number = ?", (one[:-1] + b"?", first))
+        database.commit()
+    value = homes.audit("verify", "--records", "--json").value
+    assert value["exit"] == 4
+    (found,) = value["findings"]
+    assert found["place"] == f"receipt {first} of LV/ncb"
+    assert "no leaf records it" in found["what"]
+    assert second
+
+
+# Decision records and policies
+
+
+def test_decisions_are_repeated_with_the_auditors_own_policies(homes: Homes) -> None:
+    value = homes.audit("verify", "--policy", str(POLICIES), "--json").value
+    assert value["exit"] == 0, value
+    assert value["decisions"]["repeated"] == 2
+    assert value["decisions"]["not_repeated"] == {}
+    published = homes.operator / "versions" / PolicySet.packaged().digest.hex()
+    assert homes.audit("verify", "--policy", str(published), "--json").value["decisions"]["repeated"] == 2
+
+
+def test_decisions_under_a_policy_set_that_was_not_named_are_counted_and_not_called_good(
+    homes: Homes, tmp_path: Path
+) -> None:
+    other = tmp_path / "policies"
+    shutil.copytree(POLICIES, other)
+    rules = next(other.glob("*.cedar"))
+    rules.write_text(rules.read_text(encoding="utf-8") + "\n// mine\n", encoding="utf-8")
+    said = homes.audit("verify", "--policy", str(other))
+    assert said.code == 6
+    assert "but not every decision was checked" in said.out.splitlines()[0]
+    assert f"2 decisions under the policy set {PolicySet.packaged().digest.hex()[:16]}" in said.out
+    assert homes.audit("verify", "--policy", str(other), "--policy", str(POLICIES)).code == 0
+
+
+def test_what_is_no_policy_set_is_refused(homes: Homes, tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        assert homes.audit("verify", "--policy", str(path)).code == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("UPDATE decision SET record = record || x'00' WHERE leaf_number = 4", "not the one that it commits to"),
+        ("UPDATE decision SET salt = zeroblob(32) WHERE leaf_number = 4", "not the one that it commits to"),
+        ("UPDATE decision SET salt = 7, record = 'text' WHERE leaf_number = 4", "not the one that it commits to"),
+        ("DELETE FROM decision WHERE leaf_number = 4", "is missing"),
+        ("DELETE FROM decision WHERE leaf_number >= 4", "is missing"),
+    ],
+)
+def test_a_decision_record_that_was_touched_is_called_by_its_leaf(homes: Homes, change: str, what: str) -> None:
+    with closing(sqlite3.connect(homes.operator / "records.db")) as database:
+        database.execute(change)
+        database.commit()
+    value = homes.audit("verify", "--records", "--json").value
+    assert value["exit"] == 4
+    assert value["findings"][0]["place"] == "leaf 4"
+    assert what in value["findings"][0]["what"]
+
+
+def test_a_decision_that_other_rules_made_than_those_it_names_is_called_by_its_leaf(homes: Homes) -> None:
+    """The operator put other rules in force than the set whose digest stands in the leaves."""
+    files = dict(PolicySet.packaged().files)
+    directory = members.parse(members.canonical(world.directory(auditors=(written_auditor(),))))
+    rules = Rules.load(PolicySet.of(files), directory, members.NO_ANNEX)
+    suspended = members.parse(
+        members.canonical(
+            world.directory(
+                members=tuple(
+                    each.model_copy(update={"status": "suspended" if each.id == "LV" else "active"})
+                    for each in world.directory().members
+                )
+            )
+        )
+    )
+    honest, other = (
+        Grounds(directory, rules),
+        Grounds(suspended, Rules.load(PolicySet.of(files), suspended, members.NO_ANNEX)),
+    )
+    with closing(Records(homes.operator / "records.db")) as records:
+        assert recheck(homes.trail, records, lambda _: honest, {}).findings == []
+        found = recheck(homes.trail, records, lambda _: other, {})
+    assert found.wrong > 0
+    assert any("receives: " in each.what and "on record, not by these policies" in each.what for each in found.findings)
+
+
+def test_the_newest_receipts_may_be_on_their_way(homes: Homes) -> None:
+    with closing(Records(homes.operator / "records.db")) as records:
+        found = recheck(homes.trail, records, lambda _: None, {b"x": Sent("LV/ncb", 10_000, "LV/inbox.ncb.db")})
+    assert (found.wrong, found.waiting) == (0, 1)
+
+
+# Shards
+
+
+def second_shard(homes: Homes) -> None:
+    """Put a log of another shard beside the first."""
+    folder, origin = homes.operator / "trail-1", f"{world.ORIGIN}-1"
+    trail = Trail.open(folder, origin)
+    staged = trail.stage([homes.trail.entry(0)])
+    trail.write(staged)
+    head = notes.Checkpoint(origin, staged.size, staged.root)
+    trail.publish(staged, notes.sign_checkpoint(head, world.LOG_KEY))
+    vkey = notes.vkey(origin, world.LOG_KEY.public.raw)
+    (folder / "vkey").write_text(f"{vkey}\n", encoding="utf-8")
+
+
+def test_all_shards_are_checked_each_against_what_was_kept_of_it(homes: Homes) -> None:
+    second_shard(homes)
+    said = homes.audit("verify", "--json")
+    first, second = said.value["shards"]
+    assert (first["origin"], first["exit"]) == (world.ORIGIN, 0)
+    assert (second["origin"], second["exit"]) == (f"{world.ORIGIN}-1", 6)
+    assert said.code == 6
+
+
+def test_one_bad_shard_is_enough(homes: Homes) -> None:
+    second_shard(homes)
+    file = homes.operator / "trail-1" / "tile" / "entries" / "000.p" / "1"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    said = homes.audit("verify")
+    assert said.code == 4
+    assert "trail-1" in said.out.splitlines()[-1]
+
+
+def test_the_report_is_one_json_value(homes: Homes) -> None:
+    assert isinstance(json.loads(homes.audit("verify", "--records", "--json").out), dict)

@@ -1,0 +1,130 @@
+"""A notice is judged at one `now`: what a day changes, it changes from that day on, and for nothing decided before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from broker import codec, members, streams
+from broker.members import NO_ANNEX
+from broker.notice import Entry, Envelope
+from broker.recorded import Recorded, remember
+from broker.redecide import Grounds, Repetition, redecide
+from broker.rules import PolicySet
+from tests import federation as world
+from tests.federation import Federation, Opened
+from tests.making import NOW, Draft, reference
+
+DAY = 86_400_000
+TO = "GE/ncb"
+POLICIES = PolicySet.packaged()
+
+
+@dataclass
+class Times:
+    """A federation whose clock the test moves."""
+
+    federation: Federation
+    number: int = 0
+
+    def at(self, now: int) -> None:
+        """Move the bus's clock."""
+        self.federation.clock.now = now
+
+    async def publish(self, draft: Draft, corrects: Envelope | None = None) -> Envelope:
+        """Publish, perhaps as a correction, and wait until it is decided."""
+        self.number += 1
+        made = draft.but(record="r-1", version=self.number).numbered(self.number)
+        if corrects:
+            made = made.but(references=(reference(corrects, "corrects"),))
+        envelope = made.envelope()
+        await self.federation.publish(envelope)
+        await self.federation.settled()
+        return envelope
+
+    async def received(self, bureau: str = TO) -> list[Opened]:
+        """What a bureau has got so far."""
+        return await self.federation.inbox(bureau)
+
+    async def decisions(self) -> list[Recorded]:
+        """Everything decided on the notices of this test, as the trail remembers it."""
+        found = await self.federation._records(streams.TRAIL, 0)
+        entries = [codec.decode(Entry, value) for key, value in found if key == b"entry"]
+        every = (remember(each.leaf_number, each.leaf, each.decision_salt, each.decision) for each in entries)
+        return [each for each in every if each and each.routing.series == b"series-1"]
+
+
+@pytest.fixture
+def times(federation: Federation) -> Times:
+    """The federation of these tests."""
+    return Times(federation)
+
+
+def again(recorded: Recorded) -> Repetition:
+    """Repeat a decision with Cedar itself."""
+    directory = members.parse(members.canonical(world.directory()))
+    return redecide(recorded, Grounds(directory, NO_ANNEX, POLICIES, {}))
+
+
+async def test_an_expired_notice_is_rejected_from_its_last_moment_on(times: Times) -> None:
+    await times.publish(Draft("AT/ncb").to(TO).but(expires=NOW + DAY))
+    times.at(NOW + DAY - 1)
+    await times.publish(Draft("AT/ncb").to(TO).but(expires=NOW + DAY))
+    times.at(NOW + DAY)
+    await times.publish(Draft("AT/ncb").to(TO).but(expires=NOW + DAY))
+    assert len(await times.received()) == 2
+    assert [each.code for each in await times.federation.leaves() if each.kind == "rejected"] == ["already-expired"]
+
+
+@pytest.mark.parametrize("field", ["retain_until", "review_due"])
+async def test_after_its_day_nothing_is_delivered_until_a_correction_sets_a_later_one(times: Times, field: str) -> None:
+    first = await times.publish(Draft("AT/ncb").to(TO).but(**{field: NOW + DAY}))
+    times.at(NOW + DAY - 1)
+    second = await times.publish(Draft("AT/ncb").to(TO).but(**{field: NOW + DAY}), corrects=first)
+    assert len(await times.received()) == 2
+
+    times.at(NOW + DAY)
+    third = await times.publish(Draft("AT/ncb").to(TO).but(**{field: NOW + DAY}), corrects=second)
+    assert len(await times.received()) == 2
+
+    await times.publish(Draft("AT/ncb").to(TO).but(**{field: NOW + 2 * DAY}), corrects=third)
+    assert len(await times.received()) == 3
+
+
+async def test_the_eighteenth_birthday_decides_again_when_the_notice_is_corrected(times: Times) -> None:
+    child = Draft("AT/ncb").to("GE").routed(minor="yes")
+    first = await times.publish(child)
+    times.at(NOW + DAY)
+    await times.publish(Draft("AT/ncb").to("GE").routed(minor="no"), corrects=first)
+    before, after = await times.received()
+    assert before.shown == {"warnings"}
+    assert after.shown == {"identity", "warnings"}
+    assert after.delivery.replaces == (before.delivery.delivery_number,)
+
+
+async def test_until_it_is_corrected_a_birthday_changes_nothing_that_was_delivered(times: Times) -> None:
+    await times.publish(Draft("AT/ncb").to("GE").routed(minor="yes"))
+    times.at(NOW + 20 * 365 * DAY)
+    await times.publish(Draft("AT/ncb").to("GE").routed(minor="unknown"))
+    assert [each.shown for each in await times.received()] == [{"warnings"}, {"warnings"}]
+
+
+async def test_what_was_decided_is_decided_the_same_however_late_it_is_repeated(times: Times) -> None:
+    first = await times.publish(Draft("AT/ncb").to(TO).but(retain_until=NOW + DAY, review_due=NOW + DAY))
+    times.at(NOW + 3 * DAY)
+    await times.publish(Draft("AT/ncb").to(TO).routed(minor="yes").but(retain_until=NOW + DAY), corrects=first)
+    before, after = await times.decisions()
+    assert (before.leaf.now, after.leaf.now) == (NOW, NOW + 3 * DAY)
+    assert [len(each.record.rows) for each in (before, after)] == [1, 0]
+    assert again(before).same
+    assert again(after).same
+
+
+async def test_a_backlog_is_judged_at_the_time_at_which_the_bus_took_each_notice(times: Times) -> None:
+    draft = Draft("AT/ncb").to(TO).but(retain_until=NOW + DAY)
+    await times.federation.publish(draft.numbered(101).envelope())
+    times.at(NOW + DAY)
+    await times.federation.publish(draft.numbered(102).envelope())
+    await times.federation.settled()
+    assert len(await times.received()) == 1

@@ -1,0 +1,1 @@
+"""The life of a key: made, kept, entered, taken over from, revoked."""

@@ -1,0 +1,81 @@
+"""A key file tells nobody but its owner anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigurationError
+from broker.signing import SigningKey
+from cli import passphrases
+from tests.making import key_of
+
+KEY = key_of("AT/ncb")
+SECRET = b"correct horse battery staple"
+
+
+def asked(_: Path) -> bytes:
+    return SECRET
+
+
+def test_an_encrypted_file_opens_with_its_passphrase_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "ncb.pem"
+    KEY.save(path, SECRET)
+    assert SigningKey.load(path, asked).public.id == KEY.public.id
+    assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    with pytest.raises(ConfigurationError, match="passphrase does not open"):
+        SigningKey.load(path, lambda _: b"correct horse battery stable")
+    with pytest.raises(ConfigurationError, match="VALISE_PASSPHRASE_FILE"):
+        SigningKey.load(path)
+
+
+def test_an_open_file_asks_for_no_passphrase(tmp_path: Path) -> None:
+    KEY.save(tmp_path / "ncb.pem")
+    assert SigningKey.load(tmp_path / "ncb.pem").public.id == KEY.public.id
+
+
+def test_a_passphrase_that_can_be_guessed_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="at least 16 bytes"):
+        KEY.save(tmp_path / "ncb.pem", b"hunter2")
+    assert not (tmp_path / "ncb.pem").exists()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o666, 0o777])
+def test_a_key_file_that_group_or_others_may_touch_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "ncb.pem"
+    KEY.save(path, SECRET)
+    path.chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"chmod 600 {path}"):
+        SigningKey.load(path, asked)
+
+
+def test_a_damaged_file_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "ncb.pem"
+    KEY.save(path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ConfigurationError, match="no key in PEM form"):
+        SigningKey.load(path)
+
+
+def secret(path: Path, content: bytes, mode: int = 0o600) -> Path:
+    path.touch(mode=mode)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_passphrase_file_may_end_in_a_line_break_and_hold_any_bytes(tmp_path: Path) -> None:
+    assert passphrases.from_file(secret(tmp_path / "a", SECRET + b"\n")) == SECRET
+    assert passphrases.from_file(secret(tmp_path / "b", bytes(range(32, 80)))) == bytes(range(32, 80))
+
+
+def test_a_passphrase_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        passphrases.from_file(secret(tmp_path / "a", SECRET, 0o644))
+
+
+def test_an_empty_or_missing_passphrase_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="empty"):
+        passphrases.from_file(secret(tmp_path / "a", b"\n"))
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        passphrases.from_file(tmp_path / "none")

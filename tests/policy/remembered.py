@@ -1,0 +1,102 @@
+"""A small world in which a notice is decided and remembered as the trail does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from broker import cases, codec
+from broker.cases import World, WrittenNotice
+from broker.decide import Subscriptions, View, decide
+from broker.members import Annex, Directory
+from broker.notice import Compartment, DecisionRecord, Envelope, Header, Holder, Leaf, Opened, Reference, Verified
+from broker.recorded import Recorded, remember
+from broker.rules import PolicySet, Read, Rules, read_rules
+from broker.signing import decision_digest, header_digest
+
+PACKAGED = PolicySet.packaged()
+NAMES = ("AT/ncb", "AT/border", "GE/ncb", "GE/analysis", "LV/ncb", "RU/ncb", "US/ncb")
+WORLD = World(
+    bureaus={name: ["criminal-investigation"] for name in NAMES},
+    agreements={"project-millennium": ["AT", "GE", "RU"]},
+    suspended_agreements={"old-circle": ["AT", "GE", "LV"]},
+    clearances={"GE/ncb": "confidential"},
+)
+EVERYBODY = dict.fromkeys(NAMES, ("*",))
+NOW = 1_000_000
+SALT = bytes(32)
+
+
+@dataclass
+class Place:
+    """A directory with its annex, a policy set, and who has subscribed to what."""
+
+    policies: PolicySet = PACKAGED
+    world: World = WORLD
+    patterns: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: EVERYBODY)
+
+    def __post_init__(self) -> None:
+        self.directory: Directory
+        self.annex: Annex
+        self.directory, self.annex = cases.world_of(self.world)
+        self.read: tuple[Read, ...] = read_rules(self.policies)
+        self.rules = Rules(self.read, self.directory, self.annex)
+        self.view = View(self.directory, self.rules, Subscriptions.of(self.directory, self.patterns))
+
+    def notice(self, *, present: tuple[str, ...] = (), relation: str = "", **fields: object) -> Verified:
+        """Make a notice as cases write it; all compartments carry something, or those named."""
+        written = WrittenNotice.model_validate({"issuer": "AT/ncb", **fields})
+        header, routing = cases.notice_of(written, self.directory.federation)
+        if relation:
+            header = _referring(header, relation)
+        opened = [not place or not present or slot.name in present for place, slot in enumerate(header.compartments)]
+        parts = tuple(
+            Compartment(slot.name, Opened(SALT, b"x") if there else None)
+            for slot, there in zip(header.compartments, opened, strict=True)
+        )
+        data = codec.encode(header)
+        mask = sum(1 << place for place, there in enumerate(opened) if there)
+        envelope = Envelope(data, bytes(32), bytes(64), b"")
+        return Verified(
+            header, header_digest(data), routing, Opened(SALT, codec.encode(routing)), parts, mask, envelope
+        )
+
+    def decided(self, made: Verified, now: int = NOW, holders: tuple[Holder, ...] = (), number: int = 7) -> Recorded:
+        """Decide it and remember it."""
+        found = remember(number, *self.entry(made, now, holders))
+        assert found is not None
+        return found
+
+    def entry(self, made: Verified, now: int = NOW, holders: tuple[Holder, ...] = ()) -> tuple[bytes, bytes, bytes]:
+        """Give leaf, salt and decision record as the trail keeps them."""
+        decision = decide(made, self.view, now, holders)
+        record = codec.encode(
+            DecisionRecord(
+                "notices.at", 0, 1, now, bytes(32),
+                header=made.envelope.header, routing=made.routing_opened.salt + made.routing_opened.data,
+                rows=decision.recipients, rules=decision.hits, terms=decision.terms, warnings=decision.warnings,
+            )
+        )  # fmt: skip
+        leaf = Leaf(
+            "routed", now, None, made.header_digest, None, 0, self.directory.digest, self.policies.digest,
+            decision_digest(SALT, record), bytes(32),
+        )  # fmt: skip
+        return codec.encode(leaf), SALT, record
+
+
+def _referring(header: Header, relation: str) -> Header:
+    return replace(header, references=(Reference("AT/ncb", bytes(16), bytes(32), relation),))
+
+
+def with_rule(text: str, tests: str, name: str = "90-more") -> PolicySet:
+    """The packaged set with one file more."""
+    return PolicySet.of({**PACKAGED.files, f"{name}.cedar": text, f"cases/{name}.toml": tests})
+
+
+def without(*names: str) -> PolicySet:
+    """The packaged set without these files of rules."""
+    return PolicySet.of({
+        name: text
+        for name, text in PACKAGED.files.items()
+        if not any(name in (f"{each}.cedar", f"cases/{each}.toml") for each in names)
+    })  # fmt: skip

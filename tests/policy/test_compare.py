@@ -1,0 +1,70 @@
+"""Two sets side by side on the same history: who loses, who gains, by which rule, how many of it in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.compare import Comparison, Line, Past, Side, compare
+from broker.notice import Holder, Verified
+from broker.rules import PolicySet
+from tests.policy.remembered import Place, with_rule, without
+
+PLACE = Place()
+CASES = '[world.bureaus]\n"AT/ncb" = []\n[[case]]\nname = "n"\nnotice = { issuer = "AT/ncb" }\nreceive = []\n'
+HEAD = '// A rule.\n@id("more") @owner("o") @basis("b")\n'
+
+
+def side(policies: PolicySet) -> Side:
+    place = Place(policies)
+    return Side(place.rules, place.read)
+
+
+def past(made: Verified, *, in_force: bool = True, holders: tuple[Holder, ...] = ()) -> Past:
+    return Past(PLACE.decided(made, holders=holders), in_force, made.present)
+
+
+def compared(history: Sequence[Past], policies: PolicySet) -> Comparison:
+    return compare(history, side(PLACE.policies), side(policies), PLACE.directory)
+
+
+def test_the_same_set_changes_nothing() -> None:
+    found = compared([past(PLACE.notice(everyone=True)), past(PLACE.notice(to=["RU"]))], PLACE.policies)
+    assert (found.decisions, found.in_force, found.changed, found.lines) == (2, 2, 0, {})
+
+
+def test_a_new_forbid_is_a_loss_by_that_rule_counted_once_a_notice_for_each_member() -> None:
+    other = with_rule(f'{HEAD}forbid (principal in Member::"GE", action, resource);', CASES)
+    history = [past(PLACE.notice(everyone=True)), past(PLACE.notice(everyone=True), in_force=False)]
+    found = compared([*history, past(PLACE.notice(to=["LV"]))], other)
+    assert found.lines == {("loses", "GE", "more", "receive"): Line(2, 1, {"GE/ncb", "GE/analysis"})}
+    assert (found.changed, found.changed_in_force) == (2, 1)
+
+
+def test_a_forbid_that_falls_is_a_gain_by_that_rule() -> None:
+    found = compared([past(PLACE.notice(everyone=True, confidentiality="secret"))], without("20-clearance"))
+    assert {key for key in found.lines if key[1] == "LV"} == {("gains", "LV", "clearance", "receive")}
+
+
+def test_a_permit_that_falls_is_a_loss_by_that_permit_and_a_new_one_a_gain() -> None:
+    found = compared([past(PLACE.notice(to=["LV"]))], without("02-mandate"))
+    assert found.lines == {("loses", "LV", "mandate-receive", "receive"): Line(1, 1, {"LV/ncb"})}
+    wider = with_rule(f'{HEAD}permit (principal, action == Action::"receive", resource);', CASES)
+    gained = compared([past(PLACE.notice(to=["LV"], purpose="sanctions"))], wider)
+    assert set(gained.lines) == {("gains", "LV", "more", "receive")}
+
+
+def test_compartments_are_told_apart_and_only_where_they_carry_something() -> None:
+    history = [past(PLACE.notice(to=["LV"], minor="yes", present=("identity", "warnings")))]
+    found = compared(history, without("10-vulnerable"))
+    assert found.lines == {("gains", "LV", "minor-identity", "identity"): Line(1, 1, {"LV/ncb"})}
+
+
+def test_what_the_issuer_keeps_from_a_bureau_no_set_gives_it() -> None:
+    history = [past(PLACE.notice(to=["LV"], deny=["LV"])), past(PLACE.notice(to=["GE"]))]
+    assert compared(history, without("01-owner")).lines == {}
+
+
+def test_a_withdrawal_is_the_same_under_every_set() -> None:
+    made = PLACE.notice(kind="withdrawal", relation="withdraws")
+    nothing = with_rule(f"{HEAD}forbid (principal, action, resource);", CASES)
+    assert compared([past(made, holders=(Holder(2, (1,)),))], nothing).changed == 0

@@ -1,0 +1,163 @@
+"""Every bureau's account: which terms and rules are in the way, on which facts, and that mending them is enough."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from broker import cases
+from broker.decide import Subscriptions, View, decide
+from broker.explain import Account, accounts, of_prospect, of_record
+from broker.members import Directory, canonical, parse
+from broker.notice import Holder, Verified
+from broker.rules import Rules
+from broker.welcome import welcome
+from tests.policy.remembered import NAMES, NOW, PACKAGED, WORLD, Place
+
+PLACE = Place(patterns={"GE/ncb": ("case",)})
+
+
+def told(made: Verified, place: Place = PLACE) -> dict[str, Account]:
+    ground = of_prospect(made, made.present, place.view, place.read, NOW, place.annex)
+    return {each.bureau: each for each in accounts(ground)}
+
+
+def terms(account: Account) -> list[tuple[str, str]]:
+    return [(each.term, each.code) for each in account.obstacles]
+
+
+def test_every_term_that_is_in_the_way_is_named_not_only_the_first() -> None:
+    found = told(PLACE.notice(to=["LV"], deny=["RU"], confidentiality="secret", purpose="sanctions"))
+    assert terms(found["RU/ncb"]) == [
+        ("deny", "denied-by-you"), ("audience", "not-in-audience"), ("policy", "clearance"),
+        ("policy", "mandate-receive"), ("reach", "no-subscription"),
+    ]  # fmt: skip
+    assert terms(found["LV/ncb"]) == [("policy", "clearance"), ("policy", "mandate-receive")]
+    assert terms(found["AT/ncb"]) == [("issuer", "issuer")]
+
+
+def test_the_first_obstacle_gives_the_code_and_the_sentence() -> None:
+    found = told(PLACE.notice(everyone=True, confidentiality="confidential"))["LV/ncb"]
+    assert (found.receives, found.code) == (False, "clearance")
+    assert found.sentence.startswith("Nothing goes to a bureau whose clearance")
+    assert found.rules == ("clearance",)
+
+
+def test_a_deny_says_on_which_facts_and_what_would_have_to_change() -> None:
+    (first, *_) = told(PLACE.notice(to=["LV"], purpose="sanctions"))["LV/ncb"].obstacles
+    assert first.facts == ("LV/ncb has a mandate for criminal-investigation", "its purpose is sanctions")
+    assert first.change.startswith("the directory would have to give LV/ncb a mandate for sanctions, or ")
+    assert first.change.endswith("would have to change rule mandate-receive (02-mandate.cedar:1)")
+
+
+def test_a_receiver_is_told_by_which_rule_and_how_it_was_reached() -> None:
+    found = told(PLACE.notice(to=["US"], agreements=["project-millennium"], minor="yes"))
+    assert found["US/ncb"].rules == ("mandate-receive",)
+    assert found["US/ncb"].sentence.endswith("It is addressed.")
+    assert found["GE/ncb"].sentence.endswith("It has subscribed to one of the topics.")
+    assert found["GE/ncb"].withheld["identity"] == ("minor-identity",)
+    assert "identity" not in found["GE/ncb"].shown
+
+
+def test_a_suspended_agreement_is_told_apart_from_an_audience_of_others() -> None:
+    found = told(PLACE.notice(agreements=["old-circle"]))
+    assert terms(found["LV/ncb"])[:2] == [("policy", "agreement-in-force"), ("audience", "not-in-audience")]
+    assert "in force again" in found["LV/ncb"].obstacles[1].change
+    assert "name an agreement of RU (project-millennium)" in found["RU/ncb"].obstacles[0].change
+
+
+def test_a_suspended_bureau_is_told_apart() -> None:
+    place = Place(world=WORLD.model_copy(update={"suspended": ["RU"]}))
+    found = told(place.notice(to=["RU"]), place)["RU/ncb"]
+    assert terms(found) == [("suspended", "suspended")]
+    assert found.obstacles[0].change == "the directory would have to make RU active again"
+
+
+def random_notice(chance: random.Random) -> Verified:
+    return PLACE.notice(
+        to=chance.sample(NAMES, 2),
+        agreements=chance.sample(["project-millennium", "old-circle"], 1),
+        deny=chance.sample(NAMES, 1),
+        minor=chance.choice(["yes", "no"]),
+        confidentiality=chance.choice(["restricted", "secret", "confidential"]),
+        present=tuple(chance.sample(["identity", "warnings", "narrative", "source"], 2)),
+    )
+
+
+def test_what_is_told_is_what_is_decided() -> None:
+    chance = random.Random(3)
+    for _ in range(60):
+        made = random_notice(chance)
+        place = Place(patterns={name: ("case",) for name in NAMES if chance.random() < 0.5})
+        lines = {each.bureau: each.shown for each in decide(made, place.view, NOW).recipients}
+        names = [each.name for each in made.header.compartments]
+        for each in told(made, place).values():
+            assert each.receives == (each.bureau in lines) == (not each.obstacles)
+            shown = {name for bit, name in enumerate(names) if lines.get(each.bureau, 0) >> bit & 1}
+            assert set(each.shown) == shown
+
+
+def test_the_record_of_a_decision_tells_the_same_as_the_prospect_did() -> None:
+    chance = random.Random(4)
+    for _ in range(40):
+        made = random_notice(chance)
+        later = accounts(of_record(PLACE.decided(made), PLACE.directory, PLACE.annex, PLACE.read))
+        for each in later:
+            before = told(made)[each.bureau]
+            assert (each.receives, each.code, each.rules, each.obstacles) == (
+                before.receives, before.code, before.rules, before.obstacles,
+            )  # fmt: skip
+            assert set(each.shown) == set(before.shown)
+
+
+def test_a_withdrawal_is_told_by_who_held_what_it_ends() -> None:
+    made = PLACE.notice(kind="withdrawal", relation="withdraws", purpose="sanctions")
+    recorded = PLACE.decided(made, holders=(Holder(5, (3,)),))
+    found = {each.bureau: each for each in accounts(of_record(recorded, PLACE.directory, PLACE.annex, PLACE.read))}
+    assert found["RU/ncb"].receives
+    assert "whatever the policy says" in found["RU/ncb"].sentence
+    assert not found["GE/ncb"].receives
+
+
+# What a party may not know
+
+
+def with_annex(directory: Directory) -> Directory:
+    written = json.loads(canonical(cases._directory(WORLD)))
+    return parse(json.dumps({**written, "annex": directory.digest.hex()}).encode())
+
+
+def test_where_the_annex_is_unknown_it_is_said_which_rule_it_could_still_change_and_no_clearance_is_told() -> None:
+    directory = with_annex(PLACE.directory)
+    view = View(directory, Rules.load(PACKAGED, directory, None), Subscriptions.unknown(directory))
+    made = PLACE.notice(to=["GE/ncb"], confidentiality="confidential")
+    found = {each.bureau: each for each in accounts(of_prospect(made, made.present, view, PLACE.read, NOW, None))}
+    assert found["GE/ncb"].doubts == ("the annex, which you may not know, could still change it (rule clearance)",)
+    assert "what GE/ncb is cleared for stands in the annex" in found["GE/ncb"].facts
+    assert found["LV/ncb"].doubts == ()
+
+
+def test_without_the_subscriptions_of_others_the_answer_is_if() -> None:
+    view = View(PLACE.directory, PLACE.rules, Subscriptions.unknown(PLACE.directory))
+    made = PLACE.notice(agreements=["project-millennium"])
+    found = {
+        each.bureau: each for each in accounts(of_prospect(made, made.present, view, PLACE.read, NOW, PLACE.annex))
+    }
+    assert terms(found["GE/ncb"]) == [("reach", "if-subscribed")]
+    assert found["GE/ncb"].doubts == ("you cannot know to which topics it has subscribed",)
+
+
+def test_a_recipient_learns_why_it_got_a_notice_and_nothing_of_its_routing() -> None:
+    made = PLACE.notice(to=["GE/ncb", "LV"], deny=["RU"], protected_from=["RU"], subject_categories=["witness"])
+    (row,) = (each for each in PLACE.decided(made).record.rows if each.bureau == "GE/ncb")
+    got = welcome(made.header, row.shown, "GE/ncb", PLACE.directory, PLACE.read)
+    assert got.rules == ("mandate-receive",)
+    assert "GE/ncb has a mandate for its purpose, criminal-investigation" in got.facts
+    said = " ".join(got.lines)
+    for secret in ("RU", "LV", "witness", "deny", "protect"):
+        assert secret not in said
+
+
+def test_a_recipient_that_has_erased_it_is_still_told_by_which_rule() -> None:
+    got = welcome(None, 0, "GE/ncb", PLACE.directory, PLACE.read)
+    assert (got.rules, got.facts, got.shown) == (("mandate-receive",), (), ())

@@ -1,0 +1,116 @@
+"""What a careful colleague finds in a policy set, each with file, line and what to do."""
+
+from __future__ import annotations
+
+from broker.proofread import Finding, proofread, reached_by
+from broker.rules import PolicySet
+from tests.policy.remembered import PACKAGED, with_rule, without
+
+CASES = """[tricky]
+one = "something"
+
+[world.bureaus]
+"AT/ncb" = ["criminal-investigation"]
+"GE/ncb" = ["criminal-investigation"]
+
+[[case]]
+name = "n"
+tricky = ["one"]
+notice = { issuer = "AT/ncb", everyone = true }
+receive = ["GE/ncb"]
+"""
+HEAD = '// A rule.\n@id("more") @owner("o") @basis("b")\n'
+
+
+def found(policies: PolicySet, file: str = "") -> list[tuple[str, int, str]]:
+    report = proofread(policies, None, None)
+    return [(each.file, each.line, each.code) for each in report.findings if not file or file in each.file]
+
+
+def one(policies: PolicySet, code: str) -> Finding:
+    (finding,) = (each for each in proofread(policies, None, None).findings if each.code == code)
+    return finding
+
+
+def test_in_the_packaged_set_there_is_no_finding() -> None:
+    report = proofread(PACKAGED, None, None)
+    assert report.findings == []
+    assert report.trials > report.cases > report.rules
+
+
+def test_every_broken_file_is_named_not_only_the_first() -> None:
+    broken = {"01-owner.cedar": "forbid (principal", "07-origin.cedar": "permit (principal, action, resource);"}
+    report = proofread(PolicySet.of({**PACKAGED.files, **broken}), None, None)
+    assert {each.file for each in report.findings if each.code == "broken"} == set(broken)
+    assert all(each.todo for each in report.findings)
+
+
+def test_a_case_that_does_not_hold_is_named_with_its_line() -> None:
+    cases = CASES.replace('receive = ["GE/ncb"]', "receive = []")
+    rule = f"{HEAD}permit (principal, action, resource) when {{ resource.exercise }};"
+    assert ("cases/90-more.toml", 8, "broken") in found(with_rule(rule, cases))
+
+
+def test_a_rule_that_no_case_reaches_is_named() -> None:
+    rule = f"{HEAD}forbid (principal, action, resource) when {{ resource.exercise }};"
+    finding = one(with_rule(rule, CASES), "no-case")
+    assert (finding.file, finding.line) == ("90-more.cedar", 1)
+    assert finding.what == "no case of cases/90-more.toml meets rule more"
+
+
+def test_a_file_without_cases_is_named() -> None:
+    files = {**PACKAGED.files, "90-more.cedar": f"{HEAD}forbid (principal, action, resource);"}
+    assert ("90-more.cedar", 1, "no-case") in found(PolicySet.of(files))
+
+
+def test_a_rule_that_can_never_be_met_is_named() -> None:
+    rule = f"{HEAD}forbid (principal, action, resource) when {{ resource.exercise && !resource.exercise }};"
+    assert ("90-more.cedar", 1, "unreachable") in found(with_rule(rule, CASES))
+
+
+def test_a_word_that_is_never_said_is_named_with_those_that_are() -> None:
+    rule = f'{HEAD}forbid (principal, action, resource) when {{ resource.purpose == "curiosity" }};'
+    finding = one(with_rule(rule, CASES), "never-said")
+    assert finding.what == "rule more asks whether purpose is 'curiosity', which it never is"
+    assert "criminal-investigation" in finding.todo
+    many = f'{HEAD}forbid (principal, action, resource) when {{ ["no", "maybe"].contains(resource.minor) }};'
+    assert "'maybe'" in one(with_rule(many, CASES), "never-said").what
+
+
+def test_a_rule_that_another_always_covers_is_named_with_the_other_and_so_is_the_other() -> None:
+    rule = f"{HEAD}forbid (principal, action, resource) unless {{ resource.audience.contains(principal) }};"
+    both = [each.what for each in proofread(with_rule(rule, CASES), None, None).findings if each.code == "shadowed"]
+    assert both == [
+        "rule owner-audience never changes an answer: more always decides the same",
+        "rule more never changes an answer: owner-audience always decides the same",
+    ]
+
+
+def test_a_permit_that_adds_nothing_is_named() -> None:
+    rule = (
+        f'{HEAD}permit (principal, action == Action::"receive", resource) '
+        'when { principal.mandates.contains(resource.purpose) && resource.urgency == "flash" };'
+    )
+    cases = CASES.replace("everyone = true", 'everyone = true, urgency = "flash"')
+    finding = one(with_rule(rule, cases), "shadowed")
+    assert finding.what == "rule more never changes an answer: mandate-receive always decides the same"
+
+
+def test_tricky_points_must_be_covered_and_tags_must_be_points() -> None:
+    rule = f'{HEAD}forbid (principal, action, resource) when {{ resource.confidentiality == "open" }};'
+    uncovered = CASES.replace('one = "something"', 'one = "something"\ntwo = "harder"')
+    assert ("cases/90-more.toml", 3, "tricky-uncovered") in found(with_rule(rule, uncovered))
+    unknown = CASES.replace('tricky = ["one"]', 'tricky = ["one", "three"]')
+    assert ("cases/90-more.toml", 10, "tricky-unknown") in found(with_rule(rule, unknown))
+    unsaid = CASES.replace('[tricky]\none = "something"\n', "").replace('tricky = ["one"]\n', "")
+    assert ("cases/90-more.toml", 1, "tricky-unsaid") in found(with_rule(rule, unsaid))
+
+
+def test_a_set_that_must_not_be_in_force_is_named() -> None:
+    assert "unbounded" in {code for _, _, code in found(without("01-owner"))}
+
+
+def test_each_rule_is_listed_with_the_cases_that_reach_it() -> None:
+    reached = reached_by(PACKAGED)
+    assert "cases/07-origin.toml: unknown origin: nobody" in reached["origin-unknown"]
+    assert all(reached.values())

@@ -1,0 +1,134 @@
+"""A decision repeated from its record with Cedar itself gives the same answer; a record that was bent does not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from broker.errors import TrailError
+from broker.notice import Holder, RuleHit, Terms
+from broker.recorded import Recorded, remember
+from broker.redecide import Difference, Grounds, Repetition, redecide
+from cli.officer import repeating
+from tests.policy.remembered import EVERYBODY, NAMES, NOW, SALT, Place
+
+DAY = 86_400_000
+PLACE = Place()
+
+
+def again(recorded: Recorded, place: Place = PLACE) -> Repetition:
+    return redecide(recorded, Grounds(place.directory, place.annex, place.policies, place.patterns))
+
+
+def bent(recorded: Recorded, **changes: object) -> Recorded:
+    """The record with something else in it; its digest is another matter (`audit verify`)."""
+    return replace(recorded, record=replace(recorded.record, **changes))  # type: ignore[arg-type]  # fields by name
+
+
+def differences(recorded: Recorded) -> set[tuple[str, str]]:
+    return {(each.bureau, each.what) for each in again(recorded).differences}
+
+
+def test_repeated_it_gives_the_same_answer() -> None:
+    chance = random.Random(5)
+    for _ in range(12):
+        made = PLACE.notice(
+            to=chance.sample(NAMES, 2),
+            agreements=chance.sample(["project-millennium", "old-circle"], 1),
+            deny=chance.sample(NAMES, 1),
+            minor=chance.choice(["yes", "no", "unknown"]),
+            kind=chance.choice(["person", "network", "report"]),
+            confidentiality=chance.choice(["restricted", "secret", "confidential"]),
+            urgency=chance.choice(["routine", "flash"]),
+            origins=[["US", ["GE"]]] if chance.random() < 0.3 else [],
+        )
+        found = again(PLACE.decided(made, NOW))
+        assert found.differences == ()
+        assert found.asked > 7
+
+
+def test_it_is_judged_at_the_now_of_its_leaf_however_late_it_is_repeated() -> None:
+    made = PLACE.notice(everyone=True, retain_until=NOW + 1, review_due=NOW + 1)
+    before, after = PLACE.decided(made, NOW), PLACE.decided(made, NOW + 1)
+    assert [bool(each.record.rows) for each in (before, after)] == [True, False]
+    assert again(before).same
+    assert again(after).same
+    assert not again(replace(before, leaf=replace(before.leaf, now=NOW + 365 * DAY))).same
+
+
+def test_it_is_repeated_with_the_versions_that_the_leaf_names_not_with_those_of_today() -> None:
+    recorded = PLACE.decided(PLACE.notice(agreements=["project-millennium"]))
+    suspended = {"agreements": {}, "suspended_agreements": {"project-millennium": ["AT", "GE", "RU"]}}
+    today = Place(world=PLACE.world.model_copy(update=suspended))
+    assert again(recorded).same
+    assert not again(recorded, today).same
+
+
+ALLOWED = PLACE.decided(PLACE.notice(everyone=True, minor="yes", to=["GE/ncb"]))
+
+
+def test_a_recipient_more_or_less_is_noticed() -> None:
+    record = ALLOWED.record
+    assert differences(bent(ALLOWED, rows=record.rows[:-1])) == {("US/ncb", "receives")}
+    first = replace(record.rows[0], index=0, bureau="AT/ncb")
+    assert ("AT/ncb", "receives") in differences(bent(ALLOWED, rows=(first, *record.rows)))
+
+
+def test_each_term_is_compared() -> None:
+    terms, bit = ALLOWED.terms, 1 << PLACE.directory.bureaus["LV/ncb"].index
+    for name, what in (
+        ("allowed", "allowed by policy"), ("audience", "in the audience"), ("denied", "denied by the issuer"),
+        ("reached", "addressed or subscribed"),
+    ):  # fmt: skip
+        masks = {each: getattr(terms, each) for each in ("allowed", "audience", "denied", "reached")}
+        changed = Terms(**{**masks, name: masks[name] ^ bit})
+        assert differences(bent(ALLOWED, terms=changed)) == {("LV/ncb", what)}
+
+
+def test_what_each_was_shown_is_compared() -> None:
+    rows = ALLOWED.record.rows
+    seeing = next(each for each in rows if each.bureau == "LV/ncb")
+    with_identity = tuple(replace(each, shown=each.shown | 2) if each is seeing else each for each in rows)
+    assert differences(bent(ALLOWED, rows=with_identity)) == {("LV/ncb", "sees identity")}
+    named = next(each for each in rows if each.bureau == "GE/ncb")
+    blind = tuple(replace(each, shown=each.shown & ~4) if each is named else each for each in rows)
+    assert differences(bent(ALLOWED, rows=blind)) == {("GE/ncb", "sees warnings")}
+
+
+def test_which_rules_said_so_is_compared() -> None:
+    rules = ALLOWED.record.rules
+    invented = (*rules, RuleHit("protected-person", 2))
+    assert differences(bent(ALLOWED, rules=invented)) == {("AT/border", "rule protected-person is met")}
+    silent = tuple(each for each in rules if each.rule != "minor-identity")
+    assert ("LV/ncb", "rule minor-identity is met") in differences(bent(ALLOWED, rules=silent))
+
+
+def test_a_subscription_that_was_not_on_record_by_then_is_noticed() -> None:
+    recorded = PLACE.decided(PLACE.notice(everyone=True))
+    fewer = {name: patterns for name, patterns in EVERYBODY.items() if name != "RU/ncb"}
+    found = redecide(recorded, Grounds(PLACE.directory, PLACE.annex, PLACE.policies, fewer))
+    assert found.differences[0] == Difference("RU/ncb", "addressed or subscribed", "yes", "no")
+
+
+def test_a_withdrawal_asks_no_rule() -> None:
+    made = PLACE.notice(kind="withdrawal", relation="withdraws")
+    found = again(PLACE.decided(made, holders=(Holder(2, (1,)),)))
+    assert (found.how, found.asked, found.same) == ("by-holders", 0, True)
+
+
+def test_a_record_that_is_not_the_leafs_is_refused() -> None:
+    leaf, salt, record = PLACE.entry(PLACE.notice(everyone=True))
+    with pytest.raises(TrailError, match="leaf 3 is not the one"):
+        remember(3, leaf, salt, record + b"x")
+    assert salt == SALT
+
+
+def test_a_different_answer_is_told_by_bureau_and_term() -> None:
+    found = bent(ALLOWED, rows=ALLOWED.record.rows[:-1])
+    said = list(repeating.lines([repeating.Repeated(found, again(found))]))
+    assert said[0].startswith("decided again: DIFFERENT (")
+    assert said[-1] == "      US/ncb: receives: no on record, yes when repeated"
+    (value,) = repeating.value([repeating.Repeated(found, again(found))])
+    assert (value["same"], value["differences"][0]["bureau"]) == (False, "US/ncb")

@@ -1,0 +1,102 @@
+"""Checking in a second process finds what checking in our own finds, and its end is noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker import codec, flat, members
+from broker.bus import Record
+from broker.checker import Checker
+from broker.errors import UnavailableError
+from broker.judge import Keys, check
+from broker.marker import CHECKER_SLOT, Marker
+from broker.notice import Header, Verified
+from tests import federation as world
+from tests.making import NOW, Draft, receipt
+
+LIMIT_S = 30.0
+
+
+@pytest.fixture
+def checker(tmp_path: Path) -> Iterator[Checker]:
+    made = Checker(tmp_path / "judging", LIMIT_S)
+    yield made
+    made.close()
+
+
+def started(checker: Checker) -> Checker:
+    deadline = time.monotonic() + LIMIT_S
+    while not checker.ready():
+        assert time.monotonic() < deadline, "the process did not start"
+        os.sched_yield()
+    return checker
+
+
+def keys() -> Keys:
+    return Keys(members.parse(members.canonical(world.directory())), set())
+
+
+def notice() -> bytes:
+    return codec.encode(Draft("AT/ncb").to("GE/ncb").envelope())
+
+
+def record(value: bytes, offset: int = 0) -> Record:
+    return Record("notices.at", 0, offset, NOW, b"", value)
+
+
+def test_a_good_notice_is_found_as_we_would_find_it(checker: Checker) -> None:
+    arrived = record(notice())
+    (found,) = started(checker).check([arrived], [NOW], keys())
+    assert found is not None
+    assert found.value() == check(arrived, NOW, keys())
+
+
+def test_a_receipt_is_found_as_we_would_find_it(checker: Checker) -> None:
+    statement = receipt("AT/ncb", 0, bytes(32), "GE")
+    arrived = Record("receipts.at", 0, 0, NOW, b"", statement)
+    (found,) = started(checker).check([arrived], [NOW], keys())
+    assert found is not None
+    assert found.value() == check(arrived, NOW, keys())
+
+
+def test_what_is_not_plainly_good_is_left_to_us(checker: Checker) -> None:
+    good = notice()
+    bad = good[:-1] + bytes([good[-1] ^ 1])
+    answers = started(checker).check([record(bad), record(good, 1), record(b"", 2)], [NOW] * 3, keys())
+    assert [each is not None for each in answers] == [False, True, False]
+
+
+def test_a_revoked_key_is_not_good_there_either(checker: Checker) -> None:
+    arrived = record(notice())
+    verified = check(arrived, NOW, keys())
+    assert isinstance(verified, Verified)
+    revoked = Keys(members.parse(members.canonical(world.directory())), {verified.envelope.key_id})
+    assert started(checker).check([arrived], [NOW], revoked) == [None]
+
+
+def test_its_death_is_told_and_the_next_batch_starts_another(checker: Checker) -> None:
+    arrived = record(notice())
+    os.kill(started(checker).pid, signal.SIGKILL)
+    with pytest.raises(UnavailableError):
+        checker.check([arrived], [NOW], keys())
+    (found,) = started(checker).check([arrived], [NOW], keys())
+    assert found is not None
+
+
+def test_what_it_was_checking_when_it_died_is_a_suspect_at_the_next_start(tmp_path: Path) -> None:
+    marker = Marker(tmp_path / "judging")
+    arrived = record(b"deadly", 17)
+    with marker.around(arrived, CHECKER_SLOT):
+        assert Marker(tmp_path / "judging").suspects == {"notices.at/0/17"}
+    assert Marker(tmp_path / "judging").calm
+
+
+def test_a_header_comes_back_from_its_flat_form() -> None:
+    header = codec.decode(Header, Draft("AT/ncb").to("GE/ncb").envelope().header)
+    assert flat.raised(Header, flat.flatten(header)) == header

@@ -1,0 +1,1 @@
+"""Tests of threshold signatures over directory and policies."""

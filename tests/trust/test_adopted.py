@@ -1,0 +1,168 @@
+"""The broker and a member that have pinned a root take nothing but what was signed under it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from adapters.versions import Versions
+from broker import codec, members, streams
+from broker.errors import ConfigurationError
+from broker.notice import Leaf, Version
+from broker.rules import PolicySet
+from broker.trust import draft
+from broker.trust.bundle import Opened
+from tests import federation as testing
+from tests.fake_bus import Clock, FakeBus, Memory
+from tests.making import NOW
+from tests.trust import signed_world as world
+from tests.trust.signed_world import changed_name, content, first_content, next_draft, opened
+
+
+@dataclass
+class Site:
+    """A broker and a member, each with a home of its own, on one bus."""
+
+    folder: Path
+    bus: FakeBus
+    clock: Clock
+
+    @property
+    def operator(self) -> Path:
+        return self.folder / "operator"
+
+    @property
+    def member(self) -> Versions:
+        return Versions(self.folder / "member" / "versions", lambda: self.clock.now)
+
+    async def write(self, kind: str, value: bytes) -> None:
+        await self.bus.append(streams.VERSIONS, [(b"", codec.encode(Version(kind, value)))])
+
+    async def leaves(self, count: int) -> list[Leaf]:
+        """What became of the versions, once there are so many; also of a broker that was started anew."""
+        made = testing.Federation(self.operator, self.bus, self.clock)
+        async with testing.running(self.operator, self.bus, lambda: self.clock.now):
+            while len(found := [each for each in await made.leaves() if each.kind != "resumed"]) < count:
+                await self.bus.read(streams.TRAIL, await self.bus.end(streams.TRAIL), wait=0.05)
+        return found
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> Site:
+    clock = Clock(NOW)
+    made = Site(tmp_path, FakeBus(Memory(clock=clock)), clock)
+    for home in (made.operator, tmp_path / "member"):
+        Versions(home / "versions").pin(world.root())
+    return made
+
+
+def allowed(base: Opened, number: int = 1, *signers: str) -> bytes:
+    """The packaged policy set, as AT drafted it and these members signed it."""
+    made = draft.propose_policies(PolicySet.packaged().content, number, "AT", NOW)
+    return draft.allowed(world.signed_by(made, base, *(signers or ("AT", "LV"))), base)
+
+
+async def test_an_unsigned_directory_is_refused_by_the_broker_and_the_member(site: Site) -> None:
+    await site.write("directory", members.canonical(testing.directory()))
+    (leaf,) = await site.leaves(1)
+    assert (leaf.kind, leaf.code) == ("version-refused", "version-refused")
+    assert await site.member.follow(site.bus) == 0
+    assert "it is not signed" in site.member.refused()
+
+
+async def test_a_signed_directory_and_policy_set_are_adopted_by_both(site: Site) -> None:
+    first = opened(first_content())
+    await site.write("directory", first_content())
+    await site.write("policies", allowed(first))
+    leaves = await site.leaves(2)
+    assert [each.kind for each in leaves] == ["adopted", "adopted"]
+    assert (leaves[1].directory, leaves[1].policies) == (first.directory.digest, PolicySet.packaged().digest)
+    assert await site.member.follow(site.bus) == 2
+    assert site.member.newest().digest == first.directory.digest
+    assert site.member.newest_digest("policies") == PolicySet.packaged().digest
+
+
+async def test_policies_without_two_members_are_refused(site: Site) -> None:
+    first = opened(first_content())
+    await site.write("directory", first_content())
+    await site.write("policies", PolicySet.packaged().content)
+    with pytest.raises(Exception, match="policies: 1 more must sign: GE, LV"):
+        allowed(first, 1, "AT", "AT")
+    alone = draft.propose_policies(PolicySet.packaged().content, 1, "AT", NOW)
+    forged = {"bundle": "valise/policies/1", "role": world.signed_by(alone, first, "AT").roles["policies"],
+              "policies": alone.policies}  # fmt: skip
+    await site.write("policies", json.dumps(forged, separators=(",", ":")).encode())
+    assert [each.kind for each in await site.leaves(3)] == ["adopted", "version-refused", "version-refused"]
+    await site.member.follow(site.bus)
+    assert site.member.newest_digest("policies") is None
+
+
+async def test_policies_cannot_be_swapped_and_swapped_back(site: Site) -> None:
+    first = opened(first_content())
+    await site.write("directory", first_content())
+    for number in (1, 2, 1):
+        await site.write("policies", allowed(first, number))
+    leaves = await site.leaves(4)
+    assert [each.kind for each in leaves] == ["adopted", "adopted", "adopted", "version-refused"]
+    await site.member.follow(site.bus)
+    assert "policies: version 1 is older than version 2" in site.member.refused()
+
+
+async def test_other_policies_than_were_signed_are_refused(site: Site) -> None:
+    first = opened(first_content())
+    await site.write("directory", first_content())
+    swapped = json.loads(allowed(first))
+    swapped["policies"] = swapped["policies"].replace("permit", "permit ", 1)
+    await site.write("policies", json.dumps(swapped, sort_keys=True, separators=(",", ":")).encode())
+    assert [each.kind for each in await site.leaves(2)] == ["adopted", "version-refused"]
+
+
+async def test_a_broker_that_starts_again_remembers_what_it_has_seen(site: Site) -> None:
+    first = opened(first_content())
+    after = content(next_draft(first, changed_name(first, "AT", "Vienna")), first, ["AT"])
+    await site.write("directory", first_content())
+    await site.write("directory", after)
+    await site.leaves(2)
+    await site.write("directory", first_content())
+    site.clock.now += draft.LIFE_MS * 2
+    leaves = await site.leaves(3)
+    assert [each.kind for each in leaves] == ["adopted", "adopted", "version-refused"]
+    assert leaves[2].directory == opened(after).directory.digest
+
+
+async def test_an_expired_timestamp_is_red_at_the_member_and_a_fresh_one_mends_it(site: Site) -> None:
+    first = opened(first_content())
+    await site.write("directory", first_content())
+    site.clock.now += draft.TIMESTAMP_LIFE_MS + 1000
+    assert await site.member.follow(site.bus) == 1
+    assert site.member.overdue() == ["timestamp"]
+    await site.write("directory", draft.refresh(first, world.TIMESTAMP, site.clock.now))
+    await site.member.follow(site.bus)
+    assert site.member.overdue() == []
+    assert [each.kind for each in await site.leaves(2)] == ["adopted", "adopted"]
+
+
+async def test_an_expired_directory_is_known_but_not_the_newest(site: Site) -> None:
+    await site.write("directory", first_content())
+    site.clock.now += draft.LIFE_MS + 1000
+    await site.member.follow(site.bus)
+    assert site.member.directory(opened(first_content()).directory.digest) is not None
+    assert site.member.newest_digest("directory") is None
+    assert "has expired" in site.member.refused()
+
+
+async def test_a_home_without_a_root_believes_no_bundle(site: Site) -> None:
+    bare = Versions(site.folder / "bare" / "versions")
+    await site.write("directory", first_content())
+    assert await bare.follow(site.bus) == 0
+    assert "no root is pinned here" in bare.refused()
+    bare.pin(world.root())
+    assert await bare.follow(site.bus) == 1
+
+
+async def test_another_root_is_never_pinned_over_the_first(site: Site) -> None:
+    with pytest.raises(ConfigurationError, match="pins another root"):
+        site.member.pin("ab" * 32)

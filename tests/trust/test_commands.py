@@ -1,0 +1,221 @@
+"""Directories are drafted by one party, signed by others and activated, with the commands that they use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.errors import ConfigurationError
+from broker.signing import SigningKey
+from broker.trust import draft
+from cli import seed, subscribe
+from cli.home import clock
+from cli.operator_home import operator_home
+from cli.seed import Federation, Order
+from cli.stage import Stage, running, set_up, settled
+from cli.trust import proposing, signing
+from tests.journeys.test_by_hand import DRAFT
+
+BUREAUS = ("AT/ncb", "LV/ncb", "GE/ncb")
+CIRCLE = {"id": "circle", "title": "Circle", "basis": "invented", "members": ["AT", "LV"]}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.out)
+
+
+async def valise(home: Path, *words: str) -> Result:
+    command = [sys.executable, "-m", "cli.main", *words, "--home", str(home)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def federation(*bureaus: str) -> Federation:
+    """The first federation, cut down to the members of these bureaus, and one agreement."""
+    whole = seed.seed()
+    names = [each.partition("/")[0] for each in bureaus]
+    circle = whole.agreements[0].model_copy(update=CIRCLE | {"members": ("AT", "LV")})
+    return whole.model_copy(
+        update={
+            "order": Order(bureaus=bureaus),
+            "bureau": {},
+            "members": tuple(each for each in whole.members if each.id in names),
+            "agreements": (circle,),
+            "transfers": (seed.Clause(between=tuple(names), basis="adequacy", reference="invented"),),
+            "annex": seed.Annex(),
+        }
+    )
+
+
+async def made(tmp_path: Path) -> Stage:
+    return await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+
+
+async def signed(home: Path, path: str, *bureaus: str) -> Result:
+    for bureau in bureaus:
+        done = await valise(home, "directory", "sign", path, "--bureau", bureau, "--yes")
+        assert done.code == 0, done.err
+    return await valise(home, "directory", "activate", path)
+
+
+async def test_an_agreement_is_suspended_by_its_members_and_not_by_the_operator(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    drafted = await valise(home, "agreement", "suspend", "circle", "--json")
+    path = drafted.value["draft"]
+    assert drafted.value["changes"] == ["agreement circle: status active becomes suspended"]
+    assert [(each["role"], each["missing"], each["could"]) for each in drafted.value["roles"]] == [
+        ("agreement-circle", "2 of 2", "AT, LV")
+    ]
+    stranger = await valise(home, "directory", "sign", path, "--bureau", "GE/ncb", "--yes")
+    assert "GE has no part in this draft" in stranger.err
+    early = await valise(home, "directory", "activate", path)
+    assert (early.code, early.err.strip()) == (1, "version-refused: agreement-circle: 2 more must sign: AT, LV")
+    assert (await signed(home, path, "AT/ncb", "LV/ncb")).code == 0
+    (circle,) = (await valise(home, "agreement", "list", "--bureau", "GE/ncb", "--json")).value
+    assert circle["status"] == "suspended"
+
+
+async def test_a_member_joins_an_agreement_with_its_own_signature(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    path = (await valise(home, "agreement", "join", "circle", "GE", "--json")).value["draft"]
+    without = await signed(home, path, "AT/ncb", "LV/ncb")
+    assert "agreement-circle: 1 more must sign: GE" in without.err
+    assert (await signed(home, path, "GE/ncb")).code == 0
+    shown = await valise(home, "member", "show", "GE", "--bureau", "AT/ncb", "--json")
+    assert shown.value["agreements"] == ["circle"]
+
+
+async def test_a_new_agreement_needs_as_many_signatures_as_it_names(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    words = ("--title", "Three", "--basis", "invented", "--member", "AT", "--member", "LV", "--member", "GE")
+    drafted = await valise(home, "agreement", "add", "three", *words, "--signatures", "3", "--json")
+    two = await signed(home, drafted.value["draft"], "AT/ncb", "LV/ncb")
+    assert "agreement-three: 1 more must sign: GE" in two.err
+    assert (await signed(home, drafted.value["draft"], "GE/ncb")).code == 0
+
+
+async def test_copies_that_were_signed_apart_are_put_together(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    path = (await valise(home, "agreement", "suspend", "circle", "--json")).value["draft"]
+    copies = []
+    for bureau in ("AT/ncb", "LV/ncb"):
+        copies.append(str(tmp_path / f"{bureau[:2]}.json"))
+        await valise(home, "directory", "sign", path, "--to", copies[-1], "--bureau", bureau, "--yes")
+    assert (await valise(home, "directory", "activate", *copies)).code == 0
+
+
+async def test_a_member_does_not_sign_a_key_that_is_not_its_own(tmp_path: Path) -> None:
+    stage = await made(tmp_path)
+    base = stage.operator.versions.guard().opened
+    assert base is not None
+    wanted, forged, now = json.loads(base.plain), SigningKey.new().public, clock()
+    key = {"key_id": forged.id.hex(), "bureau": "AT/ncb", "algorithm": "ed25519", "public": forged.raw.hex()}
+    wanted["keys"].append(key | {"valid_from": now, "valid_until": now + 1000})
+    path = await proposing.change(stage.operator, "keys of AT", wanted, base)
+    with pytest.raises(ConfigurationError, match="do not sign it"):
+        signing.sign(stage.home / "members" / "AT", "AT", draft.read_draft(path.read_bytes()), base)
+    other, done = signing.sign(stage.home / "members" / "LV", "LV", draft.read_draft(path.read_bytes()), base)
+    assert done == []
+    assert [each.missing for each in draft.standings(other, base)] == [1]
+
+
+async def test_a_member_enters_with_its_own_keys_and_a_root_that_another_told_it(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    root = (await valise(home, "directory", "status", "--json")).value["root"]
+    nobody = await valise(home, "member", "add", "FR")
+    assert "FR has not asked to enter" in nobody.err
+    await valise(home, "key", "new", "--bureau", "FR/ncb")
+    larger = federation(*BUREAUS, "FR/ncb")
+    stage = replace(await _reopened(home), federation=larger)
+    proposed = await proposing.propose(stage.operator, larger, [home / "members"])
+    blind = await valise(home, "directory", "sign", str(proposed.path), "--bureau", "FR/ncb", "--yes")
+    assert "valise directory trust FINGERPRINT" in blind.err
+    assert (await valise(home, "directory", "trust", root, "--bureau", "FR/ncb")).code == 0
+    assert (await signed(home, str(proposed.path), "FR/ncb", "AT/ncb", "LV/ncb")).code == 0
+    told = (await valise(home, "directory", "status", "--bureau", "FR/ncb", "--json")).value
+    assert ("FR", ["FR"]) in [(each["role"], each["holders"]) for each in told["roles"]]
+
+
+async def _reopened(home: Path) -> Stage:
+    return Stage(home, federation(*BUREAUS), operator_home(home))
+
+
+async def test_a_member_is_suspended_only_after_it_has_executed_every_withdrawal(tmp_path: Path) -> None:
+    stage = await made(tmp_path)
+    home = stage.home
+    person = tmp_path / "person.json"
+    person.write_text(json.dumps(DRAFT | {"audience": {"to": ["AT/ncb"]}, "deny": [], "topics": ["wanted.red"],
+                                          "purpose": "criminal-investigation"}), encoding="utf-8")  # fmt: skip
+    async with running(stage):
+        await subscribe.send(stage.member("AT/ncb"), ("wanted.*",))
+        await settled(stage)
+        sent = await valise(home, "publish", str(person), "--bureau", "LV/ncb", "--json")
+        (notice,) = sent.value["notices"]
+        assert notice["state"] == "routed", sent
+        assert (await valise(home, "inbox", "--bureau", "AT/ncb")).code == 0
+        assert (await valise(home, "withdraw", notice["notice"], "--bureau", "LV/ncb", "--yes")).code == 0
+        await settled(stage)
+        early = await valise(home, "member", "suspend", "AT")
+        assert early.code == 1
+        assert "AT has not executed 1 withdrawals" in early.err
+        assert "AT/ncb: " in early.err
+        await valise(home, "inbox", "--bureau", "AT/ncb")
+        await settled(stage)
+        drafted = await valise(home, "member", "suspend", "AT", "--json")
+        assert drafted.value["changes"] == ["member AT: status active becomes suspended"]
+        assert (await signed(home, drafted.value["draft"], "LV/ncb", "GE/ncb")).code == 0
+        await settled(stage)
+        refused = await valise(home, "publish", str(person), "--bureau", "AT/ncb", "--json")
+        assert refused.code == 1
+    back = await valise(home, "member", "activate", "AT", "--json")
+    assert back.value["changes"] == ["member AT: status suspended becomes active"]
+
+
+async def test_the_root_passes_on_and_members_follow_without_pinning_anew(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    drafted = await valise(home, "directory", "root", "LV", "GE", "--json")
+    path = drafted.value["draft"]
+    assert drafted.value["changes"][0] == "root 2: held by GE, LV; 2 of them must sign a change"
+    early = await signed(home, path, "GE/ncb")
+    assert early.code == 1
+    assert (await signed(home, path, "LV/ncb")).code == 0
+    told = (await valise(home, "directory", "status", "--bureau", "AT/ncb", "--json")).value
+    assert [each["holders"] for each in told["roles"] if each["role"] == "root"] == [["GE", "LV"]]
+    alone = await valise(home, "directory", "root", "GE")
+    assert "members" in alone.err
+
+
+async def test_policies_are_drafted_by_one_and_signed_by_two_members(tmp_path: Path) -> None:
+    stage = await made(tmp_path)
+    home = stage.home
+    changed = tmp_path / "policies"
+    shutil.copytree(Path(__file__).parents[2] / "policies", changed)
+    first = min(changed.glob("*.cedar"))
+    first.write_text(first.read_text(encoding="utf-8") + "// one more word\n", encoding="utf-8")
+    async with running(stage):
+        await settled(stage)
+        drafted = await valise(home, "policy", "activate", str(changed), "--yes", "--author", "AT", "--json")
+        path = drafted.value["draft"]
+        assert (await valise(home, "policy", "sign", path, "--bureau", "AT/ncb", "--yes")).code == 0
+        alone = await valise(home, "policy", "activate", path, "--yes")
+        assert (alone.code, alone.err.strip()) == (1, "version-refused: policies: 1 more must sign: GE, LV")
+        assert (await valise(home, "policy", "sign", path, "--bureau", "LV/ncb", "--yes")).code == 0
+        done = await valise(home, "policy", "activate", path, "--yes", "--json")
+        assert done.value["state"] == "in-force", done
