@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from broker.notice import Audience, Origin
+from broker.notice import Audience, Grant, Origin
 
 EVERYONE = Audience(everyone=True)
 NO_HOME = "no field of ours holds it"
@@ -63,6 +63,8 @@ class Draft:
     minor: str = "unknown"
     special_categories: tuple[str, ...] = ()
     protected_from: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    derogation: str | None = None
 
     def digest(self) -> bytes:
         """SHA-256 of all that it says: equal digests, nothing to publish."""

@@ -32,6 +32,7 @@ from broker.notice import (
     CLOCK_SKEW_MS,
     HEADER_TYPE,
     KINDS,
+    RELEASED,
     ROUTING,
     Compartment,
     Delivery,
@@ -42,6 +43,9 @@ from broker.notice import (
     Shared,
 )
 from broker.signing import compartment_digest, header_digest, pae
+
+DELIVERED = ("routed", "held", RELEASED)
+"""Leaves of which there are deliveries: a held notice goes to who reviews it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ def check_key(directory: Directory, key_id: bytes, at: int, signed: tuple[bytes,
 
 
 def _check_row(delivery: Delivery, leaf: Leaf, directory: Directory) -> Row:
-    if leaf.kind not in ("routed", "held") or leaf.rows is None:
+    if leaf.kind not in DELIVERED or leaf.rows is None:
         message = f"a delivery of a leaf that is {leaf.kind}"
         raise WrongLeafError(message)
     try:
@@ -182,7 +186,15 @@ def _check_header(envelope: Envelope, leaf: Leaf, directory: Directory) -> Heade
         raise IssuerKeyError
     if directory.federation != header.federation:
         raise OtherFederationError
+    check_time(header, leaf)
     return header
+
+
+def check_time(header: Header, leaf: Leaf) -> None:
+    """Check that a notice was made before it was recorded: whoever backdates a leaf cannot backdate the notice."""
+    if header.issued > leaf.now + CLOCK_SKEW_MS:
+        message = "the leaf is older than the notice"
+        raise WrongLeafError(message)
 
 
 def _check_compartments(

@@ -15,13 +15,22 @@ from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
 from adapters.inbox import Inbox, Line, Opened
 from adapters.receipts import Act, Receipts, Signer
-from adapters.refusals import NumberReusedError, RefusedError, UnknownDirectoryError, UnknownHeadError, UnrelatedError
+from adapters.refusals import (
+    NumberReusedError,
+    RefusedError,
+    UnknownDirectoryError,
+    UnknownHeadError,
+    UnrelatedError,
+    WrongLeafError,
+)
 from adapters.versions import Versions
 from broker import crash, notes, streams
 from broker.bus import Bus, Record
 from broker.errors import ConfigurationError
+from broker.notice import RELEASED
 
 PAGE = 200
+WITHDRAWAL = "withdrawal"
 Result = Checked | RefusedError
 
 
@@ -122,15 +131,28 @@ class Collector:
         delivery = checked.delivery
         if self._is_repeat(checked):
             return False
+        self._check_directory(checked)
         self._check_orders(checked)
         self._watch_numbers(delivery.delivery_number)
+        replaced, erased = self._ends(checked)
         line = self._inbox.keep(checked, self._signer.clock())
         acts.append(Act("received", line.issuer_member, line.item))
-        acts += self._erased(checked, line)
-        self._inbox.end(delivery.replaces, "replaced", line.number)
-        self._inbox.end(delivery.erases, "erased", line.number)
+        acts += self._erased(erased, line)
+        self._inbox.end(replaced, "replaced", line.number)
+        self._inbox.end(erased, "erased", line.number)
         taken.new.append(line)
-        return bool(delivery.replaces or delivery.erases)
+        return bool(replaced or erased)
+
+    def _ends(self, checked: Checked) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tell which deliveries a checked one replaces, and which it erases.
+
+        What is ordered, and what we hold of that record in any case: the issuer signed the end, the broker its order.
+        """
+        delivery, header = checked.delivery, checked.header
+        held = self._inbox.held(header.issuer, header.record, delivery.leaf_number)
+        if header.kind == WITHDRAWAL:
+            return (), tuple(dict.fromkeys((*delivery.erases, *held)))
+        return tuple(dict.fromkeys((*delivery.replaces, *held))) if _replaces(checked) else (), ()
 
     def _is_repeat(self, checked: Checked) -> bool:
         kept = self._inbox.line(checked.delivery.delivery_number)
@@ -139,6 +161,14 @@ class Collector:
         if (kept.leaf_number, kept.header_digest) != (checked.delivery.leaf_number, checked.header_digest):
             raise NumberReusedError
         return True
+
+    def _check_directory(self, checked: Checked) -> None:
+        """Check that no older directory was in force than for the delivery before: its keys may have been replaced."""
+        before = self._inbox.leaf_before(checked.delivery.delivery_number)
+        then, now = (self._versions.directory(each.directory) if each else None for each in (before, checked.leaf))
+        if then and now and now.version < then.version:
+            message = f"directory version {now.version} after version {then.version}"
+            raise WrongLeafError(message)
 
     def _watch_numbers(self, number: int) -> None:
         last = self._inbox.last_number()
@@ -149,11 +179,11 @@ class Collector:
     def _check_orders(self, checked: Checked) -> None:
         """Check that what a delivery would end belongs to the same issuer and record. Raises UnrelatedError."""
         delivery, header = checked.delivery, checked.header
-        if delivery.erases and header.kind != "withdrawal":
+        if delivery.erases and header.kind != WITHDRAWAL:
             message = f"a {header.kind} cannot erase"
             raise UnrelatedError(message)
-        if delivery.replaces and not any(each.relation == "corrects" for each in header.references):
-            message = "only a correction replaces"
+        if delivery.replaces and not _replaces(checked):
+            message = "only a correction replaces, or the release of what was held"
             raise UnrelatedError(message)
         for number in (*delivery.replaces, *delivery.erases):
             kept = self._inbox.line(number)
@@ -171,13 +201,13 @@ class Collector:
             )
             self._inbox.journal.alarm(self._signer.clock(), UnrelatedError.code, f"order of delivery {by.number}")
 
-    def _erased(self, checked: Checked, line: Line) -> list[Act]:
+    def _erased(self, erased: Sequence[int], line: Line) -> list[Act]:
         """Answer a withdrawal: it and each delivery that it ended here."""
         if line.state == "erased":
             return [Act("erased", line.issuer_member, line.item, result="erased")]
-        if checked.header.kind != "withdrawal":
+        if line.kind != WITHDRAWAL:
             return []
-        kept = [self._inbox.line(number) for number in checked.delivery.erases]
+        kept = [self._inbox.line(number) for number in erased]
         ended = [line, *(each for each in kept if each is not None)]
         return [Act("erased", each.issuer_member, each.item, result="erased") for each in ended]
 
@@ -204,3 +234,9 @@ class Collector:
     async def send(self) -> int:
         """Send the receipts that wait."""
         return await self._receipts.send(self._bus, self._shard)
+
+
+def _replaces(checked: Checked) -> bool:
+    """Tell whether a delivery may take the place of others: a correction does, and a release at who reviewed it."""
+    corrects = any(each.relation == "corrects" for each in checked.header.references)
+    return corrects or checked.leaf.kind == RELEASED

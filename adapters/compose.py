@@ -105,6 +105,8 @@ def _routing(draft: Draft, place: Place) -> Routing:
         protected_from=draft.protected_from,
         series=place.series,
         number=place.number,
+        grants=draft.grants,
+        derogation=draft.derogation,
     )
 
 

@@ -110,6 +110,8 @@ class Heads:
         if known is not None:
             if known.root != head.root:
                 raise SplitViewError
+            if len(advance.checkpoint) > len(known.note):  # the same head, cosigned meanwhile
+                self._database.execute("UPDATE heads SET note = ? WHERE size = ?", (advance.checkpoint, head.size))
             return False
         check_extends(self.newest(), advance, head)
         self._database.execute("INSERT INTO heads VALUES (?, ?, ?)", (head.size, head.root, advance.checkpoint))

@@ -15,7 +15,7 @@ from adapters.check import Checked
 from adapters.database import connect
 from adapters.heads import Heads, Journal
 from broker import codec
-from broker.notice import ROUTING, Envelope, Header, ReceiptItem, Shared
+from broker.notice import ROUTING, Envelope, Header, Leaf, ReceiptItem, Shared
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS deliveries(
@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS deliveries(
     shared BLOB, replaced_by INTEGER
 );
 CREATE INDEX IF NOT EXISTS deliveries_notice ON deliveries(notice_id);
+CREATE INDEX IF NOT EXISTS deliveries_record ON deliveries(issuer, record);
 CREATE TABLE IF NOT EXISTS orders(
     delivery_number INTEGER PRIMARY KEY, state TEXT NOT NULL, ordered_by INTEGER NOT NULL
 );
@@ -105,6 +106,13 @@ class Inbox:
         row = self.database.execute("SELECT * FROM deliveries WHERE delivery_number = ?", (number,)).fetchone()
         return _line(row) if row else None
 
+    def leaf_before(self, number: int) -> Leaf | None:
+        """Give the leaf of the delivery that came nearest before this number."""
+        row = self.database.execute(
+            "SELECT leaf FROM deliveries WHERE delivery_number < ? ORDER BY delivery_number DESC LIMIT 1", (number,)
+        ).fetchone()
+        return codec.decode(Leaf, bytes(row["leaf"])) if row else None
+
     def lines(self, after: int = 0) -> Iterator[Line]:
         """List deliveries, oldest first."""
         query = "SELECT * FROM deliveries WHERE delivery_number > ? ORDER BY delivery_number"
@@ -135,12 +143,32 @@ class Inbox:
         }
         return Opened(_line(row), codec.decode(Header, envelope.header), body)
 
+    def held(self, issuer: str, record: str, before: int) -> list[int]:
+        """Give the numbers of a record's deliveries that were recorded before a leaf and still have a body."""
+        rows = self.database.execute(
+            "SELECT delivery_number FROM deliveries WHERE issuer = ? AND record = ? AND leaf_number < ?"
+            " AND shared IS NOT NULL AND kind NOT IN ('withdrawal', 'restriction') ORDER BY delivery_number",
+            (issuer, record, before),
+        )
+        return [int(row[0]) for row in rows]
+
+    def withdrawn(self, issuer: str, record: str, after: int) -> int | None:
+        """Give the number of a record's withdrawal that was recorded after a leaf, if it has come."""
+        row = self.database.execute(
+            "SELECT delivery_number FROM deliveries WHERE issuer = ? AND record = ? AND leaf_number > ?"
+            " AND kind = 'withdrawal' ORDER BY leaf_number LIMIT 1",
+            (issuer, record, after),
+        ).fetchone()
+        return int(row[0]) if row else None
+
     # Within the caller's transaction
 
     def keep(self, checked: Checked, taken_at: int) -> Line:
         """Keep a delivery; if its end came before it, it is kept without its body."""
         delivery, header = checked.delivery, checked.header
         ordered = self.ordered(delivery.delivery_number)
+        if header.kind != "withdrawal" and (by := self.withdrawn(header.issuer, header.record, delivery.leaf_number)):
+            ordered = ("erased", by)
         state, ordered_by = ordered or ("new", None)
         self.database.execute(
             "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

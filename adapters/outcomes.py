@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from adapters.check import Known, check_key, check_leaf, find_directory
+from adapters.check import Known, check_key, check_leaf, check_time, find_directory
 from adapters.database import transaction
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
@@ -23,14 +23,18 @@ from adapters.refusals import (
     WrongLeafError,
     WrongRowError,
 )
+from adapters.trace import untold
 from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
 from broker.errors import ConfigurationError, NoticeRejectedError
 from broker.notice import (
+    NOT_RELEASED,
     RECEIPT_TYPE,
+    RELEASED,
     REVOCATION_TYPE,
     DecisionRecord,
+    Header,
     Leaf,
     Outcome,
     Receipt,
@@ -38,7 +42,7 @@ from broker.notice import (
     Statement,
 )
 from broker.route import Lines, lay
-from broker.signing import decision_digest, pae
+from broker.signing import decision_digest, header_digest, pae
 
 PAGE = 200
 RECORD_LEAVES = ("routed", "held", "rejected", "repeated")
@@ -170,6 +174,10 @@ class Outcomes:
             self._keep_receipt(checked.receipt, checked)
         elif outcome.kind in RECORD_LEAVES:
             self._mark(checked)
+            if outcome.kind == "routed" and untold(self._database, outcome.notice_id or b"", checked.decision):
+                self.journal.alarm(checked.leaf.now, "holders-not-told", f"leaf {outcome.leaf_number}")
+        elif outcome.kind in (RELEASED, NOT_RELEASED):
+            self._mark_reviewed(checked)
         elif outcome.kind == "look":
             self.journal.alarm(checked.leaf.now, "looked-at", f"leaf {outcome.leaf_number}")
         elif checked.revocation:
@@ -179,15 +187,30 @@ class Outcomes:
 
     def _check_ours(self, checked: Checked) -> None:
         """Check that what is on record are the bytes that we signed. Raises AlteredError."""
-        digest, notice_id = checked.leaf.header_digest, checked.outcome.notice_id
-        if digest is None or notice_id is None:
+        digest, outcome = checked.leaf.header_digest, checked.outcome
+        if digest is None:
             return
-        row = self._database.execute("SELECT header_digest FROM envelopes WHERE notice_id = ?", (notice_id,)).fetchone()
+        row = self._database.execute(
+            "SELECT header_digest, leaf_number FROM envelopes WHERE header_digest = ?1 OR notice_id = ?2"
+            " ORDER BY header_digest = ?1 DESC",
+            (digest, outcome.notice_id),
+        ).fetchone()
         if row is None:
-            self.journal.alarm(checked.leaf.now, "not-from-this-outbox", f"leaf {checked.outcome.leaf_number}")
-        elif bytes(row[0]) != digest and checked.outcome.code != "id-reused":
+            self.journal.alarm(checked.leaf.now, "not-from-this-outbox", f"leaf {outcome.leaf_number}")
+        elif bytes(row[0]) != digest and (outcome.kind, outcome.code) != ("rejected", "id-reused"):
             message = "the leaf is that of another header"
             raise AlteredError(message)
+        elif outcome.kind == "repeated" and bytes(row[0]) == digest:
+            self._check_original(checked, digest)
+
+    def _check_original(self, checked: Checked, digest: bytes) -> None:
+        """Check that what is called a repetition repeats a leaf of this notice of which we were told."""
+        original = checked.outcome.original
+        row = self._database.execute("SELECT leaf FROM outcomes WHERE leaf_number = ?", (original,)).fetchone()
+        told = codec.decode(Leaf, bytes(row["leaf"])).header_digest if row else None
+        if told != digest or checked.leaf.about != original:
+            message = "a repetition of a leaf that we were not told of"
+            raise WrongLeafError(message)
 
     def _keep_receipt(self, receipt: Receipt, checked: Checked) -> None:
         self._database.executemany(
@@ -228,6 +251,16 @@ class Outcomes:
         if changed and kind == "rejected":
             self._reopen(digest)
             self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}")
+
+    def _mark_reviewed(self, checked: Checked) -> None:
+        """Note on a held envelope what its reviewer decided; from now on its story is that of the release."""
+        outcome = "routed" if checked.outcome.kind == RELEASED else "refused"
+        changed = self._database.execute(
+            "UPDATE envelopes SET outcome = ?, leaf_number = ? WHERE header_digest = ? AND outcome = 'held'",
+            (outcome, checked.outcome.leaf_number, checked.leaf.header_digest),
+        ).rowcount
+        if changed and outcome == "refused":
+            self.journal.alarm(checked.leaf.now, "refused-in-review", f"leaf {checked.outcome.leaf_number}")
 
     def _reopen(self, digest: bytes) -> None:
         """Forget that a rejected record was published, so that the next run of its source publishes it again."""
@@ -275,7 +308,7 @@ def _check_outcome(data: bytes, known: Known) -> Checked:
     if (leaf.kind, leaf.code) != (outcome.kind, outcome.code):
         raise WrongLeafError
     decision = _check_decision(outcome, leaf) if outcome.decision else None
-    if decision is None and leaf.kind in ("routed", "held"):
+    if decision is None and leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED):
         message = "an outcome without the decision"
         raise WrongLeafError(message)
     receipt = _check_receipt(outcome, leaf, known) if leaf.kind == "receipt" else None
@@ -293,10 +326,22 @@ def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
     if record.record_digest != outcome.record_digest:
         message = "the decision is about another record"
         raise WrongLeafError(message)
+    if record.header:
+        _check_header(outcome, record, leaf)
     # What the decision says of its recipients is what they were shown a row of.
     if leaf.rows is not None and lay(Lines.numbered(record.rows), record.seed, record.depth).root != leaf.rows:
         raise WrongRowError
     return record
+
+
+def _check_header(outcome: Outcome, record: DecisionRecord, leaf: Leaf) -> None:
+    """Check that outcome, decision and leaf speak of one notice, and that the warnings are those of the decision."""
+    header = codec.decode(Header, record.header)
+    check_time(header, leaf)
+    said = (outcome.notice_id, outcome.warnings, leaf.header_digest)
+    if said != (header.notice_id, record.warnings, header_digest(record.header)):
+        message = "outcome, decision and leaf do not speak of one notice"
+        raise WrongLeafError(message)
 
 
 def _check_revocation(outcome: Outcome, leaf: Leaf, known: Known) -> Revocation:

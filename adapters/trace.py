@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from broker import codec
 from broker.notice import KINDS, ROUTING, DecisionRecord, RuleHit
 
+ENDS = ("withdrawal", "restriction")
+"""Kinds that go to every holder of a record, whatever else is decided."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -53,6 +56,8 @@ class Story:
     warnings: tuple[str, ...]
     rules: tuple[RuleHit, ...]
     reached: tuple[Reached, ...]
+    untold: tuple[str, ...] = ()
+    """Of a withdrawal or restriction: who was given its notice and is not among those whom it reached."""
 
     @property
     def expected(self) -> str:
@@ -61,8 +66,8 @@ class Story:
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """The recipients that have not answered with what they owe."""
-        return tuple(each.bureau for each in self.reached if each.at(self.expected) is None)
+        """Who has not answered with what it owes, told or not."""
+        return (*(each.bureau for each in self.reached if each.at(self.expected) is None), *self.untold)
 
 
 def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
@@ -99,7 +104,32 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
             )
             for each in (decision.rows if decision else ())
         ),
+        untold=untold(database, notice_id, decision),
     )
+
+
+def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRecord | None) -> tuple[str, ...]:
+    """Name who was given a record since it was last withdrawn, and is not told of this end of it.
+
+    We need not believe the broker about the holders: each decision on each version was proven to us.
+    """
+    end = database.execute("SELECT * FROM envelopes WHERE notice_id = ?", (notice_id,)).fetchone()
+    if decision is None or end is None or end["kind"] not in ENDS:
+        return ()
+    versions = database.execute(
+        "SELECT e.kind, o.decision FROM envelopes AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
+        " WHERE e.bureau = ? AND e.record = ? AND e.version < ? AND o.kind IN ('routed', 'released')"
+        " ORDER BY e.version, o.leaf_number",
+        (end["bureau"], end["record"], end["version"]),
+    )
+    holders: dict[str, None] = {}
+    for kind, made in versions:
+        if kind == "withdrawal":
+            holders.clear()
+        elif kind not in ENDS:
+            holders |= dict.fromkeys(each.bureau for each in codec.decode(DecisionRecord, bytes(made)).rows)
+    told = {each.bureau for each in decision.rows}
+    return tuple(each for each in holders if each not in told)
 
 
 def _refused(database: sqlite3.Connection, row: sqlite3.Row) -> sqlite3.Row | None:

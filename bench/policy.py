@@ -22,7 +22,7 @@ from broker import cases, likeness
 from broker.cases import NOW, World, WrittenNotice
 from broker.errors import VersionRefusedError
 from broker.facts import facts_of
-from broker.members import Annex, Directory
+from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import (
     CONFIDENTIALITIES,
     HANDLING_CODES,
@@ -70,7 +70,7 @@ class Federation:
         gc.freeze()
         started = time.process_time()
         for header, routing in notices:
-            judge(facts_of(header, routing, directory, NOW))
+            judge(facts_of(header, routing, directory, NO_ANNEX, NOW))
         return (time.process_time() - started) / len(notices)
 
 
@@ -132,7 +132,7 @@ def explained(federation: Federation) -> float:
 
 
 def _explain(federation: Federation, notice: Notice) -> None:
-    facts = facts_of(*notice, federation.directory, NOW)
+    facts = facts_of(*notice, federation.directory, NO_ANNEX, NOW)
     for bureau in federation.directory.by_index:
         if bureau is not None:
             federation.rules.explain(facts, bureau.index)

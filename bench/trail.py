@@ -270,7 +270,7 @@ def apart(part: str, folder: Path) -> dict[str, Any]:
 
 def measured(sizes: Sizes, runs: int) -> dict[str, Any]:
     """Measure all parts."""
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rates = sorted(appended(folder / f"append-{run}", sizes.append) for run in range(runs))
         value, by_work = rates[len(rates) // 2]

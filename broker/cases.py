@@ -31,6 +31,7 @@ from broker.notice import (
     KINDS,
     ROUTING,
     Audience,
+    Grant,
     Header,
     Origin,
     Reference,
@@ -55,8 +56,12 @@ class World(_Case):
     suspended: list[str] = []
     agreements: dict[str, list[str]] = {}
     suspended_agreements: dict[str, list[str]] = {}
+    own_terms: list[str] = Field(default=[], description="agreements that cover only notices that name them")
     transfers: Literal["all"] | list[str] = "all"
     clearances: dict[str, Clearance] = {}
+    supervision: list[str] = []
+    reviewers: list[str] = []
+    languages: dict[str, list[str]] = Field(default={}, description="bureau → what it reads; else `en`")
 
 
 class WrittenNotice(_Case):
@@ -68,8 +73,11 @@ class WrittenNotice(_Case):
     confidentiality: str = "restricted"
     urgency: str = "routine"
     handling: list[str] = []
+    topics: list[str] = ["case"]
+    languages: list[str] = ["en"]
     exercise: bool = False
     corrects: bool = False
+    released: bool = False
     retain_until: Moment | None = None
     review_due: Moment | None = None
     everyone: bool = False
@@ -81,6 +89,8 @@ class WrittenNotice(_Case):
     minor: str = "no"
     special_categories: list[str] = []
     protected_from: list[str] = []
+    grants: list[tuple[str, list[str], Moment]] = Field(default=[], description="[bureau, compartments, until]")
+    derogation: str | None = None
 
 
 class Case(_Case):
@@ -90,6 +100,7 @@ class Case(_Case):
     notice: WrittenNotice
     now: Moment = NOW
     receive: list[str]
+    review: list[str] = Field(default=[], description="the bureaus that it is held for")
     see: dict[str, list[str]] = {}
     met: dict[str, list[str]] = Field(default={}, description="rule → the bureaus for which it is met")
     tricky: list[str] = Field(default=[], description="the points of the file's `tricky` that it is about")
@@ -109,6 +120,10 @@ class Judged(Protocol):
     @property
     def receive(self) -> int:
         """Who may receive."""
+
+    @property
+    def review(self) -> int:
+        """Who may release it."""
 
     @property
     def see(self) -> Mapping[str, int]:
@@ -170,7 +185,9 @@ def _run_file(place: str, text: str | None, policy_file: str, compile_for: Compi
     judge = compile_for(directory, annex)
     tried, met = list[Facts](), set[str]()
     for number, case in enumerate(written.case):
-        facts = facts_of(*notice_of(case.notice, directory.federation), directory, case.now)
+        facts = facts_of(
+            *notice_of(case.notice, directory.federation), directory, annex, case.now, released=case.notice.released
+        )
         verdict = judge(facts)
         wrong = mistakes(case, directory) or differences(case, verdict, directory)
         if wrong:
@@ -194,7 +211,8 @@ def _line(text: str, number: int) -> int:
 def mistakes(case: Case, directory: Directory) -> list[str]:
     """Name whoever a case names that is not in its world: with a slip of the pen it could hold for a wrong reason."""
     notice = case.notice
-    bureaus = {*case.receive, *(each for found in (*case.see.values(), *case.met.values()) for each in found)}
+    lists = (case.receive, case.review, *case.see.values(), *case.met.values())
+    bureaus = {each for found in lists for each in found}
     named: tuple[tuple[str, Iterable[str], Container[str]], ...] = (
         ("bureau", [notice.issuer, *sorted(bureaus)], directory.bureaus),
         ("member or bureau", [*notice.to, *notice.deny, *notice.protected_from], _both(directory)),
@@ -211,7 +229,8 @@ def differences(case: Case, verdict: Judged, directory: Directory) -> list[str]:
     """Say where a verdict is not what the case demands."""
     wrong = []
     others = ~directory.mask([case.notice.issuer])
-    demanded = {"receive": (case.receive, verdict.receive)}
+    held = verdict.review & directory.reviewers if not verdict.receive else 0
+    demanded = {"receive": (case.receive, verdict.receive), "review": (case.review, held)}
     demanded |= {f"see.{name}": (bureaus, verdict.see.get(name, 0)) for name, bureaus in case.see.items()}
     met = {hit.rule: hit.bureaus for hit in verdict.hits}
     demanded |= {f"met.{rule}": (bureaus, met.get(rule, 0)) for rule, bureaus in case.met.items()}
@@ -231,7 +250,7 @@ def world_of(world: World, place: str = "cases") -> tuple[Directory, Annex]:
         where = ".".join(map(str, first["loc"]))
         raise _refused(place, 1, f"a case's world: {where}: {first['msg']}: correct [world]") from error
     directory = members.parse(members.canonical(written))
-    return directory, Annex(None, MappingProxyType(dict(world.clearances)), frozenset())
+    return directory, Annex(None, MappingProxyType(dict(world.clearances)), frozenset(world.supervision))
 
 
 def _directory(world: World) -> WrittenDirectory:
@@ -249,16 +268,30 @@ def _directory(world: World) -> WrittenDirectory:
                 for each in names
             ),
             "bureaus": tuple(
-                WrittenBureau(id=each, index=index, name=each, mandates=tuple(mandates))
+                WrittenBureau(
+                    id=each,
+                    index=index,
+                    name=each,
+                    mandates=tuple(mandates),
+                    languages=tuple(world.languages.get(each, ("en",))),
+                )
                 for index, (each, mandates) in enumerate(world.bureaus.items())
             ),
             "agreements": tuple(
                 WrittenAgreement.model_validate(
-                    {"id": name, "title": name, "basis": "case", "members": tuple(parties), "status": status}
+                    {
+                        "id": name,
+                        "title": name,
+                        "basis": "case",
+                        "members": tuple(parties),
+                        "status": status,
+                        "own_terms": name in world.own_terms,
+                    }
                 )
                 for (name, parties), status in circles
             ),
             "transfers": tuple(_transfers(world, names)),
+            "reviewers": tuple(world.reviewers),
         }
     )
 
@@ -290,7 +323,7 @@ def _header(written: WrittenNotice, federation: str) -> Header:
         kind=written.kind,
         conversation=None,
         references=(corrected,) if written.corrects else (),
-        topics=("case",),
+        topics=tuple(written.topics),
         action_sought=None,
         urgency=written.urgency,
         acknowledge_by=None,
@@ -306,7 +339,7 @@ def _header(written: WrittenNotice, federation: str) -> Header:
         expires=None,
         retain_until=written.retain_until,
         review_due=written.review_due,
-        languages=(),
+        languages=tuple(written.languages),
         exercise=written.exercise,
         compartments=tuple(Slot(name, bytes(32)) for name in (ROUTING, *KINDS.get(written.kind, ()))),
     )
@@ -323,4 +356,6 @@ def _routing(written: WrittenNotice) -> Routing:
         protected_from=tuple(written.protected_from),
         series=bytes(8),
         number=1,
+        grants=tuple(Grant(bureau, tuple(names), until) for bureau, names, until in written.grants),
+        derogation=written.derogation,
     )

@@ -82,7 +82,7 @@ def _changes(past: Past, old: Side, new: Side, directory: Directory) -> list[Cha
     recorded = past.recorded
     if recorded.header.kind in TO_HOLDERS:
         return []
-    known = facts_of(recorded.header, recorded.routing, directory, recorded.leaf.now)
+    known = facts_of(recorded.header, recorded.routing, directory, old.rules.annex, recorded.leaf.now)
     before, after = old.rules.judge(known), new.rules.judge(known)
     own = directory.bureau_mask((recorded.header.issuer,))
     open_to = audience_of(recorded, known, directory) & ~own & ~known.denied & recorded.terms.reached

@@ -13,13 +13,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, Self
 
 from broker.facts import Facts, facts_of
-from broker.notice import Decision, Header, Holder, Recipient, Routing, Terms, Verified
+from broker.notice import APPROVAL, Decision, Header, Holder, Recipient, Routing, Terms, Verified
 
 if TYPE_CHECKING:
     from broker.members import Directory
     from broker.rules import Rules, Verdict
 
-HOLDERS_NOT_REACHED, REACHED_NOBODY = "holders-not-reached", "reached-nobody"
+HOLDERS_NOT_REACHED, REACHED_NOBODY, NO_REVIEWER = "holders-not-reached", "reached-nobody", "no-reviewer"
+GLASS_BROKEN = "glass-broken"
+SOURCE = "source"
 TO_HOLDERS = frozenset({"withdrawal", "restriction"})
 """Kinds that reach every holder whatever the policy says (DESIGN §3.8)."""
 ALL_BUT_ROUTING = ~1
@@ -86,22 +88,33 @@ class View:
     subscriptions: Subscriptions
 
 
-def facts(notice: Verified, directory: Directory, now: int) -> Facts:
+def facts(notice: Verified, view: View, now: int, *, released: bool = False) -> Facts:
     """Compute what the rules may know of a notice."""
-    return facts_of(notice.header, notice.routing, directory, now)
+    return facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now, released=released)
 
 
-def decide(notice: Verified, view: View, now: int, holders: Sequence[Holder] = ()) -> Decision:
-    """Decide at one `now`. `holders` hold what the notice corrects, withdraws or restricts; delivery numbers are 0."""
+def decide(
+    notice: Verified, view: View, now: int, holders: Sequence[Holder] = (), *, released: bool = False
+) -> Decision:
+    """Decide at one `now`. `holders` hold what the notice corrects, withdraws or restricts; delivery numbers are 0.
+
+    `released`: a reviewing bureau has approved it, and `holders` are the reviewers.
+    """
     if notice.header.kind in TO_HOLDERS:
         return _to_holders(notice, view.directory, holders)
-    known = facts(notice, view.directory, now)
+    if notice.header.kind == APPROVAL:
+        return _to_issuer(notice, view.directory)
+    known = facts(notice, view, now, released=released)
     verdict = view.rules.judge(known)
+    if verdict.review and not verdict.receive:
+        return _held(notice, known, view, verdict)
     terms = terms_of(notice, known, view, verdict.receive)
-    replaced = {each.index: each.numbers for each in holders} if known.corrects else {}
-    recipients = _recipients(notice, view.directory, verdict, terms.receivers, replaced)
-    missed = any(not terms.receivers >> index & 1 for index in replaced)
-    return Decision("routed", recipients, terms, verdict.hits, _warnings(recipients, missed=missed))
+    replaced = {each.index: each.numbers for each in holders} if known.corrects or released else {}
+    limits = _granted(notice, known, now, view.directory)
+    recipients = _recipients(notice, view.directory, verdict, terms.receivers, replaced, limits)
+    missed = not released and any(not terms.receivers >> index & 1 for index in replaced)
+    warnings = _warnings(recipients, missed=missed, broken=known.derogation)
+    return Decision("routed", recipients, terms, verdict.hits, warnings)
 
 
 class Spoken(Protocol):
@@ -140,10 +153,15 @@ def audience_of(notice: Spoken, known: Facts, directory: Directory) -> int:
 
 
 def _recipients(
-    notice: Verified, directory: Directory, verdict: Verdict, receivers: int, replaced: Mapping[int, tuple[int, ...]]
+    notice: Verified,
+    directory: Directory,
+    verdict: Verdict,
+    receivers: int,
+    replaced: Mapping[int, tuple[int, ...]],
+    limits: Mapping[int, int],
 ) -> tuple[Recipient, ...]:
     shown_to = {
-        index: shown
+        index: shown & limits.get(index, -1) if limits else shown
         for mask, shown in _shown(notice.header, notice.present, verdict.see, receivers)
         for index in _indices(mask)
     }
@@ -173,6 +191,36 @@ def _shown(header: Header, present: int, see: Mapping[str, int], receivers: int)
     return list(groups.items())
 
 
+def _held(notice: Verified, known: Facts, view: View, verdict: Verdict) -> Decision:
+    """Give it to the reviewing bureaus only, whole but for its sources; never to its issuer, nor against its terms."""
+    directory = view.directory
+    terms = held_terms(notice, known, directory, verdict)
+    sources = sum(1 << place for place, slot in enumerate(notice.header.compartments) if slot.name == SOURCE)
+    shown = notice.present & ALL_BUT_ROUTING & ~sources
+    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in _indices(terms.receivers))
+    return Decision("held", recipients, terms, verdict.hits, () if recipients else (NO_REVIEWER,))
+
+
+def held_terms(notice: Spoken, known: Facts, directory: Directory, verdict: Verdict) -> Terms:
+    """Compute the terms of a notice that is held: the reviewers, but its issuer and those it must be kept from."""
+    kept_from = directory.bureau_mask((notice.header.issuer,)) | known.denied | known.protected_from
+    reviewers = verdict.review & directory.reviewers & ~kept_from
+    return Terms(allowed=verdict.review, audience=directory.reviewers, denied=kept_from, reached=reviewers)
+
+
+def approval_terms(header: Header, directory: Directory) -> Terms:
+    """Compute the terms of an approval, or a refusal: it goes to the bureau whose notice was reviewed."""
+    bureau = directory.bureau_mask(each.issuer for each in header.references)
+    return Terms(allowed=bureau, audience=bureau, denied=0, reached=bureau)
+
+
+def _to_issuer(approval: Verified, directory: Directory) -> Decision:
+    terms = approval_terms(approval.header, directory)
+    shown = approval.present & ALL_BUT_ROUTING
+    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in _indices(terms.receivers))
+    return Decision("routed", recipients, terms, (), _warnings(recipients, missed=False))
+
+
 def _to_holders(notice: Verified, directory: Directory, holders: Sequence[Holder]) -> Decision:
     shown = notice.present & ALL_BUT_ROUTING
     withdrawn = notice.header.kind == "withdrawal"
@@ -186,8 +234,21 @@ def _to_holders(notice: Verified, directory: Directory, holders: Sequence[Holder
     return Decision("routed", recipients, terms, (), _warnings(recipients, missed=len(reached) < len(holders)))
 
 
-def _warnings(recipients: tuple[Recipient, ...], *, missed: bool) -> tuple[str, ...]:
-    return (*((HOLDERS_NOT_REACHED,) if missed else ()), *(() if recipients else (REACHED_NOBODY,)))
+def _warnings(recipients: tuple[Recipient, ...], *, missed: bool, broken: bool = False) -> tuple[str, ...]:
+    found = ((HOLDERS_NOT_REACHED, missed), (REACHED_NOBODY, not recipients), (GLASS_BROKEN, broken))
+    return tuple(name for name, so in found if so)
+
+
+def _granted(notice: Verified, known: Facts, now: int, directory: Directory) -> Mapping[int, int]:
+    """Give for each bureau that has the notice only by a grant what its grants in force let it see: index → mask."""
+    places = {slot.name: 1 << place for place, slot in enumerate(notice.header.compartments)}
+    limits: dict[int, int] = {}
+    for grant in notice.routing.grants:
+        only = directory.bureau_mask((grant.bureau,)) & known.granted & ~known.named
+        if only and now < grant.until:
+            index = only.bit_length() - 1
+            limits[index] = limits.get(index, 0) | sum(places.get(name, 0) for name in set(grant.compartments))
+    return limits
 
 
 def _index(line: Recipient | Holder) -> int:

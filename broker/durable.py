@@ -35,6 +35,14 @@ def write(file: Path, data: bytes) -> None:
     sync(file.parent)
 
 
+def put(file: Path, data: bytes) -> None:
+    """Put a file in the place of another, which is there whole until this one is: aside, fsync, rename, fsync."""
+    aside = file.with_name(f"{file.name}.new")
+    write(aside, data)
+    aside.replace(file)
+    sync(file.parent)
+
+
 def sync_together(files: Sequence[int], folders: Iterable[Path]) -> None:
     """Make open files and the entries of folders durable, all at once: a disk takes many as fast as one."""
     opened = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders]

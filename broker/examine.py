@@ -7,23 +7,44 @@ number of leaves. Where a hash and what it is made from differ, the tile above t
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from broker import codec, notes
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import Leaf, Row
+from broker.notice import NOT_RELEASED, RELEASED, Leaf, Row
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
 RECORD_KINDS = frozenset({"routed", "held", "rejected", "repeated"})
+SPOKEN_OF = RECORD_KINDS | {RELEASED}
+"""Kinds of leaf that a later one may be about: a receipt names the leaf under which its bureau got the notice."""
 EVENT_KINDS = frozenset(
-    {"receipt", "subscribed", "revoked", "look", "adopted", "version-refused", "resumed", "expired"}
+    {
+        "receipt",
+        "subscribed",
+        "revoked",
+        "look",
+        "adopted",
+        "version-refused",
+        "resumed",
+        "expired",
+        RELEASED,
+        NOT_RELEASED,
+    }
 )
+DIRECTORY = "directory"
+VERSIONS = (DIRECTORY, "policies")
+"""What an `adopted` leaf may put in force, in the order of a leaf."""
+REVIEWED = frozenset({RELEASED, NOT_RELEASED})
+ONCE = frozenset({"routed", "held"})
+"""Kinds of leaf of which a notice has one at most."""
 LISTED = 100
 """Findings that are told in full; the others are counted."""
 CACHED_BUNDLES = 1024
@@ -158,6 +179,12 @@ class _Walk:
         self._parent: tuple[int, bytes] = (-1, b"")
         self._records: OrderedDict[int, bytes] = OrderedDict()
         self._agreed = 0
+        self._in_force: tuple[bytes, bytes] | None = None
+        self._replaced: set[bytes] = set()
+        self._before: Leaf | None = None
+        # Eight bytes of each notice's digest, by its first byte: little memory, and sorted a bucket at a time.
+        self._notices = [array("Q") for _ in range(256)]
+        self._again: tuple[int, list[bytes]] = (-1, [])
 
     def bundle(self, index: int) -> None:
         """Examine one bundle of entries and the tile of its hashes."""
@@ -285,9 +312,59 @@ class _Walk:
         if leaf.now < self._now:
             self._report.add(f"leaf {number}", f"goes back in time by {self._now - leaf.now} ms")
         self._now = max(self._now, leaf.now)
+        self._check_in_force(number, leaf)
+        self._check_review(number, leaf)
+        if leaf.header_digest and leaf.kind in ONCE:
+            self._notices[leaf.header_digest[0]].append(_short(leaf.header_digest))
         if leaf.about is not None and not self._is_record(leaf.about, number, kinds):
             self._report.add(f"leaf {number}", f"speaks of leaf {leaf.about}, which is no record leaf before it")
-        return int(leaf.kind in RECORD_KINDS)
+        return int(leaf.kind in SPOKEN_OF)
+
+    def _check_in_force(self, number: int, leaf: Leaf) -> None:
+        """Check that versions change only where one is adopted, and that no directory that was replaced comes back."""
+        before, now = self._in_force, (leaf.directory, leaf.policies)
+        for place, what in enumerate(VERSIONS):
+            if before is None or before[place] == now[place]:
+                continue
+            if (leaf.kind, leaf.code) != ("adopted", what):
+                self._report.add(f"leaf {number}", f"names other {what} than those that were adopted")
+                return
+            if what == DIRECTORY and now[place] in self._replaced:
+                self._report.add(f"leaf {number}", "adopts a directory that was replaced before")
+            self._replaced.add(before[place])
+        self._in_force = now
+
+    def _check_review(self, number: int, leaf: Leaf) -> None:
+        """Check that what a reviewer is said to have decided comes right after what the reviewer sent."""
+        before, self._before = self._before, leaf
+        if leaf.kind in REVIEWED and (before is None or (before.kind, before.about) != ("routed", leaf.about)):
+            self._report.add(f"leaf {number}", f"is {leaf.kind} without an approval before it")
+
+    def _check_once(self) -> None:
+        """Check that each notice was taken in once: a second leaf of it went to somebody behind its issuer's back."""
+        twice = {each for some in self._notices for each in _repeated(some)}
+        seen: dict[bytes, int] = {}
+        for number in range(self._head.size if twice else 0):
+            leaf = self._read_again(number)
+            digest = leaf.header_digest if leaf and leaf.kind in ONCE else None
+            if digest is None or _short(digest) not in twice:
+                continue
+            if digest in seen:
+                self._report.add(f"leaf {number}", f"takes in the notice of leaf {seen[digest]} once more")
+            seen.setdefault(digest, number)
+
+    def _read_again(self, number: int) -> Leaf | None:
+        index, place = divmod(number, WIDTH)
+        if self._again[0] != index:
+            width = min(WIDTH, self._head.size - index * WIDTH)
+            try:
+                self._again = (index, unbundle(read_part(self._folder, ENTRIES, index, width)))
+            except (OSError, ProofError):
+                self._again = (index, [])  # told where it stands
+        try:
+            return codec.decode(Leaf, self._again[1][place])
+        except (IndexError, NoticeRejectedError):
+            return None
 
     def _is_record(self, about: int, number: int, kinds: bytes) -> bool:
         if not 0 <= about < number:
@@ -306,7 +383,7 @@ class _Walk:
         kinds = bytearray()
         try:
             for entry in unbundle(read_part(self._folder, ENTRIES, index, WIDTH)):
-                kinds.append(codec.decode(Leaf, entry).kind in RECORD_KINDS)
+                kinds.append(codec.decode(Leaf, entry).kind in SPOKEN_OF)
         except (OSError, ProofError, NoticeRejectedError):
             return bytes(kinds)  # told where it stands
         return bytes(kinds)
@@ -364,6 +441,7 @@ class _Walk:
 
     def finish(self) -> None:
         """Examine the right edge, and what others have of more than there is."""
+        self._check_once()
         if self._whole:
             for level, index, _ in widths(self._edge.size):
                 if level:
@@ -388,6 +466,15 @@ class _Walk:
                 ends = f"the trail ends at {self._head.size} leaves" if self._whole else "leaves are missing"
                 self._report.add(f"leaf {self._edge.size}", f"{what}: {ends}")
             self._next_head = next(self._heads, None)
+
+
+def _short(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big")
+
+
+def _repeated(some: array[int]) -> Iterator[int]:
+    ordered = sorted(some)
+    return (one for one, after in pairwise(ordered) if one == after)
 
 
 def _remember(cache: OrderedDict[int, bytes], index: int, kinds: bytes) -> None:

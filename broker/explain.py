@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from broker.decide import Spoken, View, terms_of
 from broker.facts import Facts, facts_of
-from broker.notice import KINDS, ROUTING, Terms
+from broker.members import NO_ANNEX
+from broker.notice import KINDS, RELEASED, ROUTING, Terms
 from broker.rules import RECEIVE, SEE
 from broker.wording import Wording, attributes_of
 
@@ -83,7 +84,14 @@ def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rul
     """Explain what was decided, from the decision record; directory, annex and rules are those that the leaf names."""
     return Ground(
         notice=recorded,
-        known=facts_of(recorded.header, recorded.routing, directory, recorded.leaf.now),
+        known=facts_of(
+            recorded.header,
+            recorded.routing,
+            directory,
+            annex or NO_ANNEX,
+            recorded.leaf.now,
+            released=recorded.leaf.kind == RELEASED,
+        ),
         terms=recorded.terms,
         hits=recorded.hits,
         present=None,
@@ -98,7 +106,7 @@ def of_prospect(
     notice: Spoken, present: int, view: View, rules: Sequence[Read], now: int, annex: Annex | None
 ) -> Ground:
     """Explain what would be decided now, from what this party knows."""
-    known = facts_of(notice.header, notice.routing, view.directory, now)
+    known = facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now)
     verdict = view.rules.judge(known)
     return Ground(
         notice=notice,

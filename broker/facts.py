@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.notice import EVERYONE, Header, Origin, Routing
+from broker.notice import AREAS, EVERYONE, H3, Header, Origin, Routing
 
 if TYPE_CHECKING:
-    from broker.members import Directory
+    from broker.members import Annex, Directory
 
 NO_LIMIT = (1 << 63) - 1
 """Stands for a day that the header does not set: the greatest Long of Cedar."""
@@ -41,6 +41,16 @@ class Facts:
     urgency: str
     handling: frozenset[str]
     exercise: bool
+    released: bool
+    """A reviewing bureau has approved it."""
+    areas: frozenset[str]
+    """The first parts of its topics, as far as rules may speak of them."""
+    supervised: bool
+    """Its issuer's member is under supervision."""
+    unreadable: bool
+    """It is H3, and a bureau that it names reads none of its languages."""
+    derogation: bool
+    """The issuer breaks the glass: a threat to life."""
     corrects: bool
     retain_until: int
     review_due: int
@@ -49,9 +59,13 @@ class Facts:
     denied: Mask
     addressed: Mask
     named: Mask
+    granted: Mask
+    """The bureaus that hold a grant in force."""
     agreements: frozenset[str]
     origins_known: bool
     sources: frozenset[MemberId]
+    lawful: Mask
+    """The bureaus to which data of all its sources may go, under the agreements that it names."""
     consented: Mask
     subject_categories: frozenset[str]
     minor: str
@@ -59,11 +73,16 @@ class Facts:
     protected_from: Mask
 
 
-def facts_of(header: Header, routing: Routing, directory: Directory, now: int) -> Facts:
+def facts_of(
+    header: Header, routing: Routing, directory: Directory, annex: Annex, now: int, *, released: bool = False
+) -> Facts:
     """Compute the facts of one notice at one `now`. Needs a header and routing that `verify` has checked."""
     audience = routing.audience
-    addressed = directory.mask(audience.to)
+    named = directory.bureau_mask(audience.to)
+    granted = directory.bureau_mask(each.bureau for each in routing.grants if now < each.until)
+    addressed = directory.mask(audience.to) | granted
     origins = tuple(origin for origin in routing.origins if not _without_terms(origin, header.member))
+    sources = frozenset({header.member, *(_member(each) for each in origins)} & directory.members.keys())
     return Facts(
         now=now,
         kind=header.kind,
@@ -74,6 +93,11 @@ def facts_of(header: Header, routing: Routing, directory: Directory, now: int) -
         urgency=header.urgency,
         handling=frozenset(header.handling),
         exercise=header.exercise,
+        released=released,
+        areas=frozenset(each.partition(".")[0] for each in header.topics).intersection(AREAS),
+        supervised=header.member in annex.supervision,
+        unreadable=H3 in header.handling and directory.reads_none(named, header.languages),
+        derogation=routing.derogation is not None,
         corrects=any(each.relation == "corrects" for each in header.references),
         retain_until=NO_LIMIT if header.retain_until is None else header.retain_until,
         review_due=NO_LIMIT if header.review_due is None else header.review_due,
@@ -81,10 +105,12 @@ def facts_of(header: Header, routing: Routing, directory: Directory, now: int) -
         audience=_audience(routing, addressed, directory),
         denied=directory.mask(routing.deny),
         addressed=addressed,
-        named=directory.bureau_mask(audience.to),
+        named=named,
+        granted=granted,
         agreements=frozenset(filter(directory.has_agreement, audience.agreements)),
         origins_known=all(each.owner is not None and directory.names(each.owner) for each in origins),
-        sources=frozenset({header.member, *(_member(each) for each in origins)} & directory.members.keys()),
+        sources=sources,
+        lawful=directory.lawful_mask(sources, audience.agreements),
         consented=_consented(origins, directory),
         subject_categories=frozenset(routing.subject_categories),
         minor=routing.minor,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -248,14 +249,14 @@ class _Block:
 
     def add(self, number: int, entry: bytes, record: bytes) -> None:
         """Take in one leaf and its decision record."""
-        leaf = codec.read("leaf", entry)
-        decision = codec.read("decision", record) if record else {"header": b"", "statement": b""}
+        leaf, decision = codec.read("leaf", entry), _decision(record)
         words = {f"outcome:{leaf['kind']}", f"policies:{leaf['policies'].hex()}"}
         if leaf["code"] is not None:
             words.add(f"outcome:{leaf['code']}")
         abouts = set() if leaf["about"] is None else {leaf["about"]}
         if decision["header"]:
-            self._notice(number, decision, words)
+            with suppress(NoticeRejectedError):
+                self._notice(number, decision, words)
         elif decision["statement"]:
             abouts.update(_statement(decision["statement"], words))
         bit = 1 << number % BLOCK
@@ -272,6 +273,14 @@ class _Block:
         words.update([f"to:{each}" for each in bureaus])
         words.update([f"member:{each.partition('/')[0]}" for each in (header["issuer"], *bureaus)])
         words.update([f"rule:{each['id']}" for each in decision["rules"]])
+
+
+def _decision(record: bytes) -> dict[str, Any]:
+    """Read a decision record; one that is missing or was made unreadable says nothing here, and shows in `verify`."""
+    try:
+        return codec.read("decision", record)
+    except NoticeRejectedError:
+        return {"header": b"", "statement": b""}
 
 
 _BY = {

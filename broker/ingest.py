@@ -188,6 +188,8 @@ class Ingest:
             return
         ruling = self._ruled(ahead.record, checked, ahead.now)
         step.apply(ahead.record, ruling, ahead.now)
+        if ruling.then:
+            step.apply(None, ruling.then, ahead.now)
         self._take_effect(ruling)
 
     def _ruled(self, record: Record, checked: Checked, now: int) -> Ruling:

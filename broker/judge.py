@@ -27,6 +27,10 @@ from broker.errors import (
     UnknownKindError,
 )
 from broker.notice import (
+    APPROVAL,
+    NOT_RELEASED,
+    REFUSE,
+    RELEASED,
     Decision,
     Envelope,
     Header,
@@ -43,7 +47,7 @@ from broker.notice import (
     Verified,
 )
 from broker.register import Register, missing_numbers, notice_key, use_number
-from broker.verify import Arrival, outer, subject_of, verify, verify_statement
+from broker.verify import Arrival, outer, reopen, subject_of, verify, verify_statement
 
 if TYPE_CHECKING:
     from broker.bus import Record
@@ -85,6 +89,8 @@ class Ruling:
     series: tuple[tuple[str, Series], ...] = ()
     entries: Mapping[str, bytes] = field(default_factory=dict)
     tell: tuple[str, ...] = ()
+    then: Ruling | None = None
+    """What follows in a leaf of its own: the release of the notice that this one approves, or its end."""
     view: View | None = None
     """The view that is in force from the next step on, if this record changes it."""
 
@@ -192,7 +198,28 @@ class Judge:
             _check_subject(header, reference, target)
         holders = target.holders if target else ()
         decision = decide(verified, self.view, now, holders)
-        return self._routed(verified, decision, reference, target, (key, series))
+        ruling = self._routed(verified, decision, reference, target, (key, series))
+        if header.kind != APPROVAL or reference is None or target is None:
+            return ruling
+        return replace(ruling, then=self._reviewed(header, reference, target, now))
+
+    def _reviewed(self, approval: Header, reference: Reference, target: Standing, now: int) -> Ruling:
+        """Release a held notice, decided anew at this `now`, or end it. Raises InvalidReferenceError."""
+        bureau = self.view.directory.bureaus.get(approval.issuer)
+        if bureau is None or all(each.index != bureau.index for each in target.holders):
+            message = "this bureau was not given the notice to review"
+            raise InvalidReferenceError(message)
+        held = reopen(codec.decode(Envelope, target.envelope))
+        if held.header.expires is not None and held.header.expires <= now:
+            message = "the held notice has expired"
+            raise InvalidReferenceError(message)
+        if approval.action_sought == REFUSE:
+            return _ended_by_review(held, reference, target)
+        decision = decide(held, self.view, now, target.holders, released=True)
+        if decision.state == "held":
+            message = "the rules hold it although it was released"
+            raise InvalidReferenceError(message)
+        return _released(held, reference, target, decision)
 
     def _use_number(self, verified: Verified) -> tuple[str, Series]:
         routing = verified.routing
@@ -327,6 +354,38 @@ def _further_back(revocation: Revocation, kept: bytes) -> bool:
     return since is not None and (before is None or since < before)
 
 
+def _of_review(kind: str, held: Verified, target: Standing) -> Ruling:
+    """Say what the leaves of a release and of a refusal have in common: header and routing of the notice itself."""
+    return Ruling(
+        kind,
+        header=held.envelope.header,
+        header_digest=held.header_digest,
+        routing=held.routing_opened.salt + held.routing_opened.data,
+        about=target.leaf_number,
+        notice_id=held.header.notice_id,
+        issuer=held.header.issuer,
+        tell=(held.header.member,),
+    )
+
+
+def _released(held: Verified, reference: Reference, target: Standing, decision: Decision) -> Ruling:
+    reached = {each.index for each in decision.recipients}
+    return replace(
+        _of_review(RELEASED, held, target),
+        verified=held,
+        decision=decision,
+        warnings=decision.warnings,
+        inherited=tuple(each for each in target.holders if each.index not in reached),
+        own=(notice_key(reference.issuer, reference.notice_id), replace(target, state="routed", holders=())),
+    )
+
+
+def _ended_by_review(held: Verified, reference: Reference, target: Standing) -> Ruling:
+    ended = replace(target, state="refused", holders=(), envelope=b"")
+    key = notice_key(reference.issuer, reference.notice_id)
+    return replace(_of_review(NOT_RELEASED, held, target), standings=((key, ended),))
+
+
 def _payload(record: Record) -> bytes:
     """Give the bytes of a record that `check` has read."""
     if record.value is None:
@@ -352,7 +411,7 @@ def _repeated(standing: Standing, header: Header, digest: bytes) -> Ruling:
 
 def _check_subject(header: Header, reference: Reference, target: Standing | None) -> None:
     """Check what a notice changes against the register. Raises InvalidReferenceError."""
-    if header.kind == "approval" and (target is None or target.state != "held"):
+    if header.kind == APPROVAL and (target is None or target.state != "held"):
         message = "the approved notice is not held"
         raise InvalidReferenceError(message)
     if target is None:
@@ -360,6 +419,8 @@ def _check_subject(header: Header, reference: Reference, target: Standing | None
     if target.header_digest != reference.header_digest:
         message = "the reference names other header bytes"
         raise InvalidReferenceError(message)
+    if header.kind == APPROVAL:
+        return
     if target.record and target.record != header.record:
         message = "the reference names another record"
         raise InvalidReferenceError(message)

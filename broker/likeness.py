@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from broker.errors import VersionRefusedError
 from broker.facts import NO_LIMIT, Facts
 from broker.notice import (
+    AREAS,
     CONFIDENTIALITIES,
     HANDLING_CODES,
     KINDS,
@@ -52,6 +53,10 @@ class Judged(Protocol):
     @property
     def receive(self) -> int:
         """Who may receive."""
+
+    @property
+    def review(self) -> int:
+        """Who may release it."""
 
     @property
     def see(self) -> Any:
@@ -118,9 +123,10 @@ def compare(compiled: Compiled, cedar: Cedar, directory: Directory, facts: Facts
 def _judged_so(verdict: Judged, action: str, index: int, right: Answer) -> bool:
     """Say whether the verdict allows and names as much; of compartments that the kind does not have it says nothing."""
     name = action.removeprefix("see_")
-    if action != "receive" and name not in verdict.see:
+    masks = {**verdict.see, "receive": verdict.receive, "review": verdict.review}
+    if name not in masks:
         return True
-    mask = verdict.receive if action == "receive" else verdict.see[name]
+    mask = masks[name]
     hit = {each.rule for each in verdict.hits if each.bureaus >> index & 1}
     return bool(mask >> index & 1) == right.allowed and right.rules <= hit
 
@@ -149,6 +155,7 @@ def _harmless(bureau: Bureau, directory: Directory) -> dict[str, Any]:
         "everyone": True,
         "audience": directory.everyone,
         "consented": directory.everyone,
+        "lawful": directory.everyone,
         "origins_known": True,
         "sources": frozenset({bureau.member}),
     }
@@ -165,6 +172,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "subject_categories": SUBJECT_CATEGORIES,
     "minor": MINOR,
     "special_categories": SPECIAL_CATEGORIES,
+    "areas": AREAS,
 }
 """The words that a fact may have. Of a fact that is not here the values are those that rules compare it with."""
 

@@ -22,12 +22,12 @@ MEMO_LIMIT = 4096
 _TYPES = {each.name: str(each.type) for each in fields(Facts)}
 CONTEXT = frozenset({"now"})
 NOTICE = frozenset(_TYPES) - CONTEXT
-PRINCIPAL = frozenset({"member", "mandates", "cleared_for", "agreements", "lawful_sources"})
+PRINCIPAL = frozenset({"member", "mandates", "cleared_for", "agreements"})
 BUREAU_SETS = frozenset(name for name, kind in _TYPES.items() if kind == "Mask")
 """Facts that are sets of bureaus, so masks already."""
 BUREAUS = BUREAU_SETS | {name for name, kind in _TYPES.items() if "BureauId" in kind}
 """Facts that are or hold bureaus."""
-MEMBERS = frozenset({"member", "lawful_sources"}) | {name for name, kind in _TYPES.items() if "MemberId" in kind}
+MEMBERS = frozenset({"member"}) | {name for name, kind in _TYPES.items() if "MemberId" in kind}
 """Facts and attributes of the bureau that are or hold members."""
 
 Scalar = str | int | bool
@@ -134,9 +134,6 @@ def subjects(directory: Directory, annex: Annex) -> tuple[Subject, ...]:
                 "cleared_for": annex.cleared_for(bureau.id),
                 "agreements": frozenset(
                     each.id for each in directory.agreements.values() if each.active and bureau.member in each.members
-                ),
-                "lawful_sources": frozenset(
-                    each for each in directory.members if directory.transfer_ok(each, bureau.member)
                 ),
             },
         )

@@ -88,13 +88,14 @@ class WrittenAuditor(_Written):
 
 
 class WrittenAgreement(_Written):
-    """A named circle; policies speak of it."""
+    """A named circle; policies speak of it. `own_terms`: what rests on it counts only for notices that name it."""
 
     id: AgreementId
     title: Words
     basis: Words
     members: tuple[MemberId, ...]
     status: Status = "active"
+    own_terms: bool = False
 
 
 class WrittenTransfer(_Written):
@@ -125,13 +126,15 @@ class WrittenDirectory(_Written):
     auditors: tuple[WrittenAuditor, ...] = ()
     agreements: tuple[WrittenAgreement, ...] = ()
     transfers: tuple[WrittenTransfer, ...] = ()
+    reviewers: tuple[BureauId, ...] = ()
+    authorities: tuple[BureauId, ...] = ()
     compartment_schemas: tuple[Fingerprint, ...] = ()
     annex: Digest | None = None
     logs: tuple[WrittenLog, ...] = ()
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
-        for check in (_check_unique, _check_bureaus, _check_keys, _check_agreements, _check_transfers):
+        for check in (_check_unique, _check_bureaus, _check_keys, _check_agreements, _check_transfers, _check_offices):
             check(self)
         return self
 
@@ -196,6 +199,7 @@ class Agreement:
     basis: str
     members: frozenset[str]
     status: str
+    own_terms: bool
 
     @property
     def active(self) -> bool:
@@ -251,13 +255,19 @@ class Directory:
     """Keys that sign looks at clear data; `bureau` is the auditor's id."""
     agreements: Mapping[str, Agreement]
     transfers: tuple[Transfer, ...]
+    reviewers: int
+    """The bureaus to which a notice goes that must be reviewed; no member can make its own bureau one."""
+    authorities: frozenset[str]
+    """The bureaus that may order the withdrawal of another member's notice."""
     compartment_schemas: frozenset[bytes]
     annex: bytes | None
     logs: Mapping[int, str]
     everyone: int
     _masks: Mapping[str, int]
     _agreement_masks: Mapping[str, int]
-    _pairs: frozenset[tuple[str, str]]
+    _lawful: Mapping[tuple[str, str | None], frozenset[str]]
+    """(source, agreement with terms of its own or None) → members to which its data may go."""
+    _lawful_masks: Mapping[tuple[str, str | None], int]
 
     def key(self, key_id: bytes) -> Key | None:
         """Find a key, in force or not."""
@@ -300,9 +310,30 @@ class Directory:
         found = self.agreements.get(agreement)
         return self.mask(found.members) if found else 0
 
-    def transfer_ok(self, source: str, target: str) -> bool:
-        """Say whether data of `source` may go to `target` on a basis in force; within a member always."""
-        return source == target or (source, target) in self._pairs
+    def transfer_ok(self, source: str, target: str, agreements: Iterable[str] = ()) -> bool:
+        """Say whether data of `source` may go to `target` on a basis in force; within a member always.
+
+        A basis that rests on an agreement with terms of its own counts only where that is among `agreements`.
+        """
+        return source == target or any(
+            target in self._lawful.get((source, each), frozenset()) for each in (None, *agreements)
+        )
+
+    def lawful_mask(self, sources: Iterable[str], agreements: Iterable[str]) -> int:
+        """Give the bureaus to which data of all these members may go, under these agreements (`transfer_ok`)."""
+        mask, under = self.everyone, tuple(agreements)
+        for source in sources:
+            lawful = self._masks.get(source, 0)
+            for each in (None, *under):
+                lawful |= self._lawful_masks.get((source, each), 0)
+            mask &= lawful
+        return mask
+
+    def reads_none(self, bureaus: int, languages: Iterable[str]) -> bool:
+        """Say whether one of these bureaus reads none of the languages."""
+        spoken = frozenset(languages)
+        named = (each for each in self.by_index if each is not None and bureaus >> each.index & 1)
+        return any(spoken.isdisjoint(each.languages) for each in named)
 
     def bureaus_in(self, mask: int) -> tuple[str, ...]:
         """Name the bureaus of a mask, by index."""
@@ -438,15 +469,23 @@ def _check_transfers(written: WrittenDirectory) -> None:
             _refuse_if(not pair <= circles[each.agreement], at, f"not both are members of {each.agreement}")
 
 
+def _check_offices(written: WrittenDirectory) -> None:
+    bureaus = {each.id for each in written.bureaus}
+    for part, named in (("reviewers", written.reviewers), ("authorities", written.authorities)):
+        unknown = sorted(set(named) - bureaus)
+        _refuse_if(bool(unknown), part, f"no such bureau: {', '.join(unknown)}")
+
+
 def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
     members = {each.id: Member(**each.model_dump()) for each in written.members}
     bureaus = {each.id: _bureau(each) for each in written.bureaus}
     agreements = {
-        each.id: Agreement(each.id, each.title, each.basis, frozenset(each.members), each.status)
+        each.id: Agreement(each.id, each.title, each.basis, frozenset(each.members), each.status, each.own_terms)
         for each in written.agreements
     }
     transfers = tuple(Transfer(**each.model_dump()) for each in written.transfers)
     masks = _masks(members, bureaus)
+    lawful = _lawful(transfers, agreements)
     return Directory(
         digest=digest,
         federation=written.federation,
@@ -459,6 +498,8 @@ def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
         auditors=MappingProxyType({bytes.fromhex(each.key_id): _auditor(each) for each in written.auditors}),
         agreements=MappingProxyType(agreements),
         transfers=transfers,
+        reviewers=_union(masks.get(each, 0) for each in written.reviewers),
+        authorities=frozenset(written.authorities),
         compartment_schemas=frozenset(map(bytes.fromhex, written.compartment_schemas)),
         annex=bytes.fromhex(written.annex) if written.annex else None,
         logs=MappingProxyType({each.shard: each.vkey for each in written.logs}),
@@ -469,12 +510,21 @@ def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
             for each in agreements.values()
             if each.active
         },
-        _pairs=frozenset(
-            (each.source, each.target)
-            for each in transfers
-            if each.agreement is None or agreements[each.agreement].active
-        ),
+        _lawful=lawful,
+        _lawful_masks={each: _union(masks.get(member, 0) for member in targets) for each, targets in lawful.items()},
     )
+
+
+def _lawful(
+    transfers: Iterable[Transfer], agreements: Mapping[str, Agreement]
+) -> dict[tuple[str, str | None], frozenset[str]]:
+    found: dict[tuple[str, str | None], set[str]] = {}
+    for each in transfers:
+        circle = agreements[each.agreement] if each.agreement else None
+        if circle is None or circle.active:
+            under = circle.id if circle and circle.own_terms else None
+            found.setdefault((each.source, under), set()).add(each.target)
+    return {each: frozenset(targets) for each, targets in found.items()}
 
 
 def _bureau(written: WrittenBureau) -> Bureau:

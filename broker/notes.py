@@ -1,7 +1,8 @@
 """The texts of the trail: C2SP signed notes, checkpoints, tlog-proofs and add-checkpoint bodies.
 
 Pure. Whatever a text holds that these formats do not allow raises ProofError; nothing is repaired or guessed at. Only
-Ed25519 signatures (type 0x01) are made and checked; those of unknown keys are passed over (C2SP signed-note).
+Ed25519 signatures (type 0x01) are made and checked here; those of unknown keys are passed over (C2SP signed-note).
+Witnesses' signatures (type 0x04) are `cosignature`'s.
 """
 
 from __future__ import annotations
@@ -87,21 +88,27 @@ def vkey(name: str, public: bytes) -> Vkey:
     return Vkey(name, sha256(name.encode() + b"\n" + bytes([ED25519]) + public).digest()[:4], key)
 
 
-def parse_vkey(text: str) -> Vkey:
-    """Read a verifier key. Raises ProofError, also for a type other than Ed25519 or an ID that does not fit."""
-    parts = text.strip().split("+", 2)
-    if len(parts) != 3:
+def vkey_parts(text: str) -> tuple[str, bytes, bytes]:
+    """Take a verifier key of any type apart: name, key ID, type byte with public key. Raises ProofError."""
+    name, *rest = text.strip().split("+", 2)
+    if len(rest) != 2 or not _NAME.fullmatch(name) or _CONTROL.search(name):
         message = "not a verifier key: NAME+ID+KEY"
         raise ProofError(message)
-    raw = _b64(parts[2])
+    raw = _b64(rest[1])
+    key_id = sha256(name.encode() + b"\n" + raw).digest()[:4]
+    if key_id.hex() != rest[0]:
+        message = "the key ID does not fit the key"
+        raise ProofError(message)
+    return name, key_id, raw
+
+
+def parse_vkey(text: str) -> Vkey:
+    """Read a verifier key. Raises ProofError, also for a type other than Ed25519 or an ID that does not fit."""
+    name, _, raw = vkey_parts(text)
     if raw[:1] != bytes([ED25519]):
         message = "not an Ed25519 verifier key"
         raise ProofError(message)
-    key = vkey(parts[0], raw[1:])
-    if key.id.hex() != parts[1]:
-        message = "the key ID does not fit the key"
-        raise ProofError(message)
-    return key
+    return vkey(name, raw[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,12 @@ def sign(text: str, name: str, key: SigningKey) -> str:
         raise ProofError(message)
     _checked(text)
     known = vkey(name, key.public.raw)
-    return f"{text}\n{_DASH}{name} {line(known.id + key.sign(text.encode()))}\n"
+    return f"{text}\n{signature_line(name, known.id, key.sign(text.encode()))}"
+
+
+def signature_line(name: str, key_id: bytes, signature: bytes) -> str:
+    """Write one signature line, with its newline."""
+    return f"{_DASH}{name} {line(key_id + signature)}\n"
 
 
 def check(note: str | bytes, keys: Sequence[Vkey]) -> str:

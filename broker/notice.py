@@ -36,8 +36,15 @@ BODY_SCHEMAS = tuple(f"{kind}.{name}" for kind, names in KINDS.items() for name 
 RELATIONS = ("corrects", "withdraws", "restricts", "answers", "approves", "cites")
 RELATION_OF_KIND = {"withdrawal": "withdraws", "restriction": "restricts", "approval": "approves"}
 """These kinds carry exactly one reference, of this relation; no other kind may use the relation."""
+APPROVAL = "approval"
+RELEASE, REFUSE = "release", "refuse"
+REVIEW_VERDICTS = (RELEASE, REFUSE)
+"""What an approval seeks, as its header's `action_sought`."""
+RELEASED, NOT_RELEASED = "released", "not-released"
+"""Event leaves that follow an approval: the held notice goes out, or ends."""
 URGENCIES = ("routine", "urgent", "flash")
-HANDLING_CODES = ("H0", "H1", "H2", "H3")
+H1, H2, H3 = "H1", "H2", "H3"
+HANDLING_CODES = ("H0", H1, H2, H3)
 CONFIDENTIALITIES = ("open", "restricted", "confidential", "secret")
 SOURCE_EVALUATIONS = ("A", "B", "C", "X")
 PURPOSES = (
@@ -46,10 +53,15 @@ PURPOSES = (
 )  # fmt: skip
 SUBJECT_CATEGORIES = ("suspect", "convicted", "victim", "witness", "other")
 SPECIAL_CATEGORIES = (
-    "racial-or-ethnic-origin", "political-opinions", "religious-beliefs", "trade-union",
+    "racial-or-ethnic-origin", "political-opinions", "religious-beliefs", "military", "trade-union",
     "genetic", "biometric", "health", "sexual-life",
 )  # fmt: skip
 MINOR = ("yes", "no", "unknown")
+AREAS = ("wanted", "warning")
+"""First parts of topics of which rules may speak."""
+THREAT_TO_LIFE = "threat-to-life"
+DEROGATIONS = (THREAT_TO_LIFE,)
+"""On what ground an issuer may break the glass of the rule on transfers."""
 RECEIPT_ACTS = ("received", "read", "outcome", "erased")
 RECEIPT_RESULTS = {
     "received": (None,),
@@ -161,6 +173,15 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What the owner of an H2 notice lets one bureau have: these compartments, until `until` (ms, exclusive)."""
+
+    bureau: str
+    compartments: tuple[str, ...]
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """The reserved compartment that only broker and auditors see; fields as in schemas/routing."""
 
@@ -173,6 +194,8 @@ class Routing:
     protected_from: tuple[str, ...]
     series: bytes
     number: int
+    grants: tuple[Grant, ...] = ()
+    derogation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

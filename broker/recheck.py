@@ -12,14 +12,29 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from broker import codec
-from broker.decide import TO_HOLDERS, Subscriptions, audience_of
-from broker.errors import NoticeRejectedError, TrailError
+from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, View, approval_terms, held_terms, terms_of
+from broker.errors import NoticeRejectedError, SignatureError, TrailError
 from broker.examine import Finding
 from broker.facts import facts_of
+from broker.holders import Holders
 from broker.index import receipt_in
-from broker.notice import SUBSCRIPTION_TYPE, DecisionRecord, Leaf, Statement, Subscription
+from broker.notice import (
+    APPROVAL,
+    KINDS,
+    NOT_RELEASED,
+    REFUSE,
+    RELEASE,
+    RELEASED,
+    SUBSCRIPTION_TYPE,
+    DecisionRecord,
+    Leaf,
+    Statement,
+    Subscription,
+    Terms,
+)
 from broker.recorded import Recorded, remember
 from broker.route import Lines, lay
+from broker.signing import pae
 
 if TYPE_CHECKING:
     from broker.members import Directory
@@ -29,6 +44,16 @@ if TYPE_CHECKING:
 LISTED = 100
 """Findings that are told in full; the others are counted."""
 PROGRESS_EVERY = 1000
+HELD = "held"
+SHOWN_TO_REVIEW = frozenset(name for names in KINDS.values() for name in names) - {SOURCE}
+"""Compartments that a reviewer is shown."""
+TERMS = {
+    "allowed by policy": "allowed",
+    "in the audience": "audience",
+    "denied by the issuer": "denied",
+    "addressed or subscribed": "reached",
+}
+"""What a finding calls each term of a decision."""
 
 
 class Kept(Protocol):
@@ -36,6 +61,10 @@ class Kept(Protocol):
 
     def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
         """Stream (leaf number, salt, record) from `begin` on."""
+        ...
+
+    def get(self, leaf_number: int) -> tuple[bytes, bytes] | None:
+        """Give (salt, record) of a leaf, or None."""
         ...
 
 
@@ -49,11 +78,18 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A receipt that its bureau says it sent."""
+    """A receipt that its bureau says it sent, or a notice of a series of which it was told nothing."""
 
     bureau: str
     number: int
     source: str
+    series: bytes = b""
+    """Of a notice; empty for a receipt."""
+
+    @property
+    def what(self) -> str:
+        """Name it."""
+        return f"{'notice' if self.series else 'receipt'} {self.number} of {self.bureau}"
 
 
 @dataclass(slots=True)
@@ -66,7 +102,7 @@ class Rechecked:
     """Decisions by policy sets that nobody named, by digest."""
     receipts: int = 0
     waiting: int = 0
-    """Receipts that may still be on their way: no later one of that bureau is on record."""
+    """Receipts and notices that may still be on their way: no later one of that bureau or series is on record."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -84,7 +120,11 @@ def recheck(
     sent: Mapping[bytes, Sent],
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Rechecked:
-    """Check every record. `grounds` gives None for a policy set that nobody named; `sent`: receipts by digest."""
+    """Check every record.
+
+    `grounds` gives None for a policy set that nobody named. `sent`: receipts by the digest of the statement, and by
+    header digest the notices of which their issuer was told nothing.
+    """
     return _Recheck(trail, grounds, dict(sent)).run(records, progress)
 
 
@@ -94,12 +134,23 @@ class _Recheck:
     def __init__(self, trail: Trail, grounds: Callable[[Leaf], Grounds | None], sent: dict[bytes, Sent]) -> None:
         self._trail, self._grounds, self._sent = trail, grounds, sent
         self._found = Rechecked()
+        self._kept: Kept | None = None
         self._patterns: dict[str, tuple[str, ...]] = {}
         self._subscriptions: tuple[Directory | None, Subscriptions | None] = (None, None)
-        self._newest: dict[str, int] = {}
+        self._newest: dict[tuple[str, bytes], int] = {}
+        self._holders = Holders(lambda number: codec.decode(Leaf, trail.entry(number)), self._find)
+
+    def _find(self, number: int) -> Recorded | None:
+        """Read a decision again; what is wrong with it is told at its own leaf."""
+        kept = self._kept.get(number) if self._kept else None
+        try:
+            return remember(number, self._trail.entry(number), *kept) if kept else None
+        except (TrailError, NoticeRejectedError):
+            return None
 
     def run(self, records: Kept, progress: Callable[[int, int], None]) -> Rechecked:
         """Go through all leaves."""
+        self._kept = records
         size, number = self._trail.size, 0
         for at, salt, record in records.since(0):
             if at >= size:
@@ -110,7 +161,7 @@ class _Recheck:
             if at % PROGRESS_EVERY == 0:
                 progress(at, size)
         self._missing(number, size)
-        self._receipts_left()
+        self._sent_left()
         return self._found
 
     def _missing(self, begin: int, end: int) -> None:
@@ -125,35 +176,63 @@ class _Recheck:
             if recorded:
                 self._decision(recorded)
             else:
-                self._event(codec.decode(Leaf, entry), codec.decode(DecisionRecord, record))
+                self._event(number, codec.decode(Leaf, entry), codec.decode(DecisionRecord, record))
         except TrailError:
             self._found.add(f"leaf {number}", "its decision record is not the one that it commits to")
         except NoticeRejectedError as error:
             self._found.add(f"leaf {number}", f"its decision record cannot be read ({error.code})")
 
-    def _event(self, leaf: Leaf, record: DecisionRecord) -> None:
+    def _event(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
+        self._sent.pop(leaf.header_digest or b"", None)
+        if leaf.kind == NOT_RELEASED:
+            self._holders.refuse(leaf.about)
+            self._reviewed(number, leaf, REFUSE)
         if leaf.kind == "subscribed":
             statement = codec.decode(Statement, record.statement)
             if statement.payload_type == SUBSCRIPTION_TYPE:
                 said = codec.decode(Subscription, statement.payload)
                 self._patterns[said.bureau] = said.patterns
                 self._subscriptions = (None, None)
+                self._signed(number, leaf, statement, said.bureau)
         if record.stream.startswith("receipts."):
             self._receipt(record)
+
+    def _reviewed(self, number: int, leaf: Leaf, verdict: str) -> None:
+        """Check that a bureau which was given the held notice said so, in the leaf before."""
+        said, held = self._find(number - 1), self._find(-1 if leaf.about is None else leaf.about)
+        given = {each.bureau for each in held.record.rows} if held and held.leaf.kind == HELD else set()
+        if said is None or held is None or leaf.header_digest != held.leaf.header_digest:
+            self._found.add(f"leaf {number}", "is the end of a review that is not on record")
+        elif (said.header.kind, said.header.action_sought) != (APPROVAL, verdict) or said.header.issuer not in given:
+            self._found.add(f"leaf {number}", f"is {leaf.kind}, and no bureau that was given it to review said so")
+
+    def _signed(self, number: int, leaf: Leaf, statement: Statement, bureau: str) -> None:
+        """Check that a bureau itself said what it wants; the directory is known only with the policies."""
+        grounds = self._grounds(leaf)
+        key = grounds.directory.key(statement.key_id) if grounds else None
+        try:
+            if key is not None and key.bureau == bureau and key.in_force(leaf.now):
+                key.public.check(statement.signature, pae(statement.payload_type, statement.payload))
+                return
+        except SignatureError:
+            pass
+        if grounds:
+            self._found.add(f"leaf {number}", f"the subscription of {bureau} was not signed by it")
 
     def _receipt(self, record: DecisionRecord) -> None:
         if self._sent.pop(record.record_digest, None):
             self._found.receipts += 1
         if receipt := receipt_in(record):
-            self._newest[receipt.bureau] = max(self._newest.get(receipt.bureau, 0), receipt.number)
+            self._reached(receipt.bureau, b"", receipt.number)
 
-    def _receipts_left(self) -> None:
-        """Tell receipts that were sent and are in no leaf, where a later one of the same bureau is on record."""
+    def _reached(self, bureau: str, series: bytes, number: int) -> None:
+        self._newest[bureau, series] = max(self._newest.get((bureau, series), 0), number)
+
+    def _sent_left(self) -> None:
+        """Tell what was sent and is in no leaf, where a later one of the same bureau or series is on record."""
         for each in self._sent.values():
-            if each.number < self._newest.get(each.bureau, 0):
-                self._found.add(
-                    f"receipt {each.number} of {each.bureau}", f"{each.source} sent it, and no leaf records it"
-                )
+            if each.number < self._newest.get((each.bureau, each.series), 0):
+                self._found.add(each.what, f"{each.source} sent it, and no leaf records it")
             else:
                 self._found.waiting += 1
 
@@ -162,6 +241,12 @@ class _Recheck:
     def _decision(self, recorded: Recorded) -> None:
         place = f"leaf {recorded.leaf_number}"
         record = recorded.record
+        self._sent.pop(recorded.leaf.header_digest or b"", None)
+        self._reached(recorded.header.issuer, recorded.routing.series, recorded.routing.number)
+        if wrong := self._holders.take(recorded):
+            self._found.add(place, wrong)
+        if recorded.leaf.kind == RELEASED:
+            self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         if lay(Lines.numbered(record.rows), record.seed, record.depth).root != recorded.leaf.rows:
             self._found.add(place, "the recipients in its decision record are not those whose rows it commits to")
         if recorded.header.kind in TO_HOLDERS:
@@ -176,24 +261,34 @@ class _Recheck:
         self._repeat(place, recorded, grounds)
 
     def _repeat(self, place: str, recorded: Recorded, grounds: Grounds) -> None:
-        directory, header, terms = grounds.directory, recorded.header, recorded.terms
-        known = facts_of(header, recorded.routing, directory, recorded.leaf.now)
+        directory = grounds.directory
+        if recorded.header.kind == APPROVAL:  # asks no rule, either
+            self._terms(place, recorded, approval_terms(recorded.header, directory), directory)
+            return
+        released = recorded.leaf.kind == RELEASED
+        known = facts_of(
+            recorded.header, recorded.routing, directory, grounds.rules.annex, recorded.leaf.now, released=released
+        )
         verdict = grounds.rules.judge(known)
-        own = directory.bureau_mask((header.issuer,))
-        flash = directory.everyone if header.urgency == "flash" else 0
-        audience = audience_of(recorded, known, directory) & ~own
-        reached = known.addressed | self._subscribed(directory).mask(header.topics) | flash
-        receivers = verdict.receive & audience & ~known.denied & reached
-        for what, said, found in (
-            ("allowed by policy", terms.allowed, verdict.receive),
-            ("in the audience", terms.audience, audience),
-            ("denied by the issuer", terms.denied, known.denied),
-            ("addressed or subscribed", terms.reached, reached),
-            ("receives", _mask(recorded.shown), receivers),
-        ):
-            self._compare(place, what, said, found, directory)
+        held = bool(verdict.review and not verdict.receive)
+        if held != (recorded.leaf.kind == HELD):
+            self._found.add(place, f"is {recorded.leaf.kind}, but by these policies {'held' if held else 'not held'}")
+        view = View(directory, grounds.rules, self._subscribed(directory))
+        found = (
+            held_terms(recorded, known, directory, verdict)
+            if held
+            else terms_of(recorded, known, view, verdict.receive)
+        )
+        self._terms(place, recorded, found, directory)
         self._rules(place, recorded, verdict, directory)
-        self._shown(place, recorded, verdict, directory)
+        self._shown(
+            place, recorded, dict.fromkeys(SHOWN_TO_REVIEW, found.receivers) if held else verdict.see, directory
+        )
+
+    def _terms(self, place: str, recorded: Recorded, found: Terms, directory: Directory) -> None:
+        for what, name in TERMS.items():
+            self._compare(place, what, getattr(recorded.terms, name), getattr(found, name), directory)
+        self._compare(place, "receives", _mask(recorded.shown), found.receivers, directory)
 
     def _subscribed(self, directory: Directory) -> Subscriptions:
         made_for, made = self._subscriptions
@@ -207,12 +302,12 @@ class _Recheck:
         for rule in sorted(met.keys() | recorded.hits.keys()):
             self._compare(place, f"rule {rule} is met", recorded.hits.get(rule, 0), met.get(rule, 0), directory)
 
-    def _shown(self, place: str, recorded: Recorded, verdict: Verdict, directory: Directory) -> None:
+    def _shown(self, place: str, recorded: Recorded, see: Mapping[str, int], directory: Directory) -> None:
         """Compare what each was shown with what it may see; that nothing was kept from it, no record can say."""
         names = [each.name for each in recorded.header.compartments]
         for bit, name in enumerate(names):
             saw = sum(1 << index for index, shown in recorded.shown.items() if shown >> bit & 1)
-            self._compare(place, f"sees {name}", saw, saw & verdict.see.get(name, 0), directory)
+            self._compare(place, f"sees {name}", saw, saw & see.get(name, 0), directory)
 
     def _compare(self, place: str, what: str, said: int, found: int, directory: Directory | None = None) -> None:
         for where, mask in (("on record, not by these policies", said & ~found), ("not on record", found & ~said)):

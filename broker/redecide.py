@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from broker.decide import TO_HOLDERS, Subscriptions, audience_of
 from broker.facts import Facts, facts_of
-from broker.notice import KINDS, ROUTING
+from broker.members import NO_ANNEX
+from broker.notice import KINDS, RELEASED, ROUTING
 from broker.rules import RECEIVE, SEE, PolicySet, Reference, read_rules
 
 if TYPE_CHECKING:
@@ -73,7 +74,14 @@ class _Again:
 
     def __init__(self, recorded: Recorded, grounds: Grounds) -> None:
         self._recorded, self._grounds, self._directory = recorded, grounds, grounds.directory
-        self._known: Facts = facts_of(recorded.header, recorded.routing, grounds.directory, recorded.leaf.now)
+        self._known: Facts = facts_of(
+            recorded.header,
+            recorded.routing,
+            grounds.directory,
+            grounds.annex or NO_ANNEX,
+            recorded.leaf.now,
+            released=recorded.leaf.kind == RELEASED,
+        )
         self._effects = {each.rule.id: each.rule.effect for each in read_rules(grounds.policies)}
 
     @cached_property

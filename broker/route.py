@@ -15,7 +15,6 @@ from broker.notice import (
     Compartment,
     DecisionRecord,
     Envelope,
-    Header,
     Outcome,
     Recipient,
     Routed,
@@ -103,7 +102,7 @@ def restored(routed: Routed) -> Route:
         expires=routed.expires,
         tell=routed.tell,
         outcome=_told(routed) if routed.outcome else None,
-        key=delivery_key(envelope) if envelope else b"",
+        key=delivery_key(routed.leaf_number) if envelope else b"",
     )
 
 
@@ -133,9 +132,12 @@ def told(outcome: Outcome, proof: str) -> bytes:
     return codec.encode_outcome(outcome, (outcome.decision_salt, outcome.decision), outcome.leaf, proof)
 
 
-def delivery_key(envelope: Envelope) -> bytes:
-    """Give the key of a delivery in an inbox: the notice id, which compaction keeps the newest copy of."""
-    return codec.decode(Header, envelope.header).notice_id
+def delivery_key(leaf_number: int) -> bytes:
+    """Give the key of a delivery in an inbox, of which compaction keeps the newest copy.
+
+    A leaf, not a notice id: ids are their issuer's to choose, and another's delivery must not be pushed out by one.
+    """
+    return leaf_number.to_bytes(8, "big")
 
 
 def deliveries(route: Route, proof: str, shard: int, *, expired: bool) -> list[Copies]:

@@ -13,14 +13,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from broker import codec, crash, durable, notes
 from broker.bus import Bus, Record
 from broker.errors import NoticeRejectedError, OffsetGoneError, ProofError, TrailError
-from broker.notes import Checkpoint
+from broker.notes import Checkpoint, Vkey
 from broker.notice import Entry, Head, Leaf
 from broker.records import Records
 from broker.signing import SigningKey
 from broker.streams import CHECKPOINTS, TRAIL
 from broker.trail import Trail
+from broker.witnessed import WITNESSED
 
 ENTRY_KEY, HEAD_KEY = b"entry", b"head"
+COSIGNED_KEY = b"cosigned"
+"""Key of a record of `checkpoints` that brings only cosignatures of a head that stands there already."""
 READ_LIMIT = 500
 READ_WAIT_S = 2.0
 Position = tuple[int, int]
@@ -34,6 +37,8 @@ class Sealer:
         self._trail, self._records, self._key, self._bus, self._shard = trail, records, key, bus, shard
         self._vkey = notes.vkey(trail.origin, key.public.raw)
         self._announced: Checkpoint | None = None  # None: what the stream ends with has to be read
+        self._shown: tuple[Checkpoint, str] | None = None
+        self._writing = asyncio.Lock()  # the checkpoint's file has one writer at a time
 
     async def seal(self, entries: Sequence[Entry], head: Head) -> str:
         """Publish the head that `entries` complete; return the signed checkpoint.
@@ -66,8 +71,49 @@ class Sealer:
             self._trail.write(staged)
             self._trail.publish(staged, note)
 
-        await _to_the_end(write)
-        self._trail.adopt(staged, note)
+        async with self._writing:
+            await _to_the_end(write)
+            self._trail.adopt(staged, note)
+
+    # What witnesses are asked, and what they say.
+
+    @property
+    def vkey(self) -> Vkey:
+        """The log's public key."""
+        return self._vkey
+
+    @property
+    def trail(self) -> Trail:
+        """The log, to read."""
+        return self._trail
+
+    def shown(self) -> tuple[Checkpoint, str] | None:
+        """Give the newest head that `checkpoints` has, and its note; None before the first."""
+        return self._shown
+
+    async def cosigned(self, head: Checkpoint, note: str, *, keep: bool) -> None:
+        """Take in a checkpoint of ours with cosignatures: in the checkpoint's own place while it is the newest.
+
+        With `keep` also in WITNESSED, which outlasts newer heads.
+        """
+
+        def write() -> None:
+            if newest:
+                self._trail.cosign(note)
+            if keep:
+                durable.put(self._trail.folder / WITNESSED, note.encode())
+
+        async with self._writing:
+            newest = (head.size, head.root) == (self._trail.size, self._trail.root)
+            await _to_the_end(write)
+            if self._shown and self._shown[0] == head:
+                self._shown = (head, note)
+
+    async def announce_cosigned(self, note: str) -> None:
+        """Show everybody a cosigned head that `checkpoints` has already; it is passed over where heads are counted."""
+        await self._bus.append(
+            CHECKPOINTS, [(COSIGNED_KEY, notes.format_advance(0, [], note).encode())], partition=self._shard
+        )
 
     async def _announce(self) -> None:
         """Append the trail's head to `checkpoints`, with the proof that it extends the last one there."""
@@ -80,6 +126,7 @@ class Sealer:
             crash.here("seal.announced")
             last = Checkpoint(self._trail.origin, self._trail.size, self._trail.root)
         self._announced = last
+        self._shown = (last, self._trail.checkpoint)
 
     # Recovery.
 
@@ -189,7 +236,8 @@ class Sealer:
         while end and last is None and back < 16 * end:
             try:
                 async for record in self._from(stream, max(0, end - back), end):
-                    last = record
+                    if record.key != COSIGNED_KEY:
+                        last = record
             except OffsetGoneError as error:
                 back = end - error.start  # all that is left, perhaps nothing
                 end = end if back else 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker.errors import ConfigurationError
 
@@ -18,6 +18,15 @@ class Tls(BaseModel):
     ca: Path = Field(description="nodes-ca.pem: the only CA that a client trusts")
     certificate: Path = Field(description="the principal's certificate, then its CA")
     key: Path = Field(description="the principal's private key, PKCS#8")
+
+
+class Witness(BaseModel):
+    """A witness that the operator asks to cosign (C2SP tlog-witness)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    vkey: str = Field(description="its verifier key, as `valise audit witness --new-key` prints it")
+    url: str = Field(description="where /add-checkpoint is asked", pattern="^https?://[^ ]+$")
+    tls: Tls | None = Field(default=None, description="PEM files for a witness that wants to know who asks (https)")
 
 
 class Settings(BaseModel):
@@ -33,7 +42,16 @@ class Settings(BaseModel):
     step_limit: int = Field(default=200, ge=1, le=500, description="records in one step")
     step_pause_ms: int = Field(default=20, ge=0, description="ms between the starts of two steps")
     shard: int = Field(default=0, ge=0, description="the shard that this broker owns")
+    witnesses: tuple[Witness, ...] = Field(default=(), description="who is asked to cosign checkpoints; [[witnesses]]")
+    witness_quorum: int = Field(default=0, ge=0, description="how many of the witnesses are enough; fewer is red")
     judge_limit_s: float = Field(default=30.0, gt=0, description="seconds a child may judge a record that killed us")
+
+    @model_validator(mode="after")
+    def _quorum_can_be_met(self) -> Self:
+        if self.witness_quorum > len(self.witnesses) or (self.witnesses and not self.witness_quorum):
+            message = f"witness_quorum says how many of the {len(self.witnesses)} witnesses are enough"
+            raise ValueError(message)
+        return self
 
     @property
     def bus_kind(self) -> str:
@@ -62,12 +80,19 @@ def save(home: Path, settings: Settings) -> None:
     """Write `settings.toml`; only what differs from the defaults."""
     lines: list[str] = []
     given = settings.model_dump(mode="json", exclude_defaults=True)
-    tls = given.pop("tls", {})
+    tls, witnesses = given.pop("tls", {}), given.pop("witnesses", ())
     for name, value in given.items():
         lines.append(f"{name} = {_toml(value)}")
     for principal, files in tls.items():
         lines.append(f'\n[tls."{principal}"]')
         lines.extend(f"{name} = {_toml(value)}" for name, value in files.items())
+    for witness in witnesses:
+        files = witness.pop("tls", None)
+        lines.append("\n[[witnesses]]")
+        lines.extend(f"{name} = {_toml(value)}" for name, value in witness.items())
+        if files:
+            lines.append("[witnesses.tls]")
+            lines.extend(f"{name} = {_toml(value)}" for name, value in files.items())
     home.mkdir(parents=True, exist_ok=True)
     (home / "settings.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from broker.bus import Writes
 from broker.judge import OWN_LEAF, Ruling
 from broker.merkle import Frontier, leaf_hash, rows_depth
 from broker.notice import DecisionRecord, Entry, Head, Leaf, Outcome, Standing, Terms
-from broker.route import NOBODY, Laid, Lines, Route, kept, lay
+from broker.route import NOBODY, Laid, Lines, Route, delivery_key, kept, lay
 from broker.signing import decision_digest
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _route(record: Record | None, ruling: Ruling, lines: Lines, laid: Laid | Non
         expires=verified.header.expires if verified else None,
         tell=ruling.tell,
         outcome=_outcome(record, ruling, entry) if ruling.tell else None,
-        key=verified.header.notice_id if verified else b"",
+        key=delivery_key(entry.leaf_number) if verified else b"",
     )
 
 

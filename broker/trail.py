@@ -145,6 +145,20 @@ class Trail:
         crash.here("seal.checkpoint-durable")
         self._drop_partial(staged.superseded)
 
+    def cosign(self, note: str) -> None:
+        """Put the same head with more signatures in the checkpoint's place; durable on return. May run in a thread.
+
+        Not while another thread publishes. Raises FencedError if somebody else has published since.
+        """
+        aside = self.folder / "checkpoint.new"
+        durable.write(aside, note.encode())
+        crash.here("cosign.aside")
+        self._still_ours()
+        aside.replace(self.folder / "checkpoint")
+        self.checkpoint = note
+        crash.here("cosign.renamed")
+        durable.sync(self.folder)
+
     def _still_ours(self) -> None:
         file = self.folder / "checkpoint"
         if (file.read_text(encoding="utf-8") if file.exists() else "") != self.checkpoint:

@@ -33,6 +33,7 @@ from broker.records import Records
 from broker.register import Register
 from broker.seal import Sealer
 from broker.signing import header_digest
+from broker.submit import NONE, Submit, Witnesses, check_seen
 from broker.trail import Trail
 from broker.trust.guard import pinned
 
@@ -58,6 +59,7 @@ class Owner:
     pace: Pace
     clock: Callable[[], int]
     random: Random
+    witnesses: Witnesses = NONE
 
     @property
     def trail(self) -> Path:
@@ -103,13 +105,15 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             trail = Trail.open(owner.trail, owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
             head = await sealer.recover()
+            await check_seen(sealer, owner.witnesses)
+            submit = Submit(sealer, owner.witnesses, owner.clock)
             distribute = Distribute(bus, sealer, owner.shard, owner.clock)
             await distribute.catch_up()
             judge = Judge(register, adopter.view, _given_from(records)) if adopter.view else None
             parts = Parts(bus, shard, register, judge, adopter, marker, checker, owner.random, owner.pace)
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
-            await _work(ingest, distribute, out, ready)
+            await _work(ingest, distribute, submit, out, ready)
 
 
 def _named(name: str, shard: int) -> str:
@@ -117,16 +121,23 @@ def _named(name: str, shard: int) -> str:
     return name if shard == 0 else f"{stem}-{shard}{dot}{suffix}"
 
 
-async def _work(ingest: Ingest, distribute: Distribute, out: Handover, ready: Callable[[], None]) -> None:
-    """Run ingest and distribute until the inputs change or one of them fails; what is committed is sent first."""
+async def _work(
+    ingest: Ingest, distribute: Distribute, submit: Submit, out: Handover, ready: Callable[[], None]
+) -> None:
+    """Run ingest and distribute until the inputs change or one of them fails; what is committed is sent first.
+
+    Beside them witnesses are asked.
+    """
     try:
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(distribute.run(out))
+            asking = tasks.create_task(submit.run())
             await ingest.resume()
             ready()
             await ingest.run()
             await out.join()
             sending.cancel()
+            asking.cancel()
     except BaseExceptionGroup as group:
         raise _first(group) from group
 

@@ -97,10 +97,21 @@ def verify(envelope: Envelope, arrival: Arrival) -> Verified:
         opened = _routing_of(compartments)
         routing = codec.decode(Routing, opened.data)
         _check_routing(routing, arrival.directory)
+        _check_grants(header, routing, arrival.directory)
     except NoticeRejectedError as error:
         error.signed = Signed(header, digest, routing)
         raise
     return Verified(header, digest, routing, opened, compartments, present, envelope)
+
+
+def reopen(envelope: Envelope) -> Verified:
+    """Make again what `verify` made of an envelope that the register keeps; it was checked when it was taken in."""
+    header = codec.decode(Header, envelope.header)
+    compartments = codec.decode_compartments(envelope.compartments)
+    opened = _routing_of(compartments)
+    present = sum(1 << place for place, each in enumerate(compartments) if each.opened is not None)
+    routing = codec.decode(Routing, opened.data)
+    return Verified(header, header_digest(envelope.header), routing, opened, compartments, present, envelope)
 
 
 def _routing_of(compartments: tuple[Compartment, ...]) -> Opened:
@@ -191,6 +202,7 @@ def _check_header(header: Header, now: int) -> None:
         raise UnknownHandlingError
     _check_fields(header)
     _check_references(header)
+    _check_verdict(header)
     if header.issued > now + notice.CLOCK_SKEW_MS:
         raise IssuedInFutureError
     if header.expires is not None and header.expires <= now:
@@ -237,6 +249,13 @@ def _check_references(header: Header) -> None:
     if changed and changed.relation != "approves" and changed.issuer != header.issuer:
         message = "only its issuer corrects, withdraws or restricts a notice"
         raise InvalidReferenceError(message)
+
+
+def _check_verdict(header: Header) -> None:
+    """Check that an approval says what it decides: the broker opens no compartment to learn it."""
+    if header.kind == notice.APPROVAL and header.action_sought not in notice.REVIEW_VERDICTS:
+        message = f"action_sought: an approval says one of {', '.join(notice.REVIEW_VERDICTS)}"
+        raise InvalidFieldError(message)
 
 
 def subject_of(header: Header) -> Reference | None:
@@ -294,11 +313,26 @@ def _check_routing(routing: Routing, directory: Directory) -> None:
             ("special_categories", set(routing.special_categories) <= set(notice.SPECIAL_CATEGORIES)),
             ("minor", routing.minor in notice.MINOR),
             ("number", routing.number >= 1),
+            ("derogation", routing.derogation is None or routing.derogation in notice.DEROGATIONS),
         )
         if not right
     ]
     if wrong:
         raise InvalidFieldError(", ".join(wrong))
+
+
+def _check_grants(header: Header, routing: Routing, directory: Directory) -> None:
+    """Check that each grant names a bureau, compartments of the kind and an end, and that the notice is H2."""
+    if not routing.grants:
+        return
+    names = set(notice.KINDS[header.kind])
+    sound = notice.H2 in header.handling and all(
+        each.bureau in directory.bureaus and each.compartments and set(each.compartments) <= names and each.until > 0
+        for each in routing.grants
+    )
+    if not sound:
+        message = "grants: each names a bureau, compartments of the kind and an end, and the notice is H2"
+        raise InvalidFieldError(message)
 
 
 def _check_receipt(receipt: notice.Receipt) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEADER_FACTS = frozenset({"kind", "issuer", "owner", "purpose", "confidentiality", "urgency", "exercise"})
 """Facts of a notice that its header alone tells; the others need the routing."""
-OWN_FACTS = frozenset({"member", "mandates", "agreements", "lawful_sources"})
+OWN_FACTS = frozenset({"member", "mandates", "agreements"})
 """Facts of a bureau that the directory tells; clearances stand in the annex."""
 
 

@@ -110,8 +110,6 @@ class Wording:
             return bureau.mandates
         if name == "cleared_for":
             return frozenset((self._annex or NO_ANNEX).cleared_for(bureau.id))
-        if name == "lawful_sources":
-            return frozenset(each for each in self._known.sources if self._directory.transfer_ok(each, bureau.member))
         if name == "agreements":
             return frozenset(self._circles(bureau))
         return self._subjects.get(bureau.id, {}).get(name, frozenset())
@@ -132,17 +130,31 @@ class Wording:
             return f"{bureau.id} is cleared for {_list(values) or 'nothing'}"
         if name == "agreements":
             return f"{bureau.member} takes part, in force, in {_list(values) or 'no agreement'}"
-        if name == "lawful_sources":
-            return self._lawful(bureau, frozenset(values))
         return f"{_plain(name)} of {bureau.id}: {_list(values) or 'none'}"
 
-    def _lawful(self, bureau: Bureau, lawful: frozenset[str]) -> str:
-        lacking = sorted(self._known.sources - lawful)
+    def _lacking(self, bureau: Bureau) -> list[str]:
+        """Name the sources whose data may not go to a bureau, under the agreements that the notice names."""
+        under = self._known.agreements
+        return sorted(
+            each for each in self._known.sources if not self._directory.transfer_ok(each, bureau.member, under)
+        )
+
+    def _has_own_terms(self, agreement: str | None) -> bool:
+        circle = self._directory.agreements.get(agreement or "")
+        return circle is not None and circle.active and circle.own_terms
+
+    def _lawful(self, bureau: Bureau) -> str:
+        lacking = self._lacking(bureau)
         some = "no basis" if lacking else "a basis"
         of = _list(lacking or sorted(self._known.sources))
-        return f"{some} is recorded on which data of {of} may go to {bureau.member}"
+        under = f" under {_list(sorted(self._known.agreements))}" if self._known.agreements else ""
+        return f"{some} is recorded on which data of {of} may go to {bureau.member}{under}"
 
     def _of_notice(self, name: str, bureau: Bureau) -> str:
+        if name == "lawful":
+            return self._lawful(bureau)
+        if name == "supervised" and self._annex is None:
+            return "whether its sender is under supervision stands in the annex"
         if name in BUREAU_SETS:
             is_ = "is" if getattr(self._known, name) >> bureau.index & 1 else "is not"
             return f"{bureau.id} {is_} {_AMONG.get(name, f'among its {_plain(name)}')}"
@@ -181,13 +193,22 @@ class Wording:
         return f"{named} would have to be in force for {bureau.member}, or the issuer would have to address it"
 
     def _basis(self, bureau: Bureau) -> str:
-        mine = self._attribute("lawful_sources", bureau)
-        lacking = sorted(self._known.sources - mine) if isinstance(mine, frozenset) else []
+        lacking = self._lacking(bureau)
         if not lacking:
             return ""
-        return (
-            f"a basis for data of {_list(lacking)} to go to {bureau.member} would have to be recorded in the directory"
+        resting = sorted(
+            each.agreement or ""
+            for each in self._directory.transfers
+            if each.source in lacking and each.target == bureau.member and self._has_own_terms(each.agreement)
         )
+        name = f", or the notice would have to name {_list(resting, 'or')}" if resting else ""
+        return (
+            f"a basis for data of {_list(lacking)} to go to {bureau.member} would have to be recorded in the"
+            f" directory{name}"
+        )
+
+    def _released(self, _: Bureau) -> str:
+        return "" if self._known.released else "a reviewing bureau would have to release it"
 
     def _named(self, bureau: Bureau) -> str:
         return f"the issuer would have to name {bureau.id} itself"
@@ -225,6 +246,7 @@ _AMONG = {
     "denied": "on the issuer's deny list",
     "addressed": "addressed",
     "named": "named by bureau",
+    "granted": "among those that hold a grant in force",
     "consented": "among those to whom every origin consents",
     "protected_from": "of a state from which the person is protected",
 }
@@ -242,18 +264,24 @@ _SAID = {
     "subject_categories": "it speaks of:",
     "minor": "a minor:",
     "special_categories": "special categories:",
+    "areas": "its topics begin with:",
 }
 _FLAGS = {
     "everyone": ("the audience is not everyone", "the audience is everyone"),
     "exercise": ("it is no exercise", "it is an exercise"),
     "corrects": ("it corrects nothing", "it corrects an earlier notice"),
+    "released": ("no reviewing bureau has released it", "a reviewing bureau has released it"),
+    "supervised": ("its sender is not under supervision", "its sender is under supervision"),
+    "unreadable": ("whom it names reads its language", "a bureau that it names reads none of its languages"),
+    "derogation": ("its issuer claims no threat to life", "its issuer claims a threat to life"),
     "origins_known": ("an origin is not known", "every origin is known"),
 }
 _REMEDIES: dict[str, Callable[[Wording, Bureau], str]] = {
     "mandates": Wording._mandate,  # noqa: SLF001 -- the table of this very class
     "cleared_for": Wording._clearance,  # noqa: SLF001
     "agreements": Wording._circle,  # noqa: SLF001
-    "lawful_sources": Wording._basis,  # noqa: SLF001
+    "lawful": Wording._basis,  # noqa: SLF001
+    "released": Wording._released,  # noqa: SLF001
     "named": Wording._named,  # noqa: SLF001
     "consented": Wording._consent,  # noqa: SLF001
     "origins_known": Wording._origins,  # noqa: SLF001

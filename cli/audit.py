@@ -10,6 +10,7 @@ from cli.auditor.prove import prove
 from cli.auditor.search import search
 from cli.auditor.show import show
 from cli.auditor.verify import verify
+from cli.auditor.witness import witness
 
 
 @click.group()
@@ -23,3 +24,4 @@ audit.add_command(enrol)
 audit.add_command(prove)
 audit.add_command(export)
 audit.add_command(search)
+audit.add_command(witness)

@@ -14,13 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import structlog
 
 from broker import crash, streams, up
 from broker.bus import Bus
 from broker.errors import ConfigurationError, FencedError, ForbiddenStreamError, TrailError
 from broker.streams import ROUTER
-from cli import answer, exits, seed
+from cli import answer, exits, jsonlog, seed
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
     NOBODY,
@@ -33,6 +32,7 @@ from cli.operator_home import (
 from cli.options import Everywhere, everywhere
 from cli.standing import Standing, standing
 from cli.trust import proposing
+from cli.witnessing import WitnessedUpTo
 
 LOOK_S = 0.5
 """Seconds between two looks for a directory with other members."""
@@ -99,7 +99,7 @@ def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, .
 def run(given: Everywhere) -> None:
     """Run the broker until it is stopped (SIGTERM, Ctrl-C). What it logs goes to stderr, one JSON object a line."""
     home = operator_home(given.home)
-    _log_json()
+    jsonlog.to_stderr()
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)
     try:
@@ -190,18 +190,6 @@ def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _log_json() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 # Looking
 
 
@@ -236,12 +224,22 @@ def _lines(found: Standing) -> Iterator[str]:
         yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
     if found.old_keys:
         yield f"old keys  still signed with by {', '.join(found.old_keys)}; see `valise key list`"
+    if found.witnessed:
+        yield from _witnessed_lines(found.witnessed)
     if found.expired:
         yield f"RED       expired: {', '.join(found.expired)}; traffic goes on; see `valise directory status`"
     heard = (f"{name} {answer.when(at)}" for name, at in found.last_seen.items() if at is not None)
     yield "last seen " + (", ".join(heard) or "nobody")
     if silent := [name for name, at in found.last_seen.items() if at is None]:
         yield "silent    " + ", ".join(silent)
+
+
+def _witnessed_lines(found: WitnessedUpTo) -> Iterator[str]:
+    by = ", ".join(found.by) or "nobody"
+    yield f"witnessed {found.size:,} leaves, by {by}; {found.quorum} of {len(found.of)} are enough"
+    if found.red:
+        since = answer.when(found.at)
+        yield f"RED       no quorum of witnesses since {since}; traffic goes on; ask {', '.join(found.of)}"
 
 
 @contextmanager

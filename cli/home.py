@@ -70,10 +70,13 @@ def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, st
 
 
 @lru_cache
-def _say_red(expired: str) -> None:
-    """Say once what has expired of the signed directory; nothing stops for it."""
-    said = f"RED: expired in the directory: {expired}; news may be kept from us. See `valise directory status`"
-    click.echo(said, err=True)
+def _say_red(expired: str, refused: str) -> None:
+    """Say once what is wrong with the signed directory; nothing stops for it."""
+    if expired:
+        said = f"RED: expired in the directory: {expired}; news may be kept from us. See `valise directory status`"
+        click.echo(said, err=True)
+    if refused:
+        click.echo(f"RED: the last version from the operator was refused here: {refused}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,7 @@ class MemberHome:
                 await self.versions.follow(first)
         name = principal or streams.adapter(self.member)
         async with open_bus(self.folder, self.settings, name, self.world()) as bus:
-            if red := self.versions.overdue():
-                _say_red(", ".join(red))
+            _say_red(", ".join(self.versions.overdue()), self.versions.refused())
             yield bus
 
     @asynccontextmanager

@@ -24,7 +24,7 @@ from broker.settings import Settings, Tls
 from broker.signing import PublicKey, SigningKey
 from broker.streams import OPERATOR, ROUTER, SETUP, World
 from broker.up import Owner
-from cli import challenges, passphrases, seed
+from cli import challenges, passphrases, seed, witnessing
 from cli.auditor import enrolled
 from cli.home import clock, open_bus
 from cli.seed import Federation
@@ -61,7 +61,10 @@ class OperatorHome:
         """Give what a shard is run with. Raises ConfigurationError if the log key cannot be read."""
         pace = Pace(self.settings.step_limit, self.settings.step_pause_ms / 1000, self.settings.judge_limit_s)
         key = SigningKey.load(self.key_path, passphrases.for_old())
-        return Owner(self.folder, self.settings.federation, self.settings.shard, key, pace, clock, os.urandom)
+        federation, shard = self.settings.federation, self.settings.shard
+        return Owner(
+            self.folder, federation, shard, key, pace, clock, os.urandom, witnessing.named(self.folder, self.settings)
+        )
 
     def world(self) -> World:
         """Give the streams of the newest directory."""
@@ -223,7 +226,7 @@ def compose_next(home: OperatorHome, federation: Federation, requests: Sequence[
     old = home.versions.directory(digest) if digest else None
     before = entered(home, old)
     asked = [read_request(path, federation, clock(), before) for path in requests]
-    known = [_written(each) for each in old.keys.values()] if old else []
+    known = [_ended(_written(each), before, clock()) for each in old.keys.values()] if old else []
     new = [each for each in asked if each.key_id not in {one.key_id for one in known}]
     auditors = enrolled.written(
         home.folder / "auditors", old.auditors.values() if old else (), federation.federation, clock()
@@ -231,6 +234,13 @@ def compose_next(home: OperatorHome, federation: Federation, requests: Sequence[
     kept = federation if old is None else _as_it_stands(federation, old)
     plain, annex = seed.compose(kept, [*known, *new], [_log(home)], old.version + 1 if old else 1, auditors)
     return Composed(plain, annex, len(new))
+
+
+def _ended(key: WrittenKey, before: Entered | None, now: int) -> WrittenKey:
+    """End a key in the directory that its bureau has revoked by a statement: its member signs that, too."""
+    if before is None or bytes.fromhex(key.key_id) not in before.revoked or key.valid_until <= now:
+        return key
+    return key.model_copy(update={"valid_until": max(now, key.valid_from + 1)})
 
 
 def _as_it_stands(federation: Federation, old: Directory) -> Federation:

@@ -21,7 +21,7 @@ from adapters.outcomes import Outcomes
 from broker import codec, streams
 from broker.bus import Bus
 from broker.errors import ProofError
-from broker.notice import Audience, Envelope
+from broker.notice import RELEASE, Audience, Envelope
 from cli import subscribe
 from cli.home import MemberHome
 from cli.invention import Site
@@ -216,6 +216,7 @@ async def _mislead(opened: dict[str, Desk]) -> None:
     approval = Draft(
         record="approval-of-what-is-not-held",
         kind="approval",
+        action_sought=RELEASE,
         topics=("warning.green",),
         purpose="criminal-investigation",
         legal_basis="Invented",

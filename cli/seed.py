@@ -107,6 +107,8 @@ class Federation(_Written):
     members: tuple[Member, ...]
     agreements: tuple[WrittenAgreement, ...] = ()
     transfers: tuple[Clause, ...] = ()
+    reviewers: tuple[str, ...] = ()
+    authorities: tuple[str, ...] = ()
     annex: Annex = Annex()
 
     @property
@@ -174,6 +176,8 @@ def compose(
             auditors=tuple(auditors),
             agreements=federation.agreements,
             transfers=tuple(_transfers(federation)),
+            reviewers=federation.reviewers,
+            authorities=federation.authorities,
             compartment_schemas=tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS)),
             annex=hashlib.sha256(annex).hexdigest(),
             logs=tuple(logs),

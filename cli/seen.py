@@ -21,6 +21,9 @@ INBOX = "inbox.*.db"
 OUTBOX = "outbox.db"
 CHECKPOINT = "checkpoint*"
 PROOF = "*.tlog-proof"
+WITNESS = "witness*.db"
+"""State of a witness where a folder is named; a file of another name is known by what is in it."""
+_SQLITE = b"SQLite format 3\0"
 
 
 class Seen:
@@ -35,7 +38,9 @@ class Seen:
     def _sort(self) -> None:
         self._inboxes = [each for each in self.files if each.match(INBOX)]
         self._outboxes = [each for each in self.files if each.match(OUTBOX)]
-        databases = {*self._inboxes, *self._outboxes}
+        known = {*self._inboxes, *self._outboxes}
+        self._states = [each for each in self.files if each not in known and _is_database(each)]
+        databases = {*known, *self._states}
         self._plain = [_plain(each) for each in self.files if each not in databases]
 
     def of(self, origin: str) -> Seen:
@@ -45,9 +50,10 @@ class Seen:
         found._sort()  # noqa: SLF001 - our own
         return found
 
-    def heads(self) -> Iterator[SeenHead]:
-        """Stream all kept heads by rising size."""
-        plain = sorted((head for head, _ in self._plain), key=lambda each: each.size)
+    def heads(self, origin: str) -> Iterator[SeenHead]:
+        """Stream all kept heads by rising size; of witnesses, who see several logs, those of `origin`."""
+        seen = (head for each in self._states for head in _state(each, origin))
+        plain = sorted((*(head for head, _ in self._plain), *seen), key=lambda each: each.size)
         yield from heapq.merge(plain, *map(_heads, self._inboxes + self._outboxes), key=lambda each: each.size)
 
     def deliveries(self) -> Iterator[SeenDelivery]:
@@ -64,6 +70,12 @@ class Seen:
         for file in self._inboxes:
             yield from _receipts(file)
 
+    def notices(self) -> Iterator[SentNotice]:
+        """Stream the notices that issuers sent and were told nothing of."""
+        for file in self._outboxes:
+            for bureau, series, number, digest in _rows(file, _UNTOLD):
+                yield SentNotice(bureau, number, digest, _name(file), series)
+
 
 @dataclass(frozen=True, slots=True)
 class SentReceipt:
@@ -75,17 +87,28 @@ class SentReceipt:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class SentNotice:
+    """A notice as its issuer sent it, by its header digest, its place in its series."""
+
+    bureau: str
+    number: int
+    digest: bytes
+    source: str
+    series: bytes
+
+
 def beside(trail: Path) -> list[Path]:
-    """Find the files of the homes beside the trail's: HOME/members/*/inbox.*.db and outbox.db."""
+    """Find the files of the homes beside the trail's: HOME/members/*/inbox.*.db, outbox.db and witness*.db."""
     home = trail.resolve().parent.parent
-    return sorted((*home.glob(f"members/*/{INBOX}"), *home.glob(f"members/*/{OUTBOX}")))
+    return sorted(each for pattern in (INBOX, OUTBOX, WITNESS) for each in home.glob(f"members/*/{pattern}"))
 
 
 def _files(path: Path) -> Iterator[Path]:
     if path.is_dir():
         yield from path.rglob(INBOX)
         yield from path.rglob(OUTBOX)
-        yield from (each for pattern in (CHECKPOINT, PROOF) for each in path.rglob(pattern) if each.is_file())
+        yield from (each for pattern in (CHECKPOINT, PROOF, WITNESS) for each in path.rglob(pattern) if each.is_file())
     elif path.exists():
         yield path
     else:
@@ -126,10 +149,10 @@ def _bundle(data: bytes, source: str) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
     return _head(parts.get("checkpoint", b"").decode(), source), leaves
 
 
-def _rows(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
+def _rows(file: Path, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
-            yield from database.execute(query)
+            yield from database.execute(query, values)
     except sqlite3.Error as error:
         raise ConfigurationError(f"{file} cannot be read as a member's file: {error}") from error
 
@@ -142,6 +165,35 @@ def _name(file: Path) -> str:
 def _heads(file: Path) -> Iterator[SeenHead]:
     for size, root, note in _rows(file, "SELECT size, root, note FROM heads ORDER BY size"):
         yield SeenHead(size, root, note, _name(file))
+
+
+_UNTOLD = """
+SELECT bureau, series, number, header_digest FROM envelopes AS e WHERE sent_at IS NOT NULL AND outcome IS NULL
+AND NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.record_digest = e.sent_digest) ORDER BY place
+"""
+
+
+def _is_database(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_SQLITE)) == _SQLITE
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+
+
+_KNOWN = "SELECT size, root, coalesce(cosigned, note) FROM heads WHERE origin = ?"
+
+
+def _state(file: Path, origin: str) -> Iterator[SeenHead]:
+    """Read what a witness saw last of a log, and what that log signed that contradicts it."""
+    name = _name(file)
+    for size, root, note in _rows(file, _KNOWN, origin):
+        yield SeenHead(size, root, note, name)
+    for (request,) in _rows(file, "SELECT request FROM evidence WHERE origin = ?", origin):
+        try:
+            yield _head(notes.parse_advance(request).checkpoint, name)
+        except ProofError as error:
+            raise ConfigurationError(f"{file} holds a request that cannot be read: {error}") from error
 
 
 _DELIVERIES = """
@@ -173,11 +225,9 @@ def _receipts(file: Path) -> Iterator[SentReceipt]:
 
 def _origin(file: Path) -> str:
     """Tell which log a file is about; "" where it does not say."""
-    if not (file.match(INBOX) or file.match(OUTBOX)):
-        return _plain_origin(_plain(file)[0])
-    for each in _heads(file):
-        return _plain_origin(each)
-    return ""
+    if file.match(INBOX) or file.match(OUTBOX):
+        return next(map(_plain_origin, _heads(file)), "")
+    return "" if _is_database(file) else _plain_origin(_plain(file)[0])
 
 
 def _plain_origin(head: SeenHead) -> str:

@@ -20,6 +20,7 @@ from broker.errors import ConfigurationError, UnavailableError
 from broker.examine import Report, examine
 from broker.settings import Settings
 from cli import keyring, keys
+from cli.auditor import enrolled
 from cli.home import MemberHome, member_home
 from cli.operator_home import OperatorHome, make, sign_certificates, tls_of
 from cli.seed import Federation
@@ -30,6 +31,8 @@ from cli.trust.proposing import Activated
 READY_LIMIT_S = 60.0
 LOOK_S = 0.02
 STOP_LIMIT_S = 20.0
+AUDITOR = "auditor-1"
+"""Who may look at clear data in a federation that is made here."""
 Say = Callable[[str], None]
 
 
@@ -63,6 +66,7 @@ async def set_up(home: Path, federation: Federation, bus: str, bureaus: Iterable
     """
     _check_new(home)
     operator = make(home, federation, bus)
+    enrolled.make_key(operator.folder / "auditors", AUDITOR, federation.federation)
     stage = Stage(home, federation, operator)
     named = list(bureaus)
     for member in dict.fromkeys(each.partition("/")[0] for each in named):
@@ -147,7 +151,7 @@ def verified(stage: Stage) -> Report:
     folder = stage.operator.folder / "trail"
     key = notes.parse_vkey(stage.operator.vkey_path.read_text(encoding="utf-8"))
     others = Seen(beside(folder), folder)
-    return examine(folder, key, others.heads(), others.deliveries())
+    return examine(folder, key, others.heads(key.name), others.deliveries(), told=others.told())
 
 
 @asynccontextmanager

@@ -6,15 +6,16 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 
-from broker import codec, streams
+from broker import codec, notes, streams
 from broker.errors import UnavailableError
 from broker.notice import DecisionRecord, Leaf
 from broker.records import Records
 from broker.streams import ROUTER, World
 from broker.trail import Trail
-from cli import key_use
+from cli import key_use, witnessing
 from cli.home import clock
 from cli.operator_home import OperatorHome
+from cli.witnessing import WitnessedUpTo
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,14 @@ class Standing:
     """Bureaus that still sign with a key although a newer one of theirs is in force."""
     expired: list[str]
     """Roles of the signed directory that have expired: red, and no reason to stop."""
+    witnessed: WitnessedUpTo | None
+    """How witnesses stand by the log; None where none is named."""
 
 
 async def standing(home: OperatorHome) -> Standing:
     """Look at a broker's home and its bus. Changes nothing; the broker may run meanwhile."""
-    trail = Trail.open(home.folder / "trail", home.owner().origin)
+    owner = home.owner()
+    trail = Trail.open(home.folder / "trail", owner.origin)
     leaves = [codec.decode(Leaf, entry) for entry in trail.entries()]
     at = leaves[-1].now if leaves else None
     return Standing(
@@ -51,6 +55,7 @@ async def standing(home: OperatorHome) -> Standing:
         last_seen=_last_seen(home, home.world()),
         old_keys=_old_keys(home),
         expired=home.versions.overdue(),
+        witnessed=witnessing.standing(trail, notes.vkey(owner.origin, owner.key.public.raw), owner.witnesses, clock()),
     )
 
 

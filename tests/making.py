@@ -87,7 +87,7 @@ class Draft:
             kind=self.kind,
             conversation=None,
             references=(),
-            topics=("wanted.red",),
+            topics=("sought.red",),
             action_sought=None,
             urgency="routine",
             acknowledge_by=None,

@@ -14,7 +14,7 @@ from broker.likeness import Answer
 from broker.masks import Compiler, OutsideSubsetError, literals, subjects
 from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import CONFIDENTIALITIES, KINDS, RuleHit
-from broker.rules.actions import ACTIONS, RECEIVE, SEE
+from broker.rules.actions import ACTIONS, RECEIVE, REVIEW, SEE
 from broker.rules.policy_set import PolicySet, refused
 from broker.rules.read import Read, Rule, read_rules
 from broker.rules.reference import Reference
@@ -34,6 +34,8 @@ class Verdict:
     receive: int
     see: Mapping[str, int]
     hits: tuple[RuleHit, ...]
+    review: int = 0
+    """Who may release it: a notice that anybody may review is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class _Plan:
     receive: tuple[tuple[int, ...], tuple[int, ...]]
     see: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]], ...]
     """Permits and other forbids, and the compartments about which they speak."""
+    review: tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Rules:
         compiler = Compiler(subjects(directory, annex))
         self.rules = tuple(each.rule for each in rules)
         self.digest = b""
+        self.annex = annex
         self.extremes: tuple[Rules, ...] = ()
         """The same rules under the lowest and the highest clearances, where the annex is not known here."""
         self.literals = literals(each.condition for each in rules)
@@ -139,7 +143,8 @@ class Rules:
             allowed = free & _allowed(masks, permits, forbids)
             for name in names:
                 see[name] = allowed
-        return Verdict(free & _allowed(masks, *plan.receive), see, tuple(hits))
+        review = _allowed(masks, *plan.review)
+        return Verdict(free & _allowed(masks, *plan.receive), see, tuple(hits), review)
 
     def explain(self, facts: Facts, index: int) -> Explanation:
         """Say why, for one bureau. Quick for one notice and bureau after bureau; for people."""
@@ -203,11 +208,12 @@ class Rules:
             tuple(
                 (place, self._functions[place], self._hits[place])
                 for place, spoken_of in enumerate(self._actions)
-                if not spoken_of.isdisjoint(actions)
+                if not spoken_of.isdisjoint((*actions, REVIEW))
             ),
             tuple(sorted(barring)),
             rest(RECEIVE),
             tuple((permits, forbids, tuple(group)) for (permits, forbids), group in groups.items()),
+            self._speaking[REVIEW],
         )
 
 

@@ -46,6 +46,7 @@ class Decisions:
             raise ConfigurationError(message)
         named = [_open(each) for each in policies]
         sent = {each.digest: Sent(each.bureau, each.number, each.source) for each in seen.receipts()}
+        sent |= {each.digest: Sent(each.bureau, each.number, each.source, each.series) for each in seen.notices()}
         grounds = _grounds(operator_home(trail.resolve().parent), named) if named else _none
         with closing(Records(file)) as records:
             found = recheck(Trail.open(trail), records, grounds, sent, progress("decisions checked"))
@@ -59,10 +60,7 @@ class Decisions:
     def lines(self) -> Iterator[tuple[str, str]]:
         """Tell it for people."""
         found = self.found
-        yield (
-            "records",
-            f"{found.records:,} decision records are what their leaves commit to" if not found.wrong else "",
-        )
+        yield "records", f"{found.records:,} decision records held against their leaves"
         yield "receipts", f"{found.receipts:,} that bureaus sent are on record, {found.waiting:,} may be on their way"
         if self.policies:
             yield "decisions", f"{found.decisions:,} repeated under {', '.join(each[:16] for each in self.policies)}"

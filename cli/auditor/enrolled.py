@@ -13,6 +13,7 @@ from broker.errors import ConfigurationError, SignatureError
 from broker.members import Directory, Key, WrittenAuditor
 from broker.notice import CLOCK_SKEW_MS
 from broker.signing import PublicKey, SigningKey, key_id, pae
+from cli import passphrases
 
 REQUEST_TYPE = "application/vnd.valise.auditor-request.v1+json"
 """DSSE payload type of the proof of possession; the payload is the request without `proof`, as canonical JSON."""
@@ -36,7 +37,7 @@ def make_key(folder: Path, name: str, federation: str) -> tuple[Path, Path]:
         raise ConfigurationError(message)
     path, request, made = folder / f"{name}.pem", folder / f"{name}.auditor.json", SigningKey.new()
     try:
-        made.save(path)
+        made.save(path, passphrases.for_new(None, ask=False))
     except FileExistsError as error:
         message = f"{name} has a key already, {path}: it is never overwritten"
         raise ConfigurationError(message) from error
@@ -109,7 +110,7 @@ def auditor(folder: Path, file: Path | None, directory: Directory) -> Auditor:
         what = f"there are {len(found)} keys in {folder}" if found else "there is no auditor's key here"
         message = f"{what}: name one with --key, or make one with `valise audit enrol NAME`"
         raise ConfigurationError(message)
-    key = SigningKey.load(found[0])
+    key = SigningKey.load(found[0], passphrases.for_old())
     known = directory.auditors.get(key.public.id)
     if known is None:
         message = f"the directory does not name the key {found[0]}: let the operator run `valise broker directory`"

@@ -12,6 +12,7 @@ from broker import bundle, codec
 from broker.bundle import Bundle, Manifest
 from broker.errors import ConfigurationError, TrailError
 from broker.notice import DecisionRecord, Header, Leaf
+from broker.witnessed import to_prove_with
 from cli import answer
 from cli.auditor import content
 from cli.auditor.looks import Looked, Why, asks, looked
@@ -112,8 +113,10 @@ def _by_member(leaves: list[_Leaf]) -> dict[str, list[int]]:
 
 
 def _bundle(home: Opened, leaves: list[_Leaf], *, digests_only: bool) -> Bundle:
-    parts = {"checkpoint": home.trail.checkpoint.encode()}
-    proofs = home.trail.proofs([each.number for each in leaves], home.trail.size, home.trail.checkpoint)
+    numbers = [each.number for each in leaves]
+    size, checkpoint = to_prove_with(home.trail, max(numbers, default=0))
+    parts = {"checkpoint": checkpoint.encode()}
+    proofs = home.trail.proofs(numbers, size, checkpoint)
     for each, proof in zip(leaves, proofs, strict=True):
         parts |= bundle.leaf_parts(each.number, home.trail.entry(each.number), proof)
         parts |= _digests(each) if digests_only else _data(home, each)
@@ -123,7 +126,7 @@ def _bundle(home: Opened, leaves: list[_Leaf], *, digests_only: bool) -> Bundle:
         origin=home.trail.origin,
         data="digests" if digests_only else "clear",
         notices=tuple(each.number for each in leaves if each.own),
-        size=home.trail.size,
+        size=size,
     )
     return Bundle(manifest, parts)
 

@@ -22,12 +22,24 @@ from cli.auditor.content import brief, opened
 SHOWN_FINDINGS = 20
 
 
-def verify_file(file: Path, key: Vkey, *, as_json: bool) -> int:
-    """Check a bundle or a tlog-proof, say what it shows, and give the exit code."""
+def _read(file: Path) -> bytes:
     if file.stat().st_size > bundle.SIZE_LIMIT:
         message = f"{file} is over the limit of {bundle.SIZE_LIMIT:,} bytes"
         raise ProofError(message)
-    data = file.read_bytes()
+    return file.read_bytes()
+
+
+def checkpoint_of(file: Path) -> str:
+    """Give the checkpoint that a bundle or tlog-proof brings along, nothing checked. Raises ProofError."""
+    data = _read(file)
+    if data.startswith(notes.PROOF_HEAD.encode()):
+        return notes.parse_proof(data.decode(errors="replace")).checkpoint
+    return bundle.read(data).parts.get("checkpoint", b"").decode(errors="replace")
+
+
+def verify_file(file: Path, key: Vkey, *, as_json: bool) -> int:
+    """Check a bundle or a tlog-proof, say what it shows, and give the exit code."""
+    data = _read(file)
     if data.startswith(notes.PROOF_HEAD.encode()):
         return _verify_proof(data, key, as_json=as_json)
     checked = bundle.check(bundle.read(data), key)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from broker import notes
+from broker.witnessed import to_prove_with
 from cli import answer
 from cli.auditor.opened import Opened, opened
 from cli.options import Everywhere, everywhere
@@ -28,7 +29,7 @@ def prove(given: Everywhere, notice: str, file: Path | None, shard: int) -> None
     with opened(given.home, shard) as home:
         number = _number(home, notice)
         leaf = home.trail.entry(number)
-        text = with_leaf(home.trail.prove(number, home.trail.size, home.trail.checkpoint), leaf)
+        text = with_leaf(home.trail.prove(number, *to_prove_with(home.trail, number)), leaf)
     if file:
         file.write_text(text, encoding="utf-8")
         then = f"valise audit verify {file} --vkey FILE"

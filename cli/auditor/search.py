@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from broker import codec
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, NoticeRejectedError
 from broker.index import Found, leaf_at, look_in, receipt_in
 from broker.notice import DecisionRecord, Header, Leaf
 from cli import answer, exits
@@ -108,7 +108,7 @@ def _line(home: Opened, number: int) -> dict[str, Any]:
     """Say of one leaf what a list shows: ids, codes and counts."""
     leaf = codec.decode(Leaf, home.trail.entry(number))
     kept = home.records.get(number)
-    decision = codec.decode(DecisionRecord, kept[1]) if kept else None
+    decision = _decision(kept[1]) if kept else None
     line: dict[str, Any] = {
         "leaf": number,
         "at": datetime.fromtimestamp(leaf.now / 1000, UTC).isoformat(timespec="milliseconds"),
@@ -117,7 +117,7 @@ def _line(home: Opened, number: int) -> dict[str, Any]:
         "about": leaf.about,
     }
     if decision is None:
-        return line | {"decision": "missing"}
+        return line | {"decision": "missing or unreadable: see `valise audit verify --records`"}
     if decision.header:
         header = codec.decode(Header, decision.header)
         line |= {"notice": str(UUID(bytes=header.notice_id)), "issuer": header.issuer, "recipients": len(decision.rows)}
@@ -126,6 +126,13 @@ def _line(home: Opened, number: int) -> dict[str, Any]:
     if look := look_in(decision):
         line |= {"by": look.by, "reason": look.reason, "notices": len(look.leaves)}
     return line
+
+
+def _decision(record: bytes) -> DecisionRecord | None:
+    try:
+        return codec.decode(DecisionRecord, record)
+    except NoticeRejectedError:
+        return None
 
 
 def _cells(line: dict[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from broker.examine import Finding, Report, examine
 from broker.notes import Vkey
 from cli import answer, exits
 from cli.auditor.decisions import NOT_REPEATED, Decisions
-from cli.auditor.handed import verify_file
+from cli.auditor.handed import checkpoint_of, verify_file
 from cli.auditor.progress import progress
+from cli.auditor.quorum import Quorum, Stood
+from cli.home import clock
 from cli.operator_home import operator_folder
 from cli.options import Everywhere, everywhere
 from cli.seen import Seen, beside
@@ -34,6 +37,13 @@ class Checked:
     others: Seen
     key_file: Path | None
     decisions: Decisions | None
+    stood: Stood | None = None
+    """What the named witnesses stand by; None: none was named."""
+
+    @property
+    def beyond(self) -> int:
+        """How many leaves no quorum of witnesses saw although there was time."""
+        return self.stood.beyond(self.report.size, clock()) if self.stood else 0
 
     @property
     def findings(self) -> list[Finding]:
@@ -50,7 +60,7 @@ class Checked:
         """The exit code."""
         if self.wrong:
             return exits.VERIFICATION_FAILED
-        whole = self.report.compared and (self.decisions is None or self.decisions.whole)
+        whole = self.report.compared and not self.beyond and (self.decisions is None or self.decisions.whole)
         return exits.DONE if whole else exits.PARTLY
 
 
@@ -60,7 +70,8 @@ class Checked:
     "--seen",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="What others kept: inbox.*.db, outbox.db, checkpoint, proof, bundle, or a folder. Default: the homes beside.",
+    help="What others kept: inbox.*.db, outbox.db, checkpoint, proof, bundle, a witness's state, or a folder. "
+    "Default: the homes beside.",
 )
 @click.option("--vkey", "key_file", type=click.Path(path_type=Path), help="The log's public key from elsewhere.")
 @click.option(
@@ -75,6 +86,10 @@ class Checked:
     is_flag=True,
     help="Check decision records against leaves, and receipts that bureaus sent. --policy does, too.",
 )
+@click.option(
+    "--witness", "witnesses", multiple=True, metavar="VKEY", help="A witness's verifier key, or the file with it."
+)
+@click.option("--quorum", type=click.IntRange(min=1), help="How many of the --witness must cosign. Default: all.")
 @everywhere
 def verify(
     given: Everywhere,
@@ -83,19 +98,24 @@ def verify(
     key_file: Path | None,
     policies: tuple[Path, ...],
     records: bool,
+    witnesses: tuple[str, ...],
+    quorum: int | None,
 ) -> None:
     """Check the trail in TRAIL_DIR (all of HOME/operator) and compare it with what others kept.
 
     TRAIL_DIR may be a bundle (`audit export`) or a proof (`audit prove`): then it is checked with --vkey alone.
 
-    Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing, or decided under a
-    policy set that was not named.
+    With --witness a checkpoint must bear the cosignatures of a --quorum of them.
+
+    Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing, decided under a
+    policy set that was not named, or with leaves that no quorum of witnesses saw within the hour.
     """
+    asked = Quorum.of(witnesses, quorum)
     if trail_dir and trail_dir.is_file():
-        _verify_file(given, trail_dir, key_file)
+        _verify_file(given, trail_dir, key_file, asked)
         return
     folders = [trail_dir] if trail_dir else trails(operator_folder(given.home))
-    checked = [_check(each, folders, seen, key_file, (policies, records)) for each in folders]
+    checked = [_check(each, folders, seen, key_file, (policies, records, asked)) for each in folders]
     code = next(
         (each for each in (exits.VERIFICATION_FAILED, exits.PARTLY) if each in {one.code for one in checked}), 0
     )
@@ -132,7 +152,7 @@ def _check(
     all_of_them: Sequence[Path],
     seen: tuple[Path, ...],
     key_file: Path | None,
-    asked: tuple[tuple[Path, ...], bool],
+    asked: tuple[tuple[Path, ...], bool, Quorum | None],
 ) -> Checked:
     if not folder.is_dir():
         message = f"there is no trail in {folder}: name its folder, or the home with --home"
@@ -141,18 +161,25 @@ def _check(
     others = Seen(seen or beside(folder), folder)
     if len(all_of_them) > 1:
         others = others.of(key.name)
-    report = examine(folder, key, others.heads(), others.deliveries(), progress("checked"), others.told())
-    policies, records = asked
+    policies, records, quorum = asked
+    stood = quorum.look(folder, key, others.heads(key.name)) if quorum else None
+    heads = heapq.merge(others.heads(key.name), stood.heads() if stood else (), key=lambda each: each.size)
+    report = examine(folder, key, heads, others.deliveries(), progress("checked"), others.told())
+    for wrong in stood.wrong if stood else ():
+        report.add("witnesses", wrong)
     decisions = Decisions.of(folder, policies, others) if policies or records else None
-    return Checked(folder, report, others, key_file, decisions)
+    return Checked(folder, report, others, key_file, decisions, stood)
 
 
-def _verify_file(given: Everywhere, file: Path, key_file: Path | None) -> None:
+def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Quorum | None) -> None:
     """Check a bundle or proof: its own word for the key would prove nothing."""
     if key_file is None:
         message = f"name the log's public key with --vkey: {file} is checked with nothing else"
         raise ConfigurationError(message)
-    if code := verify_file(file, _key(key_file), as_json=given.as_json):
+    key = _key(key_file)
+    if quorum:
+        quorum.check(checkpoint_of(file), key)
+    if code := verify_file(file, key, as_json=given.as_json):
         raise click.exceptions.Exit(code)
 
 
@@ -171,6 +198,8 @@ def _answer(checked: Checked) -> str:
     if not report.compared:
         return f"The trail of {report.size:,} leaves is sound in itself, but was compared with nothing"
     compared = f"{report.size:,} leaves, compared with {_compared(report)} that others kept"
+    if checked.beyond:
+        return f"The trail is sound, {compared}; but no quorum of witnesses saw its last {checked.beyond:,} leaves"
     if checked.code:
         return f"The trail is sound, {compared}; but not every decision was checked"
     return f"The trail is good: {compared}"
@@ -190,6 +219,7 @@ def _print(checked: Checked) -> None:
         ("root", report.root.hex()),
         ("key", str(pinned)),
         ("compared with", f"{len(checked.others.files)} files: {_compared(report)}"),
+        *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
         *(checked.decisions.lines() if checked.decisions else NOT_REPEATED),
         *(
             ("WRONG", f"{answer.safe(each.place)}: {answer.safe(each.what)}")
@@ -207,6 +237,8 @@ def _next_command(checked: Checked, given: Everywhere) -> str:
         return f"valise audit verify {checked.folder} --json"
     if not checked.report.compared:
         return f"valise audit verify {checked.folder} --seen PATH"
+    if checked.beyond:
+        return given.again("valise broker status")
     if checked.code:
         return given.again("valise audit verify --policy DIR")
     return given.again(f"valise audit show {max(checked.report.size - 1, 0)}")
@@ -228,6 +260,7 @@ def _value(checked: Checked) -> dict[str, Any]:
             "deliveries": report.deliveries,
             "outcomes": report.told,
         },
+        "witnesses": checked.stood.value() | {"unseen": checked.beyond} if checked.stood else None,
         "decisions": checked.decisions.value() if checked.decisions else None,
         "wrong": checked.wrong,
         "findings": [{"place": each.place, "what": each.what} for each in checked.findings],

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ALL = 1 << 62
 """No limit."""
-RESTING = frozenset({("principal", "agreements"), ("notice", "agreements"), ("principal", "lawful_sources")})
+RESTING = frozenset({("principal", "agreements"), ("notice", "agreements"), ("notice", "lawful")})
 """What a rule asks about if it may rest on an agreement."""
 
 

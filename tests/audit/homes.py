@@ -108,7 +108,7 @@ def person(record: str) -> str:
     return json.dumps({
         "record": record,
         "kind": "person",
-        "topics": ["wanted.red"],
+        "topics": ["sought.red"],
         "purpose": "criminal-investigation",
         "legal_basis": BASIS,
         "audience": {"to": ["LV/ncb"]},

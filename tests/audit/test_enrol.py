@@ -33,22 +33,28 @@ def federation() -> Federation:
             "agreements": (),
             "transfers": (Clause(between=("AT", "LV"), basis="legal-area", reference="invented"),),
             "annex": seed.Annex(),
+            "reviewers": (),
+            "authorities": (),
         }
     )
 
 
 def test_an_enrolled_key_is_in_the_next_directory_and_stays(tmp_path: Path) -> None:
     stage = asyncio.run(set_up(tmp_path / "home", federation(), "sqlite", BUREAUS, lambda _: None))
-    said = CliRunner().invoke(audit, ["enrol", "auditor-1", "--home", str(stage.home), "--json"])
+    said = CliRunner().invoke(audit, ["enrol", "auditor-2", "--home", str(stage.home), "--json"])
     assert said.exit_code == 0, said.output
     asyncio.run(agree(stage))
     home = operator_home(stage.home)
+    folder = home.folder / "auditors"
     key_id = bytes.fromhex(json.loads(said.stdout)["key_id"])
-    assert home.versions.newest().auditors[key_id].bureau == "auditor-1"
-    (home.folder / "auditors" / "auditor-1.auditor.json").unlink()
-    (kept,) = json.loads(compose_next(home, federation(), []).plain)["auditors"]
+    assert home.versions.newest().auditors[key_id].bureau == "auditor-2"
+    for request in (home.folder / "auditors").glob("*.auditor.json"):
+        request.unlink()
+    _, kept = json.loads(compose_next(home, federation(), []).plain)["auditors"]
     assert kept["key_id"] == key_id.hex()
-    assert enrolled.auditor(home.folder / "auditors", None, home.versions.newest()).id == "auditor-1"
+    assert enrolled.auditor(folder, folder / "auditor-2.pem", home.versions.newest()).id == "auditor-2"
+    with pytest.raises(ConfigurationError, match="there are 2 keys"):
+        enrolled.auditor(folder, None, home.versions.newest())
 
 
 @pytest.mark.parametrize("name", ["", "AT", "Anna", "anna maria", "../anna", "1", "a/b"])

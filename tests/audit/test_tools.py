@@ -229,7 +229,7 @@ def test_a_bundle_of_digests_holds_nothing_that_the_issuer_wrote(
     assert homes.kinds().count("look") == before
     parts = bundle.read(file.read_bytes()).parts
     raw = b"".join(parts.values())
-    for word in (SECRET, BASIS, "wanted.red", "criminal-investigation", "suspect", "Vardomelidze"):
+    for word in (SECRET, BASIS, "sought.red", "criminal-investigation", "suspect", "Vardomelidze"):
         assert word.encode() not in raw.replace(b'"criminal-investigation"', b""), word  # mandates in the directory
     value = homes.audit("verify", str(file), "--vkey", homes.vkey, "--json").value
     assert value["good"] is True

@@ -208,6 +208,16 @@ def test_a_decision_that_other_rules_made_than_those_it_names_is_called_by_its_l
     assert any("receives: " in each.what and "on record, not by these policies" in each.what for each in found.findings)
 
 
+def test_a_record_that_was_made_unreadable_stops_no_search(homes: Homes) -> None:
+    with closing(sqlite3.connect(homes.operator / "records.db")) as database:
+        database.execute("UPDATE decision SET record = x'00' WHERE leaf_number IN (0, 4)")
+        database.commit()
+    value = homes.audit("search", "--rebuild", "--json").value
+    assert value["total"] == homes.trail.size
+    (line,) = [each for each in value["leaves"] if each["leaf"] == 4]
+    assert "unreadable" in line["decision"]
+
+
 def test_the_newest_receipts_may_be_on_their_way(homes: Homes) -> None:
     with closing(Records(homes.operator / "records.db")) as records:
         found = recheck(homes.trail, records, lambda _: None, {b"x": Sent("LV/ncb", 10_000, "LV/inbox.ncb.db")})

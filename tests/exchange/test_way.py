@@ -20,7 +20,7 @@ async def test_an_addressed_bureau_gets_the_notice_and_nobody_else_does(federati
 
 
 async def test_everyone_means_those_who_subscribe(federation: Federation) -> None:
-    await federation.subscribe("GE/ncb", "wanted.*")
+    await federation.subscribe("GE/ncb", "sought.*")
     await federation.subscribe("LV/ncb", "border.*")
     await federation.publish(Draft("AT/ncb").envelope())
     await federation.settled()

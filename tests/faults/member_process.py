@@ -27,7 +27,7 @@ def draft(number: int) -> Draft:
     return Draft(
         record=f"R-{number}",
         kind="person",
-        topics=("wanted.red",),
+        topics=("sought.red",),
         purpose="criminal-investigation",
         legal_basis="invented",
         audience=Audience(everyone=False, to=("GE/ncb",)),

@@ -114,7 +114,7 @@ def person(record: str, **changes: Any) -> str:
     made = {
         "record": record,
         "kind": "person",
-        "topics": ["wanted.red"],
+        "topics": ["sought.red"],
         "purpose": "criminal-investigation",
         "legal_basis": "invented",
         "audience": {"to": ["LV/ncb", "GE/ncb"]},

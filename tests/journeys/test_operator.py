@@ -32,6 +32,8 @@ def small(*bureaus: str) -> Federation:
     return whole.model_copy(
         update={
             "order": Order(bureaus=bureaus),
+            "reviewers": (),
+            "authorities": (),
             "bureau": {},
             "members": tuple(each for each in whole.members if each.id in names),
             "agreements": (),
@@ -75,7 +77,7 @@ def test_a_border_desk_is_no_analysis_unit(first: members.Directory) -> None:
         ("DK", "EUROPOL", True),  # by its own agreement
         ("AT", "GB", True),  # adequacy
         ("LV", "GE", True),
-        ("LV", "RU", True),  # by the terms of the Eurasian file only
+        ("LV", "RU", False),  # but by the terms of the Eurasian file
         ("FI", "RU", False),
         ("RU", "UA", False),
         ("EUROPOL", "RU", False),
@@ -87,6 +89,12 @@ def test_data_goes_from_one_member_to_another_only_on_a_recorded_basis(
     first: members.Directory, source: str, target: str, expected: bool
 ) -> None:
     assert first.transfer_ok(source, target) is expected
+
+
+def test_the_terms_of_the_eurasian_file_cover_its_own_notices_only(first: members.Directory) -> None:
+    assert first.transfer_ok("LV", "RU", ["project-millennium"])
+    assert not first.transfer_ok("LV", "RU", ["baltic-sea-task-force"])
+    assert not first.transfer_ok("FI", "RU", ["project-millennium"])
 
 
 def test_a_transfer_by_agreement_falls_with_it() -> None:
@@ -148,7 +156,7 @@ async def test_a_member_that_joins_is_heard_by_the_broker_that_runs(tmp_path: Pa
     async with running(stage):
         await settled(stage)
         larger = await joined(stage, small(*BUREAUS, "GE/ncb"), ["GE/ncb"])
-        await subscribe.send(larger.member("GE/ncb"), ("wanted.*",))
+        await subscribe.send(larger.member("GE/ncb"), ("sought.*",))
         await settled(larger)
         found = await standing(operator_home(stage.home))
 
@@ -193,7 +201,7 @@ async def test_whoever_loses_its_shard_ends_with_exit_code_5(tmp_path: Path) -> 
     await old.stdout.readline()
     async with running(stage):
         await settled(stage)
-        await subscribe.send(stage.member("AT/ncb"), ("wanted.*",))
+        await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
         await asyncio.wait_for(old.communicate(), 30)
         await settled(stage)
     assert old.returncode == 5

@@ -51,7 +51,6 @@ MUTANTS: list[tuple[str, str, str]] = [
     (MASKS, "if bureau is not None and directory.is_active(bureau.member)", "if bureau is not None"),
     (MASKS, "1 << bureau.index,", "1 << bureau.index + 1,"),
     (MASKS, "if each.active and bureau.member in each.members", "if bureau.member in each.members"),
-    (MASKS, "if directory.transfer_ok(each, bureau.member)", "if directory.transfer_ok(bureau.member, each)"),
     (MASKS, '"cleared_for": annex.cleared_for(bureau.id)', '"cleared_for": frozenset({annex.clearance(bureau.id)})'),
     # conditions
     (MASKS, "return lambda facts: everyone if holds(facts) else 0", "return lambda facts: everyone"),
@@ -150,7 +149,7 @@ MUTANTS: list[tuple[str, str, str]] = [
     (COMPILED, "free & _allowed(masks, *plan.receive)", "_allowed(masks, *plan.receive)"),
     (COMPILED, ".intersection(*(self._speaking[each][1] for each in actions))", ""),
     (COMPILED, "if place not in barring)", "if place in barring)"),
-    (COMPILED, "if not spoken_of.isdisjoint(actions)", "if RECEIVE in spoken_of"),
+    (COMPILED, "if not spoken_of.isdisjoint((*actions, REVIEW))", "if RECEIVE in spoken_of"),
     (COMPILED, 'if self.rules[place].effect == "forbid")', "if self.rules[place].effect)"),
     (COMPILED, "deciding = forbids or permits", "deciding = permits or forbids"),
     (COMPILED, "alike = tuple([mask >> index & 1 for mask in kept.met])", "alike = ()"),

@@ -47,7 +47,7 @@ def leaf_of(number: int, word: str = "") -> Leaf:
     """A leaf of a routed notice; `word` makes another of the same number."""
     digest = sha256(f"{number}{word}".encode()).digest()
     rows = rows_of(number).build({INDEX: row_of(number)})
-    return Leaf("routed", START + number, None, digest, None, 0, digest, digest, decision_digest(b"", b""), rows)
+    return Leaf("routed", START + number, None, digest, None, 0, bytes(32), bytes(32), decision_digest(b"", b""), rows)
 
 
 def entry_of(number: int, leaf: Leaf | None = None) -> Entry:

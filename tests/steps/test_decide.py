@@ -157,7 +157,7 @@ def test_receivers_are_exactly_the_meet_of_the_four_terms(data: st.DataObject) -
     )  # fmt: skip
     rules = PERMISSIVE if permissive else RULES
     decision = decide(given_notice, view(rules, dict.fromkeys(subscribed, ("case",))), 0)
-    allowed = DIRECTORY.bureaus_in(rules.judge(facts(given_notice, DIRECTORY, 0)).receive)
+    allowed = DIRECTORY.bureaus_in(rules.judge(facts(given_notice, view(rules), 0)).receive)
     expected = {
         name
         for name in NAMES
@@ -215,7 +215,7 @@ def test_warnings_are_shown_wherever_the_identity_is() -> None:
             subject_categories=chance.sample(["victim", "witness", "suspect"], chance.randint(0, 3)),
             purpose=chance.choice(["criminal-investigation", "missing-persons"]),
         )
-        verdict = RULES.judge(facts(made, DIRECTORY, 0))
+        verdict = RULES.judge(facts(made, view(RULES), 0))
         assert verdict.see["identity"] & ~verdict.see["warnings"] == 0
 
 

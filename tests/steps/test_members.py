@@ -50,7 +50,7 @@ def written() -> dict[str, Any]:
             }
         ],
         "agreements": [
-            {"id": "project-millennium", "title": "t", "basis": "b", "members": ["AT", "GE", "RU"]},
+            {"id": "project-millennium", "title": "t", "basis": "b", "members": ["AT", "GE", "RU"], "own_terms": True},
             {"id": "old-treaty", "title": "t", "basis": "b", "members": ["AT", "GE"], "status": "suspended"},
         ],
         "transfers": [
@@ -134,11 +134,21 @@ def test_a_suspended_agreement_has_no_mask_and_carries_no_transfer(directory: Di
 
 
 def test_a_transfer_basis_is_a_fact_about_an_ordered_pair(directory: Directory) -> None:
-    assert directory.transfer_ok("AT", "GE")
+    assert directory.transfer_ok("AT", "GE", ["project-millennium"])
     assert directory.transfer_ok("AT", "AT")
     assert directory.transfer_ok("AT", "RU")
     assert not directory.transfer_ok("RU", "AT")
     assert not directory.transfer_ok("INTERPOL", "AT")
+
+
+def test_a_basis_that_rests_on_an_agreement_counts_only_under_that_agreement(directory: Directory) -> None:
+    assert not directory.transfer_ok("AT", "GE")
+    assert not directory.transfer_ok("AT", "GE", ["old-circle"])
+    of_at = directory.mask(["AT"])
+    assert directory.lawful_mask(["AT"], ["project-millennium"]) & ~directory.lawful_mask(["AT"], []) == directory.mask(
+        ["GE"]
+    )
+    assert directory.lawful_mask(["AT", "GE"], []) & of_at == 0
 
 
 def test_what_is_written_canonically_reads_the_same_and_has_one_form() -> None:

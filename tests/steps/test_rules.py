@@ -50,7 +50,7 @@ def load(policy_set: PolicySet) -> Rules:
 
 def facts(directory: Directory, **fields: object) -> Facts:
     written = cases.WrittenNotice.model_validate({"issuer": "AT/ncb", "everyone": True, **fields})
-    return facts_of(*cases.notice_of(written, "cases"), directory, cases.NOW)
+    return facts_of(*cases.notice_of(written, "cases"), directory, NO_ANNEX, cases.NOW, released=written.released)
 
 
 # Equal to Cedar
@@ -109,8 +109,8 @@ SUBSET = [
     "principal.agreements.isEmpty()",
     "principal.agreements == resource.agreements",
     "resource.agreements.isEmpty() || !resource.named.isEmpty()",
-    "resource.sources.containsAll(principal.lawful_sources)",
-    "principal.lawful_sources.containsAny(resource.sources)",
+    "resource.lawful.contains(principal)",
+    "!resource.lawful.contains(principal) && resource.derogation",
     "resource.exercise",
     "!resource.exercise && (resource.everyone || resource.addressed.contains(principal))",
     "resource.everyone && resource.exercise && resource.corrects",

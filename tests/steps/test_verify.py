@@ -270,10 +270,21 @@ def test_what_is_still_right_is_verified(changes: dict[str, Any]) -> None:
     assert verify(HONEST.but(**changes).envelope(), arrival())
 
 
+def of_kind(kind: str) -> Draft:
+    draft = Draft("AT/ncb", kind=kind, parts=notice.KINDS[kind])
+    return draft.but(action_sought=notice.RELEASE) if kind == notice.APPROVAL else draft
+
+
+@pytest.mark.parametrize("sought", [None, "publish", "Release"])
+def test_an_approval_says_in_its_header_what_it_decides(sought: str | None) -> None:
+    draft = of_kind("approval").but(references=(cites("approves", "LV/ncb"),), action_sought=sought)
+    assert type(rejected(draft.envelope())) is errors.InvalidFieldError
+
+
 @pytest.mark.parametrize("kind", notice.RELATION_OF_KIND)
 def test_a_kind_that_changes_another_carries_exactly_its_one_reference(kind: str) -> None:
     own = notice.RELATION_OF_KIND[kind]
-    draft = Draft("AT/ncb", kind=kind, parts=notice.KINDS[kind])
+    draft = of_kind(kind)
     assert verify(draft.but(references=(cites(own),)).envelope(), arrival())
     others = [each for each in notice.RELATIONS if each != own]
     for references in (
@@ -287,7 +298,7 @@ def test_a_kind_that_changes_another_carries_exactly_its_one_reference(kind: str
 
 @pytest.mark.parametrize(("kind", "refused"), [("withdrawal", True), ("restriction", True), ("approval", False)])
 def test_only_an_approval_speaks_of_another_bureaus_notice(kind: str, *, refused: bool) -> None:
-    draft = Draft("AT/ncb", kind=kind, parts=notice.KINDS[kind])
+    draft = of_kind(kind)
     envelope = draft.but(references=(cites(notice.RELATION_OF_KIND[kind], "LV/ncb"),)).envelope()
     if refused:
         assert type(rejected(envelope)) is errors.InvalidReferenceError

@@ -60,6 +60,8 @@ def federation(*bureaus: str) -> Federation:
             "agreements": (circle,),
             "transfers": (seed.Clause(between=tuple(names), basis="adequacy", reference="invented"),),
             "annex": seed.Annex(),
+            "reviewers": (),
+            "authorities": (),
         }
     )
 
@@ -161,10 +163,10 @@ async def test_a_member_is_suspended_only_after_it_has_executed_every_withdrawal
     stage = await made(tmp_path)
     home = stage.home
     person = tmp_path / "person.json"
-    person.write_text(json.dumps(DRAFT | {"audience": {"to": ["AT/ncb"]}, "deny": [], "topics": ["wanted.red"],
+    person.write_text(json.dumps(DRAFT | {"audience": {"to": ["AT/ncb"]}, "deny": [], "topics": ["sought.red"],
                                           "purpose": "criminal-investigation"}), encoding="utf-8")  # fmt: skip
     async with running(stage):
-        await subscribe.send(stage.member("AT/ncb"), ("wanted.*",))
+        await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
         await settled(stage)
         sent = await valise(home, "publish", str(person), "--bureau", "LV/ncb", "--json")
         (notice,) = sent.value["notices"]

@@ -1,0 +1,102 @@
+"""Works out from decisions on record alone who holds a notice, so that nobody need believe who was told of its end.
+
+Follows the leaves in order. A correction leaves those it does not reach among the holders; a release adds to the
+reviewers; what was withdrawn, or refused in review, is held by nobody.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.verify import subject_of
+
+if TYPE_CHECKING:
+    from broker.notice import Leaf, Reference
+    from broker.recorded import Recorded
+
+
+class Holders:
+    """What the leaves so far say of who holds what; sixteen bytes for each notice.
+
+    `leaf` reads a leaf, `find` what was decided in it, if anything.
+    """
+
+    def __init__(self, leaf: Callable[[int], Leaf], find: Callable[[int], Recorded | None]) -> None:
+        self._leaf, self._find = leaf, find
+        self._digests, self._leaves = array("Q"), array("Q")
+        self._released: dict[int, dict[int, str]] = {}
+        self._ended: set[int] = set()
+
+    def take(self, recorded: Recorded) -> str:
+        """Take in the next decision; say what is wrong with whom a withdrawal or restriction tells, "" if nothing."""
+        leaf = recorded.leaf
+        if leaf.kind == "released" and leaf.about is not None:
+            self._released[leaf.about] = recipients(recorded)
+            return ""
+        wrong = self._untold(recorded) if ends(recorded) else ""
+        if ends(recorded) == "withdraws" and leaf.about is not None:
+            self._ended.add(leaf.about)
+        self._digests.append(short(leaf.header_digest))
+        self._leaves.append(recorded.leaf_number)
+        return wrong
+
+    def refuse(self, about: int | None) -> None:
+        """Take in that a reviewer refused the notice of a leaf."""
+        if about is not None:
+            self._ended.add(about)
+
+    def _untold(self, end: Recorded) -> str:
+        subject = subject_of(end.header)
+        if subject is None:
+            return ""
+        about = end.leaf.about
+        if about is None:
+            first = self._first(short(subject.header_digest))
+            return f"does not say that it ends the notice of leaf {first}" if first is not None else ""
+        if not 0 <= about < end.leaf_number:
+            return ""  # told where the trail itself is examined
+        if self._leaf(about).header_digest != subject.header_digest:
+            return "" if self._withdrew(about, subject) else f"ends another notice than that of leaf {about}"
+        told = recipients(end)
+        missed = [name for index, name in self._of(about).items() if index not in told]
+        return f"ends the notice of leaf {about} and does not tell {', '.join(missed[:5])}" if missed else ""
+
+    def _withdrew(self, about: int, subject: Reference) -> bool:
+        """Tell whether a leaf is an earlier withdrawal of the same notice, which came before it."""
+        earlier = self._find(about)
+        before = subject_of(earlier.header) if earlier else None
+        return before is not None and before == subject
+
+    def _first(self, digest: int) -> int | None:
+        try:
+            return int(self._leaves[self._digests.index(digest)])
+        except ValueError:
+            return None
+
+    def _of(self, leaf_number: int) -> dict[int, str]:
+        """Name the holders of a notice by bureau index, those of the versions that it replaced included."""
+        found: dict[int, str] = {}
+        number: int | None = leaf_number
+        while number is not None and number not in self._ended and (each := self._find(number)):
+            found |= recipients(each) | self._released.get(number, {})
+            subject = subject_of(each.header)
+            number = each.leaf.about if subject and subject.relation == "corrects" else None
+        return found
+
+
+def recipients(recorded: Recorded) -> dict[int, str]:
+    """Name those whom a decision reached, by bureau index."""
+    return {each.index: each.bureau for each in recorded.record.rows}
+
+
+def ends(recorded: Recorded) -> str:
+    """Tell by which relation a notice goes to the holders of another; empty for any other notice."""
+    subject = subject_of(recorded.header)
+    return subject.relation if subject and subject.relation in ("withdraws", "restricts") else ""
+
+
+def short(digest: bytes | None) -> int:
+    """Give the first eight bytes of a digest."""
+    return int.from_bytes((digest or bytes(8))[:8], "big")

@@ -1,0 +1,52 @@
+"""Who must be told of an end follows from the decisions on record; of an honest broker's nothing is ever said."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+
+from broker import codec
+from broker.notice import Envelope, Header, Reference
+from broker.recheck import recheck
+from broker.records import Records
+from broker.trail import Trail
+from tests.attacks.bench import Bench, notice
+from tests.federation import Federation
+from tests.making import Draft, reference
+
+
+def end(of: Envelope | Reference, kind: str = "withdrawal", record: str = "") -> Draft:
+    """The end of a notice of AT's."""
+    relation = "withdraws" if kind == "withdrawal" else "restricts"
+    subject = of if isinstance(of, Reference) else reference(of, relation)
+    named = record or codec.decode(Header, of.header).record if isinstance(of, Envelope) else record
+    return notice("AT/ncb", kind=kind, parts=("reason",)).but(record=named, version=9, references=(subject,))
+
+
+async def test_of_whatever_an_honest_broker_records_nothing_is_said(federation: Federation) -> None:
+    bench = Bench(federation)
+    first = notice("AT/ncb", "LV/ncb", "GE/ncb").envelope()
+    await bench.publish(first)
+    record = codec.decode(Header, first.header).record
+    corrected = notice("AT/ncb", "GE/ncb").but(record=record, version=2, references=(reference(first, "corrects"),))
+    second = corrected.envelope()
+    await bench.publish(second)
+    rejected = notice("AT/ncb").but(purpose="curiosity").envelope()
+    told = [
+        await bench.publish(each)
+        for each in (
+            end(second, "restriction"),
+            end(second),  # LV holds the version before, GE this one
+            end(second),  # once more: nobody holds it
+            rejected,
+            end(rejected),  # nobody ever held it
+            end(Reference("AT/ncb", bytes(16), os.urandom(32), "withdraws"), record="elsewhere"),  # it may come later
+        )
+    ]
+    late = notice("AT/ncb").envelope()
+    told += [await bench.publish(each) for each in (end(late), end(late), late)]
+    assert [each.kind for each in told] == ["routed"] * 3 + ["rejected"] + ["routed"] * 4 + ["rejected"]
+    await federation.settled()
+    with closing(Records(federation.folder / "records.db")) as records:
+        found = recheck(Trail.open(federation.trail), records, lambda _: None, {})
+    assert (found.findings, found.wrong) == ([], 0)
