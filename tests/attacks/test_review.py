@@ -1,0 +1,266 @@
+"""Somebody gets round the review: a member releases what is held, or the operator holds and releases as he likes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adapters.outbox import Published
+from adapters.trace import trace
+from broker import codec, members
+from broker.errors import VersionRefusedError
+from broker.examine import examine
+from broker.notice import Audience, DecisionRecord, Entry, Envelope, Leaf, Outcome
+from broker.recheck import Grounds, Rechecked, recheck
+from broker.records import Records
+from broker.route import Lines, lay
+from broker.rules import PolicySet, Rules
+from broker.signing import decision_digest
+from broker.trail import Trail
+from tests import federation as world
+from tests.attacks.bench import REVIEWER, Bench, notice
+from tests.attacks.scene import Home, write_records, write_trail
+from tests.fake_bus import FakeBus
+from tests.making import Draft, reference
+from tests.member.conftest import draft
+from tests.trust import signed_world
+from tests.trust.signed_world import content, first_content, next_draft, opened
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def wanted(*to: str) -> Draft:
+    """A notice that is held."""
+    return notice("AT/ncb", *to).but(topics=("wanted.red",))
+
+
+def approval(of: Envelope, issuer: str = REVIEWER, verdict: str = "release") -> Draft:
+    """What a reviewer says of a held notice."""
+    made = notice(issuer, kind="approval", parts=("terms",))
+    return made.but(action_sought=verdict, references=(reference(of, "approves"),))
+
+
+async def held(shared: Bench) -> tuple[Envelope, Outcome]:
+    """A notice of AT's that waits for its review."""
+    envelope = wanted().envelope()
+    outcome = await shared.publish(envelope)
+    assert outcome.kind == "held"
+    return envelope, outcome
+
+
+async def test_a_held_notice_is_released_by_who_was_given_it(shared: Bench) -> None:
+    """The stories below would mean nothing if this did not hold."""
+    envelope, _ = await held(shared)
+    before = await shared.inboxes()
+    assert (await shared.publish(approval(envelope))).kind == "routed"
+    assert (await shared.inboxes())["LV/ncb"] == before["LV/ncb"] + 1
+
+
+async def test_issuer_and_holder_follow_a_release_and_a_refusal(shared: Bench, tmp_path: Path) -> None:
+    """AT's trace and LV's inbox say the same of what was held as of anything else."""
+    bus = shared.federation.bus
+    assert isinstance(bus, FakeBus)
+    at, lv = (Home(tmp_path / each[:2], bus, each) for each in ("AT/ncb", "LV/ncb"))
+    await at.versions.follow(bus)
+    outbox, inbox = at.outbox(), lv.inbox()
+    outcomes = at.outcomes(outbox)
+    await outcomes.drain()
+    await lv.collector(inbox).drain()
+    await shared.federation.settled()
+    told = len(await shared.federation.outcomes("AT"))
+    to_lv = Audience(everyone=False, to=("LV/ncb",))
+    released, refused = (
+        draft(each, audience=to_lv, subject_categories=("suspect",), topics=("wanted.red",)) for each in ("R-1", "R-2")
+    )
+    ids = [each.notice_id for each in outbox.publish([released, refused]) if isinstance(each, Published)]
+    await outbox.flush(bus)
+    await shared.federation.outcomes("AT", told + 2)
+    await outcomes.drain()
+    assert [trace(outbox.database, each).outcome for each in ids] == ["held", "held"]  # type: ignore[union-attr] # there
+
+    sent = [each.value or b"" for each in await bus.read("notices.at", await bus.end("notices.at") - 2)]
+    for data, verdict in zip(sent, ("release", "refuse"), strict=True):
+        await shared.publish(approval(codec.decode(Envelope, data), verdict=verdict))
+    await shared.federation.outcomes("AT", told + 4)
+    await outcomes.drain()
+    stories = [trace(outbox.database, each) for each in ids]
+    assert [each.outcome for each in stories if each] == ["routed", "refused"]
+    assert [each.bureau for each in stories[0].reached] == ["LV/ncb"]  # type: ignore[union-attr] # there
+    await outbox.flush(bus)
+    taken = await lv.collector(inbox).drain()
+    assert ([each.record for each in taken.new], taken.refused) == (["R-1"], 0)
+    await shared.federation.settled()
+    outbox.close()
+    inbox.close()
+
+
+@pytest.mark.parametrize("issuer", ["AT/ncb", "AT/organised-crime", "LV/ncb", "RU/ncb"])
+async def test_a_member_releases_what_it_was_not_given_to_review(shared: Bench, issuer: str) -> None:
+    """AT releases its own notice, or a friend does. Only a bureau that was given it to review may:
+    `invalid-reference`, and LV gets nothing."""
+    envelope, _ = await held(shared)
+    before = await shared.inboxes()
+    assert (await shared.publish(approval(envelope, issuer))).code == "invalid-reference"
+    assert (await shared.inboxes())["LV/ncb"] == before["LV/ncb"]
+
+
+async def test_a_member_refuses_anothers_notice(shared: Bench) -> None:
+    """RU ends AT's notice as a reviewer would: `invalid-reference`. The reviewer can still release it."""
+    envelope, _ = await held(shared)
+    assert (await shared.publish(approval(envelope, "RU/ncb", "refuse"))).code == "invalid-reference"
+    assert (await shared.publish(approval(envelope))).kind == "routed"
+
+
+async def test_a_member_has_another_notice_released_than_was_reviewed(shared: Bench) -> None:
+    """AT takes a released notice's approval for the next one, which nobody has read. It names the header's digest:
+    `repeated` as it was sent, `invalid-reference` for any other notice."""
+    first, _ = await held(shared)
+    second, _ = await held(shared)
+    said = approval(first).envelope()
+    assert (await shared.publish(said)).kind == "routed"
+    assert (await shared.publish(said)).kind == "repeated"
+    other = replace(reference(second, "approves"), header_digest=reference(first, "approves").header_digest)
+    assert (await shared.publish(approval(second).but(references=(other,)))).code == "invalid-reference"
+    before = await shared.inboxes()
+    assert (await shared.publish(approval(first))).code == "invalid-reference"
+    assert (await shared.inboxes())["LV/ncb"] == before["LV/ncb"]
+
+
+async def test_a_member_makes_itself_a_reviewer() -> None:
+    """RU's friend AT signs a directory in which AT reviews. Who reviews is decided jointly: `more must sign`."""
+    first = opened(first_content())
+    wants = json.loads(first.plain) | {"reviewers": ["AT/ncb"]}
+    with pytest.raises(VersionRefusedError, match="federation: 1 more must sign"):
+        content(next_draft(first, wants), first, ["AT"])
+    assert signed_world.ENTERED == ("AT", "LV", "GE")
+
+
+# The operator.
+
+
+class Books:
+    """What a broker recorded, to be changed and signed again."""
+
+    def __init__(self, shared: Bench, entries: list[Entry]) -> None:
+        self.folder, self.entries = shared.federation.folder, entries
+
+    @classmethod
+    def of(cls, shared: Bench) -> Books:
+        """Read the books of a broker that goes on working."""
+        folder = shared.federation.folder
+        with closing(Records(folder / "records.db")) as records:
+            leaves = list(Trail.open(folder / "trail").entries())
+            kept = [records.get(number) or (b"", b"") for number in range(len(leaves))]
+        return cls(shared, [Entry(number, leaf, *kept[number]) for number, leaf in enumerate(leaves)])
+
+    def find(self, number: int) -> tuple[Leaf, DecisionRecord]:
+        """A leaf and its decision record."""
+        entry = self.entries[number]
+        return codec.decode(Leaf, entry.leaf), codec.decode(DecisionRecord, entry.decision)
+
+    def put(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
+        """Put a leaf and its decision record, made to fit, in a place or at the end."""
+        salt, decision = self.entries[min(number, len(self.entries) - 1)].decision_salt, codec.encode(record)
+        rows = lay(Lines.numbered(record.rows), record.seed, record.depth).root if leaf.rows else None
+        leaf = replace(leaf, decision=decision_digest(salt, decision), rows=rows)
+        self.entries[number : number + 1] = [Entry(number, codec.encode(leaf), salt, decision)]
+
+    @contextmanager
+    def checked(self) -> Iterator[tuple[list[str], Rechecked]]:
+        """Examine the trail as `audit verify --policy` does; give its findings, and those of the decisions."""
+        made = self.folder / "changed"
+        made.mkdir(exist_ok=True)
+        write_trail(made / "trail", [each.leaf for each in self.entries], world.LOG_KEY)
+        write_records(made / "records.db", self.entries)
+        report = examine(made / "trail", world.LOG)
+        with closing(Records(made / "records.db")) as records:
+            trail = Trail.open(made / "trail")
+            yield [each.what for each in report.findings], recheck(trail, records, lambda _: GROUNDS, {})
+
+
+def _grounds() -> Grounds:
+    second = (world.written_key("AT/ncb", 1), world.written_key("LV/ncb", 1))
+    directory = members.parse(members.canonical(world.directory(extra_keys=second, reviewers=(REVIEWER,))))
+    return Grounds(directory, Rules.load(PolicySet.packaged(), directory, members.NO_ANNEX))
+
+
+GROUNDS = _grounds()
+
+
+def said(found: Rechecked, number: int) -> str:
+    """All that is said of a leaf."""
+    return "; ".join(each.what for each in found.findings if each.place == f"leaf {number}")
+
+
+async def test_an_operator_who_reviewed_nothing_away_is_called_honest(shared: Bench) -> None:
+    """Of what the honest broker held, released and refused above, and of a refusal, nothing is said."""
+    envelope, _ = await held(shared)
+    assert (await shared.publish(approval(envelope, verdict="refuse"))).kind == "routed"
+    await shared.federation.settled()
+    with Books.of(shared).checked() as (findings, found):
+        assert (findings, found.findings) == ([], [])
+    assert {"held", "released", "not-released"} <= {each.kind for each in await shared.federation.leaves()}
+
+
+async def test_the_operator_holds_what_no_rule_holds(shared: Bench) -> None:
+    """He calls AT's ordinary notice held, and hands it whole to whom he likes. Repeated with the auditor's policies
+    it is not held, and its recipients are no reviewers: exit 4."""
+    got = await shared.delivered(notice("AT/ncb"))
+    await shared.federation.settled()
+    books, number = Books.of(shared), got.delivery.leaf_number
+    leaf, record = books.find(number)
+    row = replace(record.rows[0], index=5, bureau="RU/ncb", delivery_number=1)
+    books.put(number, replace(leaf, kind="held"), replace(record, rows=(*record.rows, row)))
+    with books.checked() as (_, found):
+        assert "is held, but by these policies not held" in said(found, number)
+        assert "receives: RU/ncb: on record, not by these policies" in said(found, number)
+
+
+async def test_the_operator_shows_a_held_notice_to_somebody_else(shared: Bench) -> None:
+    """He adds RU to the reviewers of a notice that is rightly held: exit 4."""
+    _, outcome = await held(shared)
+    await shared.federation.settled()
+    books, number = Books.of(shared), outcome.leaf_number
+    leaf, record = books.find(number)
+    row = replace(record.rows[0], index=5, bureau="RU/ncb", delivery_number=1)
+    books.put(number, leaf, replace(record, rows=(*record.rows, row)))
+    with books.checked() as (_, found):
+        assert "receives: RU/ncb: on record, not by these policies" in said(found, number)
+
+
+async def test_the_operator_routes_what_the_rules_hold(shared: Bench) -> None:
+    """He lets AT's wanted notice out without any review, as if it were an ordinary one: exit 4."""
+    _, outcome = await held(shared)
+    await shared.federation.settled()
+    books, number = Books.of(shared), outcome.leaf_number
+    leaf, record = books.find(number)
+    books.put(number, replace(leaf, kind="routed"), record)
+    with books.checked() as (_, found):
+        assert "is routed, but by these policies held" in said(found, number)
+
+
+async def test_the_operator_releases_what_nobody_approved(shared: Bench) -> None:
+    """He records a release with no approval before it; then one whose approval is another notice: exit 4."""
+    envelope, outcome = await held(shared)
+    assert (await shared.publish(approval(envelope))).kind == "routed"
+    await shared.federation.settled()
+    books = Books.of(shared)
+    kinds = [codec.decode(Leaf, each.leaf) for each in books.entries]
+    number = max(place for place, leaf in enumerate(kinds) if leaf.kind == "released")
+    assert kinds[number].about == outcome.leaf_number
+    released = books.entries[number]
+    books.entries.append(replace(released, leaf_number=len(books.entries)))
+    with books.checked() as (findings, _):
+        assert "is released without an approval before it" in findings
+    books.entries.pop()
+    leaf, record = books.find(number - 1)
+    ordinary, other = books.find(next(place for place, each in enumerate(kinds) if each.kind == "routed"))
+    books.put(number - 1, replace(ordinary, about=leaf.about, now=leaf.now), other)
+    with books.checked() as (_, found):
+        assert "is released, and no bureau that was given it to review said so" in said(found, number)
+    assert record.rows
