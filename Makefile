@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
-UNITS := tests/test_architecture.py tests/steps tests/policy tests/schemas tests/adapters tests/member
+UNITS := tests/test_architecture.py tests/steps tests/policy tests/schemas tests/adapters tests/member tests/keys
 
 .PHONY: demo test check real bench clean
 
@@ -12,7 +12,7 @@ demo: $(VENV)/.runtime
 
 # All of it: lint, types, the architecture, policy cases, units, Kafka, Chromium where pages exist, kill -9. Nothing is skipped.
 test: $(VENV)/.dev
-	deploy/system-packages java mvn kcat node openssl
+	deploy/system-packages java mvn kcat node openssl softhsm2-util
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q
 
@@ -32,7 +32,7 @@ real: $(VENV)/.runtime
 	$(BIN)/python -m cli.real --data $(DATA)
 
 bench: $(VENV)/.dev
-	for each in embedded kafka_fanout latency memory; do $(BIN)/python -m bench.$$each --quick || exit 1; done
+	for each in embedded kafka_fanout latency memory policy trail; do $(BIN)/python -m bench.$$each --quick || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -46,6 +46,7 @@ from broker.notice import (
     Subscription,
     Verified,
 )
+from broker.overdue import held_key, held_since
 from broker.register import Register, missing_numbers, notice_key, use_number
 from broker.verify import Arrival, outer, reopen, subject_of, verify, verify_statement
 
@@ -87,7 +88,7 @@ class Ruling:
     """The entry of the notice itself; its holders are filled in when delivery numbers are known."""
     standings: tuple[tuple[str, Standing], ...] = ()
     series: tuple[tuple[str, Series], ...] = ()
-    entries: Mapping[str, bytes] = field(default_factory=dict)
+    entries: Mapping[str, bytes | None] = field(default_factory=dict)
     tell: tuple[str, ...] = ()
     then: Ruling | None = None
     """What follows in a leaf of its own: the release of the notice that this one approves, or its end."""
@@ -199,6 +200,7 @@ class Judge:
         holders = target.holders if target else ()
         decision = decide(verified, self.view, now, holders)
         ruling = self._routed(verified, decision, reference, target, (key, series))
+        ruling = replace(ruling, entries=_waiting(header, decision, reference, target, now))
         if header.kind != APPROVAL or reference is None or target is None:
             return ruling
         return replace(ruling, then=self._reviewed(header, reference, target, now))
@@ -364,6 +366,7 @@ def _of_review(kind: str, held: Verified, target: Standing) -> Ruling:
         about=target.leaf_number,
         notice_id=held.header.notice_id,
         issuer=held.header.issuer,
+        entries={held_key(held.header.issuer, held.header.notice_id): None},
         tell=(held.header.member,),
     )
 
@@ -384,6 +387,17 @@ def _ended_by_review(held: Verified, reference: Reference, target: Standing) -> 
     ended = replace(target, state="refused", holders=(), envelope=b"")
     key = notice_key(reference.issuer, reference.notice_id)
     return replace(_of_review(NOT_RELEASED, held, target), standings=((key, ended),))
+
+
+def _waiting(
+    header: Header, decision: Decision, reference: Reference | None, target: Standing | None, now: int
+) -> Mapping[str, bytes | None]:
+    """Note that a notice waits for its review, or no longer: what it was about has been withdrawn or replaced."""
+    if decision.state == "held":
+        return {held_key(header.issuer, header.notice_id): held_since(now, header.expires)}
+    if reference and target and target.state == "held" and reference.relation in _END_STATES:
+        return {held_key(reference.issuer, reference.notice_id): None}
+    return {}
 
 
 def _payload(record: Record) -> bytes:

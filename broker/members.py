@@ -127,7 +127,6 @@ class WrittenDirectory(_Written):
     agreements: tuple[WrittenAgreement, ...] = ()
     transfers: tuple[WrittenTransfer, ...] = ()
     reviewers: tuple[BureauId, ...] = ()
-    authorities: tuple[BureauId, ...] = ()
     compartment_schemas: tuple[Fingerprint, ...] = ()
     annex: Digest | None = None
     logs: tuple[WrittenLog, ...] = ()
@@ -257,8 +256,6 @@ class Directory:
     transfers: tuple[Transfer, ...]
     reviewers: int
     """The bureaus to which a notice goes that must be reviewed; no member can make its own bureau one."""
-    authorities: frozenset[str]
-    """The bureaus that may order the withdrawal of another member's notice."""
     compartment_schemas: frozenset[bytes]
     annex: bytes | None
     logs: Mapping[int, str]
@@ -471,9 +468,8 @@ def _check_transfers(written: WrittenDirectory) -> None:
 
 def _check_offices(written: WrittenDirectory) -> None:
     bureaus = {each.id for each in written.bureaus}
-    for part, named in (("reviewers", written.reviewers), ("authorities", written.authorities)):
-        unknown = sorted(set(named) - bureaus)
-        _refuse_if(bool(unknown), part, f"no such bureau: {', '.join(unknown)}")
+    unknown = sorted(set(written.reviewers) - bureaus)
+    _refuse_if(bool(unknown), "reviewers", f"no such bureau: {', '.join(unknown)}")
 
 
 def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
@@ -499,7 +495,6 @@ def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
         agreements=MappingProxyType(agreements),
         transfers=transfers,
         reviewers=_union(masks.get(each, 0) for each in written.reviewers),
-        authorities=frozenset(written.authorities),
         compartment_schemas=frozenset(map(bytes.fromhex, written.compartment_schemas)),
         annex=bytes.fromhex(written.annex) if written.annex else None,
         logs=MappingProxyType({each.shard: each.vkey for each in written.logs}),

@@ -44,6 +44,7 @@ class Settings(BaseModel):
     shard: int = Field(default=0, ge=0, description="the shard that this broker owns")
     witnesses: tuple[Witness, ...] = Field(default=(), description="who is asked to cosign checkpoints; [[witnesses]]")
     witness_quorum: int = Field(default=0, ge=0, description="how many of the witnesses are enough; fewer is red")
+    review_alarm_h: float = Field(default=8.0, gt=0, description="hours after which a silent reviewer raises an alarm")
     judge_limit_s: float = Field(default=30.0, gt=0, description="seconds a child may judge a record that killed us")
 
     @model_validator(mode="after")

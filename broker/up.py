@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from broker.ingest import Ingest, Pace, Parts
 from broker.judge import Judge
 from broker.marker import Marker
 from broker.notice import DecisionRecord, Header
+from broker.overdue import Overdue
 from broker.records import Records
 from broker.register import Register
 from broker.seal import Sealer
@@ -60,6 +61,7 @@ class Owner:
     clock: Callable[[], int]
     random: Random
     witnesses: Witnesses = NONE
+    review_alarm_ms: int = 8 * 3_600_000
 
     @property
     def trail(self) -> Path:
@@ -113,7 +115,8 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             parts = Parts(bus, shard, register, judge, adopter, marker, checker, owner.random, owner.pace)
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
-            await _work(ingest, distribute, submit, out, ready)
+            overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
+            await _work(ingest, distribute, (submit.run, overdue.run), out, ready)
 
 
 def _named(name: str, shard: int) -> str:
@@ -122,22 +125,27 @@ def _named(name: str, shard: int) -> str:
 
 
 async def _work(
-    ingest: Ingest, distribute: Distribute, submit: Submit, out: Handover, ready: Callable[[], None]
+    ingest: Ingest,
+    distribute: Distribute,
+    beside: Sequence[Callable[[], Coroutine[None, None, None]]],
+    out: Handover,
+    ready: Callable[[], None],
 ) -> None:
     """Run ingest and distribute until the inputs change or one of them fails; what is committed is sent first.
 
-    Beside them witnesses are asked.
+    Beside them witnesses are asked, and silent reviewers raise an alarm.
     """
     try:
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(distribute.run(out))
-            asking = tasks.create_task(submit.run())
+            others = [tasks.create_task(each()) for each in beside]
             await ingest.resume()
             ready()
             await ingest.run()
             await out.join()
             sending.cancel()
-            asking.cancel()
+            for each in others:
+                each.cancel()
     except BaseExceptionGroup as group:
         raise _first(group) from group
 

@@ -30,7 +30,7 @@ from cli.operator_home import (
     operator_home,
 )
 from cli.options import Everywhere, everywhere
-from cli.standing import Standing, standing
+from cli.standing import HeldNotice, Standing, standing
 from cli.trust import proposing
 from cli.witnessing import WitnessedUpTo
 
@@ -40,6 +40,8 @@ LOOK_S = 0.5
 
 REFRESH_LOOKS = 7200
 """Looks between two looks at the age of the timestamp: an hour."""
+HELD_LISTED = 10
+"""Overdue reviews that `status` writes out."""
 
 
 @click.group()
@@ -224,6 +226,8 @@ def _lines(found: Standing) -> Iterator[str]:
         yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
     if found.old_keys:
         yield f"old keys  still signed with by {', '.join(found.old_keys)}; see `valise key list`"
+    if found.held:
+        yield from _held_lines(found.held)
     if found.witnessed:
         yield from _witnessed_lines(found.witnessed)
     if found.expired:
@@ -232,6 +236,16 @@ def _lines(found: Standing) -> Iterator[str]:
     yield "last seen " + (", ".join(heard) or "nobody")
     if silent := [name for name, at in found.last_seen.items() if at is None]:
         yield "silent    " + ", ".join(silent)
+
+
+def _held_lines(held: list[HeldNotice]) -> Iterator[str]:
+    yield f"held      {len(held):,} wait for review, the oldest since {answer.when(held[0].since)}"
+    late = [each for each in held if each.late]
+    for each in late[:HELD_LISTED]:
+        reviewers = ", ".join(each.reviewers) or "nobody can review it"
+        yield f"RED       {each.notice} (leaf {each.leaf}) since {answer.when(each.since)}; silent: {reviewers}"
+    if len(late) > HELD_LISTED:
+        yield f"RED       and {len(late) - HELD_LISTED:,} more; --json lists all"
 
 
 def _witnessed_lines(found: WitnessedUpTo) -> Iterator[str]:

@@ -24,7 +24,7 @@ from cli.options import Everywhere, everywhere
 from cli.play import desks, play
 from cli.stage import Stage, running, set_up, stop_kafka, verified
 
-STEPS = 9
+STEPS = 10
 EXPLAINED = "GE"
 """Whose notice is told as an example."""
 TOLD = 8
@@ -124,6 +124,9 @@ def _value(outcome: Outcome) -> dict[str, Any]:
         "kinds": dict(told.kinds.most_common()),
         "deliveries": told.deliveries,
         "rejected": told.leaves["rejected"],
+        "held": told.waiting,
+        "released": told.leaves["released"],
+        "refused_in_review": told.leaves["not-released"],
         "rejected_by_code": dict(told.rejected.most_common()),
         "withheld": dict(told.withheld.most_common()),
         "kept_from": dict(told.kept_from.most_common()),
@@ -167,6 +170,10 @@ def _counts(told: Happened) -> Iterator[str]:
     yield ""
     yield "kinds       " + _some(told.kinds)
     yield f"rejected    {told.leaves['rejected']}, each on record with its code: " + _some(told.rejected)
+    yield (
+        f"reviewed    {told.leaves['held']} were held for review: {told.leaves['released']} released, "
+        f"{told.leaves['not-released']} refused, {told.waiting} still wait"
+    )
     yield "kept from   " + _some(told.kept_from) + "  (bureaus that wanted a notice and may not have it)"
     yield "withheld    " + _some(told.withheld) + "  (compartments of notices that a bureau did get)"
     yield "on record   " + _some(told.leaves)

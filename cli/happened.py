@@ -21,6 +21,7 @@ from broker.trail import Trail
 from cli.invention import Site
 from cli.play import Desk
 from cli.stage import Stage
+from cli.standing import held
 from cli.story import Stories
 
 NO_MANDATE = "no mandate for the purpose"
@@ -47,6 +48,8 @@ class Happened:
     rejected: Counter[str] = field(default_factory=Counter)
     withheld: Counter[str] = field(default_factory=Counter)
     """Compartments that were there and not shown, by kind and name; one for each delivery."""
+    waiting: int = 0
+    """Held notices on which no reviewer has decided."""
     kept_from: Counter[str] = field(default_factory=Counter)
     """Why a bureau that wanted a notice did not get it, by rule, or `denied by the issuer`; one for each bureau."""
 
@@ -101,8 +104,9 @@ def _published(desk: Desk, member: Member, present: dict[str, frozenset[str]], t
 def _recorded(stage: Stage, told: Happened) -> None:
     rules = _rules_of_receiving()
     trail = Trail.open(stage.operator.folder / "trail")
-    for entry in trail.entries():
-        leaf = codec.decode(Leaf, entry)
+    leaves = [codec.decode(Leaf, entry) for entry in trail.entries()]
+    told.waiting = len(held(stage.operator, leaves))
+    for leaf in leaves:
         told.leaves[leaf.kind] += 1
         if leaf.kind == "rejected":
             told.rejected[leaf.code or "?"] += 1

@@ -12,13 +12,20 @@ from typing import Any
 import click
 
 from adapters.inbox import Inbox, Line, Opened
-from broker.errors import ConfigurationError, UnavailableError
+from broker.errors import ConfigurationError, UnavailableError, ValiseError
+from broker.notice import H3
 from cli import answer, in_doubt
 from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError
 
 FOLLOW_WAIT_S = 2.0
+WORDS = {
+    "H1": "may be read; no evidence without the owner's consent",
+    "H2": "stays with this bureau; nobody else has it without the owner's grant",
+    "H3": "opened only on the owner's terms",
+}
+"""What each handling code asks of whoever reads."""
 _TITLES = ("number", "notice", "from", "kind", "topics", "urgency", "state", "taken")
 
 
@@ -32,7 +39,7 @@ def inbox(given: Everywhere, bureau: str | None, follow: bool) -> None:
     if follow:
         asyncio.run(_follow(given, home))
         return
-    asyncio.run(_collect(home))
+    asyncio.run(collect(home))
     doubted = asyncio.run(in_doubt.about(home))
     with home.inbox() as box:
         _list(given, home, box, doubted)
@@ -59,7 +66,8 @@ def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[byte
     )
 
 
-async def _collect(home: MemberHome) -> None:
+async def collect(home: MemberHome) -> None:
+    """Take in what has come, as far as the bus answers."""
     try:
         async with home.inbox_bus() as bus:
             with home.inbox() as box:
@@ -119,18 +127,20 @@ def _value(line: Line) -> dict[str, Any]:
 @click.command()
 @click.argument("notice", metavar="ID")
 @click.option("--case", required=True, help="Your case reference; only a salted digest of it leaves this machine.")
+@click.option("--accept", is_flag=True, help="Accept the terms of an H3 notice, which are shown before it opens.")
 @bureau
 @everywhere
-def read(given: Everywhere, notice: str, case: str, bureau: str | None) -> None:
+def read(given: Everywhere, notice: str, case: str, bureau: str | None, accept: bool) -> None:
     """Open a notice for a case. The issuer is told that it was read, signed before it is shown."""
     home = member_home(given.home, bureau)
-    opened = asyncio.run(_read(home, notice, case))
+    opened = asyncio.run(_read(home, notice, case, accept=accept))
     doubt = asyncio.run(in_doubt.about(home)).get(opened.line.notice_id)
     header = opened.header
     withheld = [slot.name for slot in header.compartments[1:] if slot.name not in opened.body]
     value = {
         **_value(opened.line),
         "header": _header(opened),
+        "handling": {code: WORDS[code] for code in header.handling if code in WORDS},
         "compartments": opened.body,
         "not_shown": withheld,
         "in_doubt": doubt,
@@ -147,6 +157,11 @@ def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
     header = opened.header
     terms = ", ".join((*header.handling, header.confidentiality))
     yield f"{header.kind} {opened.line.id} from {header.issuer}, version {header.version} ({terms})"
+    for code in header.handling:
+        if code in WORDS:
+            yield f"{code}: {WORDS[code]}"
+    if header.handling_text:
+        yield f"handling: {header.handling_text}"
     yield f"purpose {header.purpose}; basis: {header.legal_basis}"
     if header.action_sought:
         yield f"action sought: {header.action_sought}"
@@ -156,7 +171,22 @@ def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
     yield f"\nnot shown, or empty: {', '.join(withheld) or 'nothing'}"
 
 
-async def _read(home: MemberHome, notice: str, case: str) -> Opened:
+class NotAcceptedError(ValiseError):
+    """The terms of an H3 notice have not been accepted."""
+
+    code = "not-accepted"
+
+
+def _check_terms(box: Inbox, line: Line, *, accept: bool) -> None:
+    """Show the terms of an H3 notice before it is opened. Raises NotAcceptedError."""
+    opened = box.open(line.number)
+    if opened and H3 in opened.header.handling and not accept:
+        terms = opened.header.handling_text or WORDS[H3]
+        message = f"{line.id} is H3. Its terms: {terms}. Add --accept to accept them and open it"
+        raise NotAcceptedError(message)
+
+
+async def _read(home: MemberHome, notice: str, case: str, *, accept: bool) -> Opened:
     """Take in what has come first: a withdrawal that waits must be obeyed before anything is opened."""
     try:
         async with home.inbox_bus() as bus:
@@ -164,6 +194,8 @@ async def _read(home: MemberHome, notice: str, case: str) -> Opened:
                 collector = home.collector(bus, box)
                 await collector.drain()
                 line = box.find(notice)
+                if line:
+                    _check_terms(box, line, accept=accept)
                 opened = collector.read(line.number, case) if line else None
                 await collector.send()
     except UnavailableError as error:

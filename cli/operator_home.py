@@ -63,7 +63,15 @@ class OperatorHome:
         key = SigningKey.load(self.key_path, passphrases.for_old())
         federation, shard = self.settings.federation, self.settings.shard
         return Owner(
-            self.folder, federation, shard, key, pace, clock, os.urandom, witnessing.named(self.folder, self.settings)
+            self.folder,
+            federation,
+            shard,
+            key,
+            pace,
+            clock,
+            os.urandom,
+            witnessing.named(self.folder, self.settings),
+            int(self.settings.review_alarm_h * 3_600_000),
         )
 
     def world(self) -> World:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from adapters import review as reviewing
 from adapters.adapter import Draft, Pointer
 from adapters.changes import Guard, changes
 from adapters.collect import Collector
@@ -21,12 +22,13 @@ from adapters.outcomes import Outcomes
 from broker import codec, streams
 from broker.bus import Bus
 from broker.errors import ProofError
-from broker.notice import RELEASE, Audience, Envelope
+from broker.notice import REFUSE, RELEASE, Audience, Envelope
 from cli import subscribe
 from cli.home import MemberHome
 from cli.invention import Site
 from cli.stage import Stage, settled
 
+REVIEWER = "INTERPOL/review"
 SUBSCRIBED: dict[str, tuple[str, ...]] = {
     "ncb": (
         "wanted.*",
@@ -107,6 +109,10 @@ async def play(stage: Stage, sites: Sequence[Site], step: Callable[[str], None])
         await settled(stage)
         step("collectors verify every delivery and sign for it")
         await _collect(opened)
+        step("a reviewing bureau releases what was held, and refuses one")
+        await _review(opened[REVIEWER.partition("/")[0]])
+        await settled(stage)
+        await _collect(opened)
         step("corrections, a withdrawal, answers to requests")
         second_day(sites)
         await _publish_all(opened, sites)
@@ -155,6 +161,23 @@ async def _each(acts: Iterable[Coroutine[Any, Any, object]]) -> None:
                 tasks.create_task(act)
     except ExceptionGroup as group:
         raise group.exceptions[0] from group
+
+
+async def _review(desk: Desk) -> None:
+    """Have the reviewing bureau open all that waits, release most, refuse one, and be silent about another."""
+    box, collector = desk.collectors[REVIEWER]
+    waiting = reviewing.waiting(box, desk.outbox.database)[:-1]
+    drafts = []
+    for place, line in enumerate(waiting):
+        opened = collector.read(line.number, f"review-{line.number}")
+        assert opened is not None, line.id
+        verdict, words = (REFUSE, "Outside what may be published.") if not place else (RELEASE, None)
+        drafts.append(reviewing.decision(opened.header, REVIEWER, verdict, words))
+    await collector.send()
+    with desk.home.of(REVIEWER).outbox() as outbox:
+        results = outbox.publish(drafts)
+        assert not any(isinstance(each, Refusal) for each in results), results
+        await outbox.flush(desk.bus, desk.home.settings.shard)
 
 
 async def _read(opened: dict[str, Desk]) -> None:

@@ -58,7 +58,7 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
         asyncio.run(_follow(home))
         try_out(given, home, read)
         return
-    _finish(given, home, asyncio.run(_send(home, lambda outbox: outbox.publish(read), wait)))
+    finish(given, home, asyncio.run(send(home, lambda outbox: outbox.publish(read), wait)))
 
 
 @click.command()
@@ -76,7 +76,7 @@ def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, w
         found = _own(outbox, notice)
         return outbox.publish([replace(draft, record=found.record, bureau=outbox.bureau_of(found.notice_id))])
 
-    _finish(given, home, asyncio.run(_send(home, job, wait)))
+    finish(given, home, asyncio.run(send(home, job, wait)))
 
 
 @click.command()
@@ -101,7 +101,7 @@ def withdraw(
             return [_disown(outbox, notice, reason)]
         return [outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))]
 
-    _finish(given, home, asyncio.run(_send(home, job, wait)))
+    finish(given, home, asyncio.run(send(home, job, wait)))
 
 
 def _disown(outbox: Outbox, notice: str, reason: dict[str, str | None] | None) -> Result:
@@ -119,7 +119,7 @@ def _own(outbox: Outbox, notice: str) -> Published:
     return found
 
 
-async def _send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: float) -> Done:
+async def send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: float) -> Done:
     """Put it into the outbox, then on the bus, then wait for the outcome; what is in the outbox is not lost."""
     await _follow(home)
     with home.outbox() as outbox:
@@ -147,7 +147,8 @@ def _stories(outbox: Outbox, results: Sequence[Result]) -> dict[bytes, Story]:
     return {notice_id: story for notice_id, story in found.items() if story}
 
 
-def _finish(given: Everywhere, home: MemberHome, done: Done) -> None:
+def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
+    """Tell what became of it; end with the exit code that says so."""
     rows = [_row(each, done) for each in done.results]
     published = [each for each in done.results if isinstance(each, Published)]
     last = f"valise trace {published[0].id} --bureau {home.bureau}" if published else "valise trace --help"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 
 from broker import codec, notes, streams
 from broker.errors import UnavailableError
-from broker.notice import DecisionRecord, Leaf
+from broker.notice import NOT_RELEASED, RELEASED, DecisionRecord, Header, Leaf
 from broker.records import Records
 from broker.streams import ROUTER, World
 from broker.trail import Trail
@@ -16,6 +17,17 @@ from cli import key_use, witnessing
 from cli.home import clock
 from cli.operator_home import OperatorHome
 from cli.witnessing import WitnessedUpTo
+
+
+@dataclass(frozen=True, slots=True)
+class HeldNotice:
+    """A notice that waits: its leaf, since when (ms), by whom it can be reviewed; `late`: the alarm rings."""
+
+    notice: str
+    leaf: int
+    since: int
+    reviewers: list[str]
+    late: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,8 @@ class Standing:
     """Bureaus that still sign with a key although a newer one of theirs is in force."""
     expired: list[str]
     """Roles of the signed directory that have expired: red, and no reason to stop."""
+    held: list[HeldNotice]
+    """Notices that wait for their review, the oldest first."""
     witnessed: WitnessedUpTo | None
     """How witnesses stand by the log; None where none is named."""
 
@@ -55,8 +69,33 @@ async def standing(home: OperatorHome) -> Standing:
         last_seen=_last_seen(home, home.world()),
         old_keys=_old_keys(home),
         expired=home.versions.overdue(),
+        held=held(home, leaves),
         witnessed=witnessing.standing(trail, notes.vkey(owner.origin, owner.key.public.raw), owner.witnesses, clock()),
     )
+
+
+def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
+    """Find the held notices that nothing has decided, ended or let expire."""
+    done = {leaf.about for leaf in leaves if leaf.kind in ("routed", RELEASED, NOT_RELEASED)}
+    waiting = [place for place, leaf in enumerate(leaves) if leaf.kind == "held" and place not in done]
+    found: list[HeldNotice] = []
+    limit, now = int(home.settings.review_alarm_h * 3_600_000), clock()
+    path = home.folder / "records.db"
+    if not waiting or not path.is_file():
+        return found
+    with closing(Records(path)) as records:
+        for place in waiting:
+            kept = records.get(place)
+            if kept is None:
+                continue
+            decision = codec.decode(DecisionRecord, kept[1])
+            header = codec.decode(Header, decision.header)
+            if header.expires is None or header.expires > now:
+                since = leaves[place].now
+                named = [each.bureau for each in decision.rows]
+                notice = str(uuid.UUID(bytes=header.notice_id))
+                found.append(HeldNotice(notice, place, since, named, now - since >= limit))
+    return found
 
 
 def _old_keys(home: OperatorHome) -> list[str]:

@@ -66,12 +66,23 @@ def _first(story: Story) -> str:
         return f"{name} was sent {answer.when(story.sent_at)} and is not decided yet"
     if story.outcome == "rejected":
         return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({story.detail})"
+    if story.outcome == "held":
+        reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
+        return (
+            f"{name} is held since {answer.when(story.decided_at)} in leaf {story.leaf_number} for review: {reviewers}"
+        )
     silent = f"; silent: {', '.join(story.silent)}" if story.silent else ""
     warned = f"; warnings: {', '.join(story.warnings)}" if story.warnings else ""
     when = answer.when(story.decided_at)
     return (
         f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {len(story.reached)} bureaus{silent}{warned}"
     )
+
+
+def _review(each: Reached) -> str:
+    if each.at("read") is not None:
+        return f"{each.bureau} has opened it and not decided"
+    return f"{each.bureau} is silent" if each.at("received") is None else f"{each.bureau} has not opened it"
 
 
 def _looked(each: Looked) -> str:

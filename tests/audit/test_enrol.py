@@ -34,7 +34,6 @@ def federation() -> Federation:
             "transfers": (Clause(between=("AT", "LV"), basis="legal-area", reference="invented"),),
             "annex": seed.Annex(),
             "reviewers": (),
-            "authorities": (),
         }
     )
 

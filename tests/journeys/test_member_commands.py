@@ -82,7 +82,7 @@ async def _serve(folder: Path, ready: Event, stop: Event) -> None:
 async def _prepare(folder: Path) -> None:
     async with SqliteBus(folder / "bus.db", "operator", world.world(), clock) as bus:
         await bus.create(list(world.world().streams()))
-        await world.write_versions(bus, world.directory(), PolicySet.packaged())
+        await world.write_versions(bus, world.directory(reviewers=("EUROPOL/analysis",)), PolicySet.packaged())
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,45 @@ def _until(homes: Homes, notice: str, act: str) -> dict[str, Any]:
         if any(one["act"] == act for each in story["reached"] for one in each["answers"]):
             return story
         assert time.monotonic() < deadline, story
+
+
+def test_what_is_held_is_opened_released_and_arrives(homes: Homes) -> None:
+    reviewer = ("--bureau", "EUROPOL/analysis")
+    (sent,) = notices(publish(homes, person("R-20", topics=["wanted.red"])))
+    (other,) = notices(publish(homes, person("R-21", topics=["warning.green"])))
+    assert (sent["state"], other["state"]) == ("held", "held")
+    assert homes.valise("trace", sent["notice"], "--bureau", "AT/ncb").code == 7
+    listed = homes.valise("review", "list", *reviewer, "--json").value["waiting"]
+    assert [each["notice"] for each in listed] == [sent["notice"], other["notice"]]
+    assert homes.valise("review", "release", sent["notice"], *reviewer, "--yes").code != 0, "nobody has opened it"
+    for each in (sent, other):
+        assert homes.valise("read", each["notice"], "--case", "R", *reviewer, "--json").code == 0
+    released = homes.valise("review", "release", sent["notice"], *reviewer, "--yes", "--json", "--wait", "20")
+    refused = homes.valise(
+        "review", "refuse", other["notice"], "--reason", "not ours", *reviewer, "--yes", "--json", "--wait", "20"
+    )
+    assert (released.code, refused.code) == (0, 0)
+    assert homes.valise("review", "list", *reviewer, "--json").value["waiting"] == []
+    assert homes.valise("review", "release", sent["notice"], *reviewer, "--yes").code == 1
+    inbox = homes.valise("inbox", "--bureau", "LV/ncb", "--json")
+    assert [each["record"] for each in notices(inbox) if each["record"] in ("R-20", "R-21")] == ["R-20"]
+    stories = [homes.valise("trace", each["notice"], "--bureau", "AT/ncb", "--json").value for each in (sent, other)]
+    assert [each["outcome"] for each in stories] == ["routed", "refused"]
+
+
+def test_h3_is_opened_only_on_its_terms(homes: Homes) -> None:
+    terms = {"handling": ["H1", "H3"], "handling_text": "Ask AT before any act."}
+    (sent,) = notices(publish(homes, person("R-22", **terms)))
+    words = ("read", sent["notice"], "--case", "1", "--bureau", "LV/ncb")
+    assert homes.valise(*words).code == 1
+    (line,) = [
+        each for each in notices(homes.valise("inbox", "--bureau", "LV/ncb", "--json")) if each["record"] == "R-22"
+    ]
+    assert line["state"] == "new", "asking for the terms opens nothing"
+    opened = homes.valise(*words, "--accept")
+    assert opened.code == 0
+    assert "no evidence without the owner's consent" in opened.out
+    assert "Ask AT before any act." in opened.out
 
 
 def test_absent_and_not_for_you_look_the_same(homes: Homes) -> None:

@@ -33,7 +33,6 @@ def small(*bureaus: str) -> Federation:
         update={
             "order": Order(bureaus=bureaus),
             "reviewers": (),
-            "authorities": (),
             "bureau": {},
             "members": tuple(each for each in whole.members if each.id in names),
             "agreements": (),

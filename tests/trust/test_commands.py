@@ -61,7 +61,6 @@ def federation(*bureaus: str) -> Federation:
             "transfers": (seed.Clause(between=tuple(names), basis="adequacy", reference="invented"),),
             "annex": seed.Annex(),
             "reviewers": (),
-            "authorities": (),
         }
     )
 
