@@ -12,7 +12,7 @@ demo: $(VENV)/.runtime
 
 # All of it: lint, types, the architecture, policy cases, units, Kafka, Chromium where pages exist, kill -9. Nothing is skipped.
 test: $(VENV)/.dev
-	deploy/system-packages java mvn kcat node openssl softhsm2-util
+	deploy/system-packages java mvn kcat node openssl softhsm2-util go
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q
 
