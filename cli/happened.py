@@ -94,11 +94,20 @@ def _published(desk: Desk, member: Member, present: dict[str, frozenset[str]], t
         story = trace(desk.outbox.database, bytes(row["notice_id"]))
         assert story is not None
         member.published += 1
-        member.delivered += len(story.reached)
+        member.delivered += len(story.reached) + _to_reviewers(desk, story, bytes(row["notice_id"]))
         told.kinds[story.kind] += 1
         if story.kind != "withdrawal":
             there = present.get(story.record, frozenset())
             told.withheld.update(f"{story.kind}.{name}" for each in story.reached for name in there - set(each.shown))
+
+
+def _to_reviewers(desk: Desk, story: Story, notice_id: bytes) -> int:
+    """Count the deliveries to reviewing bureaus of a notice that was held and is decided since."""
+    if story.outcome == "held":
+        return 0
+    query = "SELECT decision FROM outcomes WHERE notice_id = ? AND kind = 'held'"
+    rows = desk.outbox.database.execute(query, (notice_id,)).fetchall()
+    return sum(len(codec.decode(DecisionRecord, bytes(row["decision"])).rows) for row in rows)
 
 
 def _recorded(stage: Stage, told: Happened) -> None:

@@ -59,6 +59,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "recheck",
     ),
     (
+        "overdue",
         "judge",
         "step",
         "trial",
