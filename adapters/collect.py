@@ -18,6 +18,7 @@ from adapters.receipts import Act, Receipts, Signer
 from adapters.refusals import (
     NumberReusedError,
     RefusedError,
+    RetentionOverError,
     UnknownDirectoryError,
     UnknownHeadError,
     UnrelatedError,
@@ -27,7 +28,7 @@ from adapters.versions import Versions
 from broker import crash, notes, streams
 from broker.bus import Bus, Record
 from broker.errors import ConfigurationError
-from broker.notice import RELEASED
+from broker.notice import RELEASED, Header
 
 PAGE = 200
 WITHDRAWAL = "withdrawal"
@@ -214,11 +215,13 @@ class Collector:
     def read(self, number: int, case: str) -> Opened | None:
         """Open a delivery for a case. The `read` receipt is signed and kept before anything is shown, and sent after.
 
-        None if there is no such delivery, or no longer. A second look for the same case needs no second receipt.
+        None if there is no such delivery, or no longer. A second look for the same case needs no second receipt. Raises
+        RetentionOverError where it may no longer be kept, or its review is overdue (rule 11).
         """
         opened = self._inbox.open(number)
         if opened is None:
             return None
+        _check_retention(opened.header, self._signer.clock())
         with transaction(self._inbox.database):
             if self._inbox.case(number, case) is None:
                 self._queue_read(opened.line, case)
@@ -234,6 +237,14 @@ class Collector:
     async def send(self) -> int:
         """Send the receipts that wait."""
         return await self._receipts.send(self._bus, self._shard)
+
+
+def _check_retention(header: Header, now: int) -> None:
+    ends = ((header.retain_until, "may no longer be kept"), (header.review_due, "has not been reviewed in time"))
+    for day, what in ends:
+        if day is not None and day <= now:
+            message = f"it {what} by its issuer's word: {header.issuer} would have to correct it"
+            raise RetentionOverError(message)
 
 
 def _replaces(checked: Checked) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.errors import ProofError
+from broker.errors import ProofError, ValiseError
 
 
 class RefusedError(ProofError):
@@ -12,6 +12,12 @@ class RefusedError(ProofError):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+
+
+class RetentionOverError(ValiseError):
+    """What is here may not be opened any more."""
+
+    code = "retention-over"
 
 
 class UnreadableDeliveryError(RefusedError):

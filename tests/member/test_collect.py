@@ -12,6 +12,7 @@ import pytest
 from adapters.collect import Collector
 from adapters.inbox import Inbox
 from adapters.receipts import Signer
+from adapters.refusals import RetentionOverError
 from adapters.versions import Versions
 from broker import codec, crash, merkle, notes, streams
 from broker.bus import Copies
@@ -254,6 +255,23 @@ async def test_reading_is_signed_before_it_is_shown_and_the_case_stays_here(worl
     line = inbox.line(1)
     assert line is not None
     assert line.state == "read"
+    inbox.close()
+
+
+@pytest.mark.parametrize("field", ["retain_until", "review_due"])
+async def test_past_its_retention_or_review_nothing_is_opened_and_no_receipt_says_so(world: World, field: str) -> None:
+    for ends in (NOW, NOW + 1):
+        (data,) = await world.publish(draft(f"R-{ends}", **{field: ends}))
+        await world.broker.route(data, {"LV/ncb": ("identity",)})
+    inbox = world.machine("LV/ncb").inbox()
+    collector = world.machine("LV/ncb").collector(inbox)
+    await collector.drain()
+    with pytest.raises(RetentionOverError):
+        collector.read(1, "case")
+    assert collector.read(2, "case") is not None
+    await collector.send()
+    read = [each for each in map(receipt, await world.receipts("LV")) if each.act == "read"]
+    assert len(read) == 1
     inbox.close()
 
 
