@@ -7,7 +7,7 @@ have a part in it. `RULES` names what can be left out, so that a test can show t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.cases import World, WrittenNotice
 
@@ -20,19 +20,30 @@ RULES = (
 LEVELS = ("open", "restricted", "confidential", "secret")
 TELLS_WHO = {"identity", "description", "biometrics", "location", "narrative"}
 NO_PERSON = {"organisation", "object", "contact"}
+TO_HOLDERS = {"withdrawal", "restriction"}
+"""Kinds that ask no rule: they follow what was delivered."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Held for these reviewers, or routed: bureau → the compartments that it is shown."""
+    """Held for these reviewers, or routed: bureau → the compartments that it is shown.
+
+    `replaces` and `erases`: bureau → the delivery numbers that it is told to replace or to erase.
+    """
 
     held: bool
     shown: Mapping[str, frozenset[str]]
+    replaces: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    erases: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    warnings: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """One notice in one federation. `present`: the compartments that carry something; `without`: rules left out."""
+    """One notice in one federation. `present`: the compartments that carry something; `without`: rules left out.
+
+    `holders`: bureau → the delivery numbers that it holds of what this notice changes.
+    """
 
     world: World
     notice: WrittenNotice
@@ -40,19 +51,41 @@ class Oracle:
     present: frozenset[str]
     now: int
     without: frozenset[str] = frozenset()
+    holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def answer(self) -> Answer:
         """Say who receives and sees what."""
-        if self.on("review") and self.must_be_reviewed() and not self.notice.released:
-            seen = self.present - {"source"}
-            return Answer(held=True, shown={each: seen for each in self.world.reviewers if self.may_review(each)})
+        if self.notice.kind in TO_HOLDERS:
+            return self.to_holders()
+        return self.held() if self.is_held() else self.routed()
+
+    def to_holders(self) -> Answer:
+        """Every holder, whatever the rules say today: denied, feared or cut off since, it has what has to go."""
+        erases = self.holders if self.notice.kind == "withdrawal" else {}
+        shown = dict.fromkeys(self.holders, self.present)
+        return Answer(held=False, shown=shown, erases=erases, warnings=_warnings(("reached-nobody", not shown)))
+
+    def held(self) -> Answer:
+        seen = self.seen_in_review()
+        shown = {each: seen for each in self.world.reviewers if self.may_review(each)}
+        return Answer(held=True, shown=shown, warnings=_warnings(("no-reviewer", not shown)))
+
+    def routed(self) -> Answer:
+        """To whom it may go; a correction replaces what they hold, and leaves the other holders what they have."""
+        shown = {
+            bureau: frozenset(name for name in self.present if self.may_see(bureau, name))
+            for bureau in self.world.bureaus
+            if bureau != self.notice.issuer and self.receives(bureau)
+        }
         return Answer(
             held=False,
-            shown={
-                bureau: frozenset(name for name in self.present if self.may_see(bureau, name))
-                for bureau in self.world.bureaus
-                if bureau != self.notice.issuer and self.receives(bureau)
-            },
+            shown=shown,
+            replaces={bureau: numbers for bureau, numbers in self.holders.items() if bureau in shown},
+            warnings=_warnings(
+                ("reached-nobody", not shown),
+                ("holders-not-reached", not self.holders.keys() <= shown.keys()),
+                ("glass-broken", self.notice.derogation is not None),
+            ),
         )
 
     def on(self, rule: str) -> bool:
@@ -97,7 +130,11 @@ class Oracle:
         return bureau in self.notice.to
 
     def is_granted(self, bureau: str) -> bool:
-        return any(to == bureau and self.now < until for to, _, until in self.notice.grants)
+        return bool(self.grants_of(bureau))
+
+    def grants_of(self, bureau: str) -> list[list[str]]:
+        """The compartments of each grant in force; at its end a grant is over."""
+        return [names for to, names, until in self.notice.grants if to == bureau and self.now < until]
 
     def is_addressed(self, bureau: str) -> bool:
         """A grant counts as addressing."""
@@ -113,18 +150,44 @@ class Oracle:
                 ("mandate", self.notice.purpose in self.world.bureaus[bureau]),
                 ("h1", self.rule_3(bureau)),
                 ("h2", self.rule_4(bureau)),
-                ("h3", "H3" not in self.notice.handling or self.is_named(bureau)),
+                ("h3", self.rule_5(bureau)),
                 ("transfer", self.rule_6(bureau)),
-                ("origin-unknown", all(owner != "?" for owner, _ in self.notice.origins)),
                 ("origin-consent", self.rule_7(bureau)),
-                ("protected", not self.named_in(self.notice.protected_from, bureau)),
-                ("network", self.notice.kind != "network" or not self.is_vulnerable()),
-                ("retention", self.notice.retain_until is None or self.now < self.notice.retain_until),
-                ("overdue", self.notice.review_due is None or self.now < self.notice.review_due),
+                ("protected", not self.is_feared(bureau)),
                 ("agreement", self.rule_12(bureau)),
+            )
+        ) and self.may_go_to(bureau)
+
+    def may_go_to(self, bureau: str) -> bool:
+        """What says "goes to nobody", with no word of an audience or a release: so not to a reviewing bureau either."""
+        return all(
+            good or not self.on(rule)
+            for rule, good in (
+                ("origin-unknown", self.origins_known()),
+                ("network", self.rule_10_network()),
+                ("retention", self.may_be_kept()),
+                ("overdue", not self.is_overdue()),
                 ("clearance", self.is_cleared(bureau)),
             )
         )
+
+    def may_be_kept(self) -> bool:
+        return self.notice.retain_until is None or self.now < self.notice.retain_until
+
+    def is_overdue(self) -> bool:
+        return self.notice.review_due is not None and self.now >= self.notice.review_due
+
+    def origins_known(self) -> bool:
+        """Every origin is named, and is somebody of this federation."""
+        known = self.world.bureaus.keys() | set(map(member, self.world.bureaus))
+        return all(owner in known for owner, _ in self.notice.origins)
+
+    def is_feared(self, bureau: str) -> bool:
+        """A state is feared, so one of its bureaus cannot be: whatever is named, all of its bureaus are kept out."""
+        return member(bureau) in set(map(member, self.notice.protected_from))
+
+    def rule_10_network(self) -> bool:
+        return self.notice.kind != "network" or not self.is_vulnerable()
 
     def rule_3(self, bureau: str) -> bool:
         """H1 is no evidence without consent: asked for as evidence it goes to whom its owner names."""
@@ -135,12 +198,17 @@ class Oracle:
         """H2 stays with the bureaus that are named until a grant."""
         return "H2" not in self.notice.handling or self.is_named(bureau) or self.is_granted(bureau)
 
+    def rule_5(self, bureau: str) -> bool:
+        """H3: addressees are named, one by one."""
+        return "H3" not in self.notice.handling or self.is_named(bureau)
+
     def rule_6(self, bureau: str) -> bool:
         """A basis in force by pair, from every source; or a threat to life, for whom the issuer names."""
-        if self.notice.derogation is not None and self.is_named(bureau):
-            return True
-        sources = {member(self.notice.issuer), *(member(owner) for owner, _ in self.foreign())} - {"?"}
-        return all(self.lawful(source, member(bureau)) for source in sources)
+        broken_glass = self.notice.derogation is not None and self.is_named(bureau)
+        return broken_glass or all(self.lawful(source, member(bureau)) for source in self.sources())
+
+    def sources(self) -> set[str]:
+        return {member(self.notice.issuer), *(member(owner) for owner, _ in self.foreign())} - {"?"}
 
     def lawful(self, source: str, target: str) -> bool:
         if source == target or self.world.transfers == "all":
@@ -151,10 +219,14 @@ class Oracle:
                 continue
             if not agreement:
                 return True
-            own = agreement in self.world.own_terms and agreement not in self.notice.agreements
-            if agreement in self.world.agreements and not own:
+            if self.carries(agreement):
                 return True
         return False
+
+    def carries(self, agreement: str) -> bool:
+        """In force; and if it has terms of its own, the notice names it."""
+        own = agreement in self.world.own_terms and agreement not in self.notice.agreements
+        return agreement in self.world.agreements and not own
 
     def foreign(self) -> list[tuple[str, list[str]]]:
         """Origins with terms: the issuer's own facts without any are covered by its audience."""
@@ -168,25 +240,39 @@ class Oracle:
             for owner, to in self.foreign()
         )
 
+    def is_held(self) -> bool:
+        """Until it is released, as long as the rules would let somebody at all review it."""
+        waits = self.on("review") and self.must_be_reviewed() and not self.notice.released
+        return waits and any(self.is_active(each) and self.may_go_to(each) for each in self.world.bureaus)
+
     def must_be_reviewed(self) -> bool:
         """Rule 8, and rule 5 where an addressee reads none of the languages."""
-        heads = {topic.split(".")[0] for topic in self.notice.topics}
         character = {"political-opinions", "military", "religious-beliefs", "racial-or-ethnic-origin"}
-        unreadable = "H3" in self.notice.handling and any(
-            not set(self.world.languages.get(each, ["en"])) & set(self.notice.languages)
-            for each in self.notice.to
-            if each in self.world.bureaus and self.is_active(each)
-        )
         return (
-            bool(heads & {"wanted", "warning"})
+            any(topic.split(".")[0] in ("wanted", "warning") for topic in self.notice.topics)
             or member(self.notice.issuer) in self.world.supervision
             or bool(character & set(self.notice.special_categories))
-            or unreadable
+            or ("H3" in self.notice.handling and self.is_unreadable())
         )
 
+    def is_unreadable(self) -> bool:
+        """One addressee who cannot accept the text is enough."""
+        return any(not self.reads(each) for each in self.named())
+
+    def named(self) -> list[str]:
+        return [each for each in self.notice.to if each in self.world.bureaus and self.is_active(each)]
+
+    def reads(self, bureau: str) -> bool:
+        return bool(set(self.world.languages.get(bureau, ["en"])) & set(self.notice.languages))
+
     def may_review(self, bureau: str) -> bool:
-        kept_from = [*self.notice.deny, *self.notice.protected_from]
-        return bureau != self.notice.issuer and self.is_active(bureau) and not self.named_in(kept_from, bureau)
+        """Outside the audience; neither who is denied, feared, or issued it, nor whom it may not go to at all."""
+        denied = self.named_in(self.notice.deny, bureau) or self.is_feared(bureau)
+        return bureau != self.notice.issuer and self.is_active(bureau) and not denied and self.may_go_to(bureau)
+
+    def seen_in_review(self) -> frozenset[str]:
+        """The whole, but for sources."""
+        return self.present - {"source"}
 
     def is_vulnerable(self) -> bool:
         return self.notice.minor != "no" or bool({"victim", "witness"} & set(self.notice.subject_categories))
@@ -202,26 +288,44 @@ class Oracle:
 
     def may_see(self, bureau: str, name: str) -> bool:
         """Rule 10, and the bounds of a grant."""
-        if self.on("grants") and self.notice.grants and self.is_granted(bureau) and not self.is_named(bureau):
-            granted = [names for to, names, until in self.notice.grants if to == bureau and self.now < until]
-            if not any(name in names for names in granted):
-                return False
         if self.is_named(bureau):
             return True
-        missing = self.notice.purpose == "missing-persons"
-        minor = self.notice.minor != "no"
-        nobody = self.notice.minor == "unknown" and self.notice.kind in NO_PERSON
-        categories = set(self.notice.subject_categories)
-        child = missing and minor and "witness" not in categories
+        if self.on("grants") and self.is_granted(bureau) and not any(name in each for each in self.grants_of(bureau)):
+            return False
         withheld = {
-            "victim": bool(categories & {"victim", "witness"}) and not child and name in TELLS_WHO | {"associates"},
-            "minor": minor and not missing and not nobody and name in TELLS_WHO,
-            "minor-associates": minor and not nobody and name == "associates",
+            "victim": self.hides_victim(name),
+            "minor": self.hides_minor(name),
+            "minor-associates": self.hides_company(name),
             "source": name == "source",
         }
         return not any(so and self.on(rule) for rule, so in withheld.items())
+
+    def hides_victim(self, name: str) -> bool:
+        """Who and where a victim or witness is; for a missing child who is a victim the rule for minors decides."""
+        found = {"victim", "witness"} & set(self.notice.subject_categories)
+        child = self.is_missing() and self.notice.minor != "no" and "witness" not in found
+        return bool(found) and not child and name in TELLS_WHO | {"associates"}
+
+    def hides_minor(self, name: str) -> bool:
+        """Who and where a minor is; a missing child needs a wider reach."""
+        return self.is_minor() and not self.is_missing() and name in TELLS_WHO
+
+    def hides_company(self, name: str) -> bool:
+        """With whom a minor keeps company, a missing child's too."""
+        return self.is_minor() and name == "associates"
+
+    def is_minor(self) -> bool:
+        """Unknown means minor, but says nothing of what has no age."""
+        return self.notice.minor == "yes" or (self.notice.minor == "unknown" and self.notice.kind not in NO_PERSON)
+
+    def is_missing(self) -> bool:
+        return self.notice.purpose == "missing-persons"
 
 
 def member(name: str) -> str:
     """The member of a bureau, or itself."""
     return name.partition("/")[0]
+
+
+def _warnings(*found: tuple[str, bool]) -> frozenset[str]:
+    return frozenset(name for name, so in found if so)
