@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
-from adapters.inbox import Inbox, Line, Opened
+from adapters.inbox import Inbox, Line, Opened, record_of
 from adapters.receipts import Act, Receipts, Signer
 from adapters.refusals import (
     NumberReusedError,
@@ -29,6 +29,7 @@ from broker import crash, notes, streams
 from broker.bus import Bus, Record
 from broker.errors import ConfigurationError
 from broker.notice import RELEASED, Header
+from broker.verify import is_order
 
 PAGE = 200
 WITHDRAWAL = "withdrawal"
@@ -150,7 +151,7 @@ class Collector:
         What is ordered, and what we hold of that record in any case: the issuer signed the end, the broker its order.
         """
         delivery, header = checked.delivery, checked.header
-        held = self._inbox.held(header.issuer, header.record, delivery.leaf_number)
+        held = self._inbox.held(*record_of(header), delivery.leaf_number)
         if header.kind == WITHDRAWAL:
             return (), tuple(dict.fromkeys((*delivery.erases, *held)))
         return tuple(dict.fromkeys((*delivery.replaces, *held))) if _replaces(checked) else (), ()
@@ -178,7 +179,7 @@ class Collector:
             self._inbox.journal.alarm(now, "gap", f"{self._signer.bureau} deliveries {last + 1} to {number - 1}")
 
     def _check_orders(self, checked: Checked) -> None:
-        """Check that what a delivery would end belongs to the same issuer and record. Raises UnrelatedError."""
+        """Check that what a delivery would end is of the record of which it speaks. Raises UnrelatedError."""
         delivery, header = checked.delivery, checked.header
         if delivery.erases and header.kind != WITHDRAWAL:
             message = f"a {header.kind} cannot erase"
@@ -186,21 +187,25 @@ class Collector:
         if delivery.replaces and not _replaces(checked):
             message = "only a correction replaces, or the release of what was held"
             raise UnrelatedError(message)
+        directory = self._versions.directory(checked.leaf.directory)
+        if is_order(header) and not (directory and directory.may_order(header.issuer)):
+            message = "only its issuer withdraws a notice, or an authority"
+            raise UnrelatedError(message)
         for number in (*delivery.replaces, *delivery.erases):
             kept = self._inbox.line(number)
-            if kept and (kept.issuer, kept.record) != (header.issuer, header.record):
+            if kept and (kept.issuer, kept.record) != record_of(header):
                 raise UnrelatedError
         self._check_ordered(checked)
 
     def _check_ordered(self, checked: Checked) -> None:
         """Check an order that came before the delivery which it ends; one that does not fit is dropped."""
         ordered = self._inbox.ordered(checked.delivery.delivery_number)
-        by = self._inbox.line(ordered[1]) if ordered else None
-        if by and (by.issuer, by.record) != (checked.header.issuer, checked.header.record):
+        by = self._inbox.speaks_of(ordered[1]) if ordered else None
+        if ordered and by and by != record_of(checked.header):
             self._inbox.database.execute(
                 "DELETE FROM orders WHERE delivery_number = ?", (checked.delivery.delivery_number,)
             )
-            self._inbox.journal.alarm(self._signer.clock(), UnrelatedError.code, f"order of delivery {by.number}")
+            self._inbox.journal.alarm(self._signer.clock(), UnrelatedError.code, f"order of delivery {ordered[1]}")
 
     def _erased(self, erased: Sequence[int], line: Line) -> list[Act]:
         """Answer a withdrawal: it and each delivery that it ended here."""

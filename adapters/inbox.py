@@ -16,6 +16,7 @@ from adapters.database import connect
 from adapters.heads import Heads, Journal
 from broker import codec
 from broker.notice import ROUTING, Envelope, Header, Leaf, ReceiptItem, Shared
+from broker.verify import is_order, subject_of
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS deliveries(
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS deliveries(
 );
 CREATE INDEX IF NOT EXISTS deliveries_notice ON deliveries(notice_id);
 CREATE INDEX IF NOT EXISTS deliveries_record ON deliveries(issuer, record);
+CREATE INDEX IF NOT EXISTS deliveries_withdrawals ON deliveries(record) WHERE kind = 'withdrawal';
 CREATE TABLE IF NOT EXISTS orders(
     delivery_number INTEGER PRIMARY KEY, state TEXT NOT NULL, ordered_by INTEGER NOT NULL
 );
@@ -153,13 +155,21 @@ class Inbox:
         return [int(row[0]) for row in rows]
 
     def withdrawn(self, issuer: str, record: str, after: int) -> int | None:
-        """Give the number of a record's withdrawal that was recorded after a leaf, if it has come."""
-        row = self.database.execute(
-            "SELECT delivery_number FROM deliveries WHERE issuer = ? AND record = ? AND leaf_number > ?"
-            " AND kind = 'withdrawal' ORDER BY leaf_number LIMIT 1",
-            (issuer, record, after),
-        ).fetchone()
-        return int(row[0]) if row else None
+        """Give the number of a record's withdrawal, its issuer's or by order, that was recorded after a leaf."""
+        rows = self.database.execute(
+            "SELECT delivery_number FROM deliveries WHERE record = ? AND leaf_number > ?"
+            " AND kind = 'withdrawal' ORDER BY leaf_number",
+            (record, after),
+        )
+        numbers = [int(row[0]) for row in rows]
+        return next((each for each in numbers if self.speaks_of(each) == (issuer, record)), None)
+
+    def speaks_of(self, number: int) -> tuple[str, str] | None:
+        """Name issuer and record of which a delivery speaks; None where nothing of it is kept."""
+        line, opened = self.line(number), self.open(number)
+        if opened:
+            return record_of(opened.header)
+        return (line.issuer, line.record) if line else None
 
     # Within the caller's transaction
 
@@ -216,6 +226,12 @@ class Inbox:
     def keep_case(self, number: int, digest: bytes, salt: bytes, reference: str, at: int) -> None:
         """Keep for which case a delivery was opened; only the digest leaves this machine."""
         self.database.execute("INSERT INTO cases VALUES (?, ?, ?, ?, ?)", (digest, number, salt, reference, at))
+
+
+def record_of(header: Header) -> tuple[str, str]:
+    """Name issuer and record of which a notice speaks: its own, or another's that an authority withdraws."""
+    subject = subject_of(header)
+    return (subject.issuer if subject and is_order(header) else header.issuer, header.record)
 
 
 def _line(row: sqlite3.Row) -> Line:

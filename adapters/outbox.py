@@ -21,10 +21,11 @@ from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
 from adapters.database import connect, transaction
+from adapters.order import Order
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, NoticeRejectedError
-from broker.notice import Audience, DecisionRecord, Envelope, Header, Origin, Reference, Routing, Verified
+from broker.notice import ORDERED, Audience, DecisionRecord, Envelope, Header, Origin, Reference, Routing, Verified
 from broker.signing import header_digest
 
 PAGE = 100
@@ -197,6 +198,18 @@ class Outbox:
         crash.here("outbox.stored")
         return result
 
+    def order(self, order: Order) -> Result:
+        """Withdraw another's notice by order; refused here of a bureau that is no authority."""
+        draft = order.draft
+        with transaction(self.database):
+            try:
+                made = self._make(draft, draft.bureau or self._bureau, order.version, (order.reference,))
+                result: Result = _published(made)
+            except NoticeRejectedError as error:
+                result = Refusal(draft.record, error.code, str(error))
+        crash.here("outbox.stored")
+        return result
+
     def _disown(self, notice_id: bytes, reason: Mapping[str, Any] | None) -> Result:
         row = self.database.execute(
             "SELECT decision FROM outcomes WHERE notice_id = ? AND kind IN ('routed', 'held')", (notice_id,)
@@ -236,6 +249,8 @@ class Outbox:
         bureau = draft.bureau or self._bureau
         digest = digest or draft.digest()
         kept = self._record(bureau, draft.record)
+        if kept and self._is_ordered(bureau, draft.record):
+            return Refusal(draft.record, ORDERED, "an authority has withdrawn this record by order: it stays withdrawn")
         if kept and kept.state == "live" and kept.digest == digest:
             return Unchanged(draft.record)
         corrected = self._current(bureau, draft.record) if kept and kept.state == "live" else None
@@ -309,6 +324,12 @@ class Outbox:
             (bureau, record),
         ).fetchone()
         return Reference(bureau, bytes(row[0]), bytes(row[1]), "") if row else None
+
+    def _is_ordered(self, bureau: str, record: str) -> bool:
+        row = self.database.execute(
+            "SELECT 1 FROM envelopes WHERE bureau = ? AND record = ? AND outcome = ? LIMIT 1", (bureau, record, ORDERED)
+        ).fetchone()
+        return row is not None
 
     def _record(self, bureau: str, record: str) -> _Kept | None:
         row = self.database.execute(

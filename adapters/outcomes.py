@@ -30,6 +30,7 @@ from broker.bus import Bus, Record
 from broker.errors import ConfigurationError, NoticeRejectedError
 from broker.notice import (
     NOT_RELEASED,
+    ORDERED,
     RECEIPT_TYPE,
     RELEASED,
     REVOCATION_TYPE,
@@ -178,6 +179,8 @@ class Outcomes:
                 self.journal.alarm(checked.leaf.now, "holders-not-told", f"leaf {outcome.leaf_number}")
         elif outcome.kind in (RELEASED, NOT_RELEASED):
             self._mark_reviewed(checked)
+        elif outcome.kind == ORDERED:
+            self._mark_ordered(checked)
         elif outcome.kind == "look":
             self.journal.alarm(checked.leaf.now, "looked-at", f"leaf {outcome.leaf_number}")
         elif checked.revocation:
@@ -262,6 +265,21 @@ class Outcomes:
         if changed and outcome == "refused":
             self.journal.alarm(checked.leaf.now, "refused-in-review", f"leaf {checked.outcome.leaf_number}")
 
+    def _mark_ordered(self, checked: Checked) -> None:
+        """Note that an authority has withdrawn what we published: nothing of that record is published again."""
+        digest = checked.leaf.header_digest
+        changed = self._database.execute(
+            "UPDATE envelopes SET outcome = ? WHERE header_digest = ? AND outcome IN ('routed', 'held')",
+            (ORDERED, digest),
+        ).rowcount
+        self._database.execute(
+            "UPDATE records SET state = 'withdrawn' WHERE (bureau, record) IN ("
+            " SELECT bureau, record FROM envelopes WHERE header_digest = ?)",
+            (digest,),
+        )
+        if changed:
+            self.journal.alarm(checked.leaf.now, ORDERED, f"leaf {checked.outcome.leaf_number}")
+
     def _reopen(self, digest: bytes) -> None:
         """Forget that a rejected record was published, so that the next run of its source publishes it again."""
         self._database.execute(
@@ -308,7 +326,7 @@ def _check_outcome(data: bytes, known: Known) -> Checked:
     if (leaf.kind, leaf.code) != (outcome.kind, outcome.code):
         raise WrongLeafError
     decision = _check_decision(outcome, leaf) if outcome.decision else None
-    if decision is None and leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED):
+    if decision is None and leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED, ORDERED):
         message = "an outcome without the decision"
         raise WrongLeafError(message)
     receipt = _check_receipt(outcome, leaf, known) if leaf.kind == "receipt" else None

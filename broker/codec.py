@@ -484,6 +484,7 @@ def encode_standing(standing: notice.Standing, leaf_number: int, holders: list[b
         long(standing.version),
         _items(holders + own),
         blob(standing.envelope),
+        blob(standing.replaced_by),
     ))  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from broker.facts import Facts, facts_of
 from broker.notice import APPROVAL, Decision, Header, Holder, Recipient, Routing, Terms, Verified
+from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
     from broker.members import Directory
@@ -112,7 +113,9 @@ def decide(
     replaced = {each.index: each.numbers for each in holders} if known.corrects or released else {}
     limits = _granted(notice, known, now, view.directory)
     recipients = _recipients(notice, view.directory, verdict, terms.receivers, replaced, limits)
-    missed = not released and any(not terms.receivers >> index & 1 for index in replaced)
+    # Whoever reviewed it has what it corrects replaced by what was reviewed, and is no holder left behind.
+    reviewed = view.directory.reviewers if released else 0
+    missed = known.corrects and any(not (terms.receivers | reviewed) >> index & 1 for index in replaced)
     warnings = _warnings(recipients, missed=missed, broken=known.derogation)
     return Decision("routed", recipients, terms, verdict.hits, warnings)
 
@@ -192,7 +195,7 @@ def _shown(header: Header, present: int, see: Mapping[str, int], receivers: int)
 
 
 def _held(notice: Verified, known: Facts, view: View, verdict: Verdict) -> Decision:
-    """Give it to the reviewing bureaus only, whole but for its sources; never to its issuer, nor against its terms."""
+    """Give it to the reviewing bureaus only, whole but for its sources; never to its own member."""
     directory = view.directory
     terms = held_terms(notice, known, directory, verdict)
     sources = sum(1 << place for place, slot in enumerate(notice.header.compartments) if slot.name == SOURCE)
@@ -202,8 +205,8 @@ def _held(notice: Verified, known: Facts, view: View, verdict: Verdict) -> Decis
 
 
 def held_terms(notice: Spoken, known: Facts, directory: Directory, verdict: Verdict) -> Terms:
-    """Compute the terms of a notice that is held: the reviewers, but its issuer and those it must be kept from."""
-    kept_from = directory.bureau_mask((notice.header.issuer,)) | known.denied | known.protected_from
+    """Compute the terms of a notice that is held: the reviewers, but its issuer's member and whom it is kept from."""
+    kept_from = directory.mask((notice.header.member,)) | known.denied | known.protected_from
     reviewers = verdict.review & directory.reviewers & ~kept_from
     return Terms(allowed=verdict.review, audience=directory.reviewers, denied=kept_from, reached=reviewers)
 
@@ -229,9 +232,21 @@ def _to_holders(notice: Verified, directory: Directory, holders: Sequence[Holder
         Recipient(each.index, directory.ids[each.index], shown, erases=each.numbers if withdrawn else ())
         for each in sorted(reached, key=_index)
     )
+    recipients = _with_issuer(notice.header, directory, shown, recipients)
     mask = sum(1 << each.index for each in recipients)
     terms = Terms(allowed=mask, audience=mask, denied=0, reached=mask)
     return Decision("routed", recipients, terms, (), _warnings(recipients, missed=len(reached) < len(holders)))
+
+
+def _with_issuer(
+    header: Header, directory: Directory, shown: int, holders: tuple[Recipient, ...]
+) -> tuple[Recipient, ...]:
+    """Add the bureau whose notice an authority withdraws: it gets the signed order like those who hold the notice."""
+    subject = subject_of(header)
+    issuer = directory.bureaus.get(subject.issuer) if subject and is_order(header) else None
+    if issuer is None or any(each.index == issuer.index for each in holders):
+        return holders
+    return tuple(sorted((*holders, Recipient(issuer.index, issuer.id, shown)), key=_index))
 
 
 def _warnings(recipients: tuple[Recipient, ...], *, missed: bool, broken: bool = False) -> tuple[str, ...]:

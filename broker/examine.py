@@ -18,7 +18,7 @@ from broker import codec, notes
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import NOT_RELEASED, RELEASED, Leaf, Row
+from broker.notice import NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
@@ -37,12 +37,14 @@ EVENT_KINDS = frozenset(
         "expired",
         RELEASED,
         NOT_RELEASED,
+        ORDERED,
     }
 )
 DIRECTORY = "directory"
 VERSIONS = (DIRECTORY, "policies")
 """What an `adopted` leaf may put in force, in the order of a leaf."""
-REVIEWED = frozenset({RELEASED, NOT_RELEASED})
+FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
+"""Kinds of leaf that say what the notice of the leaf before did to another."""
 ONCE = frozenset({"routed", "held"})
 """Kinds of leaf of which a notice has one at most."""
 LISTED = 100
@@ -313,7 +315,7 @@ class _Walk:
             self._report.add(f"leaf {number}", f"goes back in time by {self._now - leaf.now} ms")
         self._now = max(self._now, leaf.now)
         self._check_in_force(number, leaf)
-        self._check_review(number, leaf)
+        self._check_following(number, leaf)
         if leaf.header_digest and leaf.kind in ONCE:
             self._notices[leaf.header_digest[0]].append(_short(leaf.header_digest))
         if leaf.about is not None and not self._is_record(leaf.about, number, kinds):
@@ -334,11 +336,11 @@ class _Walk:
             self._replaced.add(before[place])
         self._in_force = now
 
-    def _check_review(self, number: int, leaf: Leaf) -> None:
-        """Check that what a reviewer is said to have decided comes right after what the reviewer sent."""
+    def _check_following(self, number: int, leaf: Leaf) -> None:
+        """Check that what a reviewer or an authority is said to have decided comes right after what it sent."""
         before, self._before = self._before, leaf
-        if leaf.kind in REVIEWED and (before is None or (before.kind, before.about) != ("routed", leaf.about)):
-            self._report.add(f"leaf {number}", f"is {leaf.kind} without an approval before it")
+        if leaf.kind in FOLLOWING and (before is None or (before.kind, before.about) != ("routed", leaf.about)):
+            self._report.add(f"leaf {number}", f"is {leaf.kind} without the word that says so before it")
 
     def _check_once(self) -> None:
         """Check that each notice was taken in once: a second leaf of it went to somebody behind its issuer's back."""

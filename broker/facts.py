@@ -115,7 +115,7 @@ def facts_of(
         subject_categories=frozenset(routing.subject_categories),
         minor=routing.minor,
         special_categories=frozenset(routing.special_categories),
-        protected_from=directory.mask(routing.protected_from),
+        protected_from=directory.mask(each.partition("/")[0] for each in routing.protected_from),  # the state, whole
     )
 
 

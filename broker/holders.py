@@ -1,7 +1,7 @@
 """Works out from decisions on record alone who holds a notice, so that nobody need believe who was told of its end.
 
 Follows the leaves in order. A correction leaves those it does not reach among the holders; a release adds to the
-reviewers; what was withdrawn, or refused in review, is held by nobody.
+reviewers, who keep what they refuse; what was withdrawn is held by nobody.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.verify import subject_of
+from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from broker.notice import Leaf, Reference
     from broker.recorded import Recorded
 
@@ -42,11 +44,6 @@ class Holders:
         self._leaves.append(recorded.leaf_number)
         return wrong
 
-    def refuse(self, about: int | None) -> None:
-        """Take in that a reviewer refused the notice of a leaf."""
-        if about is not None:
-            self._ended.add(about)
-
     def _untold(self, end: Recorded) -> str:
         subject = subject_of(end.header)
         if subject is None:
@@ -57,10 +54,13 @@ class Holders:
             return f"does not say that it ends the notice of leaf {first}" if first is not None else ""
         if not 0 <= about < end.leaf_number:
             return ""  # told where the trail itself is examined
-        if self._leaf(about).header_digest != subject.header_digest:
+        order = is_order(end.header)
+        same = self._leaf(about).header_digest == subject.header_digest
+        if not same and not (order and self._is_version(about, subject)):
             return "" if self._withdrew(about, subject) else f"ends another notice than that of leaf {about}"
         told = recipients(end)
         missed = [name for index, name in self._of(about).items() if index not in told]
+        missed += [subject.issuer] if order and subject.issuer not in told.values() else []
         return f"ends the notice of leaf {about} and does not tell {', '.join(missed[:5])}" if missed else ""
 
     def _withdrew(self, about: int, subject: Reference) -> bool:
@@ -78,12 +78,23 @@ class Holders:
     def _of(self, leaf_number: int) -> dict[int, str]:
         """Name the holders of a notice by bureau index, those of the versions that it replaced included."""
         found: dict[int, str] = {}
-        number: int | None = leaf_number
-        while number is not None and number not in self._ended and (each := self._find(number)):
+        for number, each in self._versions(leaf_number):
+            if number in self._ended:
+                break
             found |= recipients(each) | self._released.get(number, {})
+        return found
+
+    def _is_version(self, leaf_number: int, subject: Reference) -> bool:
+        """Tell whether the notice of a leaf is a later version of the one that is named."""
+        return any(each.leaf.header_digest == subject.header_digest for _, each in self._versions(leaf_number))
+
+    def _versions(self, leaf_number: int) -> Iterator[tuple[int, Recorded]]:
+        """Give a notice and the versions that it replaced, newest first."""
+        number: int | None = leaf_number
+        while number is not None and (each := self._find(number)):
+            yield number, each
             subject = subject_of(each.header)
             number = each.leaf.about if subject and subject.relation == "corrects" else None
-        return found
 
 
 def recipients(recorded: Recorded) -> dict[int, str]:

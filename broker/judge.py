@@ -29,6 +29,7 @@ from broker.errors import (
 from broker.notice import (
     APPROVAL,
     NOT_RELEASED,
+    ORDERED,
     REFUSE,
     RELEASED,
     Decision,
@@ -48,7 +49,7 @@ from broker.notice import (
 )
 from broker.overdue import held_key, held_since
 from broker.register import Register, missing_numbers, notice_key, use_number
-from broker.verify import Arrival, outer, reopen, subject_of, verify, verify_statement
+from broker.verify import Arrival, is_order, outer, reopen, subject_of, verify, verify_statement
 
 if TYPE_CHECKING:
     from broker.bus import Record
@@ -195,15 +196,36 @@ class Judge:
         key, series = self._use_number(verified)
         reference = subject_of(header)
         target = self.register.standing(reference.issuer, reference.notice_id) if reference else None
+        if reference and is_order(header):
+            reference, target = self._newest(reference, target)
         if reference:
             _check_subject(header, reference, target)
         holders = target.holders if target else ()
         decision = decide(verified, self.view, now, holders)
         ruling = self._routed(verified, decision, reference, target, (key, series))
         ruling = replace(ruling, entries=_waiting(header, decision, reference, target, now))
-        if header.kind != APPROVAL or reference is None or target is None:
+        if reference is None or target is None:
             return ruling
-        return replace(ruling, then=self._reviewed(header, reference, target, now))
+        if header.kind == APPROVAL:
+            return replace(ruling, then=self._reviewed(header, reference, target, now))
+        if is_order(header) and target.envelope:
+            return replace(ruling, then=_follow_up(ORDERED, reopen(codec.decode(Envelope, target.envelope)), target))
+        return ruling
+
+    def _newest(self, reference: Reference, target: Standing | None) -> tuple[Reference, Standing]:
+        """Find the version that stands of what an authority ends: the last corrections may never have reached it.
+
+        Raises InvalidReferenceError.
+        """
+        if target is None or target.header_digest != reference.header_digest:
+            message = "what is withdrawn by order is not on record"
+            raise InvalidReferenceError(message)
+        while target.replaced_by:
+            reference = replace(reference, notice_id=target.replaced_by)
+            newer = self.register.standing(reference.issuer, reference.notice_id)
+            assert newer is not None, "a notice was replaced by one that was never taken in"
+            target = newer
+        return replace(reference, header_digest=target.header_digest), target
 
     def _reviewed(self, approval: Header, reference: Reference, target: Standing, now: int) -> Ruling:
         """Release a held notice, decided anew at this `now`, or end it. Raises InvalidReferenceError."""
@@ -356,25 +378,25 @@ def _further_back(revocation: Revocation, kept: bytes) -> bool:
     return since is not None and (before is None or since < before)
 
 
-def _of_review(kind: str, held: Verified, target: Standing) -> Ruling:
-    """Say what the leaves of a release and of a refusal have in common: header and routing of the notice itself."""
+def _follow_up(kind: str, notice: Verified, target: Standing) -> Ruling:
+    """Tell the issuer what another bureau's word did to its notice: header and routing are those of the notice."""
     return Ruling(
         kind,
-        header=held.envelope.header,
-        header_digest=held.header_digest,
-        routing=held.routing_opened.salt + held.routing_opened.data,
+        header=notice.envelope.header,
+        header_digest=notice.header_digest,
+        routing=notice.routing_opened.salt + notice.routing_opened.data,
         about=target.leaf_number,
-        notice_id=held.header.notice_id,
-        issuer=held.header.issuer,
-        entries={held_key(held.header.issuer, held.header.notice_id): None},
-        tell=(held.header.member,),
+        notice_id=notice.header.notice_id,
+        issuer=notice.header.issuer,
+        entries={held_key(notice.header.issuer, notice.header.notice_id): None},
+        tell=(notice.header.member,),
     )
 
 
 def _released(held: Verified, reference: Reference, target: Standing, decision: Decision) -> Ruling:
     reached = {each.index for each in decision.recipients}
     return replace(
-        _of_review(RELEASED, held, target),
+        _follow_up(RELEASED, held, target),
         verified=held,
         decision=decision,
         warnings=decision.warnings,
@@ -384,9 +406,10 @@ def _released(held: Verified, reference: Reference, target: Standing, decision: 
 
 
 def _ended_by_review(held: Verified, reference: Reference, target: Standing) -> Ruling:
-    ended = replace(target, state="refused", holders=(), envelope=b"")
+    # A withdrawal must still reach its reviewers and, of a correction, those who have the version before it.
+    ended = replace(target, state="refused", envelope=b"")
     key = notice_key(reference.issuer, reference.notice_id)
-    return replace(_of_review(NOT_RELEASED, held, target), standings=((key, ended),))
+    return replace(_follow_up(NOT_RELEASED, held, target), standings=((key, ended),))
 
 
 def _waiting(
@@ -469,7 +492,8 @@ def _ended(header: Header, reference: Reference | None, target: Standing | None)
         return ((key, Standing(reference.header_digest, state, OWN_LEAF, b"", 0, header.record, 0, (), b"")),)
     if state == "restricted":
         return ((key, replace(target, state=state)),)
-    return ((key, replace(target, state=state, holders=(), envelope=b"")),)
+    replaced_by = header.notice_id if state == "replaced" else b""
+    return ((key, replace(target, state=state, holders=(), envelope=b"", replaced_by=replaced_by)),)
 
 
 def _told(record: Record, ruling: Ruling) -> tuple[str, ...]:

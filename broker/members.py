@@ -127,6 +127,7 @@ class WrittenDirectory(_Written):
     agreements: tuple[WrittenAgreement, ...] = ()
     transfers: tuple[WrittenTransfer, ...] = ()
     reviewers: tuple[BureauId, ...] = ()
+    authorities: tuple[BureauId, ...] = ()
     compartment_schemas: tuple[Fingerprint, ...] = ()
     annex: Digest | None = None
     logs: tuple[WrittenLog, ...] = ()
@@ -256,6 +257,8 @@ class Directory:
     transfers: tuple[Transfer, ...]
     reviewers: int
     """The bureaus to which a notice goes that must be reviewed; no member can make its own bureau one."""
+    authorities: int
+    """The bureaus that may withdraw any member's notice by order."""
     compartment_schemas: frozenset[bytes]
     annex: bytes | None
     logs: Mapping[int, str]
@@ -289,6 +292,10 @@ class Directory:
     def bureau_mask(self, names: Iterable[str]) -> int:
         """Give the bureaus that are named by their own id; a member's name adds nothing."""
         return self.mask(name for name in names if name in self.bureaus)
+
+    def may_order(self, bureau: str) -> bool:
+        """Say whether a bureau may withdraw what others published."""
+        return bool(self._masks.get(bureau, 0) & self.authorities) and bureau in self.bureaus
 
     def names(self, name: str) -> bool:
         """Say whether this is a member or a bureau, suspended or not."""
@@ -468,8 +475,9 @@ def _check_transfers(written: WrittenDirectory) -> None:
 
 def _check_offices(written: WrittenDirectory) -> None:
     bureaus = {each.id for each in written.bureaus}
-    unknown = sorted(set(written.reviewers) - bureaus)
-    _refuse_if(bool(unknown), "reviewers", f"no such bureau: {', '.join(unknown)}")
+    for office, named in (("reviewers", written.reviewers), ("authorities", written.authorities)):
+        unknown = sorted(set(named) - bureaus)
+        _refuse_if(bool(unknown), office, f"no such bureau: {', '.join(unknown)}")
 
 
 def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
@@ -495,6 +503,7 @@ def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
         agreements=MappingProxyType(agreements),
         transfers=transfers,
         reviewers=_union(masks.get(each, 0) for each in written.reviewers),
+        authorities=_union(masks.get(each, 0) for each in written.authorities),
         compartment_schemas=frozenset(map(bytes.fromhex, written.compartment_schemas)),
         annex=bytes.fromhex(written.annex) if written.annex else None,
         logs=MappingProxyType({each.shard: each.vkey for each in written.logs}),

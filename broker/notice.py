@@ -42,6 +42,8 @@ REVIEW_VERDICTS = (RELEASE, REFUSE)
 """What an approval seeks, as its header's `action_sought`."""
 RELEASED, NOT_RELEASED = "released", "not-released"
 """Event leaves that follow an approval: the held notice goes out, or ends."""
+ORDERED = "withdrawn-by-order"
+"""Event leaf that follows an authority's withdrawal of what another published; it is for that issuer."""
 URGENCIES = ("routine", "urgent", "flash")
 H1, H2, H3 = "H1", "H2", "H3"
 HANDLING_CODES = ("H0", H1, H2, H3)
@@ -500,6 +502,8 @@ class Standing:
     version: int
     holders: tuple[Holder, ...]
     envelope: bytes
+    replaced_by: bytes = b""
+    """Id of its issuer's notice that replaced it; empty while none has."""
 
 
 @dataclass(frozen=True, slots=True)

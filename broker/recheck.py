@@ -22,6 +22,7 @@ from broker.notice import (
     APPROVAL,
     KINDS,
     NOT_RELEASED,
+    ORDERED,
     REFUSE,
     RELEASE,
     RELEASED,
@@ -35,6 +36,7 @@ from broker.notice import (
 from broker.recorded import Recorded, remember
 from broker.route import Lines, lay
 from broker.signing import pae
+from broker.verify import is_order
 
 if TYPE_CHECKING:
     from broker.members import Directory
@@ -185,8 +187,9 @@ class _Recheck:
     def _event(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         self._sent.pop(leaf.header_digest or b"", None)
         if leaf.kind == NOT_RELEASED:
-            self._holders.refuse(leaf.about)
             self._reviewed(number, leaf, REFUSE)
+        if leaf.kind == ORDERED:
+            self._ordered(number, leaf)
         if leaf.kind == "subscribed":
             statement = codec.decode(Statement, record.statement)
             if statement.payload_type == SUBSCRIPTION_TYPE:
@@ -205,6 +208,14 @@ class _Recheck:
             self._found.add(f"leaf {number}", "is the end of a review that is not on record")
         elif (said.header.kind, said.header.action_sought) != (APPROVAL, verdict) or said.header.issuer not in given:
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and no bureau that was given it to review said so")
+
+    def _ordered(self, number: int, leaf: Leaf) -> None:
+        """Check that the leaf before is an authority's withdrawal of this notice."""
+        said, ended = self._find(number - 1), self._find(-1 if leaf.about is None else leaf.about)
+        if said is None or ended is None or leaf.header_digest != ended.leaf.header_digest:
+            self._found.add(f"leaf {number}", "is the end of a notice that is not on record")
+        elif not is_order(said.header):
+            self._found.add(f"leaf {number}", f"is {leaf.kind}, and nobody has ordered it")
 
     def _signed(self, number: int, leaf: Leaf, statement: Statement, bureau: str) -> None:
         """Check that a bureau itself said what it wants; the directory is known only with the policies."""
@@ -249,10 +260,12 @@ class _Recheck:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         if lay(Lines.numbered(record.rows), record.seed, record.depth).root != recorded.leaf.rows:
             self._found.add(place, "the recipients in its decision record are not those whose rows it commits to")
+        grounds = self._grounds(recorded.leaf)
         if recorded.header.kind in TO_HOLDERS:
             self._compare(place, "receives", recorded.terms.receivers, _mask(recorded.shown))
+            if grounds and is_order(recorded.header) and not grounds.directory.may_order(recorded.header.issuer):
+                self._found.add(place, f"withdraws another's notice, and {recorded.header.issuer} is no authority")
             return
-        grounds = self._grounds(recorded.leaf)
         if grounds is None:
             digest = recorded.leaf.policies.hex()
             self._found.others[digest] = self._found.others.get(digest, 0) + 1

@@ -91,7 +91,7 @@ def verify(envelope: Envelope, arrival: Arrival) -> Verified:
     digest = header_digest(envelope.header)
     routing: Routing | None = None
     try:
-        _check_header(header, arrival.now)
+        _check_header(header, arrival)
         compartments = codec.decode_compartments(envelope.compartments)
         present = _check_compartments(header, compartments, arrival.directory)
         opened = _routing_of(compartments)
@@ -193,7 +193,7 @@ def _bind(federation: str, bureau: str, key: Key, arrival: Arrival, family: str)
         raise UnknownMemberError
 
 
-def _check_header(header: Header, now: int) -> None:
+def _check_header(header: Header, arrival: Arrival) -> None:
     if header.kind not in notice.KINDS:
         raise UnknownKindError
     if header.purpose not in notice.PURPOSES:
@@ -201,11 +201,11 @@ def _check_header(header: Header, now: int) -> None:
     if any(code not in notice.HANDLING_CODES for code in header.handling):
         raise UnknownHandlingError
     _check_fields(header)
-    _check_references(header)
+    _check_references(header, arrival.directory)
     _check_verdict(header)
-    if header.issued > now + notice.CLOCK_SKEW_MS:
+    if header.issued > arrival.now + notice.CLOCK_SKEW_MS:
         raise IssuedInFutureError
-    if header.expires is not None and header.expires <= now:
+    if header.expires is not None and header.expires <= arrival.now:
         raise AlreadyExpiredError
 
 
@@ -228,7 +228,7 @@ def _check_fields(header: Header) -> None:
         raise InvalidFieldError(", ".join(wrong))
 
 
-def _check_references(header: Header) -> None:
+def _check_references(header: Header, directory: Directory) -> None:
     """Keep DESIGN §5: the three kinds carry exactly one reference of their own relation, no other kind may use it."""
     own = notice.RELATION_OF_KIND.get(header.kind)
     relations = [each.relation for each in header.references]
@@ -246,8 +246,10 @@ def _check_references(header: Header) -> None:
         message = "a notice corrects one other"
         raise InvalidReferenceError(message)
     changed = subject_of(header)
-    if changed and changed.relation != "approves" and changed.issuer != header.issuer:
-        message = "only its issuer corrects, withdraws or restricts a notice"
+    if changed is None or changed.relation == "approves" or changed.issuer == header.issuer:
+        return
+    if not (is_order(header) and directory.may_order(header.issuer)):
+        message = "only its issuer corrects, withdraws or restricts a notice, and an authority withdraws it"
         raise InvalidReferenceError(message)
 
 
@@ -262,6 +264,12 @@ def subject_of(header: Header) -> Reference | None:
     """Find the notice that this one changes: what it corrects, withdraws, restricts or approves."""
     changing = ("corrects", "withdraws", "restricts", "approves")
     return next((each for each in header.references if each.relation in changing), None)
+
+
+def is_order(header: Header) -> bool:
+    """Say whether a notice withdraws what another bureau issued, as only an authority may."""
+    subject = subject_of(header)
+    return subject is not None and subject.relation == "withdraws" and subject.issuer != header.issuer
 
 
 def _check_compartments(header: Header, compartments: tuple[Compartment, ...], directory: Directory) -> int:

@@ -202,7 +202,7 @@ async def _read(home: MemberHome, notice: str, case: str, *, accept: bool) -> Op
         message = "the bus does not answer, so nobody knows whether this notice still stands: try again"
         raise UnavailableError(message) from error
     if line and line.state == "erased":
-        message = f"{line.id} was withdrawn by {line.issuer} and has been erased here"
+        message = f"{line.id} was withdrawn and has been erased here"
         raise ConfigurationError(message)
     if opened is None:
         raise NoSuchNoticeError

@@ -83,16 +83,25 @@ def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, w
 @click.argument("notice", metavar="ID")
 @click.option("--reason", "code", help="arrested, died, mistaken, expired, ordered, no-longer-listed or other")
 @click.option("--text", help="Why, in words without personal data.")
+@click.option("--order", is_flag=True, help="As an authority: withdraw another's notice that is in our inbox.")
 @_WAIT
 @bureau
 @everywhere
 def withdraw(
-    given: Everywhere, notice: str, code: str | None, text: str | None, bureau: str | None, wait: float
+    given: Everywhere, notice: str, code: str | None, text: str | None, order: bool, bureau: str | None, wait: float
 ) -> None:
-    """Withdraw a notice or record of ours from everyone who holds it."""
+    """Withdraw a notice or record of ours, or by order another's, from everyone who holds it."""
     home = member_home(given.home, bureau)
+    if order and (code or text):
+        message = "an order gives no reason but 'ordered': leave --reason and --text out"
+        raise click.UsageError(message)
     if not given.yes:
         click.confirm(f"withdraw {notice}: every holder will erase it. Go on?", abort=True, err=True)
+    if order:
+        from cli.officer.ordering import by_order  # noqa: PLC0415 -- what is only for authorities
+
+        by_order(given, home, notice, wait)
+        return
     reason = {"code": code or "other", "text": text} if code or text else None
 
     def job(outbox: Outbox) -> list[Result]:

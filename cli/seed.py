@@ -108,6 +108,7 @@ class Federation(_Written):
     agreements: tuple[WrittenAgreement, ...] = ()
     transfers: tuple[Clause, ...] = ()
     reviewers: tuple[str, ...] = ()
+    authorities: tuple[str, ...] = ()
     annex: Annex = Annex()
 
     @property
@@ -176,6 +177,7 @@ def compose(
             agreements=federation.agreements,
             transfers=tuple(_transfers(federation)),
             reviewers=federation.reviewers,
+            authorities=federation.authorities,
             compartment_schemas=tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS)),
             annex=hashlib.sha256(annex).hexdigest(),
             logs=tuple(logs),

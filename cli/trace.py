@@ -13,6 +13,7 @@ from adapters.looks import Looked, looks_at
 from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
 from broker.errors import UnavailableError
+from broker.notice import ORDERED
 from cli import answer, exits
 from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
@@ -71,6 +72,9 @@ def _first(story: Story) -> str:
         return (
             f"{name} is held since {answer.when(story.decided_at)} in leaf {story.leaf_number} for review: {reviewers}"
         )
+    if story.outcome == ORDERED:
+        when = answer.when(story.decided_at)
+        return f"{name}, decided {when} in leaf {story.leaf_number}, has been withdrawn by order of an authority"
     silent = f"; silent: {', '.join(story.silent)}" if story.silent else ""
     warned = f"; warnings: {', '.join(story.warnings)}" if story.warnings else ""
     when = answer.when(story.decided_at)

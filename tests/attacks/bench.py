@@ -15,6 +15,8 @@ TOPIC = "vehicles.stolen"
 """A topic that nobody reviews."""
 REVIEWER = "EUROPOL/analysis"
 """Who reviews what is held."""
+AUTHORITY = "EUROPOL/analysis"
+"""Who may withdraw by order what others published."""
 
 
 def notice(issuer: str = "AT/ncb", *to: str, **more: Any) -> Draft:

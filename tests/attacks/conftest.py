@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from broker.rules import PolicySet
 from tests import federation as world
-from tests.attacks.bench import REVIEWER, Bench
+from tests.attacks.bench import AUTHORITY, REVIEWER, Bench
 from tests.attacks.scene import ALL, Scene
 from tests.fake_bus import Clock, FakeBus, Memory
 from tests.federation import Federation
@@ -66,7 +66,7 @@ async def running(folder: Path) -> AsyncIterator[Federation]:
     clock = Clock(NOW)
     bus = FakeBus(Memory(clock=clock))
     second = (world.written_key("AT/ncb", 1), world.written_key("LV/ncb", 1))
-    written = world.directory(extra_keys=second, reviewers=(REVIEWER,))
+    written = world.directory(extra_keys=second, reviewers=(REVIEWER,), authorities=(AUTHORITY,))
     await world.write_versions(bus, written, PolicySet.packaged())
     made = Federation(folder, bus, clock)
     async with world.running(folder, bus, lambda: clock.now):

@@ -23,7 +23,7 @@ from broker.rules import PolicySet, Rules
 from broker.signing import decision_digest
 from broker.trail import Trail
 from tests import federation as world
-from tests.attacks.bench import REVIEWER, Bench, notice
+from tests.attacks.bench import AUTHORITY, REVIEWER, Bench, notice
 from tests.attacks.scene import Home, write_records, write_trail
 from tests.fake_bus import FakeBus
 from tests.making import Draft, reference
@@ -131,10 +131,11 @@ async def test_a_member_has_another_notice_released_than_was_reviewed(shared: Be
     assert (await shared.inboxes())["LV/ncb"] == before["LV/ncb"]
 
 
-async def test_a_member_makes_itself_a_reviewer() -> None:
+@pytest.mark.parametrize("office", ["reviewers", "authorities"])
+async def test_a_member_makes_itself_a_reviewer(office: str) -> None:
     """RU's friend AT signs a directory in which AT reviews. Who reviews is decided jointly: `more must sign`."""
     first = opened(first_content())
-    wants = json.loads(first.plain) | {"reviewers": ["AT/ncb"]}
+    wants = json.loads(first.plain) | {office: ["AT/ncb"]}
     with pytest.raises(VersionRefusedError, match="federation: 1 more must sign"):
         content(next_draft(first, wants), first, ["AT"])
     assert signed_world.ENTERED == ("AT", "LV", "GE")
@@ -185,7 +186,8 @@ class Books:
 
 def _grounds() -> Grounds:
     second = (world.written_key("AT/ncb", 1), world.written_key("LV/ncb", 1))
-    directory = members.parse(members.canonical(world.directory(extra_keys=second, reviewers=(REVIEWER,))))
+    written = world.directory(extra_keys=second, reviewers=(REVIEWER,), authorities=(AUTHORITY,))
+    directory = members.parse(members.canonical(written))
     return Grounds(directory, Rules.load(PolicySet.packaged(), directory, members.NO_ANNEX))
 
 
@@ -256,7 +258,7 @@ async def test_the_operator_releases_what_nobody_approved(shared: Bench) -> None
     released = books.entries[number]
     books.entries.append(replace(released, leaf_number=len(books.entries)))
     with books.checked() as (findings, _):
-        assert "is released without an approval before it" in findings
+        assert "is released without the word that says so before it" in findings
     books.entries.pop()
     leaf, record = books.find(number - 1)
     ordinary, other = books.find(next(place for place, each in enumerate(kinds) if each.kind == "routed"))

@@ -34,6 +34,7 @@ def federation() -> Federation:
             "transfers": (Clause(between=("AT", "LV"), basis="legal-area", reference="invented"),),
             "annex": seed.Annex(),
             "reviewers": (),
+            "authorities": (),
         }
     )
 

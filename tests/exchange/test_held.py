@@ -126,6 +126,23 @@ async def test_the_withdrawal_of_what_was_released_reaches_holders_and_reviewer(
     assert (await reviewed.inbox(REVIEWER, 2))[1].header.kind == "withdrawal"
 
 
+async def test_a_withdrawal_reaches_who_has_the_version_before_a_correction_that_was_refused(
+    reviewed: Federation,
+) -> None:
+    first, _ = await publish(reviewed, one())
+    await reviewed.inbox(TO, 1)
+    header = codec.decode(Header, first.header)
+    again = wanted(version=2, references=(reference(first, "corrects"),)).but(record=header.record)
+    second, told = await publish(reviewed, again)
+    assert told.kind == "held"
+    await publish(reviewed, word(second, "refuse"))
+    end, told = await publish(reviewed, withdrawal(second).but(version=3))
+    assert told.kind == "routed"
+    first_there, last_there = await reviewed.inbox(TO, 2)
+    assert last_there.delivery.erases == (first_there.delivery.delivery_number,)
+    assert (await reviewed.inbox(REVIEWER, 2))[1].header.notice_id == codec.decode(Header, end.header).notice_id
+
+
 def forget_register(folder: Path) -> None:
     """Lose the cache, as an empty disk does."""
     for each in folder.glob("register.db*"):

@@ -29,6 +29,8 @@ from tests import federation as world
 from tests.fake_bus import Clock
 from tests.making import FEDERATION, key_of
 
+EUROPOL = "EUROPOL/analysis"
+
 
 @dataclass
 class Answer:
@@ -82,7 +84,9 @@ async def _serve(folder: Path, ready: Event, stop: Event) -> None:
 async def _prepare(folder: Path) -> None:
     async with SqliteBus(folder / "bus.db", "operator", world.world(), clock) as bus:
         await bus.create(list(world.world().streams()))
-        await world.write_versions(bus, world.directory(reviewers=("EUROPOL/analysis",)), PolicySet.packaged())
+        await world.write_versions(
+            bus, world.directory(reviewers=(EUROPOL,), authorities=(EUROPOL,)), PolicySet.packaged()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -330,3 +334,29 @@ def test_every_command_has_its_help() -> None:
     listed = command.valise.list_commands(command.valise.make_context("valise", ["--help"], resilient_parsing=True))
     for name in listed:
         assert CliRunner().invoke(command.valise, [name, "--help"]).exit_code == 0
+
+
+def test_an_authority_withdraws_by_order_what_another_published(homes: Homes) -> None:
+    (sent,) = notices(publish(homes, person("R-30", audience={"to": ["LV/ncb", EUROPOL]})))
+    order = ("withdraw", sent["notice"], "--order", "--yes", "--wait", "20")
+    refused = homes.valise(*order, "--bureau", "LV/ncb")
+    assert refused.code == 1
+    assert homes.valise(*order, "--reason", "mistaken", "--bureau", EUROPOL).code == 2
+    assert homes.valise(*order, "--bureau", EUROPOL, "--json").code == 0
+    (line,) = [
+        each
+        for each in notices(homes.valise("inbox", "--bureau", "LV/ncb", "--json"))
+        if each["record"] == "R-30" and each["kind"] == "person"
+    ]
+    assert line["state"] == "erased"
+    assert homes.valise("read", sent["notice"], "--case", "1", "--bureau", "LV/ncb").code == 1
+    (told,) = [
+        each for each in notices(homes.valise("inbox", "--bureau", "AT/ncb", "--json")) if each["record"] == "R-30"
+    ]
+    assert (told["kind"], told["issuer"]) == ("withdrawal", EUROPOL)
+    assert (
+        homes.valise("trace", sent["notice"], "--bureau", "AT/ncb", "--json").value["outcome"] == "withdrawn-by-order"
+    )
+    assert "by order" in homes.valise("trace", sent["notice"], "--bureau", "AT/ncb").out
+    again = publish(homes, person("R-30", legal_basis="once more"))
+    assert (again.code, notices(again)[0]["state"]) == (1, "refused-here")

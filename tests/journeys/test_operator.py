@@ -33,6 +33,7 @@ def small(*bureaus: str) -> Federation:
         update={
             "order": Order(bureaus=bureaus),
             "reviewers": (),
+            "authorities": (),
             "bureau": {},
             "members": tuple(each for each in whole.members if each.id in names),
             "agreements": (),

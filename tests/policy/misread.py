@@ -299,23 +299,37 @@ class DeniedReviews(Misread):
     """Whom the issuer denies would review."""
 
     def may_review(self, bureau: str) -> bool:
-        issued = bureau == self.notice.issuer
-        return not issued and self.is_active(bureau) and not self.is_feared(bureau) and self.may_go_to(bureau)
+        kept_out = self.is_own(bureau) or self.is_feared(bureau)
+        return not kept_out and self.is_active(bureau) and self.may_go_to(bureau)
 
 
 class FearedReviews(Misread):
     """A bureau of the state that is feared would review."""
 
     def may_review(self, bureau: str) -> bool:
-        denied = bureau == self.notice.issuer or self.named_in(self.notice.deny, bureau)
+        denied = self.is_own(bureau) or self.named_in(self.notice.deny, bureau)
         return not denied and self.is_active(bureau) and self.may_go_to(bureau)
 
 
 class IssuerReviews(Misread):
     """A reviewing bureau would review what it issued."""
 
-    def may_review(self, bureau: str) -> bool:
-        return super().may_review(bureau) or (bureau == self.notice.issuer and self.may_go_to(bureau))
+    def is_own(self, bureau: str) -> bool:
+        return bureau != self.notice.issuer and super().is_own(bureau)
+
+
+class IssuersMemberReviews(Misread):
+    """A reviewing bureau would review what another bureau of its member issued."""
+
+    def is_own(self, bureau: str) -> bool:
+        return bureau == self.notice.issuer
+
+
+class FearedBureauOnly(Misread):
+    """Where a bureau is named as feared, the others of its state would not be."""
+
+    def is_feared(self, bureau: str) -> bool:
+        return self.named_in(self.notice.protected_from, bureau)
 
 
 class ReviewerNeedsAMandate(Misread):

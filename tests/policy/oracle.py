@@ -83,10 +83,15 @@ class Oracle:
             replaces={bureau: numbers for bureau, numbers in self.holders.items() if bureau in shown},
             warnings=_warnings(
                 ("reached-nobody", not shown),
-                ("holders-not-reached", not self.holders.keys() <= shown.keys()),
+                ("holders-not-reached", self.notice.corrects and not self.left_behind() <= shown.keys()),
                 ("glass-broken", self.notice.derogation is not None),
             ),
         )
+
+    def left_behind(self) -> set[str]:
+        """Whom a correction must reach; at a release who reviewed it holds nothing older."""
+        reviewers = {each for each in self.world.reviewers if self.notice.released and self.is_active(each)}
+        return self.holders.keys() - reviewers
 
     def on(self, rule: str) -> bool:
         return rule not in self.without
@@ -266,9 +271,13 @@ class Oracle:
         return bool(set(self.world.languages.get(bureau, ["en"])) & set(self.notice.languages))
 
     def may_review(self, bureau: str) -> bool:
-        """Outside the audience; neither who is denied, feared, or issued it, nor whom it may not go to at all."""
+        """Outside the audience; neither who is denied, feared, or of the issuer's own, nor whom it may not go to."""
         denied = self.named_in(self.notice.deny, bureau) or self.is_feared(bureau)
-        return bureau != self.notice.issuer and self.is_active(bureau) and not denied and self.may_go_to(bureau)
+        return not self.is_own(bureau) and self.is_active(bureau) and not denied and self.may_go_to(bureau)
+
+    def is_own(self, bureau: str) -> bool:
+        """Nobody reviews what his own member sends, least of all under supervision."""
+        return member(bureau) == member(self.notice.issuer)
 
     def seen_in_review(self) -> frozenset[str]:
         """The whole, but for sources."""

@@ -150,8 +150,7 @@ class Author:
             "subject_categories": chance.sample(SUBJECT_CATEGORIES, chance.randint(0, 3)),
             "minor": chance.choice(MINOR),
             "special_categories": chance.sample(SPECIAL_CATEGORIES, chance.randint(1, 3)),
-            # Members only: named by a bureau, the engine keeps out that bureau and lets its state have the notice.
-            "protected_from": chance.sample(self.members, chance.randint(1, 2)),
+            "protected_from": self.some(2, 1),
             "retain_until": chance.choice(MOMENTS),
             "review_due": chance.choice(MOMENTS),
             "urgency": chance.choice(URGENCIES),
@@ -187,7 +186,7 @@ def review(author: Author, _: str) -> Fields:
     made: Fields = {"topics": chance.sample(TOPICS, 2), "released": chance.random() < 0.3}
     ways: Fields = {
         "deny": author.some(2, 1),
-        "protected_from": chance.sample(author.members, 1),
+        "protected_from": author.some(1, 1),
         "issuer": chance.choice([*author.world.reviewers, *author.bureaus]),
         "retain_until": chance.choice(MOMENTS),
         "review_due": chance.choice(MOMENTS),

@@ -61,6 +61,7 @@ def federation(*bureaus: str) -> Federation:
             "transfers": (seed.Clause(between=tuple(names), basis="adequacy", reference="invented"),),
             "annex": seed.Annex(),
             "reviewers": (),
+            "authorities": (),
         }
     )
 
