@@ -34,6 +34,7 @@ def test_every_attack_is_named() -> None:
         "a_held_notice_is_released_by_who_was_given_it",
         "issuer_and_holder_follow_a_release_and_a_refusal",
         "an_operator_who_reviewed_nothing_away_is_called_honest",
+        "an_honest_order_is_called_honest",
     }
 
 

@@ -18,7 +18,9 @@ RULES = (
 )  # fmt: skip
 """What a test leaves out, one at a time; that a circle's audience ends with its agreement is said twice."""
 LEVELS = ("open", "restricted", "confidential", "secret")
-TELLS_WHO = {"identity", "description", "biometrics", "location", "narrative"}
+TELLS_WHO = {"identity", "description", "biometrics", "location", "narrative"} | {
+    "summary", "findings", "chart", "question", "reply",
+}  # fmt: skip
 NO_PERSON = {"organisation", "object", "contact"}
 TO_HOLDERS = {"withdrawal", "restriction"}
 """Kinds that ask no rule: they follow what was delivered."""
