@@ -121,6 +121,7 @@ class Sealer:
         self._announced = None  # until the append is acknowledged nobody knows what the stream ends with
         if last is None or last.size < self._trail.size:
             old = last.size if last else 0
+            self._trail.check_ours()  # a head of ours that a successor went beyond would ring at every member
             body = notes.format_advance(old, self._trail.consistency(old, self._trail.size), self._trail.checkpoint)
             await self._bus.append(CHECKPOINTS, [(b"", body.encode())], partition=self._shard)
             crash.here("seal.announced")
@@ -139,6 +140,9 @@ class Sealer:
         announced = await self._last_announced()
         await self._catch_up(announced)
         self._check_announced(announced)
+        if self._records.size > self._trail.size:
+            message = f"there are decision records of {self._records.size} leaves; the record ends at {self._trail.size}"
+            raise TrailError(message)
         if self._trail.size == 0:
             return None
         await self._announce()
