@@ -69,6 +69,16 @@ class Owner:
         return self.home / ("trail" if self.shard == 0 else f"trail-{self.shard}")
 
     @property
+    def register(self) -> Path:
+        """The cache of this shard's register."""
+        return self.home / _named("register.db", self.shard)
+
+    @property
+    def records(self) -> Path:
+        """The decision records of this shard."""
+        return self.home / _named("records.db", self.shard)
+
+    @property
     def origin(self) -> str:
         """Name of this shard's log, as its checkpoints carry it."""
         return f"{self.federation}/trail" if self.shard == 0 else f"{self.federation}/trail-{self.shard}"
@@ -90,9 +100,9 @@ async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
 
 async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
     with ExitStack() as stack:
-        register = Register(owner.home / _named("register.db", owner.shard))
+        register = Register(owner.register)
         stack.callback(register.close)
-        records = Records(owner.home / _named("records.db", owner.shard))
+        records = Records(owner.records)
         stack.callback(records.close)
         marker = Marker(owner.home / _named("judging", owner.shard))
         stack.callback(marker.close)
