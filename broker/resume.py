@@ -6,7 +6,7 @@ another root. What nobody outside was asked about cannot be found missing (DESIG
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,9 +70,15 @@ def signed(kept: Iterable[tuple[str, str]], log: Vkey) -> list[Outside]:
 
 
 async def resume(
-    restored: Restored, bus: Bus, kept: Callable[[Vkey], Sequence[Outside]], witnesses: Witnesses
+    restored: Restored,
+    bus: Bus,
+    kept: Callable[[Vkey], Sequence[Outside]],
+    witnesses: Witnesses,
+    leave_room: Callable[[], Awaitable[None]],
 ) -> Resumed:
-    """Compare and finish what the record left unsealed; whoever ran the shard is fenced.
+    """Compare, then finish what the record left unsealed; whoever ran the shard is fenced.
+
+    `leave_room` moves the ends of members' streams beyond every offset that a reader may have seen.
 
     Raises LostLeavesError, TrailError or NothingToCompareError with nothing signed, UnavailableError if the quorum of
     the witnesses does not answer.
@@ -84,9 +90,10 @@ async def resume(
             heard, silent = await _heard(sealer, witnesses)
             outside = [*kept(sealer.vkey), *heard]
             newest = await _compared(sealer, outside)
-            await sealer.recover()
-            if trail.checkpoint:  # readers whose place lies beyond the restored streams find it
+            await leave_room()
+            if trail.checkpoint:  # so that whoever looks for the stream's last record need not cross the room
                 await sealer.announce_cosigned(trail.checkpoint)
+            await sealer.recover()
             return Resumed(trail.size, newest, len(outside), silent)
 
 

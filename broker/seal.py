@@ -142,9 +142,7 @@ class Sealer:
         await self._catch_up(announced)
         self._check_announced(announced)
         if self._records.size > self._trail.size:
-            message = (
-                f"there are decision records of {self._records.size} leaves; the record ends at {self._trail.size}"
-            )
+            message = f"decision records go to leaf {self._records.size}; the record ends at {self._trail.size}"
             raise TrailError(message)
         if self._trail.size == 0:
             return None

@@ -18,14 +18,17 @@ from broker.sqlite import SqliteBus
 from cli import answer, exits, restored
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
-from cli.seen import Seen, beside
+from cli.seen import Seen
 
 LOST = (
-    "Nothing was signed. What came after the backup is lost here, and going on would make a second history. "
-    "Restore what goes further and try again. If there is none, this log has ended: it must not be continued"
+    "Refused: what came after the backup is lost here, and going on would make a second history. Restore what goes "
+    "further and try again. If there is nothing, this log has ended: it must not be continued"
 )
-ANOTHER = "Nothing was signed. Keep everything: members and auditors can prove a split view with it"
-NOTHING = "Nothing was signed. Ask members and auditors for the newest checkpoint that they hold: --seen FILE or FOLDER"
+CONTRADICTS = (
+    "Refused. Bus file, trail and decision records must be of one time: restore those that go furthest. Where another "
+    "head of one size was seen, keep everything: members and auditors can prove a split view with it"
+)
+NOTHING = "Refused. Ask members and auditors for the newest checkpoint that they hold: --seen FILE or FOLDER"
 
 
 @click.command("resume")
@@ -33,7 +36,7 @@ NOTHING = "Nothing was signed. Ask members and auditors for the newest checkpoin
     "--seen",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="What others kept: checkpoints, proofs, inbox.*.db, witness*.db, or a folder of them. Members beside are read.",
+    help="What others kept, not from this backup: checkpoints, proofs, inbox.*.db, witness*.db, or a folder of them.",
 )
 @everywhere
 def resume_command(given: Everywhere, seen: tuple[Path, ...]) -> None:
@@ -46,7 +49,7 @@ def resume_command(given: Everywhere, seen: tuple[Path, ...]) -> None:
     except LostLeavesError as error:
         _refuse(error, LOST, exits.VERIFICATION_FAILED)
     except TrailError as error:
-        _refuse(error, ANOTHER, exits.VERIFICATION_FAILED)
+        _refuse(error, CONTRADICTS, exits.VERIFICATION_FAILED)
     newest = found.newest
     for name in found.silent:
         click.echo(f"the witness {name} did not answer", err=True)
@@ -73,18 +76,21 @@ def _refuse(error: TrailError, advice: str, code: int) -> None:
 
 async def _resume(home: OperatorHome, paths: Sequence[Path]) -> Resumed:
     owner = home.owner()
-    seen = Seen([*paths, *beside(owner.trail)], owner.trail).of(owner.origin)
+    seen = Seen(paths, owner.trail).of(owner.origin)
 
     def kept(log: Vkey) -> list[Outside]:
         return signed(((each.note, each.source) for each in seen.heads(owner.origin)), log)
 
     async with home.bus(streams.ROUTER) as bus:
         what = Restored(owner.trail, owner.records, owner.origin, owner.shard, owner.key)
-        found = await resume(what, bus, kept, owner.witnesses)
-        if isinstance(bus, SqliteBus):
-            await bus.leave_room()
+        room = bus.leave_room if isinstance(bus, SqliteBus) else _no_room
+        found = await resume(what, bus, kept, owner.witnesses, room)
     if owner.register.exists():
         with closing(Register(owner.register)) as register:
             register.forget()  # it may belong to another past; the stream has it all
     restored.keep(home)
     return found
+
+
+async def _no_room() -> None:
+    """Leave offsets as they are: Kafka's are its own, and no backup of ours takes them back."""
