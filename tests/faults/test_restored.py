@@ -6,19 +6,30 @@ import asyncio
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from broker import notes
+from broker import notes, streams
+from broker.errors import LostLeavesError, TrailError, UnavailableError
+from broker.fetch import Place
 from broker.notes import Checkpoint
+from broker.resume import Outside, Restored, Resumed, resume
 from broker.signing import SigningKey
+from broker.sqlite import SqliteBus
+from broker.streams import World
+from broker.submit import Known, Witnesses
 from broker.trail import Trail
+from broker.witness import Witness
 from cli import exits, subscribe
 from cli.stage import Stage, running, set_up, settled, verified
+from tests.fake_bus import START
 from tests.journeys.test_operator import BUREAUS, small, valise
+from tests.steps.ledger import KEY, ORIGIN, VKEY, Ledger
+from tests.witness.log import answering_on, cosigner, identity
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +69,7 @@ class Site:
             async with member.inbox_bus() as bus:
                 with member.inbox() as inbox:
                     await member.collector(bus, inbox).drain()
-                    rung += [each.code for each in inbox.alarms()]
+                    rung += [each.code for each in inbox.journal.alarms()]
         return rung
 
     def save(self, *names: str) -> None:
@@ -191,12 +202,87 @@ async def test_decision_records_of_a_later_time_are_refused(site: Site) -> None:
 
 async def test_a_resume_ends_a_broker_that_still_runs(site: Site) -> None:
     outside = site.kept()
-    owned = replace(site.stage)
-    async with asyncio.timeout(60):
-        with pytest.raises(Exception, match="has ended by itself"):
-            async with running(owned):
-                assert (await site.resume(outside)).returncode == exits.DONE
-                await subscribe.send(site.stage.member("AT/ncb"), ("sought.*",))
-                while "another process" not in (site.home / "operator" / "broker.log").read_text(encoding="utf-8"):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-                await asyncio.sleep(0.5)
+    command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(site.home)]
+    pipe = asyncio.subprocess.PIPE
+    running_still = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    assert running_still.stdout is not None
+    await running_still.stdout.readline()
+    resumed = await site.resume(site.trail.parent, outside)  # what lies in the trail's own folder bears nothing out
+    assert (resumed.returncode, json.loads(resumed.stdout)["compared"]) == (exits.DONE, 1)
+    await subscribe.send(site.stage.member("AT/ncb"), ("sought.*",))
+    await asyncio.wait_for(running_still.communicate(), 30)
+    assert running_still.returncode == exits.UNAVAILABLE
+    await site.live("wanted.*")
+    assert not verified(site.stage).wrong
+
+
+async def test_readers_beyond_the_end_of_a_restored_bus_miss_nothing(tmp_path: Path) -> None:
+    world = World(("AT",), ("AT/ncb",))
+    file = tmp_path / "bus.db"
+    async with SqliteBus(file, streams.OPERATOR, world, lambda: 1) as operator:
+        await operator.create(list(world.streams()))
+        await operator.append(streams.VERSIONS, [(b"", b"1"), (b"", b"2")])
+    async with SqliteBus(file, streams.ROUTER, world, lambda: 1) as router, router.own(0, [streams.VERSIONS]) as shard:
+        assert [each.value for each in await shard.take(1, 0.0)] == [b"1"]
+        await router.leave_room()
+        async with SqliteBus(file, streams.OPERATOR, world, lambda: 1) as operator:
+            assert [each.value for each in await shard.take(9, 0.0)] == [b"2"]
+            assert await shard.take(9, 0.05) == []
+            after = await operator.append(streams.VERSIONS, [(b"", b"3")])
+            read_before = 17  # in the file that was lost this reader had come further than the backup ends
+            assert [each.offset for each in await operator.read(streams.VERSIONS, read_before, wait=1.0)] == [after]
+        assert [each.value for each in await shard.take(9, 1.0)] == [b"3"]
+
+
+async def test_resuming_waits_for_a_quorum_of_witnesses_and_heeds_what_they_saw(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "home")
+    await ledger.recover()
+    await ledger.step(5)
+    note = await ledger.step(3)
+    ledger.stop()
+    witness = Witness(tmp_path / "witness.db", identity(), [VKEY], lambda: START)
+    witness.add(notes.format_advance(0, [], note).encode())
+    rooms: list[int] = []
+
+    async def room() -> None:
+        rooms.append(1)
+
+    async def resumed(of: Ledger, *known: Known) -> Resumed:
+        folder = of.home / "operator"
+        what = Restored(folder / "trail", folder / "records.db", ORIGIN, 0, KEY)
+        return await resume(what, of.bus, lambda _: [], Witnesses(known, 1), room)
+
+    yesterday = Ledger(tmp_path / "yesterday")
+    await yesterday.recover()
+    await yesterday.step(5)
+    yesterday.stop()
+    mute = Known(cosigner("witness.example/mute"), Place("127.0.0.1", 1, "", None))
+    async with answering_on(witness) as known:
+        with pytest.raises(LostLeavesError, match="saw 8 leaves of this log; what was restored ends at 5"):
+            await resumed(yesterday, known)
+        with pytest.raises(UnavailableError, match="no quorum"):
+            await resumed(ledger, mute)
+        assert rooms == []
+        found = await resumed(ledger, known, mute)
+    assert (found.size, found.newest.head.size, found.silent, rooms) == (8, 8, ["witness.example/mute"], [1])
+
+
+async def test_what_the_record_committed_and_nobody_sealed_counts_before_anything_is_signed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "home")
+    await ledger.recover()
+    await ledger.step(5)
+    await ledger.commit(3)
+    ledger.stop()
+    before = (ledger.folder / "checkpoint").read_text(encoding="utf-8")
+    what = Restored(ledger.folder, ledger.home / "operator" / "records.db", ORIGIN, 0, KEY)
+    outside = Outside(Checkpoint(ORIGIN, 8, ledger.frontier.root()), "AT")
+
+    async def room() -> None:
+        assert (ledger.folder / "checkpoint").read_text(encoding="utf-8") == before
+
+    other = replace(outside, head=Checkpoint(ORIGIN, 8, bytes(32)))
+    with pytest.raises(TrailError, match="another head of 8 leaves"):
+        await resume(what, ledger.bus, lambda _: [outside, other], Witnesses(), room)
+    await room()
+    found = await resume(what, ledger.bus, lambda _: [outside], Witnesses(), room)
+    assert (found.size, found.newest) == (8, outside)
