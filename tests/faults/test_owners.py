@@ -122,6 +122,7 @@ async def test_an_owner_stopped_at_any_point_and_woken_after_its_successor_turns
     async with ending(first):
         await home.publish(BATCH)
         await home.told(first)
+    await home.publish(BATCH)
     old = await home.owner(point)
     async with ending(old):
         await stopped(old)

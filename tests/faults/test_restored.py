@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,8 +107,8 @@ def copy(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, target)
         return
-    assert not source.with_name(f"{source.name}-wal").exists()
-    shutil.copy2(source, target)
+    with closing(sqlite3.connect(source)) as whole, closing(sqlite3.connect(target)) as made:
+        whole.backup(made)  # with what its write-ahead log holds
 
 
 @pytest.fixture
@@ -193,9 +195,11 @@ async def test_decision_records_of_a_later_time_are_refused(site: Site) -> None:
     await site.live("wanted.*")
     later = site.home / "operator" / "records.db"
     kept = site.home.parent / "records.db"
-    shutil.copy(later, kept)
+    copy(later, kept)
     site.restore()
-    shutil.copy(kept, later)
+    for each in later.parent.glob("records.db*"):
+        each.unlink()
+    copy(kept, later)
     refused = await site.resume(outside)
     assert (refused.returncode, "decision records go to" in refused.stderr) == (exits.VERIFICATION_FAILED, True)
 
