@@ -1,19 +1,19 @@
-"""Named crash points: where the tests kill this process to prove that nothing is lost."""
+"""Named crash points: where the tests kill or stop this process to prove that nothing is lost."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-_armed: set[str] = set()
+_armed: dict[str, signal.Signals] = {}
 
 
-def arm(name: str) -> None:
-    """Make the process kill itself at the point of this name. Only tests do."""
-    _armed.add(name)
+def arm(name: str, by: signal.Signals = signal.SIGKILL) -> None:
+    """Make the process kill itself at the point of this name; with SIGSTOP it stops there, once. Only tests do."""
+    _armed[name] = by
 
 
 def here(name: str) -> None:
     """Mark a point at which the process may be killed without anything being lost."""
-    if name in _armed:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if by := _armed.pop(name, None):
+        os.kill(os.getpid(), by)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+from broker.errors import UnavailableError
+
 AT_ONCE = 8
+ALONE_S, AGAIN_S = 10.0, 0.05
+"""Seconds that one process waits for another in a folder, and between two tries."""
 
 
 def begin(file: Path, data: bytes) -> int:
@@ -63,6 +70,33 @@ def make(folder: Path) -> set[Path]:
         touched.add(each)
     folder.mkdir(parents=True, exist_ok=True)
     return touched
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of blocks like this one over the same folder; the kernel ends it with the process.
+
+    Raises UnavailableError if another stays in its block, as a stopped process does. Blocks the thread meanwhile.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(fd, time.monotonic() + ALONE_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                message = "another process is stopped while it writes the checkpoint: end it"
+                raise UnavailableError(message) from error
+            time.sleep(AGAIN_S)
+        else:
+            return
 
 
 def sync(folder: Path) -> None:

@@ -66,6 +66,28 @@ class TrailError(ValiseError):
     code = "trail-contradicts"
 
 
+class CopiedError(TrailError):
+    """The bus file is a copy: whether it is all that the world saw is not known before it is compared."""
+
+    code = "copied"
+
+
+class LostLeavesError(TrailError):
+    """Somebody outside holds a head that goes beyond what was restored: what came after is lost here."""
+
+    code = "lost-leaves"
+
+    def __init__(self, size: int, source: str, ours: int) -> None:
+        super().__init__(f"{source} saw {size} leaves of this log; what was restored ends at {ours}")
+        self.size, self.source, self.ours = size, source, ours
+
+
+class NothingToCompareError(TrailError):
+    """Nobody outside was named who saw this log."""
+
+    code = "nothing-to-compare"
+
+
 class NoticeRejectedError(ValiseError):
     """The sender's record cannot be taken; it is recorded with `code` and passed over.
 

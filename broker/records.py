@@ -58,7 +58,7 @@ class Records:
             raise TrailError(message)
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany("INSERT INTO decision VALUES (?, ?, ?)", new)
+            self._database.executemany("INSERT OR IGNORE INTO decision VALUES (?, ?, ?)", new)
             self._database.execute("COMMIT")
 
     def get(self, leaf_number: int) -> tuple[bytes, bytes] | None:

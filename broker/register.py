@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from broker import codec
+from broker.errors import FencedError
 from broker.notice import Series, Standing
 
 CLOCK_KEY = b"clock"
@@ -40,6 +41,7 @@ class Register:
         self._recent: dict[str, bytes | None] = {}
         self._step: dict[str, bytes | None] = {}
         self._series: dict[str, Series] = {}
+        self._place = 0
 
     def close(self) -> None:
         """Close the cache."""
@@ -51,9 +53,15 @@ class Register:
         row = self._db.execute("SELECT place FROM stamp").fetchone()
         return int(row[0]) if row else 0
 
+    def take_over(self) -> int:
+        """Tell the place; who moves it from now on without us is another owner."""
+        self._place = self.place
+        return self._place
+
     def forget(self) -> None:
         """Empty the cache, to rebuild it from the stream's start."""
         self._db.executescript("BEGIN; DELETE FROM entry; DELETE FROM stamp; COMMIT")
+        self._place = 0
         self._series.clear()
 
     # Reading
@@ -112,8 +120,11 @@ class Register:
         return changed
 
     def settle(self, changed: Mapping[str, bytes | None], place: int) -> None:
-        """Keep what a committed step changed; `place` is the next offset of the stream."""
-        self._keep(changed.items(), place)
+        """Keep what a committed step changed; `place` is the next offset of the stream.
+
+        Raises FencedError if another process has brought the cache further: what it keeps is newer than ours.
+        """
+        self._keep(changed.items(), place, self._place)
         for key, value in changed.items():
             if self._recent.get(key) is value:
                 del self._recent[key]
@@ -124,14 +135,19 @@ class Register:
         self._keep(entries, place)
         self._series.clear()
 
-    def _keep(self, entries: Iterable[tuple[str, bytes | None]], place: int) -> None:
+    def _keep(self, entries: Iterable[tuple[str, bytes | None]], place: int, after: int | None = None) -> None:
+        """Write entries and stamp; with `after` only if the stamp still says so."""
         changed = list(entries)
-        self._db.execute("BEGIN")
+        self._db.execute("BEGIN IMMEDIATE")
+        if after is not None and self.place != after:
+            self._db.execute("ROLLBACK")
+            raise FencedError
         # In order and many in one statement: each statement gives up the interpreter lock and waits to have it back.
         for removed, group in groupby(changed, key=_is_removal):
             self._keep_group([*group], removed=removed)
         self._db.execute("INSERT OR REPLACE INTO stamp VALUES (1, ?)", (place,))
         self._db.execute("COMMIT")
+        self._place = place
 
     def _keep_group(self, entries: list[tuple[str, bytes | None]], *, removed: bool) -> None:
         for begin in range(0, len(entries), ROWS):

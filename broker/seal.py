@@ -8,11 +8,12 @@ the record, or something else, is never written to: TrailError.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from broker import codec, crash, durable, notes
 from broker.bus import Bus, Record
 from broker.errors import NoticeRejectedError, OffsetGoneError, ProofError, TrailError
+from broker.merkle import leaf_hash
 from broker.notes import Checkpoint, Vkey
 from broker.notice import Entry, Head, Leaf
 from broker.records import Records
@@ -121,6 +122,7 @@ class Sealer:
         self._announced = None  # until the append is acknowledged nobody knows what the stream ends with
         if last is None or last.size < self._trail.size:
             old = last.size if last else 0
+            self._trail.check_ours()  # a head of ours that a successor went beyond would ring at every member
             body = notes.format_advance(old, self._trail.consistency(old, self._trail.size), self._trail.checkpoint)
             await self._bus.append(CHECKPOINTS, [(b"", body.encode())], partition=self._shard)
             crash.here("seal.announced")
@@ -139,11 +141,30 @@ class Sealer:
         announced = await self._last_announced()
         await self._catch_up(announced)
         self._check_announced(announced)
+        if self._records.size > self._trail.size:
+            message = f"decision records go to leaf {self._records.size}; the record ends at {self._trail.size}"
+            raise TrailError(message)
         if self._trail.size == 0:
             return None
         await self._announce()
         now = codec.decode(Leaf, self._trail.entry(self._trail.size - 1)).now
         return Head(self._trail.size, self._trail.root, now)
+
+    async def foresee(self, sizes: Collection[int]) -> tuple[int, dict[int, bytes]]:
+        """Tell the size that disk and record lead to, and the roots at these sizes as far; nothing is written."""
+        await asyncio.to_thread(self._check_key)
+        frontier = self._trail.frontier()
+        roots = {size: self._trail.root_of(size) for size in sizes if size <= frontier.size}
+        async for _, value in self._stream((frontier.size, 1)):
+            if isinstance(value, Head):
+                continue
+            if value.leaf_number != frontier.size:
+                message = f"the record goes from leaf {frontier.size} to {value.leaf_number}: a stretch is lost"
+                raise TrailError(message)
+            frontier.add(leaf_hash(value.leaf))
+            if frontier.size in sizes:
+                roots[frontier.size] = frontier.root()
+        return frontier.size, roots
 
     def _check_key(self) -> None:
         """Check that this log is ours, by its vkey and the signature of its checkpoint; a new log gets its vkey."""

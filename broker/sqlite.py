@@ -44,6 +44,9 @@ T = TypeVar("T")
 BUSY_POLL_S, QUIET_POLL_S = 0.005, 0.010
 """between two looks at the file: within a second of a change, and later"""
 DROP_ROWS = 1_000
+ROOM = 1_000_000
+"""offsets that `leave_room` passes over: more than a stream gets between two backups that are worth the name"""
+_READ_BY_MEMBERS = ("versions", "annexes", "checkpoints", "inbox", "outcomes")
 
 
 class SqliteBus:
@@ -137,6 +140,15 @@ class SqliteBus:
             if stream not in known:
                 raise ForbiddenStreamError(self._principal, "create", stream)
         await self._file.write(partial(_create, streams, shards))
+
+    async def leave_room(self) -> None:
+        """Let the streams that members read go on far beyond their ends.
+
+        After an older copy of the file was restored a reader's place may lie beyond its end: without room the reader
+        would pass over what comes there next.
+        """
+        names = [each for each in self._world.streams() if family_of(each).name in _READ_BY_MEMBERS]
+        await self._file.write(partial(_leave_room, names))
 
     async def prune(self) -> int:
         """Drop what is too old and what a later record of the same key replaced, then empty the write-ahead log.
@@ -246,7 +258,9 @@ class _Shard:
         records: list[Record] = []
         room = PAGE_BYTES
         for table, share in wanted:
-            page, _ = select(pages, table, self._places[table], share)
+            page, after = select(pages, table, self._places[table], share)
+            if not page:  # nothing stands between our place and the end: offsets may be passed over
+                self._places[table] = max(self._places[table], after)
             records += page
             room -= sum(len(record.value or b"") for record in page)
             if room <= 0:
@@ -367,6 +381,18 @@ def _create(streams: Sequence[str], shards: int, transaction: Transaction) -> No
     for stream in streams:
         for partition in range(shards if family_of(stream).sharded else 1):
             transaction.create(stream, partition)
+
+
+def _leave_room(names: Sequence[str], transaction: Transaction) -> None:
+    wanted = json.dumps(list(names))
+    ids = "SELECT id FROM streams WHERE name IN (SELECT value FROM json_each(?))"
+    transaction.run(
+        f"UPDATE places SET offset = offset + ? WHERE stream IN ({ids})"  # noqa: S608 - nothing of it is given
+        " AND offset >= (SELECT next FROM streams WHERE id = places.stream)",
+        ROOM,
+        wanted,
+    )
+    transaction.run(f"UPDATE streams SET next = next + ? WHERE id IN ({ids})", ROOM, wanted)  # noqa: S608 - the same
 
 
 def _keep(transaction: Transaction, party: str, places: Mapping[Table, int]) -> None:

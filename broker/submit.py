@@ -237,16 +237,24 @@ async def _contradicted(sealer: Sealer, witness: Known) -> str:
     """Say what of ours contradicts what a witness holds; "" if nothing does, or it does not answer."""
     trail, name = sealer.trail, witness.cosigner.name
     try:
-        path = f"/{sha256(trail.origin.encode()).hexdigest()}/checkpoint"
-        answer = await fetch.ask(witness.place, path, limit_s=START_S)
-        if answer.status != 200:
-            return ""
-        head = notes.open_checkpoint(answer.body, sealer.vkey)
+        head = await newest_of(sealer, witness)
     except (UnavailableError, ProofError) as error:
         log.warning("witness.not-heard", witness=name, code=error.code, why=str(error)[:200])
+        return ""
+    if head is None:
         return ""
     if head.size > trail.size:
         return f"the witness {name} saw {head.size} leaves of this log; record and disk end at {trail.size}"
     if trail.root_of(head.size) != head.root:
         return f"the witness {name} saw another head of {head.size} leaves of this log"
     return ""
+
+
+async def newest_of(sealer: Sealer, witness: Known) -> Checkpoint | None:
+    """Ask a witness for the newest head of this log that it holds; None if it holds none.
+
+    Raises UnavailableError if it does not answer, ProofError if what it answers is not signed by the log.
+    """
+    path = f"/{sha256(sealer.trail.origin.encode()).hexdigest()}/checkpoint"
+    answer = await fetch.ask(witness.place, path, limit_s=START_S)
+    return notes.open_checkpoint(answer.body, sealer.vkey) if answer.status == 200 else None

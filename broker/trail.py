@@ -110,7 +110,7 @@ class Trail:
 
         Raises FencedError if somebody else has published since.
         """
-        self._still_ours()
+        self.check_ours()
         folders: set[Path] = set()
         opened: list[int] = []
         try:
@@ -129,19 +129,20 @@ class Trail:
         """Write the checkpoint aside, then rename it into place; return once it is durable.
 
         Raises FencedError if somebody else has published since: a stopped owner that wakes up must not turn back the
-        log of its successor (on one disk; what is left is the instant between the look and the rename).
+        log of its successor.
         """
-        aside = self.folder / "checkpoint.new"
-        descriptor = durable.begin(aside, note.encode())
-        try:
-            os.fsync(descriptor)  # its place in the folder need not last: the rename gives it another
-        finally:
-            os.close(descriptor)
-        crash.here("seal.checkpoint-aside")
-        self._still_ours()
-        aside.replace(self.folder / "checkpoint")
-        crash.here("seal.checkpoint-renamed")
-        durable.sync(self.folder)
+        with durable.alone(self.folder):
+            self.check_ours()
+            aside = self.folder / "checkpoint.new"
+            descriptor = durable.begin(aside, note.encode())
+            try:
+                os.fsync(descriptor)  # its place in the folder need not last: the rename gives it another
+            finally:
+                os.close(descriptor)
+            crash.here("seal.checkpoint-aside")
+            aside.replace(self.folder / "checkpoint")
+            crash.here("seal.checkpoint-renamed")
+            durable.sync(self.folder)
         crash.here("seal.checkpoint-durable")
         self._drop_partial(staged.superseded)
 
@@ -150,18 +151,21 @@ class Trail:
 
         Not while another thread publishes. Raises FencedError if somebody else has published since.
         """
-        aside = self.folder / "checkpoint.new"
-        durable.write(aside, note.encode())
-        crash.here("cosign.aside")
-        self._still_ours()
-        aside.replace(self.folder / "checkpoint")
-        self.checkpoint = note
-        crash.here("cosign.renamed")
-        durable.sync(self.folder)
+        with durable.alone(self.folder):
+            self.check_ours()
+            aside = self.folder / "checkpoint.new"
+            durable.write(aside, note.encode())
+            crash.here("cosign.aside")
+            aside.replace(self.folder / "checkpoint")
+            self.checkpoint = note
+            crash.here("cosign.renamed")
+            durable.sync(self.folder)
 
-    def _still_ours(self) -> None:
+    def check_ours(self) -> None:
+        """Check that the head on disk is ours; more signatures under it change nothing. Raises FencedError."""
         file = self.folder / "checkpoint"
-        if (file.read_text(encoding="utf-8") if file.exists() else "") != self.checkpoint:
+        there = file.read_text(encoding="utf-8") if file.exists() else ""
+        if there.partition("\n\n")[0] != self.checkpoint.partition("\n\n")[0]:
             raise FencedError
 
     def _drop_partial(self, full: Sequence[str]) -> None:

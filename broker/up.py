@@ -28,7 +28,7 @@ from broker.handover import Handover
 from broker.ingest import Ingest, Pace, Parts
 from broker.judge import Judge
 from broker.marker import Marker
-from broker.notice import DecisionRecord, Header
+from broker.notice import DecisionRecord, Head, Header
 from broker.overdue import Overdue
 from broker.records import Records
 from broker.register import Register
@@ -69,6 +69,16 @@ class Owner:
         return self.home / ("trail" if self.shard == 0 else f"trail-{self.shard}")
 
     @property
+    def register(self) -> Path:
+        """The cache of this shard's register."""
+        return self.home / _named("register.db", self.shard)
+
+    @property
+    def records(self) -> Path:
+        """The decision records of this shard."""
+        return self.home / _named("records.db", self.shard)
+
+    @property
     def origin(self) -> str:
         """Name of this shard's log, as its checkpoints carry it."""
         return f"{self.federation}/trail" if self.shard == 0 else f"{self.federation}/trail-{self.shard}"
@@ -90,9 +100,9 @@ async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
 
 async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
     with ExitStack() as stack:
-        register = Register(owner.home / _named("register.db", owner.shard))
+        register = Register(owner.register)
         stack.callback(register.close)
-        records = Records(owner.home / _named("records.db", owner.shard))
+        records = Records(owner.records)
         stack.callback(records.close)
         marker = Marker(owner.home / _named("judging", owner.shard))
         stack.callback(marker.close)
@@ -106,7 +116,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
                 return
             trail = Trail.open(owner.trail, owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
-            head = await sealer.recover()
+            head = await _recovered(sealer)
             await check_seen(sealer, owner.witnesses)
             submit = Submit(sealer, owner.witnesses, owner.clock)
             distribute = Distribute(bus, sealer, owner.shard, owner.clock)
@@ -117,6 +127,14 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
             await _work(ingest, distribute, (submit.run, overdue.run), out, ready)
+
+
+async def _recovered(sealer: Sealer) -> Head | None:
+    """Recover; the old owner, no longer able to commit, may have sealed its last step meanwhile: once more then."""
+    try:
+        return await sealer.recover()
+    except FencedError as error:
+        raise UnavailableError("the old owner has just sealed its last step") from error
 
 
 def _named(name: str, shard: int) -> str:
@@ -159,7 +177,7 @@ def _first(error: BaseException) -> BaseException:
 
 async def _restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
     """Bring the cache of the register up to the end of its stream, and put in force what it says."""
-    place, end = register.place, await bus.end(streams.REGISTER, partition=owner.shard)
+    place, end = register.take_over(), await bus.end(streams.REGISTER, partition=owner.shard)
     if place > end:
         # The cache knows more than the stream: it belongs to another past.
         register.forget()

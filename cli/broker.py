@@ -17,9 +17,9 @@ import click
 
 from broker import crash, streams, up
 from broker.bus import Bus
-from broker.errors import ConfigurationError, FencedError, ForbiddenStreamError, TrailError
+from broker.errors import ConfigurationError, CopiedError, FencedError, ForbiddenStreamError, TrailError
 from broker.streams import ROUTER
-from cli import answer, exits, jsonlog, seed
+from cli import answer, exits, jsonlog, restored, seed
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
     NOBODY,
@@ -30,6 +30,7 @@ from cli.operator_home import (
     operator_home,
 )
 from cli.options import Everywhere, everywhere
+from cli.resuming import resume_command
 from cli.standing import HeldNotice, Standing, standing
 from cli.trust import proposing
 from cli.witnessing import WitnessedUpTo
@@ -47,6 +48,9 @@ HELD_LISTED = 10
 @click.group()
 def broker() -> None:
     """Make, start and look at the operator's broker."""
+
+
+broker.add_command(resume_command)
 
 
 @broker.command()
@@ -109,6 +113,11 @@ def run(given: Everywhere) -> None:
     except FencedError as error:
         click.echo(f"{error.code}: another process runs this shard now; this one has stopped", err=True)
         raise click.exceptions.Exit(exits.UNAVAILABLE) from error
+    except CopiedError as error:
+        click.echo(f"{error.code}: {error}", err=True)
+        then = given.again("valise broker resume --seen FILE")
+        click.echo(f"Nothing was written. Whether others saw more than it holds is found out by `{then}`", err=True)
+        raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
     except TrailError as error:
         click.echo(f"{error.code}: {error}", err=True)
         click.echo(
@@ -145,6 +154,7 @@ async def _run(home: OperatorHome, *, as_json: bool) -> None:
             await home.versions.follow(bus)
         world = home.world()
         async with home.bus(ROUTER, world) as bus:
+            await restored.check(home, bus)
             working = asyncio.ensure_future(up.run(owner, bus, ready))
             try:
                 await _watch(home, working)

@@ -72,6 +72,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "distribute",
         "fetch",
         "submit",
+        "resume",
         "up",
     ),
     ("sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from broker.recorded import Recorded, remember
 from broker.redecide import Grounds, Repetition, redecide
 from broker.rules import PolicySet
 from tests import federation as world
+from tests.fake_bus import Clock, FakeBus, Memory
 from tests.federation import Federation, Opened
 from tests.making import NOW, Draft, reference
 
@@ -128,3 +130,22 @@ async def test_a_backlog_is_judged_at_the_time_at_which_the_bus_took_each_notice
     await times.federation.publish(draft.numbered(102).envelope())
     await times.federation.settled()
     assert len(await times.received()) == 1
+
+
+async def test_a_clock_set_back_takes_no_leaf_back_not_even_over_a_restart(tmp_path: Path) -> None:
+    clock = Clock(NOW)
+    bus = FakeBus(Memory(clock=clock))
+    await world.write_versions(bus, world.directory(), POLICIES)
+    times = list[int]()
+    for turn in range(3):
+        async with world.running(tmp_path, bus, lambda: clock.now):
+            federation = Federation(tmp_path, bus, clock)
+            await federation.adopted()
+            for number in (1, 2):
+                await federation.publish(Draft("AT/ncb").to(TO).numbered(2 * turn + number).envelope())
+                await federation.inbox(TO, 2 * turn + number)
+                clock.now -= DAY // 4
+            times = [each.now for each in await federation.leaves()]
+    assert times == sorted(times)
+    assert times[-1] == NOW
+    assert len(times) >= 9

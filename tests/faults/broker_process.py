@@ -1,4 +1,4 @@
-"""The broker as a process of its own, killed where the test says: `python -m tests.faults.broker_process …`."""
+"""The broker as a process of its own, killed or stopped where told: `python -m tests.faults.broker_process …`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import contextlib
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from broker import crash, streams, up
+from broker.errors import FencedError
 from broker.kafka import KafkaBus
+from broker.signing import SigningKey
 from broker.sqlite import SqliteBus
+from cli import exits
 from tests import federation as world
 
 if TYPE_CHECKING:
@@ -36,16 +40,30 @@ def open_bus(address: str, principal: str, tls: list[str]) -> SqliteBus | KafkaB
     return KafkaBus(rest, principal, (ca, chain, key), world.world())
 
 
-async def _run(folder: Path, bus: Bus) -> None:
-    working = asyncio.create_task(up.run(world.owner(folder, clock), bus, lambda: print("ready", flush=True)))  # noqa: T201
+def keeping(key: SigningKey, file: Path) -> SigningKey:
+    """The same key, which writes down all that it signs before it signs."""
+
+    def sign(data: bytes) -> bytes:
+        with file.open("ab") as kept:
+            kept.write(data)
+        return key.sign(data)
+
+    return SigningKey(key.public, sign)
+
+
+async def _run(folder: Path, bus: Bus, signed: Path | None) -> None:
+    owner = world.owner(folder, clock)
+    if signed:
+        owner = replace(owner, key=keeping(owner.key, signed))
+    working = asyncio.create_task(up.run(owner, bus, lambda: print("ready", flush=True)))  # noqa: T201
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await working
 
 
-async def _main(folder: Path, address: str, tls: list[str]) -> None:
+async def _main(folder: Path, address: str, tls: list[str], signed: Path | None) -> None:
     async with open_bus(address, streams.ROUTER, tls) as bus:
-        await _run(folder, bus)
+        await _run(folder, bus, signed)
 
 
 if __name__ == "__main__":
@@ -53,10 +71,16 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("bus")
     parser.add_argument("--crash", default="")
+    parser.add_argument("--stop", default="", help="where it stops, as by SIGSTOP")
+    parser.add_argument("--signed", type=Path, help="file that gets all that is signed")
     parser.add_argument("--tls", nargs=3, default=[])
     given = parser.parse_args()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(30), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
     )
     crash.arm(given.crash)
-    asyncio.run(_main(given.folder, given.bus, given.tls))
+    crash.arm(given.stop, signal.SIGSTOP)
+    try:
+        asyncio.run(_main(given.folder, given.bus, given.tls, given.signed))
+    except FencedError:
+        sys.exit(exits.UNAVAILABLE)

@@ -1,0 +1,128 @@
+"""Takes a shard up again after its files were restored, if nobody outside saw more than they hold.
+
+Everything is compared before anything is signed: a head that the world has seen is never signed a second time with
+another root. What nobody outside was asked about cannot be found missing (DESIGN §8, THREATS "Left").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker import notes, streams
+from broker.errors import LostLeavesError, NothingToCompareError, ProofError, TrailError, UnavailableError
+from broker.notes import Checkpoint, Vkey
+from broker.records import Records
+from broker.seal import Sealer
+from broker.submit import Witnesses, newest_of
+from broker.trail import Trail
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.bus import Bus
+    from broker.signing import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A head that somebody outside kept, and who."""
+
+    head: Checkpoint
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What the log stands at, and the newest head outside that bears it out."""
+
+    size: int
+    newest: Outside
+    compared: int
+    silent: Sequence[str]
+    """Witnesses that did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was restored of a shard."""
+
+    trail: Path
+    records: Path
+    origin: str
+    shard: int
+    key: SigningKey
+
+
+def signed(kept: Iterable[tuple[str, str]], log: Vkey) -> list[Outside]:
+    """Read (note, source) pairs; each head once. Raises TrailError for a note that the log did not sign."""
+    found: dict[str, Outside] = {}
+    for note, source in kept:
+        if note in found:
+            continue
+        try:
+            found[note] = Outside(notes.open_checkpoint(note, log), source)
+        except ProofError as error:
+            raise TrailError(f"{source} holds a head that this log did not sign: {error}") from error
+    return list(found.values())
+
+
+async def resume(
+    restored: Restored,
+    bus: Bus,
+    kept: Callable[[Vkey], Sequence[Outside]],
+    witnesses: Witnesses,
+    leave_room: Callable[[], Awaitable[None]],
+) -> Resumed:
+    """Compare, then finish what the record left unsealed; whoever ran the shard is fenced.
+
+    `leave_room` moves the ends of members' streams beyond every offset that a reader may have seen.
+
+    Raises LostLeavesError, TrailError or NothingToCompareError with nothing signed, UnavailableError if the quorum of
+    the witnesses does not answer.
+    """
+    with closing(Records(restored.records)) as records:
+        async with bus.own(restored.shard, [streams.VERSIONS]):
+            trail = Trail.open(restored.trail, restored.origin)
+            sealer = Sealer(trail, records, restored.key, bus, restored.shard)
+            heard, silent = await _heard(sealer, witnesses)
+            outside = [*kept(sealer.vkey), *heard]
+            newest = await _compared(sealer, outside)
+            await leave_room()
+            if trail.checkpoint:  # so that whoever looks for the stream's last record need not cross the room
+                await sealer.announce_cosigned(trail.checkpoint)
+            await sealer.recover()
+            return Resumed(trail.size, newest, len(outside), silent)
+
+
+async def _heard(sealer: Sealer, witnesses: Witnesses) -> tuple[list[Outside], list[str]]:
+    """Ask all witnesses; at least the quorum must answer, though it be that they hold nothing."""
+    found, silent = list[Outside](), list[str]()
+    for each in witnesses.known:
+        name = each.cosigner.name
+        try:
+            head = await newest_of(sealer, each)
+        except (UnavailableError, ProofError):
+            silent.append(name)
+            continue
+        if head is not None:
+            found.append(Outside(head, f"the witness {name}"))
+    if len(witnesses.known) - len(silent) < witnesses.quorum:
+        raise UnavailableError(f"no quorum of witnesses answers; silent: {', '.join(silent)}")
+    return found, silent
+
+
+async def _compared(sealer: Sealer, outside: Sequence[Outside]) -> Outside:
+    """Check that every head outside lies on our history; give the newest."""
+    if not outside:
+        raise NothingToCompareError("nobody outside was named who saw this log: nothing says that this is all of it")
+    size, roots = await sealer.foresee({each.head.size for each in outside})
+    newest = max(outside, key=lambda each: each.head.size)
+    if newest.head.size > size:
+        raise LostLeavesError(newest.head.size, newest.source, size)
+    for each in outside:
+        if roots[each.head.size] != each.head.root:
+            raise TrailError(f"{each.source} saw another head of {each.head.size} leaves: another history of this log")
+    return newest

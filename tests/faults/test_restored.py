@@ -1,0 +1,292 @@
+"""A restored backup does not run before it was compared; it goes on only if nobody outside saw more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from broker import notes, streams
+from broker.errors import LostLeavesError, TrailError, UnavailableError
+from broker.fetch import Place
+from broker.notes import Checkpoint
+from broker.resume import Outside, Restored, Resumed, resume
+from broker.signing import SigningKey
+from broker.sqlite import SqliteBus
+from broker.streams import World
+from broker.submit import Known, Witnesses
+from broker.trail import Trail
+from broker.witness import Witness
+from cli import exits, subscribe
+from cli.stage import Stage, running, set_up, settled, verified
+from tests.fake_bus import START
+from tests.journeys.test_operator import BUREAUS, small, valise
+from tests.steps.ledger import KEY, ORIGIN, VKEY, Ledger
+from tests.witness.log import answering_on, cosigner, identity
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Site:
+    """A federation of two on one machine, and a backup of its operator's files, bus included."""
+
+    stage: Stage
+
+    @property
+    def home(self) -> Path:
+        return self.stage.home
+
+    @property
+    def backup(self) -> Path:
+        return self.home.parent / "backup"
+
+    @property
+    def trail(self) -> Path:
+        return self.home / "operator" / "trail"
+
+    async def live(self, *patterns: str) -> None:
+        """Run the broker for a while: members say what they want, and collect heads and outcomes."""
+        async with running(self.stage):
+            for bureau in BUREAUS:
+                await subscribe.send(self.stage.member(bureau), patterns)
+            await settled(self.stage)
+
+    async def collected(self) -> list[str]:
+        """Let both members collect; give the alarms that rang."""
+        rung = []
+        for bureau in BUREAUS:
+            member = self.stage.member(bureau)
+            async with member.bus() as bus:
+                await member.versions.follow(bus)
+            async with member.inbox_bus() as bus:
+                with member.inbox() as inbox:
+                    await member.collector(bus, inbox).drain()
+                    rung += [each.code for each in inbox.journal.alarms()]
+        return rung
+
+    def save(self, *names: str) -> None:
+        shutil.rmtree(self.backup, ignore_errors=True)
+        self.backup.mkdir()
+        for name in names or ("operator", "bus.db"):
+            copy(self.home / name, self.backup / name)
+
+    def restore(self, *names: str) -> None:
+        for name in names or ("operator", "bus.db"):
+            for each in self.home.glob(f"{name}*"):
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+            copy(self.backup / name, self.home / name)
+
+    def kept(self, name: str = "outside") -> Path:
+        """Keep today's checkpoint outside, as a member or auditor does."""
+        file = self.home.parent / f"{name}.checkpoint"
+        shutil.copy(self.trail / "checkpoint", file)
+        return file
+
+    def state(self) -> tuple[str, int]:
+        return (self.trail / "checkpoint").read_text(encoding="utf-8"), Trail.open(self.trail).size
+
+    async def up(self) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(valise, "broker", "up", "--home", str(self.home))
+
+    async def resume(self, *seen: Path) -> subprocess.CompletedProcess[str]:
+        named: Sequence[str] = [each for path in seen for each in ("--seen", str(path))]
+        return await asyncio.to_thread(valise, "broker", "resume", "--home", str(self.home), "--json", *named)
+
+
+def copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+        return
+    with closing(sqlite3.connect(source)) as whole, closing(sqlite3.connect(target)) as made:
+        whole.backup(made)  # with what its write-ahead log holds
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> Site:
+    site = Site(await set_up(tmp_path / "home", small(*BUREAUS), "sqlite", BUREAUS, lambda _: None))
+    await site.live("sought.*")
+    assert await site.collected() == []
+    site.save()
+    return site
+
+
+async def test_a_restored_home_is_refused_then_runs_on_once_it_was_compared_with_the_newest_head(site: Site) -> None:
+    outside = site.kept()
+    site.restore()
+    before = site.state()
+
+    refused = await site.up()
+    assert (refused.returncode, refused.stderr.startswith("copied: ")) == (exits.VERIFICATION_FAILED, True)
+    assert "broker resume --seen" in refused.stderr
+    compared_with_nothing = await site.resume()
+    assert compared_with_nothing.returncode == exits.PARTLY
+    assert site.state() == before
+    assert (await site.up()).returncode == exits.VERIFICATION_FAILED
+
+    resumed = await site.resume(outside)
+    assert (resumed.returncode, resumed.stderr) == (exits.DONE, "")
+    assert json.loads(resumed.stdout)["newest"] == json.loads(resumed.stdout)["size"] == before[1]
+    await site.live("sought.*", "wanted.*")
+    assert await site.collected() == []
+    assert Trail.open(site.trail).size > before[1]
+    assert not verified(site.stage).wrong
+
+
+async def test_a_home_restored_to_yesterday_is_never_continued_where_somebody_saw_more(site: Site) -> None:
+    yesterday = site.kept("yesterday")
+    await site.live("wanted.*")
+    today = site.kept("today")
+    await site.collected()
+    site.restore()
+    before = site.state()
+
+    assert (await site.up()).returncode == exits.VERIFICATION_FAILED
+    for seen in ([today], [yesterday, today], [site.home / "members"]):
+        refused = await site.resume(*seen)
+        assert (refused.returncode, refused.stderr.startswith("lost-leaves: ")) == (exits.VERIFICATION_FAILED, True)
+    assert site.state() == before
+    assert (await site.up()).returncode == exits.VERIFICATION_FAILED
+
+
+async def test_a_head_of_another_history_or_under_another_key_refuses(site: Site) -> None:
+    origin = notes.parse_checkpoint(notes.parse(site.state()[0]).text).origin
+    log = SigningKey.load(site.home / "operator" / "log.key")
+    site.restore()
+    for key, said in ((log, "another history"), (SigningKey.new(), "did not sign")):
+        file = site.home.parent / "other.checkpoint"
+        file.write_text(notes.sign_checkpoint(Checkpoint(origin, 2, bytes(32)), key), encoding="utf-8")
+        refused = await site.resume(file)
+        assert (refused.returncode, said in refused.stderr) == (exits.VERIFICATION_FAILED, True)
+
+
+async def test_yesterdays_bus_under_todays_trail_is_refused_whatever_was_seen(site: Site) -> None:
+    await site.live("wanted.*")
+    today = site.kept()
+    site.restore("bus.db")
+    assert (await site.up()).returncode == exits.VERIFICATION_FAILED
+    refused = await site.resume(today)
+    assert (refused.returncode, "lost-leaves" in refused.stderr) == (exits.VERIFICATION_FAILED, False)
+    assert "more than the record" in refused.stderr
+
+
+async def test_yesterdays_trail_beside_todays_bus_is_finished_from_the_record(site: Site) -> None:
+    await site.live("wanted.*")
+    today = site.kept().read_text(encoding="utf-8")
+    site.restore("operator")
+    await site.live("sought.*")
+    assert await site.collected() == []
+    head = notes.parse_checkpoint(notes.parse(today).text)
+    assert Trail.open(site.trail).root_of(head.size) == head.root
+    assert not verified(site.stage).wrong
+
+
+async def test_decision_records_of_a_later_time_are_refused(site: Site) -> None:
+    outside = site.kept()
+    await site.live("wanted.*")
+    later = site.home / "operator" / "records.db"
+    kept = site.home.parent / "records.db"
+    copy(later, kept)
+    site.restore()
+    for each in later.parent.glob("records.db*"):
+        each.unlink()
+    copy(kept, later)
+    refused = await site.resume(outside)
+    assert (refused.returncode, "decision records go to" in refused.stderr) == (exits.VERIFICATION_FAILED, True)
+
+
+async def test_a_resume_ends_a_broker_that_still_runs(site: Site) -> None:
+    outside = site.kept()
+    command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(site.home)]
+    pipe = asyncio.subprocess.PIPE
+    running_still = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    assert running_still.stdout is not None
+    await running_still.stdout.readline()
+    resumed = await site.resume(site.trail.parent, outside)  # what lies in the trail's own folder bears nothing out
+    assert (resumed.returncode, json.loads(resumed.stdout)["compared"]) == (exits.DONE, 1)
+    await subscribe.send(site.stage.member("AT/ncb"), ("sought.*",))
+    await asyncio.wait_for(running_still.communicate(), 30)
+    assert running_still.returncode == exits.UNAVAILABLE
+    await site.live("wanted.*")
+    assert not verified(site.stage).wrong
+
+
+async def test_readers_beyond_the_end_of_a_restored_bus_miss_nothing(tmp_path: Path) -> None:
+    world = World(("AT",), ("AT/ncb",))
+    file = tmp_path / "bus.db"
+    async with SqliteBus(file, streams.OPERATOR, world, lambda: 1) as operator:
+        await operator.create(list(world.streams()))
+        await operator.append(streams.VERSIONS, [(b"", b"1"), (b"", b"2")])
+    async with SqliteBus(file, streams.ROUTER, world, lambda: 1) as router, router.own(0, [streams.VERSIONS]) as shard:
+        assert [each.value for each in await shard.take(1, 0.0)] == [b"1"]
+        await router.leave_room()
+        async with SqliteBus(file, streams.OPERATOR, world, lambda: 1) as operator:
+            assert [each.value for each in await shard.take(9, 0.0)] == [b"2"]
+            assert await shard.take(9, 0.05) == []
+            after = await operator.append(streams.VERSIONS, [(b"", b"3")])
+            read_before = 17  # in the file that was lost this reader had come further than the backup ends
+            assert [each.offset for each in await operator.read(streams.VERSIONS, read_before, wait=1.0)] == [after]
+        assert [each.value for each in await shard.take(9, 1.0)] == [b"3"]
+
+
+async def test_resuming_waits_for_a_quorum_of_witnesses_and_heeds_what_they_saw(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "home")
+    await ledger.recover()
+    await ledger.step(5)
+    note = await ledger.step(3)
+    ledger.stop()
+    witness = Witness(tmp_path / "witness.db", identity(), [VKEY], lambda: START)
+    witness.add(notes.format_advance(0, [], note).encode())
+    rooms: list[int] = []
+
+    async def room() -> None:
+        rooms.append(1)
+
+    async def resumed(of: Ledger, *known: Known) -> Resumed:
+        folder = of.home / "operator"
+        what = Restored(folder / "trail", folder / "records.db", ORIGIN, 0, KEY)
+        return await resume(what, of.bus, lambda _: [], Witnesses(known, 1), room)
+
+    yesterday = Ledger(tmp_path / "yesterday")
+    await yesterday.recover()
+    await yesterday.step(5)
+    yesterday.stop()
+    mute = Known(cosigner("witness.example/mute"), Place("127.0.0.1", 1, "", None))
+    async with answering_on(witness) as known:
+        with pytest.raises(LostLeavesError, match="saw 8 leaves of this log; what was restored ends at 5"):
+            await resumed(yesterday, known)
+        with pytest.raises(UnavailableError, match="no quorum"):
+            await resumed(ledger, mute)
+        assert rooms == []
+        found = await resumed(ledger, known, mute)
+    assert (found.size, found.newest.head.size, found.silent, rooms) == (8, 8, ["witness.example/mute"], [1])
+
+
+async def test_what_the_record_committed_and_nobody_sealed_counts_before_anything_is_signed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "home")
+    await ledger.recover()
+    await ledger.step(5)
+    await ledger.commit(3)
+    ledger.stop()
+    before = (ledger.folder / "checkpoint").read_text(encoding="utf-8")
+    what = Restored(ledger.folder, ledger.home / "operator" / "records.db", ORIGIN, 0, KEY)
+    outside = Outside(Checkpoint(ORIGIN, 8, ledger.frontier.root()), "AT")
+
+    async def room() -> None:
+        assert (ledger.folder / "checkpoint").read_text(encoding="utf-8") == before
+
+    other = replace(outside, head=Checkpoint(ORIGIN, 8, bytes(32)))
+    with pytest.raises(TrailError, match="another head of 8 leaves"):
+        await resume(what, ledger.bus, lambda _: [outside, other], Witnesses(), room)
+    await room()
+    found = await resume(what, ledger.bus, lambda _: [outside], Witnesses(), room)
+    assert (found.size, found.newest) == (8, outside)

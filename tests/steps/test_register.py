@@ -1,0 +1,45 @@
+"""The cache of the register: what a late owner of the same home must not do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.errors import FencedError
+from broker.register import Register
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[Register, Register]]:
+    """The old owner and its successor, who share a home."""
+    file = tmp_path / "register.db"
+    with closing(Register(file)) as old, closing(Register(file)) as new:
+        yield old, new
+
+
+def test_an_old_owner_never_settles_over_what_its_successor_restored(two: tuple[Register, Register]) -> None:
+    old, new = two
+    old.take_over()
+    old.put("next/AT/ncb", b"1")
+    committed = old.end_step()
+    assert new.take_over() == 0
+    new.restore([(b"next/AT/ncb", b"1")], 1)
+    new.put("next/AT/ncb", b"2")
+    new.settle(new.end_step(), 2)
+    with pytest.raises(FencedError):
+        old.settle(committed, 1)
+    assert (new.get("next/AT/ncb"), new.place) == (b"2", 2)
+
+
+def test_a_successor_goes_on_where_the_old_owner_has_come_meanwhile(two: tuple[Register, Register]) -> None:
+    old, new = two
+    old.take_over()
+    old.put("next/AT/ncb", b"1")
+    old.settle(old.end_step(), 1)
+    assert new.take_over() == 1
+    new.put("next/AT/ncb", b"2")
+    new.settle(new.end_step(), 2)
+    assert new.place == 2
