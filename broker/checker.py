@@ -76,8 +76,9 @@ class Checker:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=serve, args=(theirs, self._marker), daemon=True)
-            self._process.start()
+            process = context.Process(target=serve, args=(theirs, self._marker), daemon=True)
+            process.start()
+            self._process = process  # not before: what has not started cannot be ended
             theirs.close()  # so that the end of either process ends the other's reading
         if not self._is_ready and self._pipe.poll():
             self._is_ready = self._said_ready(self._pipe)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -60,6 +61,28 @@ async def stopped(process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(LIMIT_S):
         while not _stopped(process):  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0.02)
+
+
+async def stop_between_commits(home: Home, process: asyncio.subprocess.Process) -> None:
+    """Stop a process anywhere but inside SQLite's commit: there it would hold the file itself, and all would wait."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            os.kill(process.pid, signal.SIGSTOP)
+            await stopped(process)
+            if not _is_locked(home.folder / "bus.db"):
+                return
+            os.kill(process.pid, signal.SIGCONT)
+            await asyncio.sleep(0.003)
+
+
+def _is_locked(file: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(file, timeout=0.5, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.execute("ROLLBACK")
+        return False
 
 
 async def ready(process: asyncio.subprocess.Process) -> None:
@@ -168,7 +191,7 @@ async def test_owners_stopped_and_woken_under_load_leave_one_history(home: Home)
     for turn in range(10):
         await home.publish(BATCH)
         await asyncio.sleep(0.01 * turn)
-        os.kill(running[-1].pid, signal.SIGSTOP)
+        await stop_between_commits(home, running[-1])
         running.append(await home.owner())
         await home.publish(BATCH)
         with contextlib.suppress(TimeoutError):
