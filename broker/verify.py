@@ -97,6 +97,7 @@ def verify(envelope: Envelope, arrival: Arrival) -> Verified:
         opened = _routing_of(compartments)
         routing = codec.decode(Routing, opened.data)
         _check_routing(routing, arrival.directory)
+        _check_audience(header, routing, arrival.directory)
         _check_grants(header, routing, arrival.directory)
     except NoticeRejectedError as error:
         error.signed = Signed(header, digest, routing)
@@ -327,6 +328,17 @@ def _check_routing(routing: Routing, directory: Directory) -> None:
     ]
     if wrong:
         raise InvalidFieldError(", ".join(wrong))
+
+
+def _check_audience(header: Header, routing: Routing, directory: Directory) -> None:
+    """Check that what the issuer denies leaves somebody; what follows a notice reaches its holders anyway (rule 1)."""
+    if not routing.deny or header.kind in notice.RELATION_OF_KIND:
+        return
+    meant = directory.everyone if routing.audience.everyone else directory.mask(routing.audience.to)
+    for agreement in routing.audience.agreements:
+        meant |= directory.circle_mask(agreement)
+    if meant and not meant & ~directory.mask((*routing.deny, header.issuer)):
+        raise EmptyAudienceError("what is denied leaves nobody of the audience")
 
 
 def _check_grants(header: Header, routing: Routing, directory: Directory) -> None:

@@ -426,6 +426,14 @@ def test_a_body_is_never_opened() -> None:
 
 ROUTINGS_WRONG: dict[str, tuple[dict[str, Any], type[NoticeRejectedError]]] = {
     "nobody": ({"audience": Audience(everyone=False)}, errors.EmptyAudienceError),
+    "nobody but whom it denies": (
+        {"audience": Audience(everyone=False, to=("LV/ncb",)), "deny": ("LV",)},
+        errors.EmptyAudienceError,
+    ),
+    "everyone, and all denied": (
+        {"audience": Audience(everyone=True), "deny": ("LV/ncb",)},
+        errors.EmptyAudienceError,
+    ),
     "everyone and somebody": ({"audience": Audience(everyone=True, to=("LV",))}, errors.InvalidFieldError),
     "an unknown agreement": ({"audience": Audience(everyone=False, agreements=("x",))}, errors.InvalidFieldError),
     "an unknown addressee": ({"audience": Audience(everyone=False, to=("XX",))}, errors.InvalidFieldError),
@@ -446,6 +454,13 @@ def test_a_wrong_routing_is_refused_and_the_number_is_burnt(case: str) -> None:
     assert type(error) is expected
     assert isinstance(error.signed, Signed)
     assert error.signed.routing == draft.routing
+
+
+def test_what_ends_a_notice_is_never_refused_for_whom_it_denies() -> None:
+    end = Draft("AT/ncb", kind="withdrawal", parts=("reason",)).but(
+        references=(Reference("AT/ncb", bytes(16), bytes(32), "withdraws"),)
+    )
+    assert verify(end.routed(audience=Audience(everyone=False, to=("LV/ncb",)), deny=("LV",)).envelope(), arrival())
 
 
 def test_an_origin_that_the_directory_does_not_know_is_for_the_policy_to_judge() -> None:
