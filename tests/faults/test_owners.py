@@ -64,7 +64,7 @@ async def stopped(process: asyncio.subprocess.Process) -> None:
 
 
 async def stop_between_commits(home: Home, process: asyncio.subprocess.Process) -> None:
-    """Stop a process anywhere but inside SQLite's commit: there it would hold the file itself, and all would wait."""
+    """Stop a process, or leave it stopped, but not inside SQLite's commit: there it holds the file, and all wait."""
     async with asyncio.timeout(LIMIT_S):
         while True:
             os.kill(process.pid, signal.SIGSTOP)
@@ -149,6 +149,7 @@ async def test_an_owner_stopped_at_any_point_and_woken_after_its_successor_turns
     old = await home.owner(point)
     async with ending(old):
         await stopped(old)
+        await stop_between_commits(home, old)
         new = await home.owner()
         async with ending(new):
             with contextlib.suppress(TimeoutError):  # stopped while it writes the checkpoint it keeps the other waiting
