@@ -113,13 +113,14 @@ class Collector:
 
     def _store(self, records: Sequence[Record], results: Sequence[Result], taken: Taken) -> None:
         ended = False
+        unseen = {n for each in results if isinstance(each, Checked) for n in _erases(each)}
         with transaction(self._inbox.database):
             acts: list[Act] = []
             for record, result in zip(records, results, strict=True):
                 try:
                     if isinstance(result, RefusedError):
                         raise result
-                    ended |= self._take(result, acts, taken)
+                    ended |= self._take(result, acts, taken, unseen)
                 except RefusedError as error:
                     self._inbox.journal.refuse(record, error.code)
                     taken.refused += 1
@@ -128,14 +129,17 @@ class Collector:
         if ended:
             forget(self._inbox.database)
 
-    def _take(self, checked: Checked, acts: list[Act], taken: Taken) -> bool:
-        """Keep one delivery and do what it orders; say whether a body was taken away."""
+    def _take(self, checked: Checked, acts: list[Act], taken: Taken, unseen: set[int]) -> bool:
+        """Keep one delivery and do what it orders; say whether a body was taken away.
+
+        `unseen`: numbers that withdrawals on the same page erase.
+        """
         delivery = checked.delivery
         if self._is_repeat(checked):
             return False
         self._check_directory(checked)
         self._check_orders(checked)
-        self._watch_numbers(delivery.delivery_number)
+        self._watch_numbers(delivery.delivery_number, unseen)
         replaced, erased = self._ends(checked)
         line = self._inbox.keep(checked, self._signer.clock())
         acts.append(Act("received", line.issuer_member, line.item))
@@ -172,11 +176,19 @@ class Collector:
             message = f"directory version {now.version} after version {then.version}"
             raise WrongLeafError(message)
 
-    def _watch_numbers(self, number: int) -> None:
-        last = self._inbox.last_number()
-        if number > last + 1:
-            now = self._signer.clock()
-            self._inbox.journal.alarm(now, "gap", f"{self._signer.bureau} deliveries {last + 1} to {number - 1}")
+    def _watch_numbers(self, number: int, unseen: set[int]) -> None:
+        """Raise an alarm for numbers that did not come: `gap`, or `erased-unseen` where a withdrawal names them.
+
+        The broker takes what was withdrawn out of an inbox that nobody had read; it says which, but not under its row.
+        """
+        missing = range(self._inbox.last_number() + 1, number)
+        for code, numbers in (
+            ("gap", [each for each in missing if each not in unseen]),
+            ("erased-unseen", [each for each in missing if each in unseen]),
+        ):
+            if numbers:
+                about = f"{self._signer.bureau} deliveries {numbers[0]} to {numbers[-1]}"
+                self._inbox.journal.alarm(self._signer.clock(), code, about)
 
     def _check_orders(self, checked: Checked) -> None:
         """Check that what a delivery would end is of the record of which it speaks. Raises UnrelatedError."""
@@ -250,6 +262,10 @@ def _check_retention(header: Header, now: int) -> None:
         if day is not None and day <= now:
             message = f"it {what} by its issuer's word: {header.issuer} would have to correct it"
             raise RetentionOverError(message)
+
+
+def _erases(checked: Checked) -> tuple[int, ...]:
+    return checked.delivery.erases if checked.header.kind == WITHDRAWAL else ()
 
 
 def _replaces(checked: Checked) -> bool:

@@ -144,3 +144,21 @@ class Bus(Protocol):
     async def prune(self) -> int:
         """Drop what is older than its stream keeps; return how many records went (Kafka does this by itself: 0)."""
         ...
+
+    async def erase(
+        self, stream: str, *, keys: Sequence[bytes] = (), offsets: Sequence[int] = (), partition: int = 0
+    ) -> int:
+        """Drop records before their time, by key or offset, durably; return how many (router only).
+
+        Nobody who reads on is told: offsets leave gaps. Their bytes may stay on disk until `scrub`. Where single
+        records cannot be erased (Kafka) nothing happens: retention takes them.
+        """
+        ...
+
+    async def compact(self, stream: str, keys: Sequence[bytes], *, partition: int = 0) -> int:
+        """Drop, as `erase` does, all records of these keys but the newest of each."""
+        ...
+
+    async def scrub(self) -> None:
+        """Take the bytes of dropped records from disk. Raises UnavailableError while others keep it from that."""
+        ...

@@ -20,6 +20,7 @@ from broker.route import Route, deliveries, restored, told
 
 if TYPE_CHECKING:
     from broker.bus import Bus, Copies
+    from broker.erase import Eraser
     from broker.handover import Committed, Handover
     from broker.seal import Sealer
     from broker.step import Done
@@ -43,8 +44,9 @@ class _Sealed:
 class Distribute:
     """Seals committed steps and sends out what they routed."""
 
-    def __init__(self, bus: Bus, sealer: Sealer, shard: int, clock: Callable[[], int]) -> None:
-        self._bus, self._sealer, self._shard, self._clock = bus, sealer, shard, clock
+    def __init__(self, bus: Bus, sealer: Sealer, eraser: Eraser, shard: int, clock: Callable[[], int]) -> None:
+        self._bus, self._sealer, self._eraser = bus, sealer, eraser
+        self._shard, self._clock = shard, clock
 
     async def catch_up(self) -> None:
         """Send what was committed before this start and may not have left. Call after the sealer has recovered."""
@@ -107,6 +109,8 @@ class Distribute:
             for member, values in outcomes.items():
                 telling.create_task(self._bus.append(streams.outcomes(member), values, partition=self._shard))
         crash.here("distribute.told")
+        await self._eraser.take(routes)
+        crash.here("distribute.erased")
         await self._bus.keep_place(GROUP, streams.ROUTED, place, partition=self._shard)
         crash.here("distribute.kept-place")
         log.debug("routed.copied", leaves=len(routes), copies=sum(len(each.own) for each in copies))

@@ -226,6 +226,24 @@ class KafkaBus:
         """Leave it to the nodes, which drop what is older than its stream keeps."""
         return 0
 
+    async def erase(
+        self,
+        stream: str,  # noqa: ARG002
+        *,
+        keys: Sequence[bytes] = (),  # noqa: ARG002
+        offsets: Sequence[int] = (),  # noqa: ARG002
+        partition: int = 0,  # noqa: ARG002
+    ) -> int:
+        """Leave it to retention, whose settings topics.py spells out: no single record goes from the middle."""
+        return 0
+
+    async def compact(self, stream: str, keys: Sequence[bytes], *, partition: int = 0) -> int:  # noqa: ARG002
+        """Leave it to the nodes, within max.compaction.lag.ms."""
+        return 0
+
+    async def scrub(self) -> None:
+        """Leave it to the nodes, which delete whole segments."""
+
     def _check(self, act: str, stream: str) -> None:
         if (act, stream) not in self._granted:
             self._world.check(self._principal, act, stream)

@@ -16,6 +16,7 @@ from pathlib import Path
 from broker import codec
 from broker.errors import FencedError
 from broker.notice import Series, Standing
+from broker.scrub import scrub
 
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
@@ -57,6 +58,10 @@ class Register:
         """Tell the place; who moves it from now on without us is another owner."""
         self._place = self.place
         return self._place
+
+    def scrub(self) -> None:
+        """Leave nothing in the cache's files of what was changed or removed. Raises UnavailableError."""
+        scrub(self._db)
 
     def forget(self) -> None:
         """Empty the cache, to rebuild it from the stream's start."""

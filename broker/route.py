@@ -12,9 +12,12 @@ from broker import codec, streams
 from broker.bus import Copies
 from broker.merkle import Rows
 from broker.notice import (
+    NOT_RELEASED,
     Compartment,
     DecisionRecord,
     Envelope,
+    Header,
+    Leaf,
     Outcome,
     Recipient,
     Routed,
@@ -83,11 +86,15 @@ class Route:
     tell: tuple[str, ...]
     outcome: Outcome | None
     key: bytes = b""
+    ends: tuple[str, bytes] | None = None
+    """Issuer and id of the notice that ended with this leaf and is to be erased."""
 
 
 def restored(routed: Routed) -> Route:
     """Make the route again from the `routed` stream."""
-    record = codec.decode(DecisionRecord, routed.decision) if routed.envelope else None
+    decided = codec.decode(DecisionRecord, routed.decision)
+    record = decided if routed.envelope else None
+    header = codec.decode(Header, decided.header) if decided.header else None
     envelope = codec.decode(Envelope, routed.envelope) if routed.envelope else None
     lines = Lines.numbered(record.rows) if record else NOBODY
     return Route(
@@ -103,7 +110,18 @@ def restored(routed: Routed) -> Route:
         tell=routed.tell,
         outcome=_told(routed) if routed.outcome else None,
         key=delivery_key(routed.leaf_number) if envelope else b"",
+        ends=ended_by(codec.decode(Leaf, routed.leaf).kind, header),
     )
+
+
+def ended_by(kind: str, header: Header | None) -> tuple[str, bytes] | None:
+    """Name the notice that ends for good with a leaf of this kind: withdrawn, or refused in its review."""
+    if header is None:
+        return None
+    if kind == NOT_RELEASED:
+        return header.issuer, header.notice_id
+    withdrawn = [each for each in header.references if each.relation == "withdraws"]
+    return (withdrawn[0].issuer, withdrawn[0].notice_id) if withdrawn else None
 
 
 def kept(route: Route) -> Routed:

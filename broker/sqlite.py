@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from broker.bus import MAX_RECORD, Copies, Record, Shard, Writes
 from broker.errors import FencedError, ForbiddenStreamError, TooLargeError, UnavailableError
 from broker.fair import shares
+from broker.scrub import scrub
 from broker.sqlite_file import (
     PAGE_BYTES,
     Row,
@@ -28,6 +29,7 @@ from broker.sqlite_file import (
     answering,
     checkpoint,
     connect,
+    keyed,
     replaced,
     select,
 )
@@ -44,6 +46,7 @@ T = TypeVar("T")
 BUSY_POLL_S, QUIET_POLL_S = 0.005, 0.010
 """between two looks at the file: within a second of a change, and later"""
 DROP_ROWS = 1_000
+FIND_ROWS = 5_000
 ROOM = 1_000_000
 """offsets that `leave_room` passes over: more than a stream gets between two backups that are worth the name"""
 _READ_BY_MEMBERS = ("versions", "annexes", "checkpoints", "inbox", "outcomes")
@@ -162,8 +165,45 @@ class SqliteBus:
                 dropped += await self._expire(table, now - family.retention_ms)
             if family.compacted:
                 dropped += await self._compact(table, now - DAY_MS)
-        await self._file.empty_log()
+        await (self._file.scrub() if dropped else self._file.empty_log())
         return dropped
+
+    async def erase(
+        self, stream: str, *, keys: Sequence[bytes] = (), offsets: Sequence[int] = (), partition: int = 0
+    ) -> int:
+        """Drop rows in one commit, and what they shared once no row ends in it."""
+        table = self._to_erase(stream, partition)
+        if table is None:
+            return 0
+        gone = {*offsets, *(offset for offset, _ in await self._keyed(table, keys))}
+        return await self._file.write(partial(_drop, table, sorted(gone))) if gone else 0
+
+    async def compact(self, stream: str, keys: Sequence[bytes], *, partition: int = 0) -> int:
+        """Drop rows that a later one replaces: found beside the writer, since a row once replaced stays replaced."""
+        table = self._to_erase(stream, partition)
+        rows = await self._keyed(table, keys) if table else []
+        newest = {key: offset for offset, key in rows}
+        gone = [offset for offset, key in rows if offset < newest[key]]
+        return await self._file.write(partial(_drop, table, gone)) if table and gone else 0
+
+    async def _keyed(self, table: Table, keys: Sequence[bytes]) -> list[tuple[int, str]]:
+        """Look through a whole stream for some keys, a part at a time, so that other reads have their turn."""
+        offset, found = 0 if keys else -1, list[tuple[int, str]]()
+        while offset >= 0:
+            rows, offset = await self._file.read(partial(keyed, table, keys, offset, FIND_ROWS))
+            found += rows
+        return found
+
+    async def scrub(self) -> None:
+        """Write the file anew, up to 256 MiB, and empty its log."""
+        await self._file.scrub()
+
+    def _to_erase(self, stream: str, partition: int) -> Table | None:
+        """Find a stream's table, that of a bureau which has left included; None if it was never made."""
+        if self._principal != ROUTER:
+            raise ForbiddenStreamError(self._principal, "erase", stream)
+        sought = (stream, partition)
+        return next((each for each in self._file.watch.tables() if (each.stream, each.partition) == sought), None)
 
     async def _expire(self, table: Table, before: int) -> int:
         dropped = 0
@@ -226,6 +266,10 @@ class _File:
     async def empty_log(self) -> None:
         """Leave nothing in the write-ahead log."""
         await self._writer.aside(checkpoint)
+
+    async def scrub(self) -> None:
+        """Leave nothing of what was deleted in the file."""
+        await self._writer.aside(scrub)
 
 
 class _Shard:
@@ -420,7 +464,10 @@ def _expire(table: Table, before: int, transaction: Transaction) -> int:
     young = f"SELECT min(offset) FROM {rows} WHERE at >= ?"  # noqa: S608 - the id is ours
     # The last old row decides, not the first young one: between them compaction may have left a gap.
     old = f"SELECT max(offset) + 1 FROM {rows} WHERE offset < ifnull(({young}), next)"  # noqa: S608
-    sql = f"UPDATE streams SET start = max(start, ifnull(({old}), 0)) WHERE id = ? RETURNING start"  # noqa: S608
+    # What the router has not done with yet must still become a leaf, or be sent.
+    done = f"SELECT min(offset) FROM places WHERE stream = {table.id} AND party GLOB '{ROUTER}.*'"  # noqa: S608
+    reached = f"min(ifnull(({old}), 0), ifnull(({done}), next))"
+    sql = f"UPDATE streams SET start = max(start, {reached}) WHERE id = ? RETURNING start"  # noqa: S608
     start = transaction.one(sql, before, table.id)
     return transaction.drop(table, transaction.before(table, start, DROP_ROWS))
 

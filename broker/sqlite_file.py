@@ -141,6 +141,21 @@ def replaced(connection: sqlite3.Connection, table: Table, before: int) -> list[
     return offsets
 
 
+def keyed(
+    table: Table, keys: Sequence[bytes], offset: int, limit: int, connection: sqlite3.Connection
+) -> tuple[list[tuple[int, str]], int]:
+    """Name the rows of some keys (offset, key in hex), of `limit` rows from `offset` on; and where to go on, or -1."""
+    with answering():
+        packed, last = connection.execute(
+            "SELECT json_group_array(json_array(offset, key)) FILTER (WHERE found), ifnull(max(offset), -2) FROM"  # noqa: S608
+            " (SELECT offset, key, key IN (SELECT value FROM json_each(?)) AS found FROM"
+            f" (SELECT offset, hex(key) AS key FROM s{table.id} WHERE offset >= ? ORDER BY offset LIMIT ?))",
+            (json.dumps([each.hex().upper() for each in keys]), offset, limit),
+        ).fetchone()
+    rows: list[list[Any]] = json.loads(packed)
+    return [(int(number), str(key)) for number, key in rows], int(last) + 1
+
+
 def checkpoint(connection: sqlite3.Connection) -> None:
     """Bring the write-ahead log into the file and empty it. Raises UnavailableError while a reader holds it."""
     blocked, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -15,8 +15,8 @@ from broker import codec, streams
 from broker.bus import Writes
 from broker.judge import OWN_LEAF, Ruling
 from broker.merkle import Frontier, leaf_hash, rows_depth
-from broker.notice import DecisionRecord, Entry, Head, Leaf, Outcome, Standing, Terms
-from broker.route import NOBODY, Laid, Lines, Route, delivery_key, kept, lay
+from broker.notice import NOT_RELEASED, DecisionRecord, Entry, Head, Header, Leaf, Outcome, Standing, Terms
+from broker.route import NOBODY, Laid, Lines, Route, delivery_key, ended_by, kept, lay
 from broker.signing import decision_digest
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Step:
         changes = self.register.end_step()
         writes = Writes()
         for route in self.routes:
-            writes.add(streams.ROUTED, b"", codec.encode(kept(route)))
+            writes.add(streams.ROUTED, delivery_key(route.leaf_number), codec.encode(kept(route)))
         for entry in self.entries:
             writes.add(streams.TRAIL, b"entry", codec.encode(entry))
         writes.add(streams.TRAIL, b"head", codec.encode(head))
@@ -201,7 +201,15 @@ def _route(record: Record | None, ruling: Ruling, lines: Lines, laid: Laid | Non
         tell=ruling.tell,
         outcome=_outcome(record, ruling, entry) if ruling.tell else None,
         key=delivery_key(entry.leaf_number) if verified else b"",
+        ends=ended_by(ruling.kind, _ending(ruling)),
     )
+
+
+def _ending(ruling: Ruling) -> Header | None:
+    """Give the header of a notice that may end another, or that its review may have ended."""
+    if ruling.kind == NOT_RELEASED:
+        return codec.decode(Header, ruling.header)
+    return ruling.verified.header if ruling.verified else None
 
 
 def _outcome(record: Record | None, ruling: Ruling, entry: Entry) -> Outcome:

@@ -124,12 +124,13 @@ def partitions(stream: str, shards: int) -> int:
 
 def topic_config(family: Family, pace: Pace = STEADY) -> dict[str, str]:
     """Spell a family's row as settings of a Kafka topic; everything that erasure depends on is explicit."""
-    deletes = not family.compacted or family.retention_ms != FOR_EVER
-    policy = [name for name, wanted in (("compact", family.compacted), ("delete", deletes)) if wanted]
+    # Never both: compaction merges old segments with new ones, and the merged one is as young as its newest record, so
+    # that in a stream that goes on nothing would ever pass its retention.
+    policy = "compact" if family.compacted and family.retention_ms == FOR_EVER else "delete"
     return {
         # Kafka trusts the sender's clock otherwise: a record stamped 1970 would vanish early.
         "message.timestamp.type": "LogAppendTime",
-        "cleanup.policy": ",".join(policy),
+        "cleanup.policy": policy,
         "retention.ms": str(family.retention_ms),
         "retention.bytes": "-1",
         "segment.ms": str(pace.segment),

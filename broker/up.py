@@ -23,6 +23,7 @@ from broker.adopt import Adopter
 from broker.checker import Checker
 from broker.confirm import Given
 from broker.distribute import Distribute
+from broker.erase import Eraser
 from broker.errors import FencedError, UnavailableError
 from broker.handover import Handover
 from broker.ingest import Ingest, Pace, Parts
@@ -119,14 +120,15 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             head = await _recovered(sealer)
             await check_seen(sealer, owner.witnesses)
             submit = Submit(sealer, owner.witnesses, owner.clock)
-            distribute = Distribute(bus, sealer, owner.shard, owner.clock)
+            eraser = Eraser(bus, register, records, trail.entry, owner.shard)
+            distribute = Distribute(bus, sealer, eraser, owner.shard, owner.clock)
             await distribute.catch_up()
             judge = Judge(register, adopter.view, _given_from(records)) if adopter.view else None
             parts = Parts(bus, shard, register, judge, adopter, marker, checker, owner.random, owner.pace)
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
-            await _work(ingest, distribute, (submit.run, overdue.run), out, ready)
+            await _work(ingest, distribute, (submit.run, overdue.run, eraser.run), out, ready)
 
 
 async def _recovered(sealer: Sealer) -> Head | None:
@@ -151,7 +153,7 @@ async def _work(
 ) -> None:
     """Run ingest and distribute until the inputs change or one of them fails; what is committed is sent first.
 
-    Beside them witnesses are asked, and silent reviewers raise an alarm.
+    Beside them witnesses are asked, silent reviewers raise an alarm, and what was erased is taken from disk.
     """
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -228,6 +228,24 @@ class FakeBus:
         """Drop what is older than its stream keeps, and what a compacted stream has replaced."""
         return sum(self._prune(stream, part) for (stream, _), part in self.memory.partitions.items())
 
+    async def erase(
+        self,
+        stream: str,  # noqa: ARG002
+        *,
+        keys: Sequence[bytes] = (),  # noqa: ARG002
+        offsets: Sequence[int] = (),  # noqa: ARG002
+        partition: int = 0,  # noqa: ARG002
+    ) -> int:
+        """Leave it to retention, as Kafka does."""
+        return 0
+
+    async def compact(self, stream: str, keys: Sequence[bytes], *, partition: int = 0) -> int:  # noqa: ARG002
+        """Leave it to `prune`."""
+        return 0
+
+    async def scrub(self) -> None:
+        """Do nothing: there is no file."""
+
     def _prune(self, stream: str, part: _Partition) -> int:
         family, before = streams.family_of(stream), part.records
         if family.compacted:

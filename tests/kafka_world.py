@@ -11,7 +11,7 @@ import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
@@ -19,7 +19,7 @@ from broker import certificates, node, topics
 from broker.streams import PEOPLE, SERVICES, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 WORLD = World(
     members=("AT", "LV"),
@@ -28,14 +28,18 @@ WORLD = World(
 )
 """Two members and three bureaus, one of them without a certificate: its member's adapter reads for it."""
 
+Overrides: TypeAlias = "Mapping[str, Mapping[str, str]]"
 QUICK_TOPICS = topics.Pace(segment=1000, compaction_lag=1000, tombstones=1000, file_delete=100)
 
 
 class KafkaWorld:
     """Running nodes and the certificates of everyone in a world, each party's in a home of its own."""
 
-    def __init__(self, world: World, folder: Path, cluster: node.Cluster, tuning: node.Tuning) -> None:
+    def __init__(
+        self, world: World, folder: Path, cluster: node.Cluster, tuning: node.Tuning, overrides: Overrides
+    ) -> None:
         self.world, self.folder, self.cluster, self.tuning = world, folder, cluster, tuning
+        self._overrides = overrides
 
     @property
     def bootstrap(self) -> str:
@@ -59,7 +63,7 @@ class KafkaWorld:
         self.world = world
         setup = self.credentials("setup")
         pace = topics.STEADY if self.tuning is node.STEADY else QUICK_TOPICS
-        return topics.establish(self.bootstrap, setup, world, shards=shards, pace=pace)
+        return topics.establish(self.bootstrap, setup, world, shards=shards, pace=pace, overrides=self._overrides)
 
     def kill(self, number: int = 1) -> None:
         """kill -9 of one node."""
@@ -88,14 +92,22 @@ def enrol(folder: Path, principal: str) -> certificates.Credentials:
 
 @contextmanager
 def running_kafka(
-    world: World = WORLD, nodes: int = 1, *, shards: int = 1, tuning: node.Tuning = node.QUICK
+    world: World = WORLD,
+    nodes: int = 1,
+    *,
+    shards: int = 1,
+    tuning: node.Tuning = node.QUICK,
+    overrides: Overrides | None = None,
 ) -> Iterator[KafkaWorld]:
-    """Start `nodes` nodes with a world's certificates, topics and bindings; end them and remove all at the end."""
+    """Start `nodes` nodes with a world's certificates, topics and bindings; end them and remove all at the end.
+
+    `overrides` are topic settings by family name.
+    """
     folder = Path(tempfile.mkdtemp(prefix="valise-kafka-"))
     try:
         pki = certificates.init_pki(folder / "operator", world.members, datetime.now(UTC))
         cluster = node.prepare(folder / "operator" / "kafka", pki, nodes=nodes)
-        kafka = KafkaWorld(world, folder, cluster, tuning)
+        kafka = KafkaWorld(world, folder, cluster, tuning, overrides or {})
         try:
             node.start(cluster, tuning=tuning)
             kafka.establish(world, shards=shards)

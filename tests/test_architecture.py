@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "crash", "durable"),
+    ("errors", "crash", "durable", "scrub"),
     ("notice", "bus", "streams", "settings"),
     (
         "flat",
@@ -69,6 +69,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "handover",
         "ingest",
         "seal",
+        "erase",
         "distribute",
         "fetch",
         "submit",

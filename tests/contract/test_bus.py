@@ -541,6 +541,59 @@ async def test_pruning_keeps_the_latest_of_each_key_and_a_removal_for_a_day(embe
         assert [record.offset for record in await bus.read(streams.REGISTER, 0)] == [1, 2, 5]
 
 
+async def test_erased_records_are_in_no_file_and_the_others_stay_where_they_were(embedded: Embedded) -> None:
+    bureaus, secret = [f"{member}/ncb" for member in MEMBERS[1:4]], b"SECRET" * 50
+    inboxes = list(map(streams.inbox, bureaus))
+
+    async def offsets(place: int) -> list[int]:
+        async with embedded.open(streams.adapter(MEMBERS[place + 1])) as reader:
+            return [each.offset for each in await reader.read(inboxes[place], 0)]
+
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        for key, value in ((b"1", b"kept"), (b"2", secret), (b"3", b"kept"), (b"2", secret)):
+            await bus.fan_out([Copies(key, value, [(each, b"own ") for each in inboxes])])
+        assert await bus.erase(inboxes[0], keys=[b"2", b"9"], offsets=[0, 0, 77]) == 3
+        assert await offsets(0) == [2]
+        await bus.scrub()
+        assert b"SECRET" in embedded.path.read_bytes()
+        assert [await bus.erase(each, keys=[b"2"]) for each in inboxes] == [0, 2, 2]
+        await bus.scrub()
+        held = embedded.path.read_bytes() + embedded.path.with_name("bus.db-wal").read_bytes()
+        assert b"SECRET" not in held
+        assert await offsets(1) == await offsets(2) == [0, 2]
+        await bus.fan_out([Copies(b"4", b"kept", [(inboxes[1], b"own ")])])
+        assert await offsets(1) == [0, 2, 4]
+        # A bureau that has left may have left something.
+        assert await bus.erase("inbox.gone.ncb", keys=[b"2"]) == 0
+    async with embedded.open(streams.adapter(MEMBERS[1])) as adapter:
+        with pytest.raises(ForbiddenStreamError):
+            await adapter.erase(inboxes[1], keys=[b"1"])
+
+
+async def test_compacting_some_keys_leaves_the_newest_of_each_and_all_others(embedded: Embedded) -> None:
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        async with bus.own(0, []) as shard:
+            for text in ("a", "b", "a", "b", "a"):
+                await shard.commit([], Writes([(streams.REGISTER, text.encode(), b"state")]))
+        assert await bus.compact(streams.REGISTER, [b"a", b"c"]) == 2
+        assert [each.offset for each in await bus.read(streams.REGISTER, 0)] == [1, 3, 4]
+        assert await bus.compact(streams.REGISTER, [b"a"]) == 0
+
+
+async def test_what_the_router_has_not_taken_up_is_kept_past_its_retention(embedded: Embedded) -> None:
+    member = embedded.member()
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        await give(embedded, member, "a", "b", "c")
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            await shard.commit(await shard.take(1, 0.0), Writes())
+            embedded.now += 31 * DAY
+            assert await bus.prune() == 1
+            assert keys(await shard.take(500, 0.0)) == ["b", "c"]
+
+
 async def test_offsets_are_not_used_again_after_a_stream_was_emptied(embedded: Embedded) -> None:
     member = embedded.member()
     async with embedded.open(streams.ROUTER) as bus:

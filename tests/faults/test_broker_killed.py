@@ -38,6 +38,7 @@ POINTS = (
     "distribute.sealed",
     "distribute.copied",
     "distribute.told",
+    "distribute.erased",
     "distribute.kept-place",
 )
 BATCH = 4

@@ -74,7 +74,7 @@ def test_a_family_keeps_what_its_row_says() -> None:
         name: (topic_config(family)["cleanup.policy"], topic_config(family)["retention.ms"])
         for name, family in FAMILIES.items()
     }
-    assert kept["inbox"] == ("compact,delete", str(30 * 86_400_000))
+    assert kept["inbox"] == ("delete", str(30 * 86_400_000))
     assert kept["register"] == ("compact", "-1")
     assert kept["checkpoints"] == kept["versions"] == kept["annexes"] == ("delete", "-1")
     assert kept["notices"] == ("delete", str(30 * 86_400_000))

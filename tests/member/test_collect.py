@@ -209,6 +209,22 @@ async def test_a_withdrawal_that_comes_before_what_it_erases_is_kept_in_mind(wor
     inbox.close()
 
 
+async def test_what_was_withdrawn_before_anybody_read_it_is_no_gap_and_is_still_told(world: World) -> None:
+    lost, other = await world.publish(draft("R-1"), draft("R-2"))
+    world.broker.record(lost, {"LV/ncb": ALL})
+    await world.broker.route(other, {"LV/ncb": ALL})
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    outbox.close()
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert [each.number for each in inbox.lines()] == [2, 3]
+    assert [each.code for each in inbox.journal.alarms()] == ["erased-unseen"]
+    inbox.close()
+
+
 @pytest.mark.parametrize("order", [("erases", 1), ("replaces", 1)])
 async def test_a_notice_of_another_record_can_neither_replace_nor_erase(world: World, order: tuple[str, int]) -> None:
     first, second = await world.publish(draft("R-1"), draft("R-2"))
