@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -94,12 +95,14 @@ class Eraser:
         if not route.ends:
             return
         bureaus, leaves = {each.bureau for each in route.lines.recipients if each.erases}, set[int]()
-        for named, leaf_number, record in self._versions(*route.ends):
+        refused = codec.decode(Leaf, route.leaf).kind == NOT_RELEASED
+        # Of a correction that was refused the version before it stays with those who hold it.
+        for named, leaf_number, record in islice(self._versions(*route.ends), 1 if refused else None):
             plan.origin(record)
             plan.replaced.add(notice_key(*named).encode())
             leaves |= {leaf_number, *await self._releases(leaf_number, record.header)}
             bureaus |= {each.bureau for each in record.rows}
-        if codec.decode(Leaf, route.leaf).kind == NOT_RELEASED:
+        if refused:
             # Nothing tells the other reviewers why a number is missing: theirs goes by retention.
             bureaus = self._reviewer(route)
         keys = {delivery_key(each) for each in leaves}

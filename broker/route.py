@@ -13,6 +13,7 @@ from broker.bus import Copies
 from broker.merkle import Rows
 from broker.notice import (
     NOT_RELEASED,
+    ORDERED,
     Compartment,
     DecisionRecord,
     Envelope,
@@ -115,10 +116,10 @@ def restored(routed: Routed) -> Route:
 
 
 def ended_by(kind: str, header: Header | None) -> tuple[str, bytes] | None:
-    """Name the notice that ends for good with a leaf of this kind: withdrawn, or refused in its review."""
+    """Name the notice that ends for good with a leaf of this kind: withdrawn (by order, too) or refused in review."""
     if header is None:
         return None
-    if kind == NOT_RELEASED:
+    if kind in (NOT_RELEASED, ORDERED):
         return header.issuer, header.notice_id
     withdrawn = [each for each in header.references if each.relation == "withdraws"]
     return (withdrawn[0].issuer, withdrawn[0].notice_id) if withdrawn else None

@@ -15,7 +15,7 @@ from broker import codec, streams
 from broker.bus import Writes
 from broker.judge import OWN_LEAF, Ruling
 from broker.merkle import Frontier, leaf_hash, rows_depth
-from broker.notice import NOT_RELEASED, DecisionRecord, Entry, Head, Header, Leaf, Outcome, Standing, Terms
+from broker.notice import NOT_RELEASED, ORDERED, DecisionRecord, Entry, Head, Header, Leaf, Outcome, Standing, Terms
 from broker.route import NOBODY, Laid, Lines, Route, delivery_key, ended_by, kept, lay
 from broker.signing import decision_digest
 
@@ -206,8 +206,8 @@ def _route(record: Record | None, ruling: Ruling, lines: Lines, laid: Laid | Non
 
 
 def _ending(ruling: Ruling) -> Header | None:
-    """Give the header of a notice that may end another, or that its review may have ended."""
-    if ruling.kind == NOT_RELEASED:
+    """Give the header of a notice that may end another, or that somebody else's word has ended."""
+    if ruling.kind in (NOT_RELEASED, ORDERED):
         return codec.decode(Header, ruling.header)
     return ruling.verified.header if ruling.verified else None
 

@@ -67,10 +67,10 @@ def one(to: Sequence[str] = ("LV/ncb", "GE/ncb"), **more: object) -> Marked:
     return made
 
 
-def following(of: Envelope, kind: str, relation: str, **header: object) -> Draft:
+def following(of: Envelope, kind: str, relation: str, *, by_order: bool = False, **header: object) -> Draft:
     """A notice that speaks of another: its withdrawal, its correction, a verdict."""
     before = codec.decode(Header, of.header)
-    issuer = REVIEWER if relation == "approves" else before.issuer
+    issuer = REVIEWER if relation == "approves" or by_order else before.issuer
     part = {"withdrawal": "reason", "approval": "terms"}.get(kind, "identity")
     made = Draft(issuer, kind=kind, parts=(part,)).to("LV/ncb", "GE/ncb").numbered(1, os.urandom(8))
     made = made.but(references=(reference(of, relation),), **header)
@@ -102,7 +102,9 @@ async def running(home: Path) -> AsyncIterator[Federation]:
     async with SqliteBus(home / "bus.db", streams.ROUTER, Open(world.MEMBERS, world.BUREAUS), lambda: clock.now) as bus:
         if fresh:
             await bus.create(list(world.world().streams()))
-            await world.write_versions(bus, world.directory(reviewers=(REVIEWER,)), PolicySet.packaged())
+            await world.write_versions(
+                bus, world.directory(reviewers=(REVIEWER,), authorities=(REVIEWER,)), PolicySet.packaged()
+            )
         made = Federation(operator, bus, clock)
         async with world.running(operator, bus, lambda: clock.now):
             await made.adopted()

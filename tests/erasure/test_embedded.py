@@ -130,6 +130,31 @@ async def test_a_notice_that_was_released_and_withdrawn_goes_from_reviewer_and_h
         assert [each.header.kind for each in await federation.inbox("LV/ncb", 1)] == ["withdrawal"]
 
 
+async def test_what_is_withdrawn_by_order_goes_whichever_version_the_order_names(tmp_path: Path) -> None:
+    home, draft = tmp_path / "home", one()
+    async with running(home) as federation:
+        first, _ = await publish(federation, draft)
+        await publish(federation, following(first, "person", "corrects"))
+        assert is_there(home, draft)
+        _, told = await publish(federation, following(first, "withdrawal", "withdraws", by_order=True), "EUROPOL")
+        assert told.kind == "routed"
+        await gone(federation, home, draft.needles)
+
+
+async def test_of_a_correction_that_was_refused_the_version_before_it_stays(tmp_path: Path) -> None:
+    home, draft = tmp_path / "home", one(to=("LV/ncb", REVIEWER))
+    async with running(home) as federation:
+        first, _ = await publish(federation, draft)
+        wanted = following(first, "person", "corrects", topics=("wanted.red",))
+        second, told = await publish(federation, wanted)
+        assert told.kind == "held"
+        await publish(federation, following(second, "approval", "approves", action_sought="refuse"), "EUROPOL")
+        ended, _ = await publish(federation, other := one(name="Somebody Else"))
+        await publish(federation, withdrawal(ended))
+        await gone(federation, home, other.needles)
+        assert [each.header.version for each in await federation.inbox(REVIEWER, 1)] == [1]
+
+
 async def test_what_nobody_judged_yet_is_not_dropped_with_it(tmp_path: Path) -> None:
     """A second notice under the name and id of the first waits behind its end: it must still become a leaf."""
     home, draft = tmp_path / "home", one()
