@@ -20,19 +20,9 @@ from broker.bus import MAX_RECORD, Copies, Record, Shard, Writes
 from broker.errors import FencedError, ForbiddenStreamError, TooLargeError, UnavailableError
 from broker.fair import shares
 from broker.scrub import scrub
-from broker.sqlite_file import (
-    PAGE_BYTES,
-    Row,
-    Table,
-    Transaction,
-    Writer,
-    answering,
-    checkpoint,
-    connect,
-    keyed,
-    replaced,
-    select,
-)
+from broker.sqlite_batch import Copy
+from broker.sqlite_file import Row, Transaction, Writer, checkpoint
+from broker.sqlite_pages import PAGE_BYTES, Table, answering, connect, keyed, replaced, select
 from broker.streams import DAY_MS, ROUTER, World, family_of
 
 if TYPE_CHECKING:
@@ -71,7 +61,7 @@ class SqliteBus:
     async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
         """Append in one commit, shared with whatever else waits for one."""
         table = self._file.table("write", stream, partition)
-        rows: list[Row] = [(key, value, None) for key, value in values]
+        rows: list[Row] = [*values]
         for key, value in values:
             _check_size(len(key) + len(value))
         if not rows:
@@ -95,16 +85,17 @@ class SqliteBus:
 
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
         """Append every copy in one commit; what is shared is stored once."""
-        inboxes: dict[Table, list[tuple[bytes, bytes, int]]] = defaultdict(list)
+        inboxes: dict[str, list[Copy]] = defaultdict(list)
         shared: list[tuple[int, bytes]] = []
-        for copy in copies:
+        for copy in filter(_has_own, copies):
+            key, place, size = copy.key, len(shared), len(copy.shared)
+            _check_size(len(key) + size + max(len(own) for _, own in copy.own))
             for stream, own in copy.own:
-                _check_size(len(copy.key) + len(own) + len(copy.shared))
-                inboxes[self._file.table("write", stream, partition)].append((copy.key, own, len(shared)))
-            if copy.own:
-                shared.append((len(copy.own), copy.shared))
+                inboxes[stream].append(Copy(key, own, place, size))
+            shared.append((len(copy.own), copy.shared))
         if shared:
-            await self._file.write(partial(_fan_out, inboxes, shared))
+            tables = {self._file.table("write", stream, partition): each for stream, each in inboxes.items()}
+            await self._file.write(partial(_fan_out, tables, shared))
 
     async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
         """Tell where a group of this principal stands."""
@@ -171,24 +162,24 @@ class SqliteBus:
     async def erase(
         self, stream: str, *, keys: Sequence[bytes] = (), offsets: Sequence[int] = (), partition: int = 0
     ) -> int:
-        """Drop rows in one commit, and what they shared once no row ends in it."""
+        """Drop records in one commit, and what they shared once no record ends in it."""
         table = self._to_erase(stream, partition)
         if table is None:
             return 0
         gone = {*offsets, *(offset for offset, _ in await self._keyed(table, keys))}
-        return await self._file.write(partial(_drop, table, sorted(gone))) if gone else 0
+        return await self._file.write(lambda transaction: transaction.drop(table, sorted(gone))) if gone else 0
 
     async def compact(self, stream: str, keys: Sequence[bytes], *, partition: int = 0) -> int:
-        """Drop rows that a later one replaces: found beside the writer, since a row once replaced stays replaced."""
+        """Drop records that a later one replaces: found beside the writer, for what is once replaced stays so."""
         table = self._to_erase(stream, partition)
         rows = await self._keyed(table, keys) if table else []
         newest = {key: offset for offset, key in rows}
         gone = [offset for offset, key in rows if offset < newest[key]]
-        return await self._file.write(partial(_drop, table, gone)) if table and gone else 0
+        return await self._file.write(lambda transaction: transaction.drop(table, gone)) if table and gone else 0
 
-    async def _keyed(self, table: Table, keys: Sequence[bytes]) -> list[tuple[int, str]]:
+    async def _keyed(self, table: Table, keys: Sequence[bytes]) -> list[tuple[int, bytes]]:
         """Look through a whole stream for some keys, a part at a time, so that other reads have their turn."""
-        offset, found = 0 if keys else -1, list[tuple[int, str]]()
+        offset, found = 0 if keys else -1, list[tuple[int, bytes]]()
         while offset >= 0:
             rows, offset = await self._file.read(partial(keyed, table, keys, offset, FIND_ROWS))
             found += rows
@@ -319,7 +310,7 @@ class _Shard:
         for stream, key, value in writes.records:
             _check_size(len(key) + len(value or b""))
             partition = self._shard if family_of(stream).sharded else 0
-            outputs[self._file.table("write", stream, partition)].append((key, value, None))
+            outputs[self._file.table("write", stream, partition)].append((key, value))
         places = {self._by_name[record.stream, record.partition]: record.offset + 1 for record in taken}
         # What comes of a commit that fails or is cancelled from here on is not known.
         self._dead = True
@@ -421,6 +412,10 @@ def _check_size(size: int) -> None:
         raise TooLargeError(size, MAX_RECORD)
 
 
+def _has_own(copy: Copies) -> bool:
+    return bool(copy.own)
+
+
 def _create(streams: Sequence[str], shards: int, transaction: Transaction) -> None:
     for stream in streams:
         for partition in range(shards if family_of(stream).sharded else 1):
@@ -450,13 +445,11 @@ def _keep(transaction: Transaction, party: str, places: Mapping[Table, int]) -> 
 
 
 def _fan_out(
-    inboxes: Mapping[Table, list[tuple[bytes, bytes, int]]],
-    shared: Sequence[tuple[int, bytes]],
-    transaction: Transaction,
+    inboxes: Mapping[Table, list[Copy]], shared: Sequence[tuple[int, bytes]], transaction: Transaction
 ) -> None:
     first = transaction.share(shared)
-    for table, rows in inboxes.items():
-        transaction.append(table, [(key, own, first + i) for key, own, i in rows])
+    for table, records in inboxes.items():
+        transaction.append_copies(table, records, first)
 
 
 def _expire(table: Table, before: int, transaction: Transaction) -> int:
@@ -469,8 +462,8 @@ def _expire(table: Table, before: int, transaction: Transaction) -> int:
     reached = f"min(ifnull(({old}), 0), ifnull(({done}), next))"
     sql = f"UPDATE streams SET start = max(start, {reached}) WHERE id = ? RETURNING start"  # noqa: S608
     start = transaction.one(sql, before, table.id)
-    return transaction.drop(table, transaction.before(table, start, DROP_ROWS))
+    return transaction.drop_rows(table, transaction.before(table, start, DROP_ROWS))
 
 
 def _drop(table: Table, offsets: Sequence[int], transaction: Transaction) -> int:
-    return transaction.drop(table, offsets)
+    return transaction.drop_rows(table, offsets)

@@ -1,8 +1,8 @@
-"""One SQLite file of streams: its tables, the one thread of a process that writes it, and reads of many rows at a time.
+"""One SQLite file of streams: its tables, and the one thread of a process that writes it.
 
 A thread of Python gives up the interpreter lock at every step of a statement and may wait 5 ms to have it back while
-the event loop computes. So a statement takes hundreds of rows in one step, in and out (500 rows one by one, beside a
-loop that never rests: 15 notices/s to 27 inboxes; in one step: 2,000).
+the event loop computes. So a statement takes hundreds of rows in one step (500 rows one by one, beside a loop that
+never rests: 15 notices/s to 27 inboxes; in one step: 2,000), and the copies for an inbox are a row for each hundred.
 """
 
 from __future__ import annotations
@@ -11,29 +11,26 @@ import asyncio
 import json
 import sqlite3
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from broker.bus import Record
-from broker.errors import ConfigurationError, OffsetGoneError, UnavailableError, ValiseError
+from broker.errors import ConfigurationError, UnavailableError, ValiseError
+from broker.sqlite_batch import BATCH, Copy, pack, unpack
+from broker.sqlite_pages import Table, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 S = TypeVar("S")
 T = TypeVar("T")
-Row: TypeAlias = "tuple[bytes, bytes | None, int | None]"
-"""key, value (None removes the key), and the shared value that the record ends in"""
+Row: TypeAlias = "tuple[bytes, bytes | None]"
+"""key, value (None removes the key)"""
 
-BUSY_MS = 5_000
 LIMIT_S = 60.0
 ROWS = 500
-PAGE_BYTES = 16 << 20
-"""the most that one read brings into memory, but for a single larger record"""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
@@ -49,118 +46,14 @@ INSERT INTO clock SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM clock);
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One partition of a stream: its rows are in table `s<id>`, the row id is the offset."""
-
-    id: int
-    stream: str
-    partition: int
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turn what SQLite says of a file that is locked, full or out of reach into UnavailableError."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise UnavailableError(f"the bus file cannot be used now: {error}") from error
-
-
-def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open the file; who reads waits for nobody."""
-    mode = "rwc" if write else "ro"
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)
-    connection.execute(f"PRAGMA busy_timeout={BUSY_MS if write else 0}")
-    return connection
-
-
-def select(connection: sqlite3.Connection, table: Table, offset: int, limit: int) -> tuple[list[Record], int]:
-    """Read records from `offset` on, and the offset after the table's last. Raises OffsetGoneError."""
-    with answering():
-        connection.execute("BEGIN")
-        try:
-            return _select(connection, table, offset, limit)
-        finally:
-            connection.execute("COMMIT")
-
-
-def _select(connection: sqlite3.Connection, table: Table, offset: int, limit: int) -> tuple[list[Record], int]:
-    start, after, packed = connection.execute(
-        "SELECT start, next, (SELECT group_concat(n) FROM (SELECT offset || ',' || at || ',' || length(key) || ',' ||"  # noqa: S608
-        " ifnull(length(s.value) + ifnull(length(h.value), 0), -1) AS n"
-        f" FROM s{table.id} AS s LEFT JOIN shared AS h ON h.id = s.shared WHERE offset >= ? ORDER BY offset LIMIT ?))"
-        " FROM streams WHERE id = ?",
-        (offset, limit, table.id),
-    ).fetchone()
-    if offset < start:
-        raise OffsetGoneError(table.stream, offset, start)
-    numbers = [int(number) for number in packed.split(",")] if packed else []
-    heads = _page(list(zip(*[iter(numbers)] * 4, strict=True)))
-    if not heads:
-        return [], after
-    (values,) = connection.execute(
-        "SELECT CAST(group_concat(v, '') AS BLOB) FROM (SELECT key || ifnull(s.value, '') || ifnull(h.value, '') AS v"  # noqa: S608
-        f" FROM s{table.id} AS s LEFT JOIN shared AS h ON h.id = s.shared"
-        " WHERE offset BETWEEN ? AND ? ORDER BY offset LIMIT ?)",
-        (offset, heads[-1][0], len(heads)),
-    ).fetchone()
-    return list(_records(table, heads, values)), after
-
-
-def _page(heads: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    total = 0
-    for i, head in enumerate(heads):
-        total += head[2] + head[3]
-        if total > PAGE_BYTES and i:
-            return heads[:i]
-    return heads
-
-
-def _records(table: Table, heads: list[tuple[int, ...]], values: bytes) -> Iterator[Record]:
-    begin = 0
-    for offset, at, of_key, of_value in heads:
-        middle = begin + of_key
-        end = middle + max(of_value, 0)
-        value = None if of_value < 0 else values[middle:end]
-        yield Record(table.stream, table.partition, offset, at, values[begin:middle], value)
-        begin = end
-
-
-def replaced(connection: sqlite3.Connection, table: Table, before: int) -> list[int]:
-    """Name the rows that a later row of their key replaces, and the removals that are older than `before`."""
-    with answering():
-        (packed,) = connection.execute(
-            "SELECT json_group_array(offset) FROM (SELECT offset, at, value IS NULL AS removal,"  # noqa: S608
-            f" max(offset) OVER (PARTITION BY key) AS last FROM s{table.id})"
-            " WHERE offset < last OR (removal AND at < ?)",
-            (before,),
-        ).fetchone()
-    offsets: list[int] = json.loads(packed)
-    return offsets
-
-
-def keyed(
-    table: Table, keys: Sequence[bytes], offset: int, limit: int, connection: sqlite3.Connection
-) -> tuple[list[tuple[int, str]], int]:
-    """Name the rows of some keys (offset, key in hex), of `limit` rows from `offset` on; and where to go on, or -1."""
-    with answering():
-        packed, last = connection.execute(
-            "SELECT json_group_array(json_array(offset, key)) FILTER (WHERE found), ifnull(max(offset), -2) FROM"  # noqa: S608
-            " (SELECT offset, key, key IN (SELECT value FROM json_each(?)) AS found FROM"
-            f" (SELECT offset, hex(key) AS key FROM s{table.id} WHERE offset >= ? ORDER BY offset LIMIT ?))",
-            (json.dumps([each.hex().upper() for each in keys]), offset, limit),
-        ).fetchone()
-    rows: list[list[Any]] = json.loads(packed)
-    return [(int(number), str(key)) for number, key in rows], int(last) + 1
-
-
 def checkpoint(connection: sqlite3.Connection) -> None:
     """Bring the write-ahead log into the file and empty it. Raises UnavailableError while a reader holds it."""
     blocked, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if blocked:
         raise UnavailableError("a reader keeps the bus file's log from being emptied; prune again")
+
+
+_BATCHES = "SELECT offset FROM {} AND shared < 0"
 
 
 class Transaction:
@@ -185,12 +78,24 @@ class Transaction:
         return self._at
 
     def append(self, table: Table, rows: Sequence[Row]) -> int:
-        """Add rows to a table; return the offset of the last."""
-        at = self.at()
-        after = self.one("UPDATE streams SET next = next + ? WHERE id = ? RETURNING next", len(rows), table.id)
-        first = after - len(rows)
-        self._insert(f"s{table.id}", [(first + i, at, *row) for i, row in enumerate(rows)])
-        return after - 1
+        """Add records to a table, a row each; return the offset of the last."""
+        at, first = self.at(), self._room(table, len(rows))
+        self._insert(f"s{table.id}", [(first + i, at, *row, None) for i, row in enumerate(rows)])
+        return first + len(rows) - 1
+
+    def append_copies(self, table: Table, copies: Sequence[Copy], shared: int) -> None:
+        """Add records that end in shared values, of which `shared` is the first; many of them in a row."""
+        at, before = self.at(), self._room(table, len(copies)) - 1
+        rows = []
+        for begin in range(0, len(copies), BATCH):
+            part = copies[begin : begin + BATCH]
+            rows.append((before + begin + len(part), at, *pack(part, range(len(part) - 1, -1, -1)), -shared))
+        self._insert(f"s{table.id}", rows)
+
+    def _room(self, table: Table, count: int) -> int:
+        """Take the next `count` offsets of a table; return the first."""
+        sql = "UPDATE streams SET next = next + ? WHERE id = ? RETURNING next"
+        return self.one(sql, count, table.id) - count
 
     def share(self, values: Sequence[tuple[int, bytes]]) -> int:
         """Store (references, value) pairs; return the id of the first, the others follow it."""
@@ -217,23 +122,58 @@ class Transaction:
 
     def before(self, table: Table, offset: int, limit: int) -> list[int]:
         """Name the first rows before an offset."""
-        (packed,) = self._connection.execute(
-            "SELECT json_group_array(offset)"  # noqa: S608
-            f" FROM (SELECT offset FROM s{table.id} WHERE offset < ? LIMIT ?)",
-            (offset, limit),
-        ).fetchone()
-        offsets: list[int] = json.loads(packed)
-        return offsets
+        return self._listed(f"SELECT offset FROM s{table.id} WHERE offset < ? LIMIT ?", offset, limit)  # noqa: S608
+
+    def drop_rows(self, table: Table, rows: Sequence[int]) -> int:
+        """Remove whole rows, and the shared values that no record ends in any more; return how many records went."""
+        gone = json.dumps(rows)
+        named = f"s{table.id} WHERE offset IN (SELECT t.value FROM json_each(?) AS t)"  # noqa: S608
+        dropped = sum(self._thin(table, row, None) for row in self._listed(_BATCHES.format(named), gone))
+        self._release(self._listed(f"SELECT shared FROM {named} AND shared > 0", gone))  # noqa: S608
+        return dropped + self.run(f"DELETE FROM {named}", gone)  # noqa: S608
 
     def drop(self, table: Table, offsets: Sequence[int]) -> int:
-        """Remove rows, and the shared values that no row ends in any more."""
-        gone = json.dumps(offsets)
-        rows = f"s{table.id} WHERE offset IN (SELECT value FROM json_each(?))"  # noqa: S608
-        counts = f"SELECT shared, count(*) AS n FROM {rows} AND shared IS NOT NULL GROUP BY shared"  # noqa: S608
-        self.run(f"UPDATE shared SET refs = refs - d.n FROM ({counts}) AS d WHERE d.shared = shared.id", gone)  # noqa: S608
-        dropped = self.run(f"DELETE FROM {rows}", gone)  # noqa: S608
-        self.run("DELETE FROM shared WHERE refs <= 0")
-        return dropped
+        """Remove single records, also from the midst of a batch; return how many went."""
+        # A record's row is the first from its offset on.
+        row = f"SELECT min(offset) FROM s{table.id} WHERE offset >= t.value"  # noqa: S608
+        named = f"s{table.id} WHERE offset IN (SELECT ({row}) FROM json_each(?) AS t)"  # noqa: S608
+        gone, batches = frozenset(offsets), self._listed(_BATCHES.format(named), json.dumps(offsets))
+        return sum(self._thin(table, batch, gone) for batch in batches) + self.drop_rows(table, offsets)
+
+    def _thin(self, table: Table, row: int, gone: frozenset[int] | None) -> int:
+        """Take records (None: all) out of a batch, whose others keep their offsets; return how many went."""
+        key, value, shared = self._connection.execute(
+            f"SELECT key, value, shared FROM s{table.id} WHERE offset = ?",  # noqa: S608
+            (row,),
+        ).fetchone()
+        copies, back = unpack(key, value)
+        kept = [] if gone is None else [place for place, before in enumerate(back) if row - before not in gone]
+        if kept:
+            last = back[kept[-1]]
+            packed = pack([copies[place] for place in kept], [back[place] - last for place in kept])
+            sql = f"UPDATE s{table.id} SET offset = ?, key = ?, value = ? WHERE offset = ?"  # noqa: S608
+            self.run(sql, row - last, *packed, row)
+        else:
+            self.run(f"DELETE FROM s{table.id} WHERE offset = ?", row)  # noqa: S608
+        lost = set(range(len(copies))) - set(kept)
+        self._release(copies[place].shared - shared for place in lost)
+        return len(lost)
+
+    def _release(self, shared: Iterable[int]) -> None:
+        """Count off one reference to each of these values, and remove those that have none left."""
+        counts = "SELECT value AS id, count(*) AS n FROM json_each(?) GROUP BY value"
+        sql = f"UPDATE shared SET refs = refs - d.n FROM ({counts}) AS d WHERE d.id = shared.id"  # noqa: S608
+        if self.run(sql, json.dumps(list(shared))):
+            self.run("DELETE FROM shared WHERE refs <= 0")
+
+    def _listed(self, sql: str, *values: object) -> list[int]:
+        """Run a query of one column of numbers; all rows in one step."""
+        (packed,) = self._connection.execute(
+            f"WITH found(n) AS ({sql}) SELECT json_group_array(n) FROM found",  # noqa: S608
+            values,
+        ).fetchone()
+        numbers: list[int] = json.loads(packed)
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "resume",
         "up",
     ),
-    ("sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),
+    ("sqlite_batch", "sqlite_pages", "sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),
 )
 """Files of `broker`, lowest first. Within a level a file may import those before it."""
 DOORS = {

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,9 @@ from broker.errors import (
 from broker.fair import shares
 from broker.kafka import KafkaBus
 from broker.sqlite import SqliteBus
+from broker.sqlite_batch import Copy
+from broker.sqlite_file import Transaction, Writer
+from broker.sqlite_pages import Table, connect, select
 from broker.topics import client_settings
 from tests.kafka_world import KafkaWorld, running_kafka
 
@@ -524,6 +528,55 @@ async def test_a_value_for_many_inboxes_is_stored_once_and_goes_with_the_last_ro
         assert [record.value for record in await bus.read(streams.inbox(bureaus[1]), 0)] == [b"ownerased"]
 
 
+async def test_a_page_may_begin_and_end_in_the_midst_of_a_batch(embedded: Embedded) -> None:
+    inbox = streams.inbox(f"{MEMBERS[1]}/ncb")
+    copies = [Copies(b"%d" % i, b"shared%d" % i, [(inbox, b"own%d," % i)]) for i in range(250)]
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        await bus.append(inbox, [(b"alone", b"before")])
+        await bus.fan_out(copies)
+        await bus.append(inbox, [(b"alone", b"after")])
+    expected = [b"before", *(b"own%d,shared%d" % (i, i) for i in range(250)), b"after"]
+    async with embedded.open(streams.adapter(MEMBERS[1])) as bus:
+        for limit in (1, 7, 100, 500):
+            got: list[Record] = []
+            while len(got) < len(expected):
+                page = await bus.read(inbox, len(got), limit=limit)
+                assert 0 < len(page) <= limit
+                got += page
+            assert [record.value for record in got] == expected
+            assert [record.offset for record in got] == list(range(252))
+
+
+async def test_a_record_may_be_taken_out_of_a_batch_and_leaves_a_gap(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "bus.db", lambda: 1)
+    await writer.start()
+    table = Table(1, "inbox.at.ncb", 0)
+    copies = [Copy(b"key%d" % i, b"own%d" % i, i, 7) for i in range(5)]
+
+    def fill(transaction: Transaction) -> None:
+        transaction.create(table.stream, 0)
+        first = transaction.share([(1, b"shared%d" % i) for i in range(5)])
+        transaction.append_copies(table, copies, first)
+
+    await writer.do(fill)
+    pages = connect(tmp_path / "bus.db", write=False)
+    for gone, left in (([1], [0, 2, 3, 4]), ([4], [0, 2, 3]), ([0, 7], [2, 3]), ([2, 3], [])):
+        assert await writer.do(partial(_dropped, table, gone)) == len(gone) - gone.count(7)
+        records, after = select(pages, table, 0, 10)
+        assert [(each.offset, each.key, each.value) for each in records] == [
+            (i, b"key%d" % i, b"own%dshared%d" % (i, i)) for i in left
+        ]
+        assert after == 5
+        assert pages.execute("SELECT count(*) FROM shared").fetchone() == (len(left),)
+    pages.close()
+    await writer.stop()
+
+
+def _dropped(table: Table, offsets: list[int], transaction: Transaction) -> int:
+    return transaction.drop(table, offsets)
+
+
 async def test_pruning_keeps_the_latest_of_each_key_and_a_removal_for_a_day(embedded: Embedded) -> None:
     async with embedded.open(streams.ROUTER) as bus:
         await bus.create(list(WORLD.streams()))
@@ -569,6 +622,26 @@ async def test_erased_records_are_in_no_file_and_the_others_stay_where_they_were
     async with embedded.open(streams.adapter(MEMBERS[1])) as adapter:
         with pytest.raises(ForbiddenStreamError):
             await adapter.erase(inboxes[1], keys=[b"1"])
+
+
+async def test_what_was_copied_together_is_erased_one_by_one(embedded: Embedded) -> None:
+    inbox, secret = streams.inbox(f"{MEMBERS[1]}/ncb"), b"SECRET" * 50
+    copies = [Copies(b"%08d" % i, secret if i == 130 else b"kept%d" % i, [(inbox, b"own ")]) for i in range(250)]
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        await bus.fan_out(copies)
+        await bus.fan_out([Copies(b"%08d" % 7, b"again", [(inbox, b"own ")])])
+        # That its bytes stand in the midst of two keys makes nothing one of the keys.
+        assert await bus.erase(inbox, keys=[b"%08d" % 130, b"%08d" % 199, b"0000000"], offsets=[3]) == 3
+        assert await bus.compact(inbox, [b"%08d" % 7, b"%08d" % 8]) == 1
+        await bus.scrub()
+        held = embedded.path.read_bytes() + embedded.path.with_name("bus.db-wal").read_bytes()
+        assert b"SECRET" not in held
+    async with embedded.open(streams.adapter(MEMBERS[1])) as bus:
+        got = await bus.read(inbox, 0)
+        assert [each.offset for each in got] == [i for i in range(251) if i not in {3, 7, 130, 199}]
+        assert got[-1].value == b"own again"
+        assert {each.value for each in got[:-1]} == {b"own kept%d" % each.offset for each in got[:-1]}
 
 
 async def test_compacting_some_keys_leaves_the_newest_of_each_and_all_others(embedded: Embedded) -> None:
@@ -656,6 +729,9 @@ async def test_a_locked_file_is_unavailable(embedded: Embedded) -> None:
 APPENDS = """
 import asyncio, sys
 from pathlib import Path
+from broker.sqlite_batch import Copy
+from broker.sqlite_file import Transaction, Writer
+from broker.sqlite_pages import Table, connect, select
 from broker.streams import adapter, notices
 from tests.contract.test_bus import Embedded
 
