@@ -292,22 +292,25 @@ def encode_row(bureau: str, delivery_number: int, shown: int) -> bytes:
 
 def encode_lines(
     recipients: Sequence[notice.Recipient], numbers: Sequence[int]
-) -> tuple[dict[int, bytes], list[bytes], list[bytes]]:
+) -> tuple[dict[int, bytes], list[bytes], list[bytes], list[tuple[bytes, bytes]]]:
     """Encode the recipients of one notice, under these delivery numbers, in one pass for all who need them.
 
-    Gives the rows by bureau index, the lines of the decision record, and the holders of the register's entry.
+    Gives the rows by bureau index, the lines of the decision record, the holders of the register's entry, and what
+    stands in each delivery before the row's salt and after its path.
     """
     head = prefix("row")
     rows: dict[int, bytes] = {}
-    lines, holders = [], []
+    lines, holders, deliveries = [], [], []
     for each, number in zip(recipients, numbers, strict=True):
         index, counted = long(each.index), long(number)
-        row = name(each.bureau) + counted + long(each.shown)
-        rows[each.index] = head + row
+        named = name(each.bureau) + counted
+        row = named + long(each.shown)
+        rows[each.index] = whole = head + row
         orders = longs(each.replaces) + longs(each.erases) if each.replaces or each.erases else _NO_ORDERS
         lines.append(index + row + orders)
         holders.append(index + b"\x02" + counted + b"\0")
-    return rows, lines, holders
+        deliveries.append((named + long(len(whole)) + whole, index + orders))
+    return rows, lines, holders, deliveries
 
 
 _NO_ORDERS = b"\0\0"
@@ -316,38 +319,22 @@ _NO_ORDERS = b"\0\0"
 
 def encode_own(delivery: notice.Delivery) -> bytes:
     """Encode a Delivery up to, and without, its `shared`."""
-    return own_head(delivery.leaf_number, delivery.shard) + own_rest(
-        delivery.bureau,
-        delivery.delivery_number,
-        (delivery.index, delivery.row, delivery.salt, delivery.path),
-        delivery.replaces,
-        delivery.erases,
-    )
+    return b"".join((
+        own_head(delivery.leaf_number, delivery.shard),
+        name(delivery.bureau),
+        long(delivery.delivery_number),
+        blob(delivery.row),
+        delivery.salt,
+        blob(delivery.path),
+        long(delivery.index),
+        longs(delivery.replaces),
+        longs(delivery.erases),
+    ))  # fmt: skip
 
 
 def own_head(leaf_number: int, shard: int) -> bytes:
     """Encode what the deliveries of one leaf begin with."""
     return prefix("delivery") + long(leaf_number) + long(shard)
-
-
-def own_rest(
-    bureau: str,
-    delivery_number: int,
-    place: tuple[int, bytes, bytes, bytes],
-    replaces: tuple[int, ...],
-    erases: tuple[int, ...],
-) -> bytes:
-    """Encode what follows `own_head`, up to `shared`. `place` is (index, row, salt, path) in the rows' tree."""
-    index, row, salt, path = place
-    return b"".join((
-        name(bureau),
-        long(delivery_number),
-        blob(row),
-        salt,
-        blob(path),
-        long(index),
-        longs(replaces) + longs(erases) if replaces or erases else _NO_ORDERS,
-    ))  # fmt: skip
 
 
 def encode_shared(shared: notice.Shared) -> bytes:
@@ -439,11 +426,16 @@ def encode_decision(record: notice.DecisionRecord, lines: list[bytes]) -> bytes:
         blob(record.seed),
         long(record.depth),
         _items(lines),
-        _items([_text(each.rule) + blob(mask_bytes(each.bureaus)) for each in record.rules]),
+        _items([_hit(each.rule, each.bureaus) for each in record.rules]),
         *(blob(mask_bytes(mask)) for mask in (terms.allowed, terms.audience, terms.denied, terms.reached)),
         _items([_text(each) for each in record.warnings]),
         _text(record.detail),
     ))  # fmt: skip
+
+
+@lru_cache(maxsize=1 << 12)
+def _hit(rule: str, bureaus: int) -> bytes:
+    return _text(rule) + blob(mask_bytes(bureaus))
 
 
 def _routed(routed: notice.Routed) -> bytes:

@@ -163,13 +163,19 @@ def _recipients(
     replaced: Mapping[int, tuple[int, ...]],
     limits: Mapping[int, int],
 ) -> tuple[Recipient, ...]:
-    shown_to = {
-        index: shown & limits.get(index, -1) if limits else shown
-        for mask, shown in _shown(notice.header, notice.present, verdict.see, receivers)
-        for index in _indices(mask)
-    }
+    groups = _shown(notice.header, notice.present, verdict.see, receivers)
     ids = directory.ids
+    if not limits and not replaced:
+        return _alike(ids, tuple(groups))
+    shown_to = {index: shown & limits.get(index, -1) for mask, shown in groups for index in _indices(mask)}
     return tuple(_recipient(index, ids[index], shown_to[index], replaced.get(index, ())) for index in sorted(shown_to))
+
+
+@lru_cache(maxsize=256)
+def _alike(ids: tuple[str, ...], groups: tuple[tuple[int, int], ...]) -> tuple[Recipient, ...]:
+    """Make the lines of new notices once for all that are shown alike."""
+    shown_to = {index: shown for mask, shown in groups for index in _indices(mask)}
+    return tuple(_recipient(index, ids[index], shown_to[index], ()) for index in sorted(shown_to))
 
 
 @lru_cache(maxsize=1 << 14)

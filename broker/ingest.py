@@ -21,6 +21,8 @@ from broker.checker import WORTH, Checker, Found
 from broker.errors import CouldNotBeJudgedError, NoticeRejectedError
 from broker.handover import Committed, Handover
 from broker.judge import Checked, Judge, Keys, Ruling, check, refused
+from broker.notice import Verified
+from broker.register import notice_key
 from broker.step import Done, InForce, Random, Step
 from broker.trial import judge_alone
 
@@ -48,6 +50,16 @@ class Ahead:
     now: int
     checked: Checked | Adoption | Found
     epoch: int
+
+    def raised(self) -> Ahead:
+        """Give the same with the value that was found, no longer as it came from the other process."""
+        found = self.checked
+        return Ahead(self.record, self.now, found.value(), self.epoch) if isinstance(found, Found) else self
+
+    def entry(self) -> tuple[str, ...]:
+        """Name the entry of the register that judging it will ask for, if it is a notice."""
+        header = self.checked.header if isinstance(self.checked, Verified) else None
+        return (notice_key(header.issuer, header.notice_id),) if header else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +180,12 @@ class Ingest:
     async def _applied(self, group: Sequence[Ahead]) -> Done:
         """Judge the records of one step and close it."""
         step = self._step()
-        for place, ahead in enumerate(group, 1):
-            self._take_in(step, ahead)
-            if place % BREATH == 0:
-                await asyncio.sleep(0)  # what is on its way to and from the bus goes on meanwhile
+        for begin in range(0, len(group), BREATH):
+            part = [each.raised() for each in group[begin : begin + BREATH]]
+            self._register.look_up([key for each in part for key in each.entry()])
+            for ahead in part:
+                self._take_in(step, ahead)
+            await asyncio.sleep(0)  # what is on its way to and from the bus goes on meanwhile
         return self._closed(step)
 
     def _closed(self, step: Step) -> Done:

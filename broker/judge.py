@@ -202,8 +202,8 @@ class Judge:
             _check_subject(header, reference, target)
         holders = target.holders if target else ()
         decision = decide(verified, self.view, now, holders)
-        ruling = self._routed(verified, decision, reference, target, (key, series))
-        ruling = replace(ruling, entries=_waiting(header, decision, reference, target, now))
+        waiting = _waiting(header, decision, reference, target, now)
+        ruling = self._routed(verified, decision, (reference, target), (key, series), waiting)
         if reference is None or target is None:
             return ruling
         if header.kind == APPROVAL:
@@ -260,11 +260,11 @@ class Judge:
         self,
         verified: Verified,
         decision: Decision,
-        reference: Reference | None,
-        target: Standing | None,
+        subject: tuple[Reference | None, Standing | None],
         series: tuple[str, Series],
+        entries: Mapping[str, bytes | None],
     ) -> Ruling:
-        header, routing = verified.header, verified.routing
+        header, routing, (reference, target) = verified.header, verified.routing, subject
         own = Standing(
             verified.header_digest, decision.state, OWN_LEAF, routing.series, routing.number,
             header.record, header.version, (), codec.encode(verified.envelope),
@@ -287,6 +287,7 @@ class Judge:
             own=(notice_key(header.issuer, header.notice_id), own),
             standings=_ended(header, reference, target),
             series=(series,),
+            entries=entries,
             tell=(header.member,),
         )
 

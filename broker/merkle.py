@@ -222,12 +222,12 @@ class Rows:
     subtree is SHA-256(`"valise/empty/v1\0"` ‖ seed ‖ u8 level ‖ u32 position), level 0 being the rows.
     """
 
-    __slots__ = ("_paths", "_tag", "depth", "salts")
+    __slots__ = ("_tag", "depth", "paths", "salts")
 
     def __init__(self, seed: bytes, depth: int) -> None:
         self.depth, self._tag = depth, EMPTY_TAG + seed
         self.salts = shake_256(ROWS_TAG + seed).digest(32 << depth)
-        self._paths: dict[int, bytes] = {}
+        self.paths: dict[int, bytes] = {}
 
     def salt(self, index: int) -> bytes:
         """Give the salt of row `index`."""
@@ -249,20 +249,17 @@ class Rows:
 
     def _above(self, nodes: dict[int, bytes], suffixes: tuple[bytes, ...]) -> dict[int, bytes]:
         """Hash one level into the next; fills in the empty subtrees beside what there is."""
-        above: dict[int, bytes] = {}
-        for position, node in list(nodes.items()):
-            if position >> 1 in above:
-                continue
-            beside = nodes.get(position ^ 1)
-            if beside is None:
-                beside = nodes[position ^ 1] = sha256(self._tag + suffixes[position ^ 1]).digest()
-            left, right = (beside, node) if position & 1 else (node, beside)
-            above[position >> 1] = sha256(b"\1" + left + right).digest()
-        return above
+        for beside in [position ^ 1 for position in nodes if position ^ 1 not in nodes]:
+            nodes[beside] = sha256(self._tag + suffixes[beside]).digest()
+        return {
+            position >> 1: sha256(b"\1" + node + nodes[position + 1]).digest()
+            for position, node in nodes.items()
+            if not position & 1
+        }
 
     def path(self, index: int) -> bytes:
         """Give the sibling hashes of a row that is in the tree, lowest level first, 32 bytes each."""
-        return self._paths[index]
+        return self.paths[index]
 
     def _join_paths(self, levels: list[dict[int, bytes]], rows: Iterable[int]) -> None:
         """Join the paths of all rows from the top down: what rows have in common is joined once."""
@@ -270,7 +267,7 @@ class Rows:
         for nodes in reversed(levels[1:]):
             paths = {each: nodes[each ^ 1] + paths[each >> 1] for each in nodes}
         lowest = levels[0]
-        self._paths = {each: lowest[each ^ 1] + paths[each >> 1] for each in rows}
+        self.paths = {each: lowest[each ^ 1] + paths[each >> 1] for each in rows}
 
 
 def _place(level: int, position: int) -> bytes:

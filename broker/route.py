@@ -38,6 +38,8 @@ class Lines:
     """As lines of the decision record."""
     holders: list[bytes]
     """As holders in the register."""
+    deliveries: list[tuple[bytes, bytes]]
+    """As parts of the deliveries: before the row's salt, after its path."""
 
     @classmethod
     def of(cls, recipients: tuple[Recipient, ...], numbers: tuple[int, ...]) -> Lines:
@@ -50,7 +52,7 @@ class Lines:
         return cls.of(recipients, tuple(each.delivery_number for each in recipients))
 
 
-NOBODY = Lines((), (), {}, [], [])
+NOBODY = Lines((), (), {}, [], [], [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,27 +168,28 @@ def deliveries(route: Route, proof: str, shard: int, *, expired: bool) -> list[C
     """
     if route.envelope is None or route.laid is None:
         return []
-    groups: dict[int, list[tuple[Recipient, int]]] = {}
-    for each, number in zip(route.lines.recipients, route.lines.numbers, strict=True):
-        groups.setdefault(0 if expired else each.shown, []).append((each, number))
-    return [_copies(route, route.envelope, route.laid, shown, group, (proof, shard)) for shown, group in groups.items()]
+    groups: dict[int, list[int]] = {}
+    for place, each in enumerate(route.lines.recipients):
+        groups.setdefault(0 if expired else each.shown, []).append(place)
+    owns = _owns(route, route.laid, shard)
+    return [
+        Copies(route.key, _shared(route, route.envelope, shown, proof), [owns[place] for place in group])
+        for shown, group in groups.items()
+    ]
 
 
-def _copies(
-    route: Route, envelope: Envelope, laid: Laid, shown: int, group: list[tuple[Recipient, int]], where: tuple[str, int]
-) -> Copies:
-    proof, shard = where
+def _shared(route: Route, envelope: Envelope, shown: int, proof: str) -> bytes:
     body = codec.encode_envelope(envelope, codec.withhold(route.compartments, shown))
-    shared = codec.encode_shared(Shared(body, route.leaf, proof))
-    head = codec.own_head(route.leaf_number, shard)
-    return Copies(
-        route.key,
-        shared,
-        [(streams.inbox(each.bureau), head + _own(laid, each, number)) for each, number in group],
-    )
+    return codec.encode_shared(Shared(body, route.leaf, proof))
 
 
-def _own(laid: Laid, recipient: Recipient, number: int) -> bytes:
-    index = recipient.index
-    place = (index, laid.rows[index], laid.tree.salt(index), laid.tree.path(index))
-    return codec.own_rest(recipient.bureau, number, place, recipient.replaces, recipient.erases)
+def _owns(route: Route, laid: Laid, shard: int) -> list[tuple[str, bytes]]:
+    """Join for each recipient what its delivery begins with; the path has the same length for all."""
+    lines, head, of_path = route.lines, codec.own_head(route.leaf_number, shard), codec.long(32 * laid.tree.depth)
+    salts, paths = laid.tree.salts, laid.tree.paths
+    return [
+        (streams.inbox(each.bureau), b"".join((head, before, salts[at : at + 32], of_path, paths[each.index], after)))
+        for each, (before, after), at in zip(
+            lines.recipients, lines.deliveries, [32 * each.index for each in lines.recipients], strict=True
+        )
+    ]

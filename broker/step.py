@@ -72,10 +72,10 @@ class Step:
 
     def apply(self, record: Record | None, ruling: Ruling, now: int) -> int:
         """Take a ruling into the step; return its leaf number. `record` None: a leaf without a record (a start)."""
-        number = self.frontier.size
+        number, digest = self.frontier.size, sha256((record.value if record else None) or b"").digest()
         lines = self._number(ruling)
         laid, seed = self._lay(ruling, lines)
-        decision = codec.encode_decision(_decision_record(record, ruling, laid, seed, now), lines.records)
+        decision = codec.encode_decision(_decision_record(record, digest, ruling, (laid, seed), now), lines.records)
         salt = self._fresh()
         leaf = codec.encode(self._leaf(ruling, laid, decision_digest(salt, decision), now))
         self.frontier.add(leaf_hash(leaf))
@@ -83,7 +83,7 @@ class Step:
         self.entries.append(Entry(number, leaf, salt, decision))
         self._change(ruling, lines, number)
         if ruling.tell or lines.recipients:
-            self.routes.append(_route(record, ruling, lines, laid, self.entries[-1]))
+            self.routes.append(_route(digest, ruling, lines, laid, self.entries[-1]))
         if record is not None:
             self.taken.append(record)
         return number
@@ -99,16 +99,18 @@ class Step:
         """Give every recipient the next delivery number of its bureau."""
         if ruling.decision is None:
             return NOBODY
-        recipients = ruling.decision.recipients
-        return Lines.of(recipients, tuple([self._next_number(each.bureau) for each in recipients]))
+        recipients, following = ruling.decision.recipients, self.next_numbers
+        numbers = []
+        for each in recipients:
+            number = following.get(each.bureau) or self._first_number(each.bureau)
+            following[each.bureau] = number + 1
+            numbers.append(number)
+        return Lines.of(recipients, tuple(numbers))
 
-    def _next_number(self, bureau: str) -> int:
-        number = self.next_numbers.get(bureau)
-        if number is None:
-            kept = self.register.get(f"next/{bureau}")
-            number = int.from_bytes(kept, "big") if kept else 1
-        self.next_numbers[bureau] = number + 1
-        return number
+    def _first_number(self, bureau: str) -> int:
+        """Tell from which number on this step counts the deliveries of a bureau."""
+        kept = self.register.get(f"next/{bureau}")
+        return int.from_bytes(kept, "big") if kept else 1
 
     def _lay(self, ruling: Ruling, lines: Lines) -> tuple[Laid | None, bytes]:
         if ruling.decision is None:
@@ -164,16 +166,17 @@ class Step:
         return Done(self.taken, self.entries, self.routes, head, changes, writes)
 
 
-def _decision_record(record: Record | None, ruling: Ruling, laid: Laid | None, seed: bytes, now: int) -> DecisionRecord:
+def _decision_record(
+    record: Record | None, digest: bytes, ruling: Ruling, tree: tuple[Laid | None, bytes], now: int
+) -> DecisionRecord:
     """Say what was decided and on what, without its rows, which are encoded already."""
-    decision = ruling.decision
-    value = record.value if record else None
+    decision, (laid, seed) = ruling.decision, tree
     return DecisionRecord(
         stream=record.stream if record else "",
         partition=record.partition if record else 0,
         offset=record.offset if record else 0,
         at=record.at if record else now,
-        record_digest=sha256(value or b"").digest(),
+        record_digest=digest,
         header=ruling.header,
         routing=ruling.routing,
         statement=ruling.statement,
@@ -186,7 +189,7 @@ def _decision_record(record: Record | None, ruling: Ruling, laid: Laid | None, s
     )
 
 
-def _route(record: Record | None, ruling: Ruling, lines: Lines, laid: Laid | None, entry: Entry) -> Route:
+def _route(digest: bytes, ruling: Ruling, lines: Lines, laid: Laid | None, entry: Entry) -> Route:
     verified = ruling.verified if lines.recipients else None
     return Route(
         leaf_number=entry.leaf_number,
@@ -199,7 +202,7 @@ def _route(record: Record | None, ruling: Ruling, lines: Lines, laid: Laid | Non
         compartments=verified.compartments if verified else (),
         expires=verified.header.expires if verified else None,
         tell=ruling.tell,
-        outcome=_outcome(record, ruling, entry) if ruling.tell else None,
+        outcome=_outcome(digest, ruling, entry) if ruling.tell else None,
         key=delivery_key(entry.leaf_number) if verified else b"",
         ends=ended_by(ruling.kind, _ending(ruling)),
     )
@@ -212,7 +215,7 @@ def _ending(ruling: Ruling) -> Header | None:
     return ruling.verified.header if ruling.verified else None
 
 
-def _outcome(record: Record | None, ruling: Ruling, entry: Entry) -> Outcome:
+def _outcome(digest: bytes, ruling: Ruling, entry: Entry) -> Outcome:
     """Say what a member learns; the decision record only where the record was its own."""
     own = ruling.kind != "receipt"
     return Outcome(
@@ -221,7 +224,7 @@ def _outcome(record: Record | None, ruling: Ruling, entry: Entry) -> Outcome:
         detail=ruling.detail,
         notice_id=ruling.notice_id,
         issuer=ruling.issuer,
-        record_digest=sha256((record.value if record else None) or b"").digest(),
+        record_digest=digest,
         original=ruling.about if ruling.kind == "repeated" else None,
         missing=ruling.missing,
         warnings=ruling.warnings,

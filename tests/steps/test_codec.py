@@ -95,7 +95,7 @@ def test_a_row_is_written_as_fastavro_writes_it(bureau: str, number: int, shown:
 @given(st.lists(RECIPIENTS, max_size=9), st.data())
 def test_the_recipients_in_one_pass_are_what_each_reader_decodes(lines: list[Recipient], data: st.DataObject) -> None:
     numbers = data.draw(st.lists(NUMBERS, min_size=len(lines), max_size=len(lines)))
-    rows, records, holders = codec.encode_lines(lines, numbers)
+    rows, records, holders, parts = codec.encode_lines(lines, numbers)
     numbered = tuple(replace(each, delivery_number=number) for each, number in zip(lines, numbers, strict=True))
     plain = DecisionRecord("s", 0, 0, 0, bytes(32))
     assert codec.encode_decision(plain, records) == codec.encode_plainly(replace(plain, rows=numbered))
@@ -103,8 +103,16 @@ def test_the_recipients_in_one_pass_are_what_each_reader_decodes(lines: list[Rec
     held = (*(Holder(each.index, (each.delivery_number,)) for each in numbered), *standing.holders)
     told = codec.encode_standing(standing, 8, holders)
     assert told == codec.encode_plainly(replace(standing, leaf_number=8, holders=held))
-    for each in numbered:
+    salt, path, shared = bytes(32), bytes(64), codec.encode_shared(Shared(b"", b"", ""))
+    for each, (before, after) in zip(numbered, parts, strict=True):
         assert codec.decode(Row, rows[each.index]).bureau in {other.bureau for other in numbered}
+        whole = codec.own_head(7, 0) + before + salt + codec.blob(path) + after + shared
+        delivery = codec.decode(Delivery, whole)
+        assert (delivery.bureau, delivery.delivery_number) == (each.bureau, each.delivery_number)
+        assert (delivery.index, delivery.salt, delivery.path) == (each.index, salt, path)
+        assert (delivery.replaces, delivery.erases) == (each.replaces, each.erases)
+        row = codec.encode_row(each.bureau, each.delivery_number, each.shown)
+        assert delivery.row == row
 
 
 @given(DELIVERIES, SHARED)
