@@ -133,7 +133,8 @@ class Bus(Protocol):
     def own(self, shard: int, inputs: Sequence[str]) -> AbstractAsyncContextManager[Shard]:
         """Own a shard: fence the old owner first, read the committed offsets after.
 
-        `inputs` are the streams to consume. Raises UnavailableError if the bus does not answer.
+        `inputs` are the streams to consume. Raises UnavailableError if the bus does not answer, FencedError if this bus
+        owned the shard before and the file says that another has since (Kafka cannot tell).
         """
         ...
 

@@ -48,6 +48,7 @@ class SqliteBus:
     def __init__(self, path: Path, principal: str, world: World, clock: Callable[[], int]) -> None:
         self._principal, self._world = principal, world
         self._file = _File(path, principal, world, clock)
+        self._epochs: dict[int, int] = {}
 
     async def __aenter__(self) -> Self:
         await self._file.open()
@@ -113,16 +114,11 @@ class SqliteBus:
 
     @asynccontextmanager
     async def own(self, shard: int, inputs: Sequence[str]) -> AsyncIterator[Shard]:
-        """Own a shard: whoever had it finds a higher epoch at its next commit."""
+        """Own a shard: whoever had it finds a higher epoch at its next commit, and when it would own it again."""
         if self._principal != ROUTER:
             raise ForbiddenStreamError(self._principal, "own", f"shard {shard}")
         tables = [self._file.table("read", stream, shard if family_of(stream).sharded else 0) for stream in inputs]
-        epoch = await self._file.write(
-            lambda transaction: transaction.one(
-                "INSERT INTO shards VALUES (?, 1) ON CONFLICT (shard) DO UPDATE SET epoch = epoch + 1 RETURNING epoch",
-                shard,
-            )
-        )
+        epoch = self._epochs[shard] = await self._file.write(partial(_own, shard, self._epochs.get(shard, 0)))
         # Only now: the old owner can no longer move them.
         places = {table: self._place(str(shard), table) for table in tables}
         yield _Shard(self._file, shard, epoch, places)
@@ -450,6 +446,15 @@ def _fan_out(
     first = transaction.share(shared)
     for table, records in inboxes.items():
         transaction.append_copies(table, records, first)
+
+
+def _own(shard: int, last: int, transaction: Transaction) -> int:
+    """Make the next epoch of a shard, unless another has made one since our `last` (0: we had none)."""
+    if last and transaction.one("SELECT epoch FROM shards WHERE shard = ?", shard) != last:
+        raise FencedError
+    return transaction.one(
+        "INSERT INTO shards VALUES (?, 1) ON CONFLICT (shard) DO UPDATE SET epoch = epoch + 1 RETURNING epoch", shard
+    )
 
 
 def _expire(table: Table, before: int, transaction: Transaction) -> int:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from broker import codec, notes, streams
+from broker.bus import Writes
+from broker.errors import FencedError
 from broker.notice import Delivery, Outcome, Shared
 from broker.rules import PolicySet
 from broker.sqlite import SqliteBus
@@ -134,6 +136,19 @@ async def home(tmp_path: Path) -> Home:
     async with home.bus(streams.OPERATOR) as operator:
         await world.write_versions(operator, world.directory(), PolicySet.packaged())
     return home
+
+
+async def test_who_lost_the_shard_does_not_take_it_back(home: Home) -> None:
+    """An owner that finds the file busy owns anew: not if another has owned the shard meanwhile."""
+    async with home.bus(streams.ROUTER) as old, home.bus(streams.ROUTER) as new:
+        for _ in range(2):
+            async with old.own(0, []):
+                pass
+        async with new.own(0, []) as shard:
+            with pytest.raises(FencedError):
+                async with old.own(0, []):
+                    pass
+            await shard.commit([], Writes())
 
 
 @pytest.mark.slow
