@@ -24,6 +24,7 @@ from broker.errors import AlreadyWithdrawnError, UnavailableError
 from broker.notice import NOT_RELEASED, DecisionRecord, Header, Leaf
 from broker.register import notice_key
 from broker.route import delivery_key
+from broker.threads import to_the_end
 
 if TYPE_CHECKING:
     from broker.bus import Bus
@@ -131,11 +132,12 @@ class Eraser:
         if codec.decode(Leaf, self._leaf(leaf_number)).kind != HELD:
             return []
 
-        def search() -> list[int]:
-            found = (each for each in self._records.since(leaf_number + 1) if header in each[2])
-            return [number for number, _, record in found if codec.decode(DecisionRecord, record).header == header]
-
-        return await asyncio.to_thread(search)
+        found, following = list[int](), leaf_number + 1
+        while page := await to_the_end(self._records.page, following):
+            likely = ((number, record) for number, _, record in page if header in record)
+            found += [number for number, record in likely if codec.decode(DecisionRecord, record).header == header]
+            following = page[-1][0] + 1
+        return found
 
     def _reviewer(self, route: Route) -> set[str]:
         """Name who refused a held notice, and so has it: the issuer of the approval in the leaf before."""

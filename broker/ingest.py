@@ -24,6 +24,7 @@ from broker.judge import Checked, Judge, Keys, Ruling, check, refused
 from broker.notice import Verified
 from broker.register import notice_key
 from broker.step import Done, InForce, Random, Step
+from broker.threads import to_the_end
 from broker.trial import judge_alone
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Ingest:
             if any(record.stream == streams.VERSIONS for record in taken):
                 await self._adopter.fetch_annexes(self._bus)
             if taken:
-                await checked.put(await asyncio.to_thread(self._check_all, taken))
+                await checked.put(await to_the_end(self._check_all, taken))
                 most = PRESSED if len(taken) == self._pace.limit else UNHURRIED
                 await asyncio.sleep(max(0.0, started + self._pace.pause_s - clock()))
             else:

@@ -39,8 +39,9 @@ class Records:
         self._database.executescript(_SCHEMA)
 
     def close(self) -> None:
-        """Close the file."""
-        self._database.close()
+        """Close the file, once nobody is reading it."""
+        with self._lock:
+            self._database.close()
 
     @property
     def size(self) -> int:
@@ -69,13 +70,11 @@ class Records:
 
     def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
         """Stream (leaf number, salt, record) from `begin` on."""
-        while page := self._page(begin):
+        while page := self.page(begin):
             yield from page
             begin = page[-1][0] + 1
 
-    def _page(self, begin: int) -> list[tuple[int, bytes, bytes]]:
+    def page(self, begin: int) -> list[tuple[int, bytes, bytes]]:
+        """Give the next of these, at most 256; none at the end."""
         with self._lock:
-            return self._database.execute(
-                _PAGE,
-                (begin,),
-            ).fetchall()
+            return self._database.execute(_PAGE, (begin,)).fetchall()

@@ -8,7 +8,7 @@ the record, or something else, is never written to: TrailError.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from broker import codec, crash, durable, notes
 from broker.bus import Bus, Record
@@ -19,6 +19,7 @@ from broker.notice import Entry, Head, Leaf
 from broker.records import Records
 from broker.signing import SigningKey
 from broker.streams import CHECKPOINTS, TRAIL
+from broker.threads import to_the_end
 from broker.trail import Trail
 from broker.witnessed import WITNESSED
 
@@ -73,7 +74,7 @@ class Sealer:
             self._trail.publish(staged, note)
 
         async with self._writing:
-            await _to_the_end(write)
+            await to_the_end(write)
             self._trail.adopt(staged, note)
 
     # What witnesses are asked, and what they say.
@@ -106,7 +107,7 @@ class Sealer:
 
         async with self._writing:
             newest = (head.size, head.root) == (self._trail.size, self._trail.root)
-            await _to_the_end(write)
+            await to_the_end(write)
             if self._shown and self._shown[0] == head:
                 self._shown = (head, note)
 
@@ -137,7 +138,7 @@ class Sealer:
 
         Nobody else may write this shard. Raises TrailError where disk and record contradict each other.
         """
-        await asyncio.to_thread(self._check_key)
+        await to_the_end(self._check_key)
         announced = await self._last_announced()
         await self._catch_up(announced)
         self._check_announced(announced)
@@ -152,7 +153,7 @@ class Sealer:
 
     async def foresee(self, sizes: Collection[int]) -> tuple[int, dict[int, bytes]]:
         """Tell the size that disk and record lead to, and the roots at these sizes as far; nothing is written."""
-        await asyncio.to_thread(self._check_key)
+        await to_the_end(self._check_key)
         frontier = self._trail.frontier()
         roots = {size: self._trail.root_of(size) for size in sizes if size <= frontier.size}
         async for _, value in self._stream((frontier.size, 1)):
@@ -211,10 +212,10 @@ class Sealer:
 
     async def _take(self, entries: list[Entry], head: Head) -> None:
         if head.size <= self._trail.size:  # on disk already; its decision records may not be
-            await asyncio.to_thread(self._records.add, entries)
+            await to_the_end(self._records.add, entries)
             return
         new = [each for each in entries if each.leaf_number >= self._trail.size]
-        await asyncio.to_thread(self._records.add, [each for each in entries if each.leaf_number < self._trail.size])
+        await to_the_end(self._records.add, [each for each in entries if each.leaf_number < self._trail.size])
         await self._extend(new, head)
 
     async def _check_bare(self, announced: Checkpoint | None) -> None:
@@ -307,16 +308,6 @@ class Sealer:
             else:
                 low = found[0].offset + 1
         return low
-
-
-async def _to_the_end(work: Callable[[], None]) -> None:
-    """Run in a thread; who is cancelled meanwhile waits for its end, so that no two writers meet on the disk."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
 
 
 def _value(record: Record) -> Entry | Head:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "crash", "durable", "scrub"),
+    ("errors", "crash", "durable", "scrub", "threads"),
     ("notice", "bus", "streams", "settings"),
     (
         "flat",
