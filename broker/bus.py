@@ -118,7 +118,8 @@ class Bus(Protocol):
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
         """Append every copy to its inboxes, without a transaction; return once all are durable.
 
-        The order within one inbox is the order of `copies`.
+        The order within one inbox is the order of `copies`; where calls overlap, that of the calls, and no inbox gets
+        what came later without what came before.
         """
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -39,6 +39,14 @@ class _Sealed:
     routes: Sequence[Route]
     proofs: Sequence[str]
     steps: list[Committed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What leaves with one batch: deliveries, and outcomes by member."""
+
+    copies: list[Copies] = field(default_factory=list)
+    outcomes: dict[str, list[tuple[bytes, bytes]]] = field(default_factory=lambda: defaultdict(list))
 
 
 class Distribute:
@@ -75,10 +83,24 @@ class Distribute:
             await sealed.put(_Sealed(routes, self._proofs(routes), steps))
 
     async def _send_all(self, sealed: asyncio.Queue[_Sealed], committed: Handover) -> None:
-        while True:
-            batch = await sealed.get()
-            await self._send(batch.routes, batch.proofs, max(each.place for each in batch.steps))
-            committed.sent(batch.steps)
+        """Send what is sealed, in order; while one is acknowledged the next is made and on its way."""
+        before: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                batch = await sealed.get()
+                parcel = await self._packed(batch.routes, batch.proofs)
+                # Started before we wait: the bus keeps the order of the calls.
+                copying = tasks.create_task(self._bus.fan_out(parcel.copies, partition=self._shard))
+                if before:
+                    await before
+                before = tasks.create_task(self._finished(batch, parcel, copying, committed))
+
+    async def _finished(
+        self, batch: _Sealed, parcel: _Parcel, copying: asyncio.Task[None], committed: Handover
+    ) -> None:
+        await copying
+        await self._settle(batch.routes, parcel, max(each.place for each in batch.steps))
+        committed.sent(batch.steps)
 
     async def _seal(self, steps: Sequence[Done]) -> None:
         entries: list[Entry] = [entry for done in steps for entry in done.entries]
@@ -89,28 +111,36 @@ class Distribute:
         return self._sealer.proofs([route.leaf_number for route in routes])
 
     async def _send(self, routes: Sequence[Route], proofs: Sequence[str], place: int) -> None:
-        if not routes:
-            return
+        parcel = await self._packed(routes, proofs)
+        await self._bus.fan_out(parcel.copies, partition=self._shard)
+        await self._settle(routes, parcel, place)
+
+    async def _packed(self, routes: Sequence[Route], proofs: Sequence[str]) -> _Parcel:
+        """Make the deliveries and outcomes of these routes."""
         now = self._clock()
-        copies: list[Copies] = []
-        outcomes: dict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
+        parcel = _Parcel()
         for turn, (route, proof) in enumerate(zip(routes, proofs, strict=True), 1):
             expired = route.expires is not None and route.expires <= now
-            copies += deliveries(route, proof, self._shard, expired=expired)
+            parcel.copies.extend(deliveries(route, proof, self._shard, expired=expired))
             if route.outcome:
                 answer = (b"", told(route.outcome, proof))
                 for member in route.tell:
-                    outcomes[member].append(answer)
+                    parcel.outcomes[member].append(answer)
             if turn % BREATH == 0:
                 await asyncio.sleep(0)  # ingest goes on meanwhile
-        await self._bus.fan_out(copies, partition=self._shard)
+        return parcel
+
+    async def _settle(self, routes: Sequence[Route], parcel: _Parcel, place: int) -> None:
+        """Tell the issuers, once all copies are durable, erase what ended, and keep the place."""
+        if not routes:
+            return
         crash.here("distribute.copied")
         async with asyncio.TaskGroup() as telling:
-            for member, values in outcomes.items():
+            for member, values in parcel.outcomes.items():
                 telling.create_task(self._bus.append(streams.outcomes(member), values, partition=self._shard))
         crash.here("distribute.told")
         await self._eraser.take(routes)
         crash.here("distribute.erased")
         await self._bus.keep_place(GROUP, streams.ROUTED, place, partition=self._shard)
         crash.here("distribute.kept-place")
-        log.debug("routed.copied", leaves=len(routes), copies=sum(len(each.own) for each in copies))
+        log.debug("routed.copied", leaves=len(routes), copies=sum(len(each.own) for each in parcel.copies))

@@ -23,8 +23,8 @@ from aiokafka.consumer import fetcher
 from aiokafka.helpers import create_ssl_context
 from aiokafka.producer import sender
 from aiokafka.record._crecords import default_records
-from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord
+from google_crc32c import extend as crc32c
 
 from broker.bus import MAX_RECORD, Copies, Place, Record, Shard, Writes
 from broker.errors import (
@@ -58,6 +58,10 @@ REQUEST_BYTES = 1_040_000
 """a batch of one large record; the nodes take 1 MiB with its head"""
 HELD_BYTES = 4 << 20
 """what is read ahead of one stream before its reading pauses"""
+
+APPENDS, FAN_OUT_LANES = 0, (1, 2)
+"""Producers, by what they carry. aiokafka has one request under way for each: a head that waits to be announced must
+not wait for the copies of a whole step, and half of them are made while the node takes in the other half."""
 
 _FORBIDDEN = (
     kafka_errors.TopicAuthorizationFailedError,
@@ -96,7 +100,8 @@ class KafkaBus:
         self._granted: set[tuple[str, str]] = set()
         self._readers: dict[Place, _Reader] = {}
         self._places: dict[str, _Places] = {}
-        self._producer: AIOKafkaProducer | None = None
+        self._producers: dict[int, AIOKafkaProducer] = {}
+        self._queueing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._starting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -109,8 +114,8 @@ class KafkaBus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._producer:
-            await _discard(self._producer)
+        for producer in self._producers.values():
+            await _discard(producer)
         await self._stack.aclose()
 
     async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
@@ -118,32 +123,44 @@ class KafkaBus:
         self._check("write", stream)
         if not values:
             return await self.end(stream, partition=partition) - 1
-        last = await self._produce({(stream, partition): [(key, value, None) for key, value in values]})
+        last = await self._produce({(stream, partition): [(key, value, None) for key, value in values]}, APPENDS)
         return last[stream, partition]
 
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
-        """Append every copy with an idempotent producer, all inboxes at once."""
-        inboxes: dict[Place, list[_Value]] = defaultdict(list)
+        """Append every copy with idempotent producers, all inboxes at once."""
+        inboxes: dict[str, list[_Value]] = defaultdict(list)
         for copy in copies:
             for stream, own in copy.own:
-                inboxes[stream, partition].append((copy.key, own, copy.shared))
-        for stream, _ in inboxes:
+                inboxes[stream].append((copy.key, own, copy.shared))
+        lanes: dict[int, dict[Place, list[_Value]]] = defaultdict(dict)
+        for stream, values in inboxes.items():
             self._check("write", stream)
-        if inboxes:
-            await self._produce(inboxes)
-
-    async def _produce(self, values: Mapping[Place, Sequence[_Value]]) -> dict[Place, int]:
+            lanes[_lane(stream)][stream, partition] = values
         heads: _Heads = {}
-        batches = {place: _batches(rows, heads) for place, rows in values.items()}
+        # Each to its end: a lane that failed must not leave another writing behind our back.
+        ends = [self._produce(values, lane, heads) for lane, values in lanes.items()]
+        for end in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(end, BaseException):
+                raise end
+
+    async def _produce(
+        self, values: Mapping[Place, Sequence[_Value]], lane: int, heads: _Heads | None = None
+    ) -> dict[Place, int]:
+        known = {} if heads is None else heads
+        batches = {place: _batches(rows, known) for place, rows in values.items()}
         async with self._starting:
-            producer = self._producer = self._producer or await self._client.producer(None)
+            if lane not in self._producers:
+                self._producers[lane] = await self._client.producer(None)
+            producer = self._producers[lane]
         try:
             with _answering(self._principal, "write", _names(values)):
                 async with asyncio.timeout(self._client.limit):
-                    return await _send(producer, batches)
+                    async with self._queueing[lane]:  # whoever called first, first
+                        sent = await _queue(producer, batches)
+                    return await _acknowledged(sent)
         except BaseException:
-            if self._producer is producer:
-                self._producer = None
+            if self._producers.get(lane) is producer:
+                del self._producers[lane]
             await _discard(producer)
             raise
 
@@ -470,8 +487,11 @@ class _Shard:
             return {}
         async with self._transaction(_names(rows)) as producer:
             # Every one is awaited: a commit succeeds although a send before it failed.
-            last, _ = await asyncio.gather(_send(producer, batches), self._send_offsets(offsets))
+            last, _ = await asyncio.gather(self._send(producer, batches), self._send_offsets(offsets))
         return {stream: offset for (stream, _), offset in last.items()}
+
+    async def _send(self, producer: AIOKafkaProducer, batches: Mapping[Place, list[_Batch]]) -> dict[Place, int]:
+        return await _acknowledged(await _queue(producer, batches))
 
     async def _send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         if offsets:
@@ -499,9 +519,17 @@ class _Shard:
         return int(stamp.timestamp)
 
 
+def _lane(stream: str) -> int:
+    """Give an inbox one producer, and always the same: that keeps its order."""
+    return FAN_OUT_LANES[zlib.crc32(stream.encode()) % len(FAN_OUT_LANES)]
+
+
 _TRANSACTIONAL = 0x10
-_HEAD = struct.Struct(">qiibIhiqqqhii")
-_CRC_AT, _ATTRIBUTES_AT = 17, 21
+_HEAD = struct.Struct(">qiibI")
+"""base offset, length, leader epoch, magic, CRC-32C of what follows"""
+_LENGTH_COUNTS_FROM = 12
+_CHECKED = struct.Struct(">hiqqqhii")
+"""attributes, last offset delta, first and last time stamp, producer id and epoch, base sequence, record count"""
 _Heads = dict[tuple[int, bytes, int], bytes]
 
 
@@ -514,7 +542,7 @@ class _Batch:
     def __init__(self, pieces: list[bytes], count: int, attributes: int) -> None:
         self._pieces, self._count, self._attributes = pieces, count, attributes
         self._producer = (-1, -1, -1)
-        self._buffer: bytearray | None = None
+        self._buffer: bytes | None = None
 
     def record_count(self) -> int:
         return self._count
@@ -531,16 +559,14 @@ class _Batch:
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         self._producer = (producer_id, producer_epoch, base_sequence)
 
-    def _build(self) -> bytearray:
+    def _build(self) -> bytes:
         if self._buffer is None:
-            self._buffer = bytearray().join([bytes(_HEAD.size), *self._pieces])
+            body, now, last = b"".join(self._pieces), int(time() * 1000), self._count - 1
             self._pieces = []
-            now = int(time() * 1000)
-            last = self._count - 1
-            head = (0, len(self._buffer) - 12, -1, 2, 0, self._attributes, last, now, now, *self._producer, self._count)
-            _HEAD.pack_into(self._buffer, 0, *head)
-            crc = calc_crc32c(memoryview(self._buffer)[_ATTRIBUTES_AT:])
-            struct.pack_into(">I", self._buffer, _CRC_AT, crc)
+            checked = _CHECKED.pack(self._attributes, last, now, now, *self._producer, self._count)
+            crc = crc32c(crc32c(0, checked), body)
+            length = _HEAD.size - _LENGTH_COUNTS_FROM + len(checked) + len(body)
+            self._buffer = b"".join((_HEAD.pack(0, length, -1, 2, crc), checked, body))
         return self._buffer
 
 
@@ -582,24 +608,36 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-async def _send(producer: AIOKafkaProducer, batches: Mapping[Place, list[_Batch]]) -> dict[Place, int]:
-    """Send batches, each stream's in order; return the last offset of each once all nodes that must have them do."""
+_Sent = tuple[list["Awaitable[Any]"], int]
+"""What tells where each batch of one stream went, and how many records are in the last."""
+
+
+async def _queue(producer: AIOKafkaProducer, batches: Mapping[Place, list[_Batch]]) -> dict[Place, _Sent]:
+    """Queue batches, each stream's in order; the producer takes one of each at a time."""
     places = list(batches)
-    lasts = await asyncio.gather(*(_send_one(producer, place, batches[place]) for place in places))
-    return dict(zip(places, lasts, strict=True))
+    sent = await asyncio.gather(*(_queue_one(producer, place, batches[place]) for place in places))
+    return dict(zip(places, sent, strict=True))
 
 
-async def _send_one(producer: AIOKafkaProducer, place: Place, batches: Iterable[_Batch]) -> int:
+async def _queue_one(producer: AIOKafkaProducer, place: Place, batches: Iterable[_Batch]) -> _Sent:
     stream, partition = place
     futures: list[Awaitable[Any]] = []
     count = 0
     for batch in batches:
         futures.append(await producer.send_batch(batch, stream, partition=partition))
         count = batch.record_count()
-    sent = await asyncio.gather(*futures)
-    if sent[-1].offset < 0:
-        raise UnavailableError(f"{stream} kept a batch without telling where")
-    return int(sent[-1].offset) + count - 1
+    return futures, count
+
+
+async def _acknowledged(sent: Mapping[Place, _Sent]) -> dict[Place, int]:
+    """Return the last offset of each stream once all nodes that must have the batches do."""
+    last: dict[Place, int] = {}
+    for place, (futures, count) in sent.items():
+        stamp = (await asyncio.gather(*futures))[-1]
+        if stamp.offset < 0:
+            raise UnavailableError(f"{place[0]} kept a batch without telling where")
+        last[place] = int(stamp.offset) + count - 1
+    return last
 
 
 def _names(places: Iterable[Place]) -> str:

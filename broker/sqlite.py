@@ -49,6 +49,7 @@ class SqliteBus:
         self._principal, self._world = principal, world
         self._file = _File(path, principal, world, clock)
         self._epochs: dict[int, int] = {}
+        self._turn, self._fan_outs_failed = asyncio.Lock(), 0
 
     async def __aenter__(self) -> Self:
         await self._file.open()
@@ -96,7 +97,19 @@ class SqliteBus:
             shared.append((len(copy.own), copy.shared))
         if shared:
             tables = {self._file.table("write", stream, partition): each for stream, each in inboxes.items()}
-            await self._file.write(partial(_fan_out, tables, shared))
+            await self._in_turn(partial(_fan_out, tables, shared))
+
+    async def _in_turn(self, job: Callable[[Transaction], None]) -> None:
+        """Write once the fan-outs before are written; if one of those has failed, not at all."""
+        failed = self._fan_outs_failed
+        async with self._turn:
+            if self._fan_outs_failed != failed:
+                raise UnavailableError("what was to go before was not written")
+            try:
+                await self._file.write(job)
+            except BaseException:
+                self._fan_outs_failed += 1
+                raise
 
     async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
         """Tell where a group of this principal stands."""

@@ -382,6 +382,23 @@ async def test_copies_are_own_bytes_then_shared_bytes_in_order(stage: Stage) -> 
         ]
 
 
+async def test_copies_of_calls_that_overlap_are_in_the_order_of_the_calls(stage: Stage) -> None:
+    member = stage.member()
+    inboxes = [streams.inbox(f"{member}/{each}") for each in ("ncb", "border")]
+    # More than one batch each, so that a later call could slip in between.
+    calls = [
+        [Copies(f"{call}-{i}".encode(), b"s" * 20_000, [(each, b"own ") for each in inboxes]) for i in range(30)]
+        for call in range(4)
+    ]
+    async with stage.open(streams.ROUTER) as bus, asyncio.TaskGroup() as tasks:
+        for copies in calls:
+            tasks.create_task(bus.fan_out(copies))
+    async with stage.open(streams.adapter(member)) as bus:
+        for each in inboxes:
+            got = await read_all(bus, each, 0, 120)
+            assert [record.key for record in got] == [copy.key for copies in calls for copy in copies]
+
+
 async def test_an_offset_that_is_gone_is_never_jumped_over(stage: Stage) -> None:
     member = stage.member()
     stream = streams.notices(member)
