@@ -43,6 +43,8 @@ EVENT_KINDS = frozenset(
 DIRECTORY = "directory"
 VERSIONS = (DIRECTORY, "policies")
 """What an `adopted` leaf may put in force, in the order of a leaf."""
+NOTHING = bytes(32)
+"""What a leaf names where there is no version yet."""
 FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
 """Kinds of leaf that say what the notice of the leaf before did to another."""
 ONCE = frozenset({"routed", "held"})
@@ -96,6 +98,15 @@ class Finding:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class PutInForce:
+    """The first leaf that names a version; `what` is directory or policies."""
+
+    leaf_number: int
+    what: str
+    digest: bytes
+
+
 @dataclass(slots=True)
 class Report:
     """What an examination came to; `findings` are at most `LISTED` of `wrong`."""
@@ -110,6 +121,8 @@ class Report:
     """Leaves of decisions and receipts that others were told of."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
+    in_force: list[PutInForce] = field(default_factory=list)
+    """Each change of versions, by rising leaf number: who signed them is not examined here."""
 
     def add(self, place: str, what: str) -> None:
         """Note something that does not hold."""
@@ -325,15 +338,19 @@ class _Walk:
     def _check_in_force(self, number: int, leaf: Leaf) -> None:
         """Check that versions change only where one is adopted, and that no directory that was replaced comes back."""
         before, now = self._in_force, (leaf.directory, leaf.policies)
+        if before == now:
+            return
         for place, what in enumerate(VERSIONS):
-            if before is None or before[place] == now[place]:
+            if (before[place] if before else NOTHING) == now[place]:
                 continue
-            if (leaf.kind, leaf.code) != ("adopted", what):
+            if before and (leaf.kind, leaf.code) != ("adopted", what):
                 self._report.add(f"leaf {number}", f"names other {what} than those that were adopted")
                 return
             if what == DIRECTORY and now[place] in self._replaced:
                 self._report.add(f"leaf {number}", "adopts a directory that was replaced before")
-            self._replaced.add(before[place])
+            self._report.in_force.append(PutInForce(number, what, now[place]))
+            if before:
+                self._replaced.add(before[place])
         self._in_force = now
 
     def _check_following(self, number: int, leaf: Leaf) -> None:

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 ROOT_FILE = "root.sha256"
 """The fingerprint of a home's pinned root, beside its settings: the SHA-256 of what was signed."""
-_SIGNED = (b'{"bundle":"valise/directory/', b'{"bundle":"valise/policies/')
-"""How what is signed begins: canonical JSON has this name first."""
+_SIGNED = {b'{"bundle":"valise/directory/': "directory", b'{"bundle":"valise/policies/': "policies"}
+"""How what is signed begins (canonical JSON has this name first), and which kind of version that is."""
+
+
+def signed_kind(content: bytes) -> str | None:
+    """Say which kind of version these bytes are by their own word, directory or policies; None: nothing signed."""
+    return next((kind for begin, kind in _SIGNED.items() if content.startswith(begin)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Guard:
 
         Raises VersionRefusedError.
         """
-        signed = content.startswith(_SIGNED)
+        signed = signed_kind(content) is not None
         if self.root is None:
             if signed:
                 message = (
