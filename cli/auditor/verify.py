@@ -16,7 +16,9 @@ from broker.errors import ConfigurationError, ProofError
 from broker.examine import Finding, Report, examine
 from broker.notes import Vkey
 from cli import answer, exits
+from cli.auditor import cases as told_cases
 from cli.auditor import signed
+from cli.auditor.cases import Cases
 from cli.auditor.decisions import NOT_REPEATED, Decisions
 from cli.auditor.handed import checkpoint_of, verify_file
 from cli.auditor.progress import progress
@@ -111,6 +113,7 @@ class Checked:
     "--witness", "witnesses", multiple=True, metavar="VKEY", help="A witness's verifier key, or the file with it."
 )
 @click.option("--quorum", type=click.IntRange(min=1), help="How many of the --witness must cosign. Default: all.")
+@told_cases.told
 @everywhere
 def verify(
     given: Everywhere,
@@ -122,6 +125,7 @@ def verify(
     root: str | None,
     witnesses: tuple[str, ...],
     quorum: int | None,
+    case_files: tuple[Path, ...],
 ) -> None:
     """Check the trail in TRAIL_DIR (all of HOME/operator) and compare it with what others kept.
 
@@ -135,7 +139,7 @@ def verify(
     """
     asked = Quorum.of(witnesses, quorum)
     if trail_dir and trail_dir.is_file():
-        _verify_file(given, trail_dir, key_file, asked)
+        _verify_file(given, trail_dir, key_file, asked, told_cases.read(case_files))
         return
     folders = [trail_dir] if trail_dir else trails(operator_folder(given.home))
     checked = [_check(each, folders, seen, key_file, Asked(policies, records, root, asked)) for each in folders]
@@ -194,7 +198,7 @@ def _check(
     return Checked(folder, report, others, key_file, decisions, signatures, stood)
 
 
-def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Quorum | None) -> None:
+def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Quorum | None, known: Cases) -> None:
     """Check a bundle or proof: its own word for the key would prove nothing."""
     if key_file is None:
         message = f"name the log's public key with --vkey: {file} is checked with nothing else"
@@ -202,7 +206,7 @@ def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Q
     key = _key(key_file)
     if quorum:
         quorum.check(checkpoint_of(file), key)
-    if code := verify_file(file, key, as_json=given.as_json):
+    if code := verify_file(file, key, known, as_json=given.as_json):
         raise click.exceptions.Exit(code)
 
 
