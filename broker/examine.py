@@ -119,6 +119,8 @@ class Report:
     deliveries: int = 0
     told: int = 0
     """Leaves of decisions and receipts that others were told of."""
+    agreed: int = 0
+    """Size of the largest head of others that the trail bears out: no leaf beyond it stands in their word."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
     in_force: list[PutInForce] = field(default_factory=list)
@@ -193,7 +195,6 @@ class _Walk:
         )  # fmt: skip
         self._parent: tuple[int, bytes] = (-1, b"")
         self._records: OrderedDict[int, bytes] = OrderedDict()
-        self._agreed = 0
         self._in_force: tuple[bytes, bytes] | None = None
         self._replaced: set[bytes] = set()
         self._before: Leaf | None = None
@@ -410,13 +411,13 @@ class _Walk:
     # What others kept.
 
     def _check_head(self, seen: SeenHead) -> None:
-        self._report.heads += 1
+        self._report.heads += seen.size > 0  # of no leaves there is one root only: it compares nothing
         root = EMPTY_ROOT if seen.size == 0 else self._edge.root()
         if root == seen.root:
-            self._agreed = max(self._agreed, seen.size)
+            self._report.agreed = max(self._report.agreed, seen.size)
             return
         self._report.add(
-            f"leaves {self._agreed} to {seen.size - 1}",
+            f"leaves {self._report.agreed} to {seen.size - 1}",
             f"the head of size {seen.size} that {seen.source} kept has another root{self._signed(seen)}",
         )
 

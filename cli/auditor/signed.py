@@ -18,6 +18,7 @@ from cli.operator_home import operator_home
 from cli.seen import Seen
 
 OWN = "the operator's own word: name one with --root"
+FEW = 3
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -90,7 +91,8 @@ def _root(trail: Path, others: Seen) -> Root:
         message = f"members have pinned different roots ({said}): ask them which is right, and name it with --root"
         raise ConfigurationError(message)
     if roots:
-        return Root(next(iter(roots.values())), f"as {len(roots)} members pinned it")
+        who = ", ".join(each.name for each in roots) if len(roots) <= FEW else f"{len(roots)} members"
+        return Root(next(iter(roots.values())), f"as {who} pinned it")
     return Root(pinned(trail.resolve().parent).root, OWN)
 
 

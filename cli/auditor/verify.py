@@ -19,7 +19,7 @@ from cli import answer, exits
 from cli.auditor import cases as told_cases
 from cli.auditor import signed
 from cli.auditor.cases import Cases
-from cli.auditor.decisions import NOT_REPEATED, Decisions
+from cli.auditor.decisions import NOT_REPEATED, Decisions, records_beside
 from cli.auditor.handed import checkpoint_of, verify_file
 from cli.auditor.progress import progress
 from cli.auditor.quorum import Quorum, Stood
@@ -101,7 +101,8 @@ class Checked:
 @click.option(
     "--records",
     is_flag=True,
-    help="Check decision records against leaves, and receipts that bureaus sent. --policy does, too.",
+    help="Check decision records against leaves, and receipts that bureaus sent. --policy does, too, and --seen "
+    "where it names an inbox.*.db or outbox.db.",
 )
 @click.option(
     "--root",
@@ -193,7 +194,9 @@ def _check(
     report = examine(folder, key, heads, others.deliveries(), progress("checked"), others.told())
     for wrong in stood.wrong if stood else ():
         report.add("witnesses", wrong)
-    decisions = Decisions.of(folder, asked.policies, others) if asked.policies or asked.records else None
+    # What members sent is held against the records wherever the auditor brings their files himself.
+    sent = bool(seen) and records_beside(folder).is_file() and others.keeps_what_was_sent
+    decisions = Decisions.of(folder, asked.policies, others) if asked.policies or asked.records or sent else None
     signatures = signed.check(folder, report, others, asked.root)
     return Checked(folder, report, others, key_file, decisions, signatures, stood)
 
@@ -248,6 +251,7 @@ def _print(checked: Checked) -> None:
         ("root", report.root.hex()),
         ("key", str(pinned)),
         ("compared with", f"{len(checked.others.files)} files: {_compared(report)}"),
+        *_beyond(report),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
         *checked.signatures.lines(),
         *(checked.decisions.lines() if checked.decisions else NOT_REPEATED),
@@ -260,6 +264,13 @@ def _print(checked: Checked) -> None:
         facts.append(("WRONG", f"and {checked.wrong - SHOWN_FINDINGS:,} more"))
     for name, value in facts:
         click.echo(f"  {name:<14} {value}")
+
+
+def _beyond(report: Report) -> list[tuple[str, str]]:
+    """Say which leaves no head of others covers: they came since, or were shown to nobody."""
+    if not report.compared or report.agreed == report.size:
+        return []
+    return [("not compared", f"leaves {report.agreed:,} to {report.size - 1:,}: in no head that others kept")]
 
 
 def _next_command(checked: Checked, given: Everywhere) -> str:
@@ -291,6 +302,7 @@ def _value(checked: Checked) -> dict[str, Any]:
             "heads": report.heads,
             "deliveries": report.deliveries,
             "outcomes": report.told,
+            "up_to": report.agreed,
         },
         "witnesses": checked.stood.value() | {"unseen": checked.beyond} if checked.stood else None,
         "signatures": checked.signatures.value(),
