@@ -66,7 +66,7 @@ def check(trail: Path, report: Report, others: Seen, root: str | None) -> Signat
     operator's. Raises ConfigurationError where those differ, or where it is none.
     """
     if root and not _FINGERPRINT.fullmatch(root):
-        message = f"{root!r} is no fingerprint: it has 64 digits 0-9, a-f, as `valise directory status --json` tells it"
+        message = f"{root!r} is no fingerprint: it has 64 digits 0-9, a-f, as `valise directory status` tells a member"
         raise ConfigurationError(message)
     found = Root(root, "as you named it", asked=True) if root else _root(trail, others)
     if found.fingerprint is None:
