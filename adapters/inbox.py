@@ -41,6 +41,18 @@ CREATE TABLE IF NOT EXISTS cases(
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedFor:
+    """For which case a delivery was opened; `digest` is SHA-256(salt ‖ reference), which the `read` receipt carries."""
+
+    reference: str
+    digest: bytes
+    salt: bytes
+    at: int
+    notice_id: bytes
+    leaf_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One delivery as a list shows it; nothing of the body."""
 
@@ -226,6 +238,20 @@ class Inbox:
     def keep_case(self, number: int, digest: bytes, salt: bytes, reference: str, at: int) -> None:
         """Keep for which case a delivery was opened; only the digest leaves this machine."""
         self.database.execute("INSERT INTO cases VALUES (?, ?, ?, ?, ?)", (digest, number, salt, reference, at))
+
+    def opened_for(self) -> list[OpenedFor]:
+        """List for which cases deliveries were opened, oldest first."""
+        rows = self.database.execute(
+            "SELECT c.*, d.notice_id, d.leaf_number FROM cases AS c JOIN deliveries AS d USING (delivery_number)"
+            " ORDER BY c.at, c.delivery_number"
+        )
+        return [
+            OpenedFor(
+                row["reference"], bytes(row["digest"]), bytes(row["salt"]), row["at"], bytes(row["notice_id"]),
+                row["leaf_number"],
+            )
+            for row in rows
+        ]  # fmt: skip
 
 
 def record_of(header: Header) -> tuple[str, str]:

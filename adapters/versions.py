@@ -12,15 +12,18 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from broker import codec, members, streams
-from broker.bus import Bus
+from broker import codec, durable, members, streams
+from broker.bus import Bus, Record
 from broker.errors import ConfigurationError, NoticeRejectedError, VersionRefusedError
 from broker.members import Directory
 from broker.notice import Version
-from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, write_seen
+from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, signed_kind, write_seen
 
 PAGE = 100
+SIGNED = "signed"
+"""Folder with all that was published under signatures, as it came: what an auditor holds `adopted` leaves against."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PLACE = re.compile(r"[0-9]{12,}-[0-9a-f]{16}")
 
 
 def _clock() -> int:
@@ -32,7 +35,8 @@ class Versions:
 
     `newest` is the last one of its kind in the stream that can be read; whether the broker adopted it stands in the
     trail, and every leaf names the versions that it was judged by. Where the home has pinned a root (guard.py), only
-    what was signed under it is kept: a directory as it adds up, and the newest bundle beside it.
+    what was signed under it is kept: a directory as it adds up, and the newest bundle beside it. Whatever came under
+    signatures is kept as it came, too, in `signed`.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], int] = _clock) -> None:
@@ -43,10 +47,12 @@ class Versions:
         """Take in what the stream holds beyond our place; return how many versions came."""
         state, came = self._state(), 0
         guard: Guard | None = None
+        await self._keep_earlier(bus, int(state.get("place", 0)))
         while records := await bus.read(streams.VERSIONS, int(state.get("place", 0)), limit=PAGE):
             # Opens the newest bundle again: only where something new is to be held against it.
             guard = guard or self.guard()
             for record in records:
+                self._keep_signed(record)
                 taken, guard = self._take(record.value, state, guard)
                 came += taken
                 state["place"] = record.offset + 1
@@ -54,6 +60,31 @@ class Versions:
             self._keep("seen", write_seen(guard.seen))
             self._keep("newest", json.dumps(state).encode())
         return came
+
+    async def _keep_earlier(self, bus: Bus, place: int) -> None:
+        """Keep what was signed and came before: a home of an earlier version kept none of it."""
+        at = place if (self._folder / SIGNED).is_dir() else 0
+        while at < place and (records := await bus.read(streams.VERSIONS, at, limit=PAGE)):
+            for record in records:
+                self._keep_signed(record)
+            at = records[-1].offset + 1
+
+    def _keep_signed(self, record: Record) -> None:
+        """Keep a version under its place in the stream, whether it holds or not: whoever reads it checks it himself."""
+        (self._folder / SIGNED).mkdir(parents=True, exist_ok=True)
+        try:
+            content = codec.decode(Version, record.value or b"").content
+        except NoticeRejectedError:
+            return
+        if signed_kind(content):
+            name = f"{record.offset:012}-{sha256(content).hexdigest()[:16]}"
+            durable.put(self._folder / SIGNED / name, content)
+
+    def signed(self) -> dict[str, bytes]:
+        """Give all that was published under signatures, nothing of it checked, in the order of its names."""
+        folder = self._folder / SIGNED
+        files = sorted(each for each in folder.iterdir() if _PLACE.fullmatch(each.name)) if folder.is_dir() else []
+        return {each.name: each.read_bytes() for each in files}
 
     def guard(self) -> Guard:
         """Stand guard as this home does: with its pinned root, what it has seen, and the newest bundle."""

@@ -43,6 +43,8 @@ EVENT_KINDS = frozenset(
 DIRECTORY = "directory"
 VERSIONS = (DIRECTORY, "policies")
 """What an `adopted` leaf may put in force, in the order of a leaf."""
+NOTHING = bytes(32)
+"""What a leaf names where there is no version yet."""
 FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
 """Kinds of leaf that say what the notice of the leaf before did to another."""
 ONCE = frozenset({"routed", "held"})
@@ -96,6 +98,15 @@ class Finding:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class PutInForce:
+    """The first leaf that names a version; `what` is directory or policies."""
+
+    leaf_number: int
+    what: str
+    digest: bytes
+
+
 @dataclass(slots=True)
 class Report:
     """What an examination came to; `findings` are at most `LISTED` of `wrong`."""
@@ -108,8 +119,12 @@ class Report:
     deliveries: int = 0
     told: int = 0
     """Leaves of decisions and receipts that others were told of."""
+    agreed: int = 0
+    """Size of the largest head of others that the trail bears out: no leaf beyond it stands in their word."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
+    in_force: list[PutInForce] = field(default_factory=list)
+    """Each change of versions, by rising leaf number: who signed them is not examined here."""
 
     def add(self, place: str, what: str) -> None:
         """Note something that does not hold."""
@@ -180,7 +195,6 @@ class _Walk:
         )  # fmt: skip
         self._parent: tuple[int, bytes] = (-1, b"")
         self._records: OrderedDict[int, bytes] = OrderedDict()
-        self._agreed = 0
         self._in_force: tuple[bytes, bytes] | None = None
         self._replaced: set[bytes] = set()
         self._before: Leaf | None = None
@@ -325,15 +339,19 @@ class _Walk:
     def _check_in_force(self, number: int, leaf: Leaf) -> None:
         """Check that versions change only where one is adopted, and that no directory that was replaced comes back."""
         before, now = self._in_force, (leaf.directory, leaf.policies)
+        if before == now:
+            return
         for place, what in enumerate(VERSIONS):
-            if before is None or before[place] == now[place]:
+            if (before[place] if before else NOTHING) == now[place]:
                 continue
-            if (leaf.kind, leaf.code) != ("adopted", what):
+            if before and (leaf.kind, leaf.code) != ("adopted", what):
                 self._report.add(f"leaf {number}", f"names other {what} than those that were adopted")
                 return
             if what == DIRECTORY and now[place] in self._replaced:
                 self._report.add(f"leaf {number}", "adopts a directory that was replaced before")
-            self._replaced.add(before[place])
+            self._report.in_force.append(PutInForce(number, what, now[place]))
+            if before:
+                self._replaced.add(before[place])
         self._in_force = now
 
     def _check_following(self, number: int, leaf: Leaf) -> None:
@@ -393,13 +411,13 @@ class _Walk:
     # What others kept.
 
     def _check_head(self, seen: SeenHead) -> None:
-        self._report.heads += 1
+        self._report.heads += seen.size > 0  # of no leaves there is one root only: it compares nothing
         root = EMPTY_ROOT if seen.size == 0 else self._edge.root()
         if root == seen.root:
-            self._agreed = max(self._agreed, seen.size)
+            self._report.agreed = max(self._report.agreed, seen.size)
             return
         self._report.add(
-            f"leaves {self._agreed} to {seen.size - 1}",
+            f"leaves {self._report.agreed} to {seen.size - 1}",
             f"the head of size {seen.size} that {seen.source} kept has another root{self._signed(seen)}",
         )
 

@@ -12,6 +12,8 @@ from cli.members import newest
 from cli.options import Everywhere, bureau, everywhere
 from cli.trust.changing import Change, draft_change, named, with_status
 
+LEAST = 2
+"""Members of an agreement."""
 _NAME = click.argument("name", metavar="AGREEMENT")
 
 
@@ -98,6 +100,26 @@ def resume(given: Everywhere, name: str) -> None:
 def join(given: Everywhere, name: str, member: str) -> None:
     """Draft that MEMBER joins; it must sign itself, whatever the threshold."""
     draft_change(given, f"{member} joins agreement {name}", _joining(name, member))
+
+
+@agreement.command()
+@_NAME
+@click.argument("member")
+@everywhere
+def leave(given: Everywhere, name: str, member: str) -> None:
+    """Draft that MEMBER leaves; as many must sign as the agreement names, MEMBER may be one of them."""
+
+    def change(wanted: dict[str, Any]) -> None:
+        circle = named(wanted, "agreements", name)
+        if member not in circle["members"]:
+            message = f"{member} is not in {name}"
+            raise ConfigurationError(message)
+        circle["members"].remove(member)
+        if len(circle["members"]) < LEAST:
+            message = f"{name} would bind nobody to anybody: `valise agreement suspend {name}`"
+            raise ConfigurationError(message)
+
+    draft_change(given, f"{member} leaves agreement {name}", change)
 
 
 def _joining(name: str, member: str) -> Change:

@@ -7,6 +7,7 @@ import click
 from cli.auditor.enrol import enrol
 from cli.auditor.export import export
 from cli.auditor.prove import prove
+from cli.auditor.reads import reads
 from cli.auditor.search import search
 from cli.auditor.show import show
 from cli.auditor.verify import verify
@@ -24,4 +25,5 @@ audit.add_command(enrol)
 audit.add_command(prove)
 audit.add_command(export)
 audit.add_command(search)
+audit.add_command(reads)
 audit.add_command(witness)

@@ -225,6 +225,7 @@ def status(given: Everywhere, bureau: str | None) -> None:
     first = f"directory version {base.directory.version}, {len(rows)} roles" + (
         f"; RED: {', '.join(red)}" if red else ""
     )
+    first += f"\nroot {versions.guard().root}: compare it with another member's"
     if versions.refused():
         first += f"\nthe last version was refused: {versions.refused()}"
     answer.show(

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "withdraw": ("cli.publish:withdraw", "Withdraw a record from everyone who holds it."),
     "inbox": ("cli.inbox:inbox", "List what has been delivered to a bureau."),
     "read": ("cli.inbox:read", "Open one notice for a case."),
+    "cases": ("cli.cases:cases", "List for which cases a bureau opened what, for its auditor."),
     "review": ("cli.review:review", "Release or refuse notices that are held for review."),
     "trace": ("cli.trace:trace", "Tell what became of a notice of ours."),
     "subscribe": ("cli.subscribe:subscribe", "Say which topics a bureau wants."),

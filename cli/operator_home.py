@@ -122,7 +122,7 @@ def make(home: Path, federation: Federation, bus: str) -> OperatorHome:
         message = f"{folder} is the broker of {made.settings.federation} on {made.settings.bus}: name another --home"
         raise ConfigurationError(message)
     if not made.key_path.exists():
-        SigningKey.new().save(made.key_path)
+        SigningKey.new().save(made.key_path, passphrases.for_new(None, ask=False))
     vkey = f"{notes.vkey(made.owner().origin, SigningKey.load(made.key_path, passphrases.for_old()).public.raw)}\n"
     made.vkey_path.parent.mkdir(parents=True, exist_ok=True)
     if not made.vkey_path.exists():

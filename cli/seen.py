@@ -70,6 +70,11 @@ class Seen:
         for file in self._inboxes:
             yield from _receipts(file)
 
+    @property
+    def keeps_what_was_sent(self) -> bool:
+        """Whether these files say what their members sent: receipts, or notices that nobody answered."""
+        return any(True for _ in self.receipts()) or any(True for _ in self.notices())
+
     def notices(self) -> Iterator[SentNotice]:
         """Stream the notices that issuers sent and were told nothing of."""
         for file in self._outboxes:

@@ -331,6 +331,18 @@ def _check_circle(role: str, file: Mapping[str, Any], targets: Targets) -> None:
         refuse(role, "can be signed by a member that it does not bind")
 
 
+def check_circles(before: Opened, after: Opened) -> None:
+    """Refuse a change of an agreement that too few signed of those who could before: a joiner's word is not enough.
+
+    Raises VersionRefusedError.
+    """
+    for role, text in after.written.roles.items():
+        path = roles.path_of(role)
+        known = role.startswith(roles.AGREEMENT) and role in before.written.roles
+        if known and after.written.files[path] != before.written.files.get(path):
+            roles.check_signed(before.targets, role, roles.envelope_of(text, role))
+
+
 def _parsed(kind: type[_ModelT], content: bytes, what: str) -> _ModelT:
     _loaded(content, what)
     try:

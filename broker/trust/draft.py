@@ -184,8 +184,8 @@ def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bo
             [voices[each] for each in sorted(circle["members"]) if each in voices],
         )
         if bound:
-            usual = max(old[role].threshold if role in old else 1, min(AGREEMENT_THRESHOLD, len(bound)))
-            made.append(roles.delegated(role, bound, wanted.signatures.get(circle["id"], usual)))
+            usual = max(old[role].threshold if role in old else 1, AGREEMENT_THRESHOLD)
+            made.append(roles.delegated(role, bound, wanted.signatures.get(circle["id"], min(usual, len(bound)))))
     delegations = Delegations({each.keyid: each for each in joint}, {each.name: each for each in made})
     changed = base is None or given != delegations or base.expires[TARGETS] <= now + RENEW_MS
     if base is not None and not changed:
@@ -270,7 +270,10 @@ def _merged(copies: Sequence[str], role: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An envelope of a draft, and who must sign it: a new root is asked for twice, by the old one and by itself."""
+    """An envelope of a draft, and who must sign it.
+
+    A new root is asked for twice, by the old one and by itself; so is an agreement whose members change.
+    """
 
     role: str
     text: str
@@ -290,9 +293,18 @@ def _asked(draft: Draft, base: Opened | None) -> Iterator[_Asked]:
         if root is not None:
             yield _Asked(ROOT, text, root)
     for role, text in draft.roles.items():
+        if base is not None and _changes_circle(draft, base, role):
+            yield _Asked(role, text, base.targets)
         delegator = root if role == TARGETS else targets
         if delegator is not None:
             yield _Asked(role, text, delegator)
+
+
+def _changes_circle(draft: Draft, base: Opened, role: str) -> bool:
+    """Say whether an agreement changes together with those who may sign for it."""
+    path = roles.path_of(role)
+    known = role.startswith(roles.AGREEMENT) and role in base.written.roles and TARGETS in draft.roles
+    return known and draft.files.get(path) != base.written.files.get(path)
 
 
 def governors(draft: Draft, base: Opened | None) -> tuple[Root | None, Targets | None]:

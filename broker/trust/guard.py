@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 ROOT_FILE = "root.sha256"
 """The fingerprint of a home's pinned root, beside its settings: the SHA-256 of what was signed."""
-_SIGNED = (b'{"bundle":"valise/directory/', b'{"bundle":"valise/policies/')
-"""How what is signed begins: canonical JSON has this name first."""
+_SIGNED = {b'{"bundle":"valise/directory/': "directory", b'{"bundle":"valise/policies/': "policies"}
+"""How what is signed begins (canonical JSON has this name first), and which kind of version that is."""
+
+
+def signed_kind(content: bytes) -> str | None:
+    """Say which kind of version these bytes are by their own word, directory or policies; None: nothing signed."""
+    return next((kind for begin, kind in _SIGNED.items() if content.startswith(begin)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Guard:
 
         Raises VersionRefusedError.
         """
-        signed = content.startswith(_SIGNED)
+        signed = signed_kind(content) is not None
         if self.root is None:
             if signed:
                 message = (
@@ -54,6 +59,8 @@ class Guard:
         from broker.trust import bundle  # noqa: PLC0415 -- tuf is slow to import, and most commands open no bundle
 
         found = bundle.open_bundle(content, bundle.Trust(self.root or "", self.seen), now)
+        if self.opened is not None:
+            bundle.check_circles(self.opened, found)
         return found.plain, replace(self, seen=found.seen, opened=found)
 
     def _allowed(self, content: bytes, now: int | None) -> tuple[bytes, Guard]:

@@ -107,6 +107,12 @@ def delegated(role: str, keys: Iterable[Key], threshold: int) -> DelegatedRole:
     return DelegatedRole(role, [each.keyid for each in keys], threshold, terminating=True, paths=[path_of(role)])
 
 
+def thresholds(targets: Targets) -> dict[str, int]:
+    """Tell how many members must sign for each role that is handed out."""
+    given = (targets.delegations.roles if targets.delegations else None) or {}
+    return {role: delegation.threshold for role, delegation in given.items()}
+
+
 # Envelopes
 
 

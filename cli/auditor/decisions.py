@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from cli.seen import Seen
 
 
+def records_beside(trail: Path) -> Path:
+    """Say where the decision records of a trail lie, if they are there."""
+    suffix = trail.resolve().name.removeprefix("trail")
+    return trail.resolve().parent / f"records{suffix}.db"
+
+
 NOT_REPEATED = (("decisions", "not repeated: name your own copy of the policies with --policy"),)
 
 
@@ -39,8 +45,7 @@ class Decisions:
         """Check the records beside a trail. Raises ConfigurationError where something to check with is missing."""
         from broker.recheck import Sent, recheck  # noqa: PLC0415 -- cedarpy is slow to import
 
-        suffix = trail.resolve().name.removeprefix("trail")
-        file = trail.resolve().parent / f"records{suffix}.db"
+        file = records_beside(trail)
         if not file.is_file():
             message = f"there are no decision records beside {trail}: decisions can be checked at the operator only"
             raise ConfigurationError(message)

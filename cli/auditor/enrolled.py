@@ -101,11 +101,11 @@ def _read(path: Path, federation: str, now: int) -> WrittenAuditor:
 
 
 def auditor(folder: Path, file: Path | None, directory: Directory) -> Auditor:
-    """Find who looks: the key in `file`, or the only one in `folder`; the directory must name it.
+    """Find who looks: the key in `file`, or the only one in `folder` that the directory names.
 
     Raises ConfigurationError that says what to do.
     """
-    found = [file] if file else sorted(folder.glob("*.pem"))
+    found = [file] if file else _keys(folder, directory)
     if len(found) != 1:
         what = f"there are {len(found)} keys in {folder}" if found else "there is no auditor's key here"
         message = f"{what}: name one with --key, or make one with `valise audit enrol NAME`"
@@ -116,3 +116,17 @@ def auditor(folder: Path, file: Path | None, directory: Directory) -> Auditor:
         message = f"the directory does not name the key {found[0]}: let the operator run `valise broker directory`"
         raise ConfigurationError(message)
     return Auditor(known.bureau, key)
+
+
+def _keys(folder: Path, directory: Directory) -> list[Path]:
+    """List the keys that a directory names, by their requests; all of them where it names none."""
+    keys = sorted(folder.glob("*.pem"))
+    return [each for each in keys if _asked_for(each) in directory.auditors] or keys
+
+
+def _asked_for(key: Path) -> bytes:
+    """Tell a key's id by its request, which needs no passphrase; nothing where there is none."""
+    try:
+        return bytes.fromhex(json.loads(key.with_name(f"{key.stem}.auditor.json").read_bytes())["key_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return b""

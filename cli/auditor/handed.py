@@ -17,6 +17,7 @@ from broker.merkle import check_inclusion, leaf_hash
 from broker.notes import Vkey
 from broker.notice import Header, Leaf
 from cli import answer, exits
+from cli.auditor.cases import Cases
 from cli.auditor.content import brief, opened
 
 SHOWN_FINDINGS = 20
@@ -37,16 +38,16 @@ def checkpoint_of(file: Path) -> str:
     return bundle.read(data).parts.get("checkpoint", b"").decode(errors="replace")
 
 
-def verify_file(file: Path, key: Vkey, *, as_json: bool) -> int:
+def verify_file(file: Path, key: Vkey, cases: Cases, *, as_json: bool) -> int:
     """Check a bundle or a tlog-proof, say what it shows, and give the exit code."""
     data = _read(file)
     if data.startswith(notes.PROOF_HEAD.encode()):
         return _verify_proof(data, key, as_json=as_json)
     checked = bundle.check(bundle.read(data), key)
     if as_json:
-        click.echo(json.dumps(_value(checked), ensure_ascii=False, default=answer.plain))
+        click.echo(json.dumps(_value(checked, cases), ensure_ascii=False, default=answer.plain))
     else:
-        click.echo(answer.safe("\n".join(_lines(checked))))
+        click.echo(answer.safe("\n".join(_lines(checked, cases))))
     return exits.VERIFICATION_FAILED if checked.wrong else exits.DONE
 
 
@@ -86,12 +87,12 @@ def _first(checked: Checked) -> str:
     return f"The bundle is good: {len(manifest.notices)} notices, {len(checked.told)} leaves, {what}"
 
 
-def _lines(checked: Checked) -> list[str]:
+def _lines(checked: Checked, cases: Cases) -> list[str]:
     lines = [_first(checked)]
     if checked.head:
         lines.append(f"  {'log':<12} {checked.head.origin}, {checked.head.size:,} leaves")
     for number in sorted(checked.told):
-        lines += _leaf_lines(checked.told[number])
+        lines += _leaf_lines(checked.told[number], cases)
     lines += [f"  {'WRONG':<12} {each}" for each in checked.wrong[:SHOWN_FINDINGS]]
     if len(checked.wrong) > SHOWN_FINDINGS:
         lines.append(f"  {'WRONG':<12} and {len(checked.wrong) - SHOWN_FINDINGS} more")
@@ -102,8 +103,8 @@ def _lines(checked: Checked) -> list[str]:
     return lines
 
 
-def _leaf_lines(told: Told) -> list[str]:
-    value = _told(told)
+def _leaf_lines(told: Told, cases: Cases) -> list[str]:
+    value = _told(told, cases)
     lines = [f"  leaf {told.number:<8} {value['at']}  {value['kind']} {value['code'] or ''}".rstrip()]
     more: list[tuple[str, str]] = []
     if "notice" in value:
@@ -117,8 +118,10 @@ def _leaf_lines(told: Told) -> list[str]:
     ]
     more += [("rules", ", ".join(value["rules"]))] if value.get("rules") else []
     if "receipt" in value:
-        case = f", case digest {value['receipt']['case_digest']}" if value["receipt"]["case_digest"] else ""
-        more.append(("by", f"{value['receipt']['bureau']} {value['receipt']['act']}{case}"))
+        receipt = value["receipt"]
+        case = f", case digest {receipt['case_digest']}" if receipt["case_digest"] else ""
+        case = f", case {receipt['case']}" if receipt["case"] else case
+        more.append(("by", f"{receipt['bureau']} {receipt['act']}{case}"))
     if "look" in value:
         more.append(("by", f"{value['look']['by']}, {value['look']['reason']}"))
     more += [
@@ -128,7 +131,7 @@ def _leaf_lines(told: Told) -> list[str]:
     return [*lines, *(f"      {name:<12} {text}" for name, text in more)]
 
 
-def _value(checked: Checked) -> dict[str, Any]:
+def _value(checked: Checked, cases: Cases) -> dict[str, Any]:
     manifest, head = checked.bundle.manifest, checked.head
     return {
         "answer": _first(checked),
@@ -136,12 +139,12 @@ def _value(checked: Checked) -> dict[str, Any]:
         "data": manifest.data,
         "notices": list(manifest.notices),
         "log": {"origin": head.origin, "size": head.size, "root": head.root.hex()} if head else None,
-        "leaves": [_told(checked.told[each]) for each in sorted(checked.told)],
+        "leaves": [_told(checked.told[each], cases) for each in sorted(checked.told)],
         "wrong": checked.wrong,
     }
 
 
-def _told(told: Told) -> dict[str, Any]:
+def _told(told: Told, cases: Cases) -> dict[str, Any]:
     """Say what the parts prove of one leaf."""
     leaf, decision = told.leaf, told.decision
     value: dict[str, Any] = {
@@ -178,6 +181,7 @@ def _told(told: Told) -> dict[str, Any]:
             "act": told.receipt.act,
             "result": told.receipt.result,
             "case_digest": digest.hex() if digest else None,
+            "case": cases.get(digest.hex()) if digest else None,
         }
     if told.look:
         value["look"] = {"by": told.look.by, "reason": told.look.reason}

@@ -69,9 +69,9 @@ def search(given: Everywhere, words: tuple[str, ...], *, limit: int, shard: int,
 
 def _find(home: Opened, asked: dict[str, Any], limit: int) -> Found:
     end = home.trail.size if asked["before"] is None else min(home.trail.size, asked["before"])
-    begin = leaf_at(home.trail, _moment(asked["since"])) if asked["since"] else 0
+    begin = leaf_at(home.trail, moment(asked["since"])) if asked["since"] else 0
     if asked["until"]:
-        end = min(end, leaf_at(home.trail, _moment(asked["until"])))
+        end = min(end, leaf_at(home.trail, moment(asked["until"])))
     if asked["notice"]:
         return _of_notice(home, asked, begin, end, limit)
     return home.index.search(_groups(asked), begin, end, limit)
@@ -95,7 +95,8 @@ def _groups(asked: dict[str, Any]) -> list[list[str]]:
     return [each for each in groups if each]
 
 
-def _moment(text: str) -> int:
+def moment(text: str) -> int:
+    """Read a time in UTC; give it in ms since the epoch. Raises ConfigurationError."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
 
 from cli import answer, exits
+from cli.auditor import cases as told_cases
 from cli.auditor import content as bodies
+from cli.auditor.cases import Cases
 from cli.auditor.looks import Why, asks, looked
 from cli.auditor.opened import opened
 from cli.officer import repeating
@@ -27,14 +30,16 @@ RECORDED = ("routed", "held")
 @click.option("--content", is_flag=True, help="Also what it says, where the broker still holds it: a look on record.")
 @asks
 @click.option("--redecide", is_flag=True, help="Decide it again from the record, with Cedar itself: same or different.")
+@told_cases.told
 @everywhere
-def show(given: Everywhere, notice: str, content: bool, why: Why, redecide: bool) -> None:
+def show(given: Everywhere, notice: str, content: bool, why: Why, redecide: bool, case_files: tuple[Path, ...]) -> None:
     """Tell the story of NOTICE, a notice id or a leaf number: who got what, why, and what became of it.
 
     With --content the broker first records who looks, and why, as a leaf of the trail; the issuer is told.
     """
+    known = told_cases.read(case_files)
     with opened(given.home) as home:
-        chapters = home.stories.tell(home.stories.find(notice))
+        chapters = _with_cases(home.stories.tell(home.stories.find(notice)), known)
         again = repeat(operator_home(given.home), home, [each["leaf"] for each in chapters]) if redecide else []
     if not chapters:
         raise NoSuchNoticeError
@@ -51,6 +56,14 @@ def show(given: Everywhere, notice: str, content: bool, why: Why, redecide: bool
     )
     if not all(each["decision_holds"] for each in chapters):
         raise click.exceptions.Exit(exits.VERIFICATION_FAILED)
+
+
+def _with_cases(chapters: list[dict[str, Any]], known: Cases) -> list[dict[str, Any]]:
+    """Open the digests of case numbers that bureaus told."""
+    for each in chapters:
+        if "receipt" in each:
+            each["receipt"]["case"] = known.get(each["receipt"]["case_digest"] or "")
+    return chapters
 
 
 def _repeated(given: Everywhere, again: list[Repeated]) -> None:
@@ -105,7 +118,7 @@ def _chapter(chapter: dict[str, Any]) -> list[str]:
         receipt = chapter["receipt"]
         told.append(("receipt", f"{receipt['bureau']} {receipt['act']} {receipt['result'] or ''}".rstrip()))
         if receipt["case_digest"]:
-            told.append(("case", f"{receipt['case_digest']} (digest; the bureau opens it)"))
+            told.append(("case", receipt["case"] or f"{receipt['case_digest']} (digest; the bureau opens it: --cases)"))
     if "look" in chapter:
         told.append(("look", f"{chapter['look']['by']}: {chapter['look']['reason']}"))
     if "notice" in chapter:

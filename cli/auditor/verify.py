@@ -16,16 +16,30 @@ from broker.errors import ConfigurationError, ProofError
 from broker.examine import Finding, Report, examine
 from broker.notes import Vkey
 from cli import answer, exits
-from cli.auditor.decisions import NOT_REPEATED, Decisions
+from cli.auditor import cases as told_cases
+from cli.auditor import signed
+from cli.auditor.cases import Cases
+from cli.auditor.decisions import NOT_REPEATED, Decisions, records_beside
 from cli.auditor.handed import checkpoint_of, verify_file
 from cli.auditor.progress import progress
 from cli.auditor.quorum import Quorum, Stood
+from cli.auditor.signed import Signatures
 from cli.home import clock
 from cli.operator_home import operator_folder
 from cli.options import Everywhere, everywhere
 from cli.seen import Seen, beside
 
 SHOWN_FINDINGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the auditor wants checked beside the trail itself."""
+
+    policies: tuple[Path, ...]
+    records: bool
+    root: str | None
+    quorum: Quorum | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,7 @@ class Checked:
     others: Seen
     key_file: Path | None
     decisions: Decisions | None
+    signatures: Signatures
     stood: Stood | None = None
     """What the named witnesses stand by; None: none was named."""
 
@@ -48,19 +63,21 @@ class Checked:
     @property
     def findings(self) -> list[Finding]:
         """What does not hold."""
-        return [*self.report.findings, *(self.decisions.found.findings if self.decisions else [])]
+        found = [*self.report.findings, *self.signatures.findings]
+        return found + (self.decisions.found.findings if self.decisions else [])
 
     @property
     def wrong(self) -> int:
         """How much does not hold."""
-        return self.report.wrong + (self.decisions.found.wrong if self.decisions else 0)
+        return self.report.wrong + len(self.signatures.findings) + (self.decisions.found.wrong if self.decisions else 0)
 
     @property
     def code(self) -> int:
         """The exit code."""
         if self.wrong:
             return exits.VERIFICATION_FAILED
-        whole = self.report.compared and not self.beyond and (self.decisions is None or self.decisions.whole)
+        whole = self.report.compared and not self.beyond and self.signatures.whole
+        whole = whole and (self.decisions is None or self.decisions.whole)
         return exits.DONE if whole else exits.PARTLY
 
 
@@ -84,12 +101,20 @@ class Checked:
 @click.option(
     "--records",
     is_flag=True,
-    help="Check decision records against leaves, and receipts that bureaus sent. --policy does, too.",
+    help="Check decision records against leaves, and receipts that bureaus sent. --policy does, too, and --seen "
+    "where it names an inbox.*.db or outbox.db.",
+)
+@click.option(
+    "--root",
+    metavar="FINGERPRINT",
+    help="The federation's root from elsewhere: every directory and policy set must be signed under it. "
+    "Default: as the members compared with pinned it.",
 )
 @click.option(
     "--witness", "witnesses", multiple=True, metavar="VKEY", help="A witness's verifier key, or the file with it."
 )
 @click.option("--quorum", type=click.IntRange(min=1), help="How many of the --witness must cosign. Default: all.")
+@told_cases.told
 @everywhere
 def verify(
     given: Everywhere,
@@ -98,8 +123,10 @@ def verify(
     key_file: Path | None,
     policies: tuple[Path, ...],
     records: bool,
+    root: str | None,
     witnesses: tuple[str, ...],
     quorum: int | None,
+    case_files: tuple[Path, ...],
 ) -> None:
     """Check the trail in TRAIL_DIR (all of HOME/operator) and compare it with what others kept.
 
@@ -108,14 +135,15 @@ def verify(
     With --witness a checkpoint must bear the cosignatures of a --quorum of them.
 
     Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing, decided under a
-    policy set that was not named, or with leaves that no quorum of witnesses saw within the hour.
+    policy set that was not named, not checked against the signatures under --root, or with leaves that no quorum of
+    witnesses saw within the hour.
     """
     asked = Quorum.of(witnesses, quorum)
     if trail_dir and trail_dir.is_file():
-        _verify_file(given, trail_dir, key_file, asked)
+        _verify_file(given, trail_dir, key_file, asked, told_cases.read(case_files))
         return
     folders = [trail_dir] if trail_dir else trails(operator_folder(given.home))
-    checked = [_check(each, folders, seen, key_file, (policies, records, asked)) for each in folders]
+    checked = [_check(each, folders, seen, key_file, Asked(policies, records, root, asked)) for each in folders]
     code = next(
         (each for each in (exits.VERIFICATION_FAILED, exits.PARTLY) if each in {one.code for one in checked}), 0
     )
@@ -152,7 +180,7 @@ def _check(
     all_of_them: Sequence[Path],
     seen: tuple[Path, ...],
     key_file: Path | None,
-    asked: tuple[tuple[Path, ...], bool, Quorum | None],
+    asked: Asked,
 ) -> Checked:
     if not folder.is_dir():
         message = f"there is no trail in {folder}: name its folder, or the home with --home"
@@ -161,17 +189,19 @@ def _check(
     others = Seen(seen or beside(folder), folder)
     if len(all_of_them) > 1:
         others = others.of(key.name)
-    policies, records, quorum = asked
-    stood = quorum.look(folder, key, others.heads(key.name)) if quorum else None
+    stood = asked.quorum.look(folder, key, others.heads(key.name)) if asked.quorum else None
     heads = heapq.merge(others.heads(key.name), stood.heads() if stood else (), key=lambda each: each.size)
     report = examine(folder, key, heads, others.deliveries(), progress("checked"), others.told())
     for wrong in stood.wrong if stood else ():
         report.add("witnesses", wrong)
-    decisions = Decisions.of(folder, policies, others) if policies or records else None
-    return Checked(folder, report, others, key_file, decisions, stood)
+    # What members sent is held against the records wherever the auditor brings their files himself.
+    sent = bool(seen) and records_beside(folder).is_file() and others.keeps_what_was_sent
+    decisions = Decisions.of(folder, asked.policies, others) if asked.policies or asked.records or sent else None
+    signatures = signed.check(folder, report, others, asked.root)
+    return Checked(folder, report, others, key_file, decisions, signatures, stood)
 
 
-def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Quorum | None) -> None:
+def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Quorum | None, known: Cases) -> None:
     """Check a bundle or proof: its own word for the key would prove nothing."""
     if key_file is None:
         message = f"name the log's public key with --vkey: {file} is checked with nothing else"
@@ -179,7 +209,7 @@ def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Q
     key = _key(key_file)
     if quorum:
         quorum.check(checkpoint_of(file), key)
-    if code := verify_file(file, key, as_json=given.as_json):
+    if code := verify_file(file, key, known, as_json=given.as_json):
         raise click.exceptions.Exit(code)
 
 
@@ -200,6 +230,8 @@ def _answer(checked: Checked) -> str:
     compared = f"{report.size:,} leaves, compared with {_compared(report)} that others kept"
     if checked.beyond:
         return f"The trail is sound, {compared}; but no quorum of witnesses saw its last {checked.beyond:,} leaves"
+    if not checked.signatures.whole:
+        return f"The trail is sound, {compared}; but who signed directories and policy sets was not checked"
     if checked.code:
         return f"The trail is sound, {compared}; but not every decision was checked"
     return f"The trail is good: {compared}"
@@ -219,7 +251,9 @@ def _print(checked: Checked) -> None:
         ("root", report.root.hex()),
         ("key", str(pinned)),
         ("compared with", f"{len(checked.others.files)} files: {_compared(report)}"),
+        *_beyond(report),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
+        *checked.signatures.lines(),
         *(checked.decisions.lines() if checked.decisions else NOT_REPEATED),
         *(
             ("WRONG", f"{answer.safe(each.place)}: {answer.safe(each.what)}")
@@ -232,6 +266,13 @@ def _print(checked: Checked) -> None:
         click.echo(f"  {name:<14} {value}")
 
 
+def _beyond(report: Report) -> list[tuple[str, str]]:
+    """Say which leaves no head of others covers: they came since, or were shown to nobody."""
+    if not report.compared or report.agreed == report.size:
+        return []
+    return [("not compared", f"leaves {report.agreed:,} to {report.size - 1:,}: in no head that others kept")]
+
+
 def _next_command(checked: Checked, given: Everywhere) -> str:
     if checked.wrong:
         return f"valise audit verify {checked.folder} --json"
@@ -239,6 +280,8 @@ def _next_command(checked: Checked, given: Everywhere) -> str:
         return f"valise audit verify {checked.folder} --seen PATH"
     if checked.beyond:
         return given.again("valise broker status")
+    if not checked.signatures.whole:
+        return given.again("valise directory status")
     if checked.code:
         return given.again("valise audit verify --policy DIR")
     return given.again(f"valise audit show {max(checked.report.size - 1, 0)}")
@@ -259,8 +302,10 @@ def _value(checked: Checked) -> dict[str, Any]:
             "heads": report.heads,
             "deliveries": report.deliveries,
             "outcomes": report.told,
+            "up_to": report.agreed,
         },
         "witnesses": checked.stood.value() | {"unseen": checked.beyond} if checked.stood else None,
+        "signatures": checked.signatures.value(),
         "decisions": checked.decisions.value() if checked.decisions else None,
         "wrong": checked.wrong,
         "findings": [{"place": each.place, "what": each.what} for each in checked.findings],

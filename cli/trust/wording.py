@@ -51,6 +51,9 @@ def _powers(made: Draft, base: Opened | None) -> Iterator[str]:
         entered = {each for each in targets.delegations.roles or () if roles.is_member(each)}
         for member in sorted(entered - (base.entered if base else frozenset())):
             yield f"{member} enters: it alone speaks for its bureaus and keys from now on"
+        before, after = (roles.thresholds(base.targets) if base else {}), roles.thresholds(targets)
+        for role in sorted(role for role in before.keys() & after.keys() if before[role] != after[role]):
+            yield f"{role}: {after[role]} members must sign a change, {before[role]} had to before"
 
 
 def _directory(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

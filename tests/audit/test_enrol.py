@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from broker import members
 from broker.errors import ConfigurationError
 from broker.signing import SigningKey
 from cli import seed
@@ -17,6 +18,8 @@ from cli.auditor import enrolled
 from cli.operator_home import compose_next, operator_home
 from cli.seed import Clause, Federation, Order
 from cli.stage import agree, set_up
+from tests import federation as world
+from tests.making import NOW
 
 BUREAUS = ("AT/ncb", "LV/ncb")
 FEDERATION = "test-federation"
@@ -95,3 +98,14 @@ def test_a_request_for_another_federation_is_refused(tmp_path: Path) -> None:
     enrolled.make_key(tmp_path, "auditor-1", "another")
     with pytest.raises(ConfigurationError, match="another federation"):
         enrolled.written(tmp_path, (), FEDERATION, 0)
+
+
+def test_a_key_that_waits_for_the_directory_is_not_in_the_way(tmp_path: Path) -> None:
+    folder = tmp_path / "auditors"
+    enrolled.make_key(folder, "inspector", FEDERATION)
+    asked = enrolled.written(folder, (), FEDERATION, NOW)
+    enrolled.make_key(folder, "newcomer", FEDERATION)
+    directory = members.parse(members.canonical(world.directory(auditors=asked)))
+    assert enrolled.auditor(folder, None, directory).id == "inspector"
+    with pytest.raises(ConfigurationError, match="does not name the key"):
+        enrolled.auditor(folder, folder / "newcomer.pem", directory)

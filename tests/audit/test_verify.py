@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from broker import members, notes
+from broker.merkle import EMPTY_ROOT, leaf_hash
 from broker.recheck import Grounds, Sent, recheck
 from broker.records import Records
 from broker.rules import PolicySet, Rules
+from broker.tiles import Edge
 from broker.trail import Trail
 from tests import federation as world
 from tests.audit.conftest import written_auditor
@@ -104,7 +106,38 @@ def test_compared_with_nothing_it_says_so_and_is_not_good(homes: Homes) -> None:
     assert "compared with nothing" in said.out.splitlines()[0]
 
 
+def test_a_head_of_no_leaves_compares_nothing(homes: Homes, tmp_path: Path) -> None:
+    head = notes.Checkpoint(world.LOG.name, 0, EMPTY_ROOT)
+    (tmp_path / "checkpoint").write_text(notes.sign_checkpoint(head, world.LOG_KEY), encoding="utf-8")
+    said = homes.audit("verify", "--seen", str(tmp_path / "checkpoint"))
+    assert said.code == 6
+    assert "compared with nothing" in said.out.splitlines()[0]
+
+
+def test_what_no_head_of_others_covers_is_named(homes: Homes, tmp_path: Path) -> None:
+    leaves = list(homes.trail.entries())
+    edge = Edge()
+    for each in leaves[:5]:
+        edge.add(leaf_hash(each))
+    head = notes.Checkpoint(world.LOG.name, 5, edge.root())
+    (tmp_path / "checkpoint").write_text(notes.sign_checkpoint(head, world.LOG_KEY), encoding="utf-8")
+    said = homes.audit("verify", "--seen", str(tmp_path / "checkpoint"))
+    assert said.code == 0
+    assert f"leaves 5 to {len(leaves) - 1}: in no head that others kept" in said.out
+    assert homes.audit("verify", "--seen", str(tmp_path / "checkpoint"), "--json").value["compared"]["up_to"] == 5
+
+
 # Receipts
+
+
+def test_receipts_in_the_files_that_the_auditor_brings_are_looked_for(homes: Homes) -> None:
+    inbox = homes.folder / "members" / "LV" / "inbox.ncb.db"
+    assert homes.audit("verify", "--seen", str(inbox), "--json").value["decisions"]["receipts"] >= 4
+    with closing(sqlite3.connect(inbox)) as database:
+        (statement,) = database.execute("SELECT statement FROM receipts WHERE number = 1").fetchone()
+        database.execute("UPDATE receipts SET statement = ? WHERE number = 1", (statement[:-1] + b"?",))
+        database.commit()
+    assert homes.audit("verify", "--seen", str(inbox)).code == 4
 
 
 def test_receipts_that_bureaus_sent_are_found_on_record(homes: Homes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -36,9 +37,12 @@ def _valise(home: Path, *words: str) -> str:
 
 
 @contextmanager
-def _broker(home: Path) -> Iterator[None]:
+def _broker(home: Path, **known: str) -> Iterator[None]:
+    environment = os.environ | known
     command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(home)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         try:
             assert "is up" in process.stdout.readline()

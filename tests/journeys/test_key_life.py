@@ -98,7 +98,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory, known: dict[str, str]) -> It
     made.did("key", "new", "--bureau", LV)
     made.did("key", "new", "--bureau", GE, "--pkcs11", TOKEN)
     made.enter(LV, GE)
-    with _broker(made.home):
+    with _broker(made.home, **known):
         made.did("subscribe", "organised-crime.*", "--bureau", GE)
         yield made
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from broker.errors import ConfigurationError
-from broker.signing import SigningKey
+from broker.signing import SigningKey, is_encrypted
 from cli import passphrases
 from tests.making import key_of
 
@@ -79,3 +82,18 @@ def test_an_empty_or_missing_passphrase_file_is_refused(tmp_path: Path) -> None:
         passphrases.from_file(secret(tmp_path / "a", b"\n"))
     with pytest.raises(ConfigurationError, match="cannot read"):
         passphrases.from_file(tmp_path / "none")
+
+
+def test_the_log_key_is_encrypted_where_a_passphrase_is_given(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a long passphrase of the operator\n", encoding="utf-8")
+    secret.chmod(0o600)
+
+    def init(**more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli.main", "broker", "init", "--home", str(tmp_path / "home")]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **more})
+
+    assert init(VALISE_PASSPHRASE_FILE=str(secret)).returncode == 0
+    assert is_encrypted((tmp_path / "home" / "operator" / "log.key").read_bytes())
+    assert init(VALISE_PASSPHRASE_FILE=str(secret)).returncode == 0
+    assert "VALISE_PASSPHRASE_FILE" in init(VALISE_PASSPHRASE_FILE="").stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,3 +167,14 @@ async def test_a_home_without_a_root_believes_no_bundle(site: Site) -> None:
 async def test_another_root_is_never_pinned_over_the_first(site: Site) -> None:
     with pytest.raises(ConfigurationError, match="pins another root"):
         site.member.pin("ab" * 32)
+
+
+async def test_a_home_that_kept_nothing_signed_takes_it_in_from_the_bus(site: Site) -> None:
+    await site.write("directory", first_content())
+    await site.write("policies", allowed(opened(first_content())))
+    await site.member.follow(site.bus)
+    kept = site.member.signed()
+    assert list(kept.values()) == [first_content(), allowed(opened(first_content()))]
+    shutil.rmtree(site.folder / "member" / "versions" / "signed")
+    assert await site.member.follow(site.bus) == 0
+    assert site.member.signed() == kept

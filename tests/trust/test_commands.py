@@ -221,3 +221,17 @@ async def test_policies_are_drafted_by_one_and_signed_by_two_members(tmp_path: P
         assert (await valise(home, "policy", "sign", path, "--bureau", "LV/ncb", "--yes")).code == 0
         done = await valise(home, "policy", "activate", path, "--yes", "--json")
         assert done.value["state"] == "in-force", done
+
+
+async def test_a_member_leaves_an_agreement_that_goes_on_without_it(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    alone = await valise(home, "agreement", "leave", "circle", "LV")
+    assert "valise agreement suspend circle" in alone.err
+    path = (await valise(home, "agreement", "join", "circle", "GE", "--json")).value["draft"]
+    assert (await signed(home, path, "AT/ncb", "LV/ncb", "GE/ncb")).code == 0
+    path = (await valise(home, "agreement", "leave", "circle", "LV", "--json")).value["draft"]
+    assert (await signed(home, path, "AT/ncb", "LV/ncb")).code == 1  # GE must sign what it is bound by
+    assert (await signed(home, path, "GE/ncb")).code == 0
+    shown = await valise(home, "member", "show", "LV", "--bureau", "AT/ncb", "--json")
+    assert shown.value["agreements"] == []
+    assert "LV is not in circle" in (await valise(home, "agreement", "leave", "circle", "LV")).err

@@ -1,0 +1,102 @@
+"""An agreement changes by the word of as many of its members as it names, whoever joins, leaves or hands out roles."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from broker.errors import VersionRefusedError
+from broker.trust import draft, roles
+from broker.trust.bundle import Opened
+from broker.trust.draft import Draft
+from broker.trust.guard import Guard
+from cli.trust import wording
+from tests.making import NOW
+from tests.trust import signed_world as world
+from tests.trust.signed_world import content, first_content, next_draft, opened
+from tests.trust.test_bundle import _restamped
+
+CIRCLE = "agreement-circle"
+
+
+@pytest.fixture(scope="module")
+def entered() -> Opened:
+    """AT, LV and GE are in the circle; RU has entered the federation and is not."""
+    first = opened(first_content())
+    made = next_draft(first, json.loads(first.plain), signatories=[world.signatory("RU")])
+    return opened(content(made, first, ["AT", "LV", "GE", "RU"]), first)
+
+
+def without_roots(made: Draft, base: Opened, *signers: str) -> Draft:
+    """Signed by all holders of the root, who hand out roles, and for the rest by these members."""
+    for holder in world.ENTERED:
+        made, _ = draft.sign(made, base, holder, [world.root_key(holder)])
+    for member in signers:
+        made, _ = draft.sign(made, base, member, [world.member_key(member)])
+    return made
+
+
+def joining(base: Opened) -> Draft:
+    wanted = json.loads(base.plain)
+    wanted["agreements"][0]["members"].append("RU")
+    return next_draft(base, wanted)
+
+
+def leaving(base: Opened, *members: str) -> Draft:
+    wanted = json.loads(base.plain)
+    kept = [each for each in wanted["agreements"][0]["members"] if each not in members]
+    wanted["agreements"][0]["members"] = kept
+    return next_draft(base, wanted)
+
+
+def assembled(made: Draft, base: Opened) -> bytes:
+    return draft.assemble(made, base, world.SNAPSHOT, world.TIMESTAMP, NOW)
+
+
+def test_one_member_and_the_joiner_admit_nobody(entered: Opened) -> None:
+    made = without_roots(joining(entered), entered, "AT", "RU")
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: 1 more must sign: GE, LV"):
+        assembled(made, entered)
+    after = opened(assembled(without_roots(joining(entered), entered, "AT", "LV", "RU"), entered), entered)
+    assert "RU" in after.directory.agreements["circle"].members
+
+
+def test_who_leaves_may_sign_that_it_leaves(entered: Opened) -> None:
+    made = without_roots(leaving(entered, "GE"), entered, "GE")
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: 1 more must sign: AT, LV"):
+        assembled(made, entered)
+    after = opened(assembled(without_roots(leaving(entered, "GE"), entered, "AT", "LV"), entered), entered)
+    assert after.directory.agreements["circle"].members == {"AT", "LV"}
+
+
+def test_nobody_is_put_out_by_fewer_than_the_agreement_names(entered: Opened) -> None:
+    made = without_roots(leaving(entered, "LV", "GE"), entered, "AT")
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: 1 more must sign: GE, LV"):
+        assembled(made, entered)
+
+
+def lowered(base: Opened) -> Draft:
+    return next_draft(base, json.loads(base.plain), signatures={"circle": 1})
+
+
+def test_whoever_hands_out_roles_lowers_no_threshold_of_an_agreement(entered: Opened) -> None:
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: 1 more must sign: GE, LV"):
+        assembled(without_roots(lowered(entered), entered, "AT"), entered)
+    assert opened(assembled(without_roots(lowered(entered), entered, "AT", "GE"), entered), entered)
+
+
+def test_a_lower_threshold_is_told_to_who_signs(entered: Opened) -> None:
+    assert f"{CIRCLE}: 1 members must sign a change, 2 had to before" in wording.changes(lowered(entered), entered)
+
+
+def test_whoever_has_seen_the_agreement_refuses_a_change_that_too_few_signed(entered: Opened) -> None:
+    made = without_roots(lowered(entered), entered, "AT")
+    forged = _restamped(entered.written, dict(made.roles), dict(made.files), entered)
+    guard = Guard(world.root(), entered.seen, entered)
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: signed by AT: 1 more of 2 different members"):
+        guard.take("directory", forged, NOW)
+    fair = assembled(without_roots(lowered(entered), entered, "AT", "GE"), entered)
+    _, after = guard.take("directory", fair, NOW)
+    assert after.opened is not None
+    assert roles.thresholds(after.opened.targets)[CIRCLE] == 1
