@@ -40,6 +40,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "records",
         "recorded",
         "index",
+        "earlier",
         "examine",
         "key_use",
     ),
