@@ -11,7 +11,7 @@ import click
 from cli import answer, exits
 from cli.auditor import content as bodies
 from cli.auditor.looks import Why, asks, looked
-from cli.auditor.opened import opened
+from cli.auditor.opened import opened_about
 from cli.officer import repeating
 from cli.officer.repeating import Repeated, repeat
 from cli.operator_home import operator_home
@@ -27,13 +27,14 @@ RECORDED = ("routed", "held")
 @click.option("--content", is_flag=True, help="Also what it says, where the broker still holds it: a look on record.")
 @asks
 @click.option("--redecide", is_flag=True, help="Decide it again from the record, with Cedar itself: same or different.")
+@click.option("--shard", type=click.IntRange(min=0), help="Which shard's trail; of a leaf number, 0 if not named.")
 @everywhere
-def show(given: Everywhere, notice: str, content: bool, why: Why, redecide: bool) -> None:
+def show(given: Everywhere, notice: str, *, content: bool, why: Why, redecide: bool, shard: int | None) -> None:
     """Tell the story of NOTICE, a notice id or a leaf number: who got what, why, and what became of it.
 
     With --content the broker first records who looks, and why, as a leaf of the trail; the issuer is told.
     """
-    with opened(given.home) as home:
+    with opened_about(given.home, notice, shard) as home:
         chapters = home.stories.tell(home.stories.find(notice))
         again = repeat(operator_home(given.home), home, [each["leaf"] for each in chapters]) if redecide else []
     if not chapters:
