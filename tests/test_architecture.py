@@ -13,6 +13,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         "flat",
         "codec",
+        "strict",
         "points",
         "signing",
         "token",

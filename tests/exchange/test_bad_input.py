@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from broker import codec
-from broker.notice import Audience, Envelope, Revocation
+from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Revocation
 from tests.federation import Federation
 from tests.making import FEDERATION, NOW, Draft, key_of, statement
 
@@ -29,6 +29,27 @@ def _changed_header() -> bytes:
 
 def _truncated() -> bytes:
     return codec.encode(OTHER.envelope())[:-7]
+
+
+def _signed(header: bytes, envelope: Envelope) -> bytes:
+    """Put another header into an envelope, signed by its issuer."""
+    key = key_of("AT/ncb")
+    return codec.encode(replace(envelope, header=header, signature=key.sign_payload(HEADER_TYPE, header)))
+
+
+def _boolean_of_two() -> bytes:
+    """An `exercise` that is true to one reader and false to the next."""
+    envelope = OTHER.envelope()
+    listed = codec.decode(Header, envelope.header).compartments
+    place = envelope.header.index(codec.blob(b"routing")) - len(codec.long(len(listed))) - 1
+    assert envelope.header[place] == 0
+    return _signed(envelope.header[:place] + b"\x02" + envelope.header[place + 1 :], envelope)
+
+
+def _number_of_eleven_bytes() -> bytes:
+    envelope = OTHER.envelope()
+    version = envelope.header.index(b"\x02" + codec.blob(b"AT/ncb"))
+    return _signed(envelope.header[:version] + b"\x82" + b"\x80" * 9 + b"\0" + envelope.header[version + 1 :], envelope)
 
 
 def _swapped_compartments() -> bytes:
@@ -56,6 +77,8 @@ BAD: list[tuple[str, Callable[[], bytes]]] = [
     ("leftover-bytes", lambda: codec.encode(OTHER.envelope()) + b"\0"),
     ("unreadable", _truncated),
     ("unreadable", _null_bomb),
+    ("unreadable", _boolean_of_two),
+    ("unreadable", _number_of_eleven_bytes),
     ("too-large", lambda: os.urandom(300 * 1024)),
     ("unknown-schema", lambda: gzip.compress(bytes(50_000_000))),
     ("empty-audience", lambda: codec.encode(OTHER.routed(audience=Audience(everyone=False)).envelope())),
