@@ -102,6 +102,8 @@ def _headline(first: dict[str, Any], count: int) -> str:
 def _chapter(chapter: dict[str, Any]) -> list[str]:
     lines = [f"  leaf {chapter['leaf']:<8} {chapter['at']}  {chapter['kind']} {chapter['code'] or ''}".rstrip()]
     told: list[tuple[str, str]] = []
+    if chapter["kind"] == "rejected":
+        told.append(("came on", str(chapter["came_on"])))
     if "receipt" in chapter:
         receipt = chapter["receipt"]
         told.append(("receipt", f"{receipt['bureau']} {receipt['act']} {receipt['result'] or ''}".rstrip()))
