@@ -31,5 +31,6 @@ class _Libraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; names and texts are the library's own."""
         more = {"traceback": _PLAIN.formatException(record.exc_info)} if record.exc_info else {}
-        level = "error" if record.levelno >= logging.ERROR else "warning"
-        getattr(structlog.get_logger(), level)("library.said", library=record.name, said=record.getMessage(), **more)
+        said, severity = record.getMessage(), record.levelname.lower()
+        # A warning whatever the library calls it: what fails for good is raised, and logged as ours.
+        structlog.get_logger().warning("library.said", library=record.name, severity=severity, said=said, **more)

@@ -11,6 +11,7 @@ import pytest
 
 from broker import codec
 from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Revocation
+from tests import federation as world
 from tests.federation import Federation
 from tests.making import FEDERATION, NOW, Draft, key_of, statement
 
@@ -66,6 +67,7 @@ BAD: list[tuple[str, Callable[[], bytes]]] = [
     ("bad-signature", _changed_header),
     ("key-of-another", lambda: codec.encode(replace(OTHER, issuer="LV/ncb", key=key_of("AT/ncb")).envelope())),
     ("key-of-another", lambda: codec.encode(replace(OTHER, key=key_of("AT/organised-crime")).envelope())),
+    ("key-of-another", lambda: codec.encode(replace(OTHER, issuer="XX/ncb", key=key_of("AT/ncb")).envelope())),
     ("unknown-key", lambda: codec.encode(replace(OTHER, key=key_of("XX/ncb")).envelope())),
     ("stream-of-another", lambda: codec.encode(replace(OTHER, issuer="LV/ncb").envelope())),
     ("unknown-kind", lambda: codec.encode(replace(OTHER, kind="rumour", parts=()).envelope())),
@@ -90,6 +92,12 @@ BAD: list[tuple[str, Callable[[], bytes]]] = [
 ]
 
 
+MEMBERS = world.directory().members
+SUSPENDED = world.directory(
+    members=tuple(each.model_copy(update={"status": "suspended"} if each.id == "RU" else {}) for each in MEMBERS)
+)
+
+
 @pytest.mark.parametrize(("code", "make"), BAD, ids=[f"{code}-{place}" for place, (code, _) in enumerate(BAD)])
 async def test_it_is_refused_with_its_code_one_leaf_and_an_outcome(
     federation: Federation, code: str, make: Callable[[], bytes]
@@ -102,6 +110,17 @@ async def test_it_is_refused_with_its_code_one_leaf_and_an_outcome(
     assert (leaf.kind, leaf.code) == ("rejected", code)
     # The loop goes on.
     await federation.publish(OTHER.numbered(1, b"series-2").envelope())
+    assert len(await federation.inbox("GE/ncb", 1)) == 1
+
+
+@pytest.mark.parametrize("written", [SUSPENDED])
+async def test_a_member_that_takes_no_part_is_unknown_and_told_so(federation: Federation) -> None:
+    before = len(await federation.leaves())
+    await federation.publish(Draft("RU/ncb").to("GE/ncb").envelope())
+    (told,) = await federation.outcomes("RU", 1)
+    (leaf,) = (await federation.leaves())[before:]
+    assert (told.kind, told.code) == (leaf.kind, leaf.code) == ("rejected", "unknown-member")
+    await federation.publish(OTHER.envelope())
     assert len(await federation.inbox("GE/ncb", 1)) == 1
 
 

@@ -26,7 +26,7 @@ def test_a_library_s_line_becomes_one_json_object() -> None:
 def test_a_library_s_traceback_stays_on_its_line() -> None:
     failing = ("try: 1 / 0", "except ZeroDivisionError: logging.getLogger('asyncio').exception('lost')")
     said = json.loads(_stderr("import logging", "from cli import jsonlog", "jsonlog.to_stderr()", *failing))
-    assert (said["level"], said["said"]) == ("error", "lost")
+    assert (said["level"], said["severity"], said["said"]) == ("warning", "error", "lost")
     assert "ZeroDivisionError" in said["traceback"]
 
 
