@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from broker import certificates, node
+from broker import settings as settings_file
 from broker.errors import ConfigurationError
 from cli import exits
 from cli.operator_home import operator_folder
@@ -50,11 +51,32 @@ def up(given: Everywhere, nodes: str | None) -> None:
     if not (place.pki / "root.pem").is_file():
         raise ConfigurationError(f"there are no certificates in {place.pki}: make them with `valise broker init`")
     known = (place.data / "cluster.json").is_file()
+    _check_ours(place, known=known)
     size = int(nodes) if nodes else (len(node.load(place.data, place.pki).config.nodes) if known else 1)
     cluster = node.prepare(place.data, place.pki, nodes=size)
+    name_all(place.folder, cluster)
     started = node.start(cluster, progress=lambda said: click.echo(said, err=True))
     first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
     _show(cluster, first, given.again("valise kafka status"), as_json=given.as_json, changed=started)
+
+
+def _check_ours(place: Place, *, known: bool) -> None:
+    """Refuse to start nodes beside those that the home was made for. Raises ConfigurationError."""
+    if known or not (place.folder / "settings.toml").is_file():
+        return
+    settings = settings_file.load(place.folder)
+    if settings.bus_kind == "kafka":
+        message = f"{place.folder} is made for the nodes at {settings.bus_address}, which you run yourself"
+        raise ConfigurationError(f"{message}: for nodes that we run, make it with `valise broker init --bus kafka`")
+
+
+def name_all(folder: Path, cluster: node.Cluster) -> None:
+    """Let the home name all nodes where it names some, as one that was made before their number was said."""
+    if not (folder / "settings.toml").is_file():
+        return
+    settings = settings_file.load(folder)
+    if settings.bus_kind == "kafka" and set(settings.bus_address.split(",")) < set(cluster.bootstrap.split(",")):
+        settings_file.save(folder, settings.model_copy(update={"bus": f"kafka:{cluster.bootstrap}"}))
 
 
 @kafka.command()
