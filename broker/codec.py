@@ -66,6 +66,11 @@ def name_of(data: bytes) -> str:
     return found[0]
 
 
+def schema_of(name: str, data: bytes) -> Any:
+    """Give the parsed schema with which a record of `name` was written. Raises UnknownSchemaError."""
+    return _writer(name, data[:PREFIX])
+
+
 def write(name: str, value: Mapping[str, Any]) -> bytes:
     """Encode a record of the newest version of a schema. Raises UnreadableError if the value does not fit it."""
     head, schema = _newest(name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from broker import codec, notes
+from broker import codec, earlier, notes
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
@@ -155,6 +155,9 @@ def examine(
         if index % PROGRESS_EVERY == 0:
             progress(report.leaves, head.size)
     walk.finish()
+    if not report.wrong:  # where the tiles in force do not hold, nothing can be told from them about earlier ones
+        for place, what in earlier.changed(folder, head.size):
+            report.add(place, what)
     return report
 
 

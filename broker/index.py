@@ -28,9 +28,10 @@ from broker.notice import (
     Receipt,
     Statement,
 )
+from broker.streams import member_of
 from broker.trail import Trail
 
-VERSION = 3
+VERSION = 4
 _SCHEMA = f"""
 PRAGMA page_size = 8192;
 PRAGMA journal_mode = WAL;
@@ -253,6 +254,8 @@ class _Block:
         words = {f"outcome:{leaf['kind']}", f"policies:{leaf['policies'].hex()}"}
         if leaf["code"] is not None:
             words.add(f"outcome:{leaf['code']}")
+        if member := member_of(decision["stream"]):
+            words.add(f"member:{member}")  # whose record could not even be read is known by its stream
         abouts = set() if leaf["about"] is None else {leaf["about"]}
         if decision["header"]:
             with suppress(NoticeRejectedError):
@@ -280,7 +283,7 @@ def _decision(record: bytes) -> dict[str, Any]:
     try:
         return codec.read("decision", record)
     except NoticeRejectedError:
-        return {"header": b"", "statement": b""}
+        return {"stream": "", "header": b"", "statement": b""}
 
 
 _BY = {

@@ -119,20 +119,33 @@ def prepare(
 ) -> Cluster:
     """Fix the ids and ports of a cluster, or read them if it was prepared before.
 
-    `ports` are three for each node (client, internal, controller), free ones by default. Raises ConfigurationError if
-    the folder holds a cluster of another size: nodes are not added to a cluster that holds data.
+    `ports` are three for each node (client, internal, controller), free ones by default. A cluster that was never
+    started may still get another size; its first node stays where it is. Raises ConfigurationError if it was started:
+    nodes are not added to a cluster that holds data.
     """
     if nodes not in {1, 3}:
         raise ConfigurationError("a cluster has 1 node or 3")
     if (data / "cluster.json").is_file():
         found = load(data, pki)
         if len(found.config.nodes) != nodes:
-            raise ConfigurationError(
-                f"{data} holds a cluster of {len(found.config.nodes)}: say --nodes {len(found.config.nodes)}, "
-                "or give another folder"
-            )
+            return _resized(found, nodes)
         return found
     return _fix(data, pki, nodes, host, _free_ports(host, 3 * nodes) if ports is None else ports)
+
+
+def _resized(cluster: Cluster, nodes: int) -> Cluster:
+    had = len(cluster.config.nodes)
+    if any(_formatted(cluster, each.number).exists() for each in cluster.config.nodes):
+        raise ConfigurationError(f"{cluster.data} holds a cluster of {had}: say --nodes {had}, or give another folder")
+    first, host = cluster.config.nodes[0], cluster.config.host
+    own = (first.client_port, first.internal_port, first.controller_port)
+    others = [each for each in _free_ports(host, 3 * nodes) if each not in own][: 3 * (nodes - 1)]
+    return _fix(cluster.data, cluster.pki, nodes, host, [*own, *others])
+
+
+def _formatted(cluster: Cluster, number: int) -> Path:
+    """Name the mark of a node that may hold data."""
+    return cluster.folder(number) / "formatted"
 
 
 def load(data: Path, pki: Path) -> Cluster:
@@ -302,7 +315,7 @@ def _fill_properties(cluster: Cluster, number: int, tuning: Tuning, deploy: Path
 
 
 def _format(cluster: Cluster, numbers: Sequence[int], java: str, libs: Path) -> None:
-    fresh = [number for number in numbers if not (cluster.folder(number) / "formatted").exists()]
+    fresh = [number for number in numbers if not _formatted(cluster, number).exists()]
     for number in fresh:
         # Half of an interrupted formatting; a node that ever served has its mark.
         shutil.rmtree(cluster.folder(number) / "data", ignore_errors=True)
@@ -316,7 +329,7 @@ def _format(cluster: Cluster, numbers: Sequence[int], java: str, libs: Path) -> 
             raise UnavailableError(f"formatting node {number} took more than {FORMAT_LIMIT_S:.0f} s") from error
         if tool.returncode:
             raise ConfigurationError(f"formatting node {number} failed: {said.strip()}")
-        (cluster.folder(number) / "formatted").touch()
+        _formatted(cluster, number).touch()
 
 
 def _formatting(cluster: Cluster, number: int, java: str, libs: Path) -> subprocess.Popen[str]:

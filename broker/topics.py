@@ -148,6 +148,7 @@ def client_settings(bootstrap: str, who: Credentials) -> dict[str, str | int | f
         "ssl.ca.location": str(who.ca),
         "ssl.certificate.location": str(who.chain),
         "ssl.key.location": str(who.key),
+        "log_level": 0,  # what fails is raised; lines on stderr would stand between answer and reader
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import codec, notice
+from broker import codec, notice, strict
 from broker.errors import (
     AlreadyExpiredError,
     CompartmentMismatchError,
@@ -99,6 +99,8 @@ def verify(envelope: Envelope, arrival: Arrival) -> Verified:
         _check_routing(routing, arrival.directory)
         _check_audience(header, routing, arrival.directory)
         _check_grants(header, routing, arrival.directory)
+        strict.check_header(header, envelope.header)
+        strict.check_routing(routing, opened.data)
     except NoticeRejectedError as error:
         error.signed = Signed(header, digest, routing)
         raise

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -135,7 +134,8 @@ async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
         loop.add_signal_handler(number, working.cancel)
     with suppress(asyncio.CancelledError):
         await working
-    click.echo("stopped; everything taken in is on record", err=True)
+    said = "stopped; everything taken in is on record"
+    click.echo(json.dumps({"event": "broker.stopped", "said": said}) if as_json else said, err=True)
 
 
 async def _run(home: OperatorHome, *, as_json: bool) -> None:
@@ -210,8 +210,7 @@ def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
 def status(given: Everywhere) -> None:
     """Say how far the trail is, what is in it, what waits, and when each member was last heard of."""
     home = operator_home(given.home)
-    with _quiet():
-        found = asyncio.run(standing(home))
+    found = asyncio.run(standing(home))
     value = asdict(found)
     if given.as_json:
         answer.show("", value, as_json=True)
@@ -264,13 +263,3 @@ def _witnessed_lines(found: WitnessedUpTo) -> Iterator[str]:
     if found.red:
         since = answer.when(found.at)
         yield f"RED       no quorum of witnesses since {since}; traffic goes on; ask {', '.join(found.of)}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Let no library's log line stand between answer and reader."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

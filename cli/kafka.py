@@ -6,48 +6,35 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from broker import certificates, node
+from broker import settings as settings_file
 from broker.errors import ConfigurationError
+from cli import exits
+from cli.operator_home import operator_folder
+from cli.options import Everywhere, everywhere
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-DOWN_EXIT = 5
 SOON_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an operator's home keeps what the nodes need."""
+    """Where an operator's home keeps what the nodes need; `folder` is HOME/operator."""
 
-    home: Path
+    folder: Path
 
     @property
     def pki(self) -> Path:
         """The certificates that `valise broker init` made."""
-        return certificates.pki_of(self.home / "operator")
+        return certificates.pki_of(self.folder)
 
     @property
     def data(self) -> Path:
         """What the nodes store, and their logs."""
-        return self.home / "operator" / "kafka"
-
-
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that every command here takes."""
-    home = click.option(
-        "--home",
-        envvar="VALISE_HOME",
-        default="home",
-        show_default=True,
-        type=click.Path(path_type=Path),
-        help="The folder that holds the operator's home.",
-    )
-    return home(click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")(command))
+        return self.folder / "kafka"
 
 
 @click.group()
@@ -57,43 +44,64 @@ def kafka() -> None:
 
 @kafka.command()
 @click.option("--nodes", type=click.Choice(["1", "3"]), help="How many nodes; 1 for a new cluster.")
-@_options
-def up(nodes: str | None, home: Path, as_json: bool) -> None:
+@everywhere
+def up(given: Everywhere, nodes: str | None) -> None:
     """Start the nodes that do not run yet; those that run stay as they are."""
-    place = Place(home)
+    place = Place(operator_folder(given.home))
     if not (place.pki / "root.pem").is_file():
         raise ConfigurationError(f"there are no certificates in {place.pki}: make them with `valise broker init`")
     known = (place.data / "cluster.json").is_file()
+    _check_ours(place, known=known)
     size = int(nodes) if nodes else (len(node.load(place.data, place.pki).config.nodes) if known else 1)
     cluster = node.prepare(place.data, place.pki, nodes=size)
+    name_all(place.folder, cluster)
     started = node.start(cluster, progress=lambda said: click.echo(said, err=True))
     first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
-    _show(cluster, first, f"valise kafka status --home {home}", as_json=as_json, changed=started)
+    _show(cluster, first, given.again("valise kafka status"), as_json=given.as_json, changed=started)
+
+
+def _check_ours(place: Place, *, known: bool) -> None:
+    """Refuse to start nodes beside those that the home was made for. Raises ConfigurationError."""
+    if known or not (place.folder / "settings.toml").is_file():
+        return
+    settings = settings_file.load(place.folder)
+    if settings.bus_kind == "kafka":
+        message = f"{place.folder} is made for the nodes at {settings.bus_address}, which you run yourself"
+        raise ConfigurationError(f"{message}: for nodes that we run, make it with `valise broker init --bus kafka`")
+
+
+def name_all(folder: Path, cluster: node.Cluster) -> None:
+    """Let the home name all nodes where it names some, as one that was made before their number was said."""
+    if not (folder / "settings.toml").is_file():
+        return
+    settings = settings_file.load(folder)
+    if settings.bus_kind == "kafka" and set(settings.bus_address.split(",")) < set(cluster.bootstrap.split(",")):
+        settings_file.save(folder, settings.model_copy(update={"bus": f"kafka:{cluster.bootstrap}"}))
 
 
 @kafka.command()
-@_options
-def down(home: Path, as_json: bool) -> None:
+@everywhere
+def down(given: Everywhere) -> None:
     """Stop all nodes; what they store stays."""
-    place = Place(home)
+    place = Place(operator_folder(given.home))
     cluster = node.load(place.data, place.pki)
     stopped = node.stop(cluster)
     first = "Kafka has stopped" if stopped else "Kafka was not running"
-    _show(cluster, first, f"valise kafka up --home {home}", as_json=as_json, changed=stopped)
+    _show(cluster, first, given.again("valise kafka up"), as_json=given.as_json, changed=stopped)
 
 
 @kafka.command()
-@_options
-def status(home: Path, as_json: bool) -> None:
+@everywhere
+def status(given: Everywhere) -> None:
     """Show which nodes run, and until when their certificates are in force (exit code 5 if a node is down)."""
-    place = Place(home)
+    place = Place(operator_folder(given.home))
     cluster = node.load(place.data, place.pki)
     running = sum(found.pid is not None for found in node.statuses(cluster))
     first = f"{running} of {len(cluster.config.nodes)} Kafka nodes are running"
     whole = running == len(cluster.config.nodes)
-    _show(cluster, first, f"valise kafka {'down' if whole else 'up'} --home {home}", as_json=as_json, changed=[])
+    _show(cluster, first, given.again(f"valise kafka {'down' if whole else 'up'}"), as_json=given.as_json, changed=[])
     if not whole:
-        raise SystemExit(DOWN_EXIT)
+        raise click.exceptions.Exit(exits.UNAVAILABLE)
 
 
 def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, changed: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def valise(context: click.Context, home: Path | None, as_json: bool, yes: bool) 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries cannot do comes as an error of ours
     try:
         sys.exit(valise.main(arguments, standalone_mode=False) or exits.DONE)
     except click.exceptions.Exit as error:

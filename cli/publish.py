@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
         from cli.officer.trying import try_out  # noqa: PLC0415 -- what is only for trying
 
         asyncio.run(_follow(home))
-        try_out(given, home, read)
+        try_out(given, home, read, "-" if file is sys.stdin else file.name)
         return
     finish(given, home, asyncio.run(send(home, lambda outbox: outbox.publish(read), wait)))
 

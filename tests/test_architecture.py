@@ -13,6 +13,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         "flat",
         "codec",
+        "strict",
         "points",
         "signing",
         "token",
@@ -40,6 +41,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "records",
         "recorded",
         "index",
+        "earlier",
         "examine",
         "key_use",
     ),

@@ -16,7 +16,7 @@ from broker.witnessed import to_prove_with
 from cli import answer
 from cli.auditor import content
 from cli.auditor.looks import Looked, Why, asks, looked
-from cli.auditor.opened import Opened, opened
+from cli.auditor.opened import Opened, opened_about
 from cli.operator_home import operator_home
 from cli.options import Everywhere, everywhere
 from cli.publish import NoSuchNoticeError
@@ -38,11 +38,11 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
     if file.exists():
         message = f"{file} is there already: name another, or remove it"
         raise ConfigurationError(message)
-    with opened(given.home) as home:
+    with opened_about(given.home, notices[0]) as home:
         leaves = _leaves(home, notices)
         asked = {} if digests_only else _by_member(leaves)
     looks = [] if digests_only else looked(operator_home(given.home), asked, why)
-    with opened(given.home) as home:  # anew: the looks are on record by now, and go along
+    with opened_about(given.home, notices[0]) as home:  # anew: the looks are on record by now, and go along
         made = _bundle(home, _leaves(home, notices), digests_only=digests_only)
     data = made.written()
     file.write_bytes(data)

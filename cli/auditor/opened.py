@@ -13,6 +13,7 @@ from broker.index import Index
 from broker.records import Records
 from broker.trail import Trail
 from cli.auditor.progress import progress
+from cli.auditor.shards import shard_of, trails
 from cli.operator_home import operator_folder
 from cli.story import Stories
 
@@ -46,6 +47,23 @@ def opened(home: Path, shard: int = 0, *, rebuild: bool = False) -> Iterator[Ope
     finally:
         index.close()
         records.close()
+
+
+@contextmanager
+def opened_about(home: Path, notice: str, shard: int | None = None) -> Iterator[Opened]:
+    """Open the shard that `shard` names, or else the first whose trail tells of a notice (of a number: shard 0)."""
+    told = shard if shard is not None else 0 if notice.isdecimal() else _shard_of(home, notice)
+    with opened(home, told) as found:
+        yield found
+
+
+def _shard_of(home: Path, notice: str) -> int:
+    shards = [shard_of(each) for each in trails(operator_folder(home))]
+    for shard in shards[:-1]:
+        with opened(home, shard) as one:
+            if one.stories.find(notice):
+                return shard
+    return shards[-1]
 
 
 def _index(file: Path) -> Index:

@@ -28,7 +28,7 @@ PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "poli
 @click.command()
 @click.argument("words", nargs=-1)
 @click.option("--notice", help="A notice id.")
-@click.option("--member", multiple=True, help="Issuer, recipient or signer of a receipt, as AT.")
+@click.option("--member", multiple=True, help="Issuer, recipient, signer of a receipt, whose stream it came on: AT.")
 @click.option("--bureau", multiple=True, help="Issuer, recipient or signer of a receipt, as AT/ncb.")
 @click.option("--issuer", multiple=True, help="Bureau that issued.")
 @click.option("--recipient", multiple=True, help="Bureau that was given it.")
@@ -119,6 +119,7 @@ def _line(home: Opened, number: int) -> dict[str, Any]:
     }
     if decision is None:
         return line | {"decision": "missing or unreadable: see `valise audit verify --records`"}
+    line["came_on"] = decision.stream or None
     if decision.header:
         header = codec.decode(Header, decision.header)
         line |= {"notice": str(UUID(bytes=header.notice_id)), "issuer": header.issuer, "recipients": len(decision.rows)}
@@ -145,7 +146,7 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
         line["at"][:19].replace("T", " "),
         outcome,
         line.get("notice") or notices or about,
-        line.get("issuer") or line.get("by") or "",
+        line.get("issuer") or line.get("by") or line.get("came_on") or "",
         f"{line['recipients']} bureaus" if "recipients" in line else line.get("reason", ""),
     )
 

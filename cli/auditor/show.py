@@ -14,7 +14,7 @@ from cli.auditor import cases as told_cases
 from cli.auditor import content as bodies
 from cli.auditor.cases import Cases
 from cli.auditor.looks import Why, asks, looked
-from cli.auditor.opened import opened
+from cli.auditor.opened import opened_about
 from cli.officer import repeating
 from cli.officer.repeating import Repeated, repeat
 from cli.operator_home import operator_home
@@ -30,15 +30,25 @@ RECORDED = ("routed", "held")
 @click.option("--content", is_flag=True, help="Also what it says, where the broker still holds it: a look on record.")
 @asks
 @click.option("--redecide", is_flag=True, help="Decide it again from the record, with Cedar itself: same or different.")
+@click.option("--shard", type=click.IntRange(min=0), help="Which shard's trail; of a leaf number, 0 if not named.")
 @told_cases.told
 @everywhere
-def show(given: Everywhere, notice: str, content: bool, why: Why, redecide: bool, case_files: tuple[Path, ...]) -> None:
+def show(
+    given: Everywhere,
+    notice: str,
+    *,
+    content: bool,
+    why: Why,
+    redecide: bool,
+    shard: int | None,
+    case_files: tuple[Path, ...],
+) -> None:
     """Tell the story of NOTICE, a notice id or a leaf number: who got what, why, and what became of it.
 
     With --content the broker first records who looks, and why, as a leaf of the trail; the issuer is told.
     """
     known = told_cases.read(case_files)
-    with opened(given.home) as home:
+    with opened_about(given.home, notice, shard) as home:
         chapters = _with_cases(home.stories.tell(home.stories.find(notice)), known)
         again = repeat(operator_home(given.home), home, [each["leaf"] for each in chapters]) if redecide else []
     if not chapters:
@@ -114,6 +124,8 @@ def _headline(first: dict[str, Any], count: int) -> str:
 def _chapter(chapter: dict[str, Any]) -> list[str]:
     lines = [f"  leaf {chapter['leaf']:<8} {chapter['at']}  {chapter['kind']} {chapter['code'] or ''}".rstrip()]
     told: list[tuple[str, str]] = []
+    if chapter["kind"] == "rejected":
+        told.append(("came on", str(chapter["came_on"])))
     if "receipt" in chapter:
         receipt = chapter["receipt"]
         told.append(("receipt", f"{receipt['bureau']} {receipt['act']} {receipt['result'] or ''}".rstrip()))

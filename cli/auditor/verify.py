@@ -23,6 +23,7 @@ from cli.auditor.decisions import NOT_REPEATED, Decisions, records_beside
 from cli.auditor.handed import checkpoint_of, verify_file
 from cli.auditor.progress import progress
 from cli.auditor.quorum import Quorum, Stood
+from cli.auditor.shards import trails
 from cli.auditor.signed import Signatures
 from cli.home import clock
 from cli.operator_home import operator_folder
@@ -157,22 +158,6 @@ def verify(
         click.echo(_next_command(next((each for each in checked if each.code == code), checked[0]), given))
     if code:
         raise click.exceptions.Exit(code)
-
-
-def trails(operator: Path) -> list[Path]:
-    """Find the trails of all shards: trail, trail-1 … Raises ConfigurationError where there is none."""
-    more = [each for each in operator.glob("trail-*") if each.is_dir() and each.name.removeprefix("trail-").isdecimal()]
-    found = [each for each in (operator / "trail", *sorted(more, key=shard_of)) if each.is_dir()]
-    if not found:
-        message = f"there is no trail in {operator / 'trail'}: name its folder, or the home with --home"
-        raise ConfigurationError(message)
-    return found
-
-
-def shard_of(folder: Path) -> int:
-    """Tell a trail's shard by the name of its folder."""
-    suffix = folder.name.removeprefix("trail").removeprefix("-")
-    return int(suffix) if suffix.isdecimal() else 0
 
 
 def _check(

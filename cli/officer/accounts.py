@@ -29,7 +29,7 @@ def table(accounts: Sequence[Account]) -> answer.Table:
         [
             (
                 each.bureau,
-                ("yes" if each.receives else "no") + "?" * bool(each.doubts),
+                _answer(each),
                 ", ".join(each.shown),
                 ", ".join(each.withheld),
                 ", ".join(each.rules) if each.receives else ", ".join(one.code for one in each.obstacles),
@@ -62,9 +62,16 @@ def lines(account: Account) -> Iterator[str]:
     yield from (f"  doubt     {each}" for each in account.doubts)
 
 
+def _answer(account: Account) -> str:
+    if account.receives:
+        return "yes?" if account.doubts else "yes"
+    return "maybe" if account.doubts else "no"
+
+
 def headline(accounts: Sequence[Account], would: str = "received") -> str:
     """Count them: the answer in one line."""
-    receivers = sum(each.receives for each in accounts)
-    unsure = sum(bool(each.doubts) for each in accounts)
-    doubt = f"; for {unsure} what you may not know could change it" if unsure else ""
-    return f"{receivers} of {len(accounts)} bureaus {would} it{doubt}"
+    answers = [_answer(each) for each in accounts]
+    maybe, unsure = answers.count("maybe"), answers.count("yes?")
+    first = f"{answers.count('yes') + unsure} of {len(accounts)} bureaus {would} it"
+    more = f", {maybe} more may: their subscriptions or clearances are not known here" if maybe else ""
+    return first + more + (f"; for {unsure} of them what you may not know could still change it" if unsure else "")

@@ -15,7 +15,7 @@ from broker.errors import ConfigurationError
 from broker.notice import Leaf
 from broker.recorded import Recorded, remember
 from cli import answer
-from cli.auditor.opened import opened
+from cli.auditor.opened import opened_about
 from cli.home import MemberHome, member_home
 from cli.officer import accounts, in_force
 from cli.officer.history import decided, undecided
@@ -56,7 +56,7 @@ def _is_members(given: Everywhere) -> bool:
 
 
 def _at_operator(home: Path, name: str) -> Recorded:
-    with opened(home) as kept:
+    with opened_about(home, name) as kept:
         found = decided(kept.trail, kept.records, kept.index, name)
         instead = "" if found else undecided(kept.trail, kept.index, name)
     if found is not None:

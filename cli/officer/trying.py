@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from broker.explain import Account
 
 
-def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft]) -> None:
+def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str) -> None:
     """Say for every draft who would receive it, who not and why, and where the annex could still change the answer."""
     told = [
         (draft.record, each) for draft, found in zip(drafts, _prospects(home, drafts), strict=True) for each in found
@@ -33,7 +33,7 @@ def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft]) -> Non
         return
     for line in ("", *accounts.legend(flat), "", *_doubts(flat), *_changes(flat)):
         click.echo(answer.safe(line))
-    click.echo("publish it by leaving out --dry-run")
+    click.echo(given.again(f"valise publish {file} --bureau {home.bureau}"))
 
 
 def _table(told: Sequence[tuple[str, Account]], *, several: bool) -> answer.Table:

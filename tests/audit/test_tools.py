@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from broker import bundle, notes
 from broker.bundle import Bundle, Manifest
 from broker.index import Index
 from broker.merkle import check_inclusion, leaf_hash
+from broker.sqlite import SqliteBus
+from cli.home import clock
 from tests import federation as world
 from tests.audit.homes import BASIS, SECRET, Homes, standing
 from tests.making import key_of
@@ -110,6 +113,20 @@ def test_every_word_finds_the_notice_and_its_receipts(homes: Homes, notice: tupl
     assert found(homes, "--until", "2020-01-01") == []
     (read,) = found(homes, "--notice", notice[0], "--outcome", "read")
     assert homes.audit("show", str(read), "--json").value[0]["receipt"]["case_digest"]
+
+
+def test_what_could_not_even_be_read_is_found_by_the_member_on_whose_stream_it_came(homes: Homes) -> None:
+    async def send() -> None:
+        async with SqliteBus(homes.folder / "bus.db", "at.adapter", world.world(), clock) as bus:
+            await bus.append("notices.at", [(b"", b"what is this")])
+
+    asyncio.run(send())
+    homes.published("r-behind")  # in its turn: what came before it is on record
+
+    (leaf,) = found(homes, "--member", "AT", "--outcome", "unknown-schema")
+    assert "notices.at" in homes.audit("search", "--outcome", "unknown-schema").out.splitlines()[2]
+    assert "came on      notices.at" in homes.audit("show", str(leaf)).out
+    assert found(homes, "--member", "LV", "--outcome", "unknown-schema") == []
 
 
 def test_a_rule_that_decided_is_found_by_its_id(homes: Homes, notice: tuple[str, int]) -> None:

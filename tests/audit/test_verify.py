@@ -281,6 +281,21 @@ def test_all_shards_are_checked_each_against_what_was_kept_of_it(homes: Homes) -
     assert said.code == 6
 
 
+def test_a_notice_is_told_from_the_shard_that_has_it(homes: Homes) -> None:
+    notice = homes.audit("search", "--outcome", "routed", "--json").value["leaves"][0]["notice"]
+    told = homes.audit("show", notice, "--json").value
+    (homes.operator / "trail").rename(homes.operator / "trail-1")
+    shutil.copy(homes.operator / "records.db", homes.operator / "records-1.db")
+    (homes.operator / "records.index.db").unlink()
+    first = Trail.open(homes.operator / "trail", world.ORIGIN)
+    first.write(first.stage([Trail.open(homes.operator / "trail-1").entry(0)]))
+
+    assert homes.audit("show", notice, "--json").value == told
+    assert homes.audit("show", str(told[0]["leaf"]), "--shard", "1", "--json").value == told
+    assert homes.audit("show", notice, "--shard", "0").code == 1
+    assert homes.valise("policy", "explain", notice, "--json").code == 0
+
+
 def test_one_bad_shard_is_enough(homes: Homes) -> None:
     second_shard(homes)
     file = homes.operator / "trail-1" / "tile" / "entries" / "000.p" / "1"

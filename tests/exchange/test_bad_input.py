@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from broker import codec
-from broker.notice import Audience, Envelope, Revocation
+from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Revocation
+from tests import federation as world
 from tests.federation import Federation
 from tests.making import FEDERATION, NOW, Draft, key_of, statement
 
@@ -31,6 +32,27 @@ def _truncated() -> bytes:
     return codec.encode(OTHER.envelope())[:-7]
 
 
+def _signed(header: bytes, envelope: Envelope) -> bytes:
+    """Put another header into an envelope, signed by its issuer."""
+    key = key_of("AT/ncb")
+    return codec.encode(replace(envelope, header=header, signature=key.sign_payload(HEADER_TYPE, header)))
+
+
+def _boolean_of_two() -> bytes:
+    """An `exercise` that is true to one reader and false to the next."""
+    envelope = OTHER.envelope()
+    listed = codec.decode(Header, envelope.header).compartments
+    place = envelope.header.index(codec.blob(b"routing")) - len(codec.long(len(listed))) - 1
+    assert envelope.header[place] == 0
+    return _signed(envelope.header[:place] + b"\x02" + envelope.header[place + 1 :], envelope)
+
+
+def _number_of_eleven_bytes() -> bytes:
+    envelope = OTHER.envelope()
+    version = envelope.header.index(b"\x02" + codec.blob(b"AT/ncb"))
+    return _signed(envelope.header[:version] + b"\x82" + b"\x80" * 9 + b"\0" + envelope.header[version + 1 :], envelope)
+
+
 def _swapped_compartments() -> bytes:
     return codec.encode(replace(OTHER.envelope(), compartments=OTHER.envelope().compartments))
 
@@ -45,6 +67,7 @@ BAD: list[tuple[str, Callable[[], bytes]]] = [
     ("bad-signature", _changed_header),
     ("key-of-another", lambda: codec.encode(replace(OTHER, issuer="LV/ncb", key=key_of("AT/ncb")).envelope())),
     ("key-of-another", lambda: codec.encode(replace(OTHER, key=key_of("AT/organised-crime")).envelope())),
+    ("key-of-another", lambda: codec.encode(replace(OTHER, issuer="XX/ncb", key=key_of("AT/ncb")).envelope())),
     ("unknown-key", lambda: codec.encode(replace(OTHER, key=key_of("XX/ncb")).envelope())),
     ("stream-of-another", lambda: codec.encode(replace(OTHER, issuer="LV/ncb").envelope())),
     ("unknown-kind", lambda: codec.encode(replace(OTHER, kind="rumour", parts=()).envelope())),
@@ -56,6 +79,8 @@ BAD: list[tuple[str, Callable[[], bytes]]] = [
     ("leftover-bytes", lambda: codec.encode(OTHER.envelope()) + b"\0"),
     ("unreadable", _truncated),
     ("unreadable", _null_bomb),
+    ("unreadable", _boolean_of_two),
+    ("unreadable", _number_of_eleven_bytes),
     ("too-large", lambda: os.urandom(300 * 1024)),
     ("unknown-schema", lambda: gzip.compress(bytes(50_000_000))),
     ("empty-audience", lambda: codec.encode(OTHER.routed(audience=Audience(everyone=False)).envelope())),
@@ -65,6 +90,12 @@ BAD: list[tuple[str, Callable[[], bytes]]] = [
     ("already-expired", lambda: codec.encode(OTHER.but(expires=NOW - DAY).envelope())),
     ("compartment-mismatch", _swapped_compartments),
 ]
+
+
+MEMBERS = world.directory().members
+SUSPENDED = world.directory(
+    members=tuple(each.model_copy(update={"status": "suspended"} if each.id == "RU" else {}) for each in MEMBERS)
+)
 
 
 @pytest.mark.parametrize(("code", "make"), BAD, ids=[f"{code}-{place}" for place, (code, _) in enumerate(BAD)])
@@ -79,6 +110,17 @@ async def test_it_is_refused_with_its_code_one_leaf_and_an_outcome(
     assert (leaf.kind, leaf.code) == ("rejected", code)
     # The loop goes on.
     await federation.publish(OTHER.numbered(1, b"series-2").envelope())
+    assert len(await federation.inbox("GE/ncb", 1)) == 1
+
+
+@pytest.mark.parametrize("written", [SUSPENDED])
+async def test_a_member_that_takes_no_part_is_unknown_and_told_so(federation: Federation) -> None:
+    before = len(await federation.leaves())
+    await federation.publish(Draft("RU/ncb").to("GE/ncb").envelope())
+    (told,) = await federation.outcomes("RU", 1)
+    (leaf,) = (await federation.leaves())[before:]
+    assert (told.kind, told.code) == (leaf.kind, leaf.code) == ("rejected", "unknown-member")
+    await federation.publish(OTHER.envelope())
     assert len(await federation.inbox("GE/ncb", 1)) == 1
 
 

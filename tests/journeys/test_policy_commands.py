@@ -249,7 +249,11 @@ def test_a_dry_run_tells_as_much_and_where_the_annex_could_still_change_it(world
     assert any("annex" in doubt for doubt in told["GE/organised-crime"]["doubts"])
     said = world.valise("publish", "--dry-run", str(file), home="members/LV").said
     assert "the annex, which you may not know, could still change it (rule clearance)" in said
-    assert said.splitlines()[-1] == "publish it by leaving out --dry-run"
+    assert said.splitlines()[-1].startswith(f"valise publish {file} --bureau LV/ncb")
+    rows = {each.split()[0]: each.split()[1] for each in said.splitlines()[2:66]}
+    assert (rows["RU/ncb"], rows["GE/organised-crime"]) == ("no", "maybe")
+    maybe = list(rows.values()).count("maybe")
+    assert f", {maybe} more may" in said.splitlines()[0]
 
 
 # Deciding again

@@ -14,7 +14,9 @@ from confluent_kafka import Producer
 
 from broker import certificates, node, topics
 from broker.errors import ConfigurationError
+from cli import operator_home, seed
 from cli.kafka import kafka as command
+from cli.kafka import name_all
 from tests.kafka_world import WORLD, KafkaWorld, running_kafka
 
 if TYPE_CHECKING:
@@ -31,9 +33,35 @@ def test_a_cluster_keeps_its_ports_and_ids(prepared: node.Cluster) -> None:
     assert node.prepare(prepared.data, prepared.pki) == prepared
 
 
-def test_a_cluster_does_not_change_its_size(prepared: node.Cluster) -> None:
+def test_a_cluster_that_was_never_started_may_get_another_size(prepared: node.Cluster) -> None:
+    larger = node.prepare(prepared.data, prepared.pki, nodes=3)
+    assert len({each.client_port for each in larger.config.nodes}) == 3
+    assert larger.bootstrap.split(",")[0] == prepared.bootstrap
+    assert node.load(prepared.data, prepared.pki) == larger
+
+
+def test_a_cluster_that_was_started_does_not_change_its_size(prepared: node.Cluster) -> None:
+    prepared.folder(1).mkdir()
+    (prepared.folder(1) / "formatted").touch()
     with pytest.raises(ConfigurationError, match="holds a cluster of 1: say --nodes 1"):
         node.prepare(prepared.data, prepared.pki, nodes=3)
+
+
+def test_the_home_names_all_nodes_once_their_number_is_said(tmp_path: Path) -> None:
+    """`broker init` knows one; `kafka up --nodes 3` makes three of it."""
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    larger = node.prepare(made.folder / "kafka", certificates.pki_of(made.folder), nodes=3)
+    assert made.settings.bus != f"kafka:{larger.bootstrap}"
+    name_all(made.folder, larger)
+    assert operator_home.operator_home(tmp_path).settings.bus == f"kafka:{larger.bootstrap}"
+
+
+def test_no_nodes_are_started_beside_those_that_the_home_was_made_for(tmp_path: Path) -> None:
+    operator_home.make(tmp_path, seed.seed(), "kafka:127.0.0.1:9092")
+    result = CliRunner().invoke(command, ["up", "--home", str(tmp_path)])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "which you run yourself" in str(result.exception)
+    assert not (tmp_path / "operator" / "kafka").exists()
 
 
 def test_a_port_that_another_process_holds_is_named(prepared: node.Cluster) -> None:

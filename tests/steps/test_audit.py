@@ -101,6 +101,24 @@ def test_the_answer_comes_first_and_the_next_command_last(ledger: Ledger) -> Non
     assert lines[-1].startswith("valise audit show")
 
 
+def test_a_changed_byte_of_an_earlier_partial_tile_is_called_by_its_place(ledger: Ledger) -> None:
+    """No head that is in force needs it, and a reader of an earlier head does."""
+    earlier = [each.relative_to(ledger.folder) for each in sorted(ledger.folder.glob("tile/**/002.p/*"))]
+    assert len({each.parent for each in earlier}) == 2
+    stale = [each for each in earlier if each.name != "88"]
+    assert stale
+    for file in stale:
+        flip(ledger.folder / file, 40)
+        (told,) = places(ledger)
+        assert told.startswith(f"{file}, ")
+        assert "was changed" in told
+        flip(ledger.folder / file, 40)
+    (ledger.folder / stale[0]).write_bytes(b"")
+    assert places(ledger) == [
+        f"{stale[0]}: holds 0 {'hashes' if 'tile/0' in str(stale[0]) else 'entries'} instead of {stale[0].name}"
+    ]
+
+
 def test_compared_with_nothing_is_never_called_good(alone: Ledger) -> None:
     result = run(alone)
     assert result.exit_code == 6

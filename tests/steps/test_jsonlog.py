@@ -1,0 +1,41 @@
+"""What libraries log is one JSON object a line where a broker logs, and nothing where a person reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+_LIBRARY = "logging.getLogger('aiokafka.cluster').warning('No broker for %s', 'inbox')"
+
+
+def _stderr(*lines: str) -> str:
+    """Run a few lines in a process of their own: what is set there is set for the whole process."""
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+def test_a_library_s_line_becomes_one_json_object() -> None:
+    said = json.loads(_stderr("import logging", "from cli import jsonlog", "jsonlog.to_stderr()", _LIBRARY))
+    assert (said["event"], said["level"], said["library"]) == ("library.said", "warning", "aiokafka.cluster")
+    assert said["said"] == "No broker for inbox"
+
+
+def test_a_library_s_traceback_stays_on_its_line() -> None:
+    failing = ("try: 1 / 0", "except ZeroDivisionError: logging.getLogger('asyncio').exception('lost')")
+    said = json.loads(_stderr("import logging", "from cli import jsonlog", "jsonlog.to_stderr()", *failing))
+    assert (said["level"], said["severity"], said["said"]) == ("warning", "error", "lost")
+    assert "ZeroDivisionError" in said["traceback"]
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_people_are_told_nothing_by_libraries(level: str) -> None:
+    command = (
+        "import logging",
+        "from cli import main",
+        "try: main.main(['member', '--help'])",
+        "except SystemExit: pass",
+    )
+    assert _stderr(*command, _LIBRARY.replace("warning", level)) == ""
