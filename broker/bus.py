@@ -21,6 +21,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from broker.quick import quick
+
 MAX_RECORD = 1_000_000
 """bytes of key and value together: a Kafka batch of 1 MiB less what the batch itself needs"""
 
@@ -28,6 +30,7 @@ Place = tuple[str, int]
 """A stream's name and a partition."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Record:
     """One record as the bus gives it. `at` is the bus's append time in ms since the epoch, not the writer's.
@@ -56,6 +59,7 @@ class Writes:
         self.records.append((stream, key, value))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Copies:
     """One value for many inboxes: `shared` is the same for all, `own[i]` comes before it in the i-th inbox.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.notice import AREAS, EVERYONE, H3, Header, Origin, Routing
+from broker.quick import quick
 
 if TYPE_CHECKING:
     from broker.members import Annex, Directory
@@ -25,6 +26,7 @@ BureauId = str
 """The id of a bureau: an entity, no String of the schema."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Facts:
     """The attributes of a Notice as `policies/schema.cedarschema` declares them, and `now` of the context.

@@ -22,6 +22,7 @@ from broker.errors import CouldNotBeJudgedError, NoticeRejectedError
 from broker.handover import Committed, Handover
 from broker.judge import Checked, Judge, Keys, Ruling, check, refused
 from broker.notice import Verified
+from broker.quick import quick
 from broker.register import notice_key
 from broker.step import Done, InForce, Random, Step
 from broker.threads import to_the_end
@@ -43,6 +44,7 @@ UNHURRIED, PRESSED = 1, 6
 T = TypeVar("T")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Ahead:
     """A record checked ahead; `epoch` tells which keys it was checked against."""

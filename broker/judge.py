@@ -48,6 +48,7 @@ from broker.notice import (
     Verified,
 )
 from broker.overdue import held_key, held_since
+from broker.quick import quick
 from broker.register import Register, missing_numbers, notice_key, use_number
 from broker.verify import Arrival, is_order, outer, reopen, subject_of, verify, verify_statement
 
@@ -65,6 +66,7 @@ OWN_LEAF = -1
 Checked = Verified | Receipt | Subscription | Revocation | Look | NoticeRejectedError
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """What follows from one record. In `standings` a leaf number of OWN_LEAF means this record's own leaf."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.quick import quick
+
 SIZE_LIMIT = 256 * 1024
 """Bytes of a whole record, checked before anything is decoded (DESIGN §5)."""
 CLOCK_SKEW_MS = 300_000
@@ -85,6 +87,7 @@ LOOK_LEAVES = 100
 """How many notices one look may be at."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Another notice that this one speaks of."""
@@ -95,6 +98,7 @@ class Reference:
     relation: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One compartment of the header's list and its salted digest."""
@@ -103,6 +107,7 @@ class Slot:
     digest: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Header:
     """The signed part that every recipient sees; fields as in schemas/header."""
@@ -141,6 +146,7 @@ class Header:
         return self.issuer.partition("/")[0]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Opened:
     """Salt and bytes of one compartment: they travel, are withheld and are erased together."""
@@ -149,6 +155,7 @@ class Opened:
     data: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Compartment:
     """A part of the body; `opened` is None where it is absent or withheld, which look the same."""
@@ -157,6 +164,7 @@ class Compartment:
     opened: Opened | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Audience:
     """Who may be considered at all: everyone, or members of agreements and those named in `to`."""
@@ -166,6 +174,7 @@ class Audience:
     to: tuple[str, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a part of the facts comes from; `owner` None: unknown. `releasable_to` may hold `everyone`."""
@@ -174,6 +183,7 @@ class Origin:
     releasable_to: tuple[str, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What the owner of an H2 notice lets one bureau have: these compartments, until `until` (ms, exclusive)."""
@@ -183,6 +193,7 @@ class Grant:
     until: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Routing:
     """The reserved compartment that only broker and auditors see; fields as in schemas/routing."""
@@ -200,6 +211,7 @@ class Routing:
     derogation: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What travels: exact header bytes, key id, signature, compartments still encoded."""
@@ -210,6 +222,7 @@ class Envelope:
     compartments: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A small signed record that is no notice, still as it arrived."""
@@ -220,6 +233,7 @@ class Statement:
     signature: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Signed:
     """What is known of a rejected notice whose header was signed by its issuer; `routing` None: not even read."""
@@ -229,6 +243,7 @@ class Signed:
     routing: Routing | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A notice whose signature, form and digests were checked; only `verify` makes one.
@@ -245,6 +260,7 @@ class Verified:
     envelope: Envelope
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ReceiptItem:
     """One notice that a receipt speaks of."""
@@ -253,6 +269,7 @@ class ReceiptItem:
     header_digest: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a bureau signs about deliveries of one issuer member's notices."""
@@ -268,6 +285,7 @@ class Receipt:
     at: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """The topic patterns of one bureau; a higher number replaces a lower."""
@@ -279,6 +297,7 @@ class Subscription:
     at: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Revocation:
     """A member takes one of its keys out of force."""
@@ -292,6 +311,7 @@ class Revocation:
     """What was recorded under the key from then on needs to be confirmed again; None: nothing does."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Look:
     """An operator or auditor is about to see clear data of one issuer member's notices, and says why."""
@@ -305,6 +325,7 @@ class Look:
     at: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RuleHit:
     """A rule that was satisfied, and for which bureaus (mask)."""
@@ -313,6 +334,7 @@ class RuleHit:
     bureaus: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Terms:
     """The four terms of promise 1 as bureau masks: receivers = allowed & audience & ~denied & reached."""
@@ -328,6 +350,7 @@ class Terms:
         return self.allowed & self.audience & ~self.denied & self.reached
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A bureau (by index) and the delivery numbers of one record that it holds."""
@@ -336,6 +359,7 @@ class Holder:
     numbers: tuple[int, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """One line of a decision: who gets it, as which delivery, and what is shown.
@@ -351,6 +375,7 @@ class Recipient:
     delivery_number: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Decision:
     """For one notice: who receives it, what each is shown, and which rules said so. Only `decide` makes one."""
@@ -363,6 +388,7 @@ class Decision:
     warnings: tuple[str, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One entry of the trail; fields as in schemas/leaf."""
@@ -379,6 +405,7 @@ class Leaf:
     rows: bytes | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
     """What was decided and on what; fields as in schemas/decision."""
@@ -400,6 +427,7 @@ class DecisionRecord:
     detail: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Row:
     """One bureau's line in the rows' tree."""
@@ -409,6 +437,7 @@ class Row:
     shown: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A notice as one bureau gets it; `shared` is still encoded. Fields as in schemas/delivery."""
@@ -426,6 +455,7 @@ class Delivery:
     shared: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Shared:
     """The part of a delivery that is the same for every bureau that is shown the same."""
@@ -435,6 +465,7 @@ class Shared:
     proof: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a member learns of a record of its own, or of its notice's receipts; fields as in schemas/outcome."""
@@ -456,6 +487,7 @@ class Outcome:
     proof: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A leaf with its decision record, as a step commits them to the trail stream."""
@@ -466,6 +498,7 @@ class Entry:
     decision: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Head:
     """The tree that a step's leaves complete; the last trail record of the step."""
@@ -475,6 +508,7 @@ class Head:
     now: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Routed:
     """What distribute needs to make deliveries and outcomes of one leaf; fields as in schemas/routed."""
@@ -489,6 +523,7 @@ class Routed:
     outcome: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Standing:
     """The register's entry for one notice; fields as in schemas/standing."""
@@ -506,6 +541,7 @@ class Standing:
     """Id of its issuer's notice that replaced it; empty while none has."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Series:
     """Which numbers of one series were used: all up to `highest` but those in `missing` (ranges, ends included)."""
@@ -514,6 +550,7 @@ class Series:
     missing: tuple[tuple[int, int], ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Version:
     """A directory, policy set or annex as the operator writes it; its digest is the SHA-256 of `content`."""

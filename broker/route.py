@@ -24,8 +24,10 @@ from broker.notice import (
     Routed,
     Shared,
 )
+from broker.quick import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Lines:
     """The recipients of one notice and their delivery numbers, each encoded once for whoever writes them."""
@@ -55,6 +57,7 @@ class Lines:
 NOBODY = Lines((), (), {}, [], [], [])
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Laid:
     """The rows' tree of one notice and its encoded rows, by bureau index."""
@@ -70,6 +73,7 @@ def lay(lines: Lines, seed: bytes, depth: int) -> Laid:
     return Laid(tree, lines.rows, tree.build(lines.rows))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Route:
     """One leaf on its way out: whom its deliveries and its outcome go to.

@@ -45,6 +45,7 @@ from broker.notice import (
     Statement,
     Verified,
 )
+from broker.quick import quick
 from broker.signing import compartment_digest, header_digest, pae
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ _PAYLOADS: Mapping[str, tuple[type[notice.Receipt | notice.Subscription | notice
 """Payload type → the statement and the family of streams it travels on."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """Where and when a record arrived, and what was in force then. `now` is the `now` of its leaf."""

@@ -14,6 +14,7 @@ from broker.likeness import Answer
 from broker.masks import Compiler, OutsideSubsetError, literals, subjects
 from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import CONFIDENTIALITIES, KINDS, RuleHit
+from broker.quick import quick
 from broker.rules.actions import ACTIONS, RECEIVE, REVIEW, SEE
 from broker.rules.policy_set import PolicySet, refused
 from broker.rules.read import Read, Rule, read_rules
@@ -27,6 +28,7 @@ KEPT = 256
 """How many hits of one rule are kept, for most notices repeat them."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the rules say of one notice, as masks of bureaus; compartments of other kinds are not listed."""
