@@ -82,6 +82,18 @@ class LostLeavesError(TrailError):
         self.size, self.source, self.ours = size, source, ours
 
 
+class NothingLostError(TrailError):
+    """No head outside goes beyond what is here: the log itself can go on, and a new one must not begin."""
+
+    code = "nothing-lost"
+
+
+class LogNotNamedError(TrailError):
+    """The newest directory names another log of this shard than the one here: no member would follow it."""
+
+    code = "log-not-named"
+
+
 class NothingToCompareError(TrailError):
     """Nobody outside was named who saw this log."""
 

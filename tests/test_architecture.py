@@ -34,6 +34,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "rules",
         "wording",
         "register",
+        "begun",
         "trail",
         "witnessed",
         "witness",
@@ -75,6 +76,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "submit",
         "resume",
         "up",
+        "begin",
     ),
     ("sqlite_batch", "sqlite_pages", "sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import click
 
 from broker import notes
 from broker.errors import ConfigurationError, ProofError
-from broker.examine import Finding, Report, examine
+from broker.examine import Finding, Gap, Report, examine
 from broker.notes import Vkey
 from cli import answer, exits
 from cli.auditor.decisions import NOT_REPEATED, Decisions
@@ -25,7 +25,7 @@ from cli.operator_home import operator_folder
 from cli.options import Everywhere, everywhere
 from cli.seen import Seen, beside
 
-SHOWN_FINDINGS = 20
+SHOWN_FINDINGS, SHOWN_LOST = 20, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,12 @@ class Checked:
         """The exit code."""
         if self.wrong:
             return exits.VERIFICATION_FAILED
-        whole = self.report.compared and not self.beyond and (self.decisions is None or self.decisions.whole)
+        whole = (
+            self.report.compared
+            and not self.report.gaps
+            and not self.beyond
+            and (self.decisions is None or self.decisions.whole)
+        )
         return exits.DONE if whole else exits.PARTLY
 
 
@@ -108,7 +113,8 @@ def verify(
     With --witness a checkpoint must bear the cosignatures of a --quorum of them.
 
     Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing, decided under a
-    policy set that was not named, or with leaves that no quorum of witnesses saw within the hour.
+    policy set that was not named, with leaves that no quorum of witnesses saw within the hour, or begun anew after
+    leaves were lost: which, and who still holds something of them, is told.
     """
     asked = Quorum.of(witnesses, quorum)
     if trail_dir and trail_dir.is_file():
@@ -163,7 +169,12 @@ def _check(
         others = others.of(key.name)
     policies, records, quorum = asked
     stood = quorum.look(folder, key, others.heads(key.name)) if quorum else None
-    heads = heapq.merge(others.heads(key.name), stood.heads() if stood else (), key=lambda each: each.size)
+    heads = heapq.merge(
+        others.heads(key.name),
+        others.ended(key.name),
+        stood.heads() if stood else (),
+        key=lambda each: each.size,
+    )
     report = examine(folder, key, heads, others.deliveries(), progress("checked"), others.told())
     for wrong in stood.wrong if stood else ():
         report.add("witnesses", wrong)
@@ -198,11 +209,27 @@ def _answer(checked: Checked) -> str:
     if not report.compared:
         return f"The trail of {report.size:,} leaves is sound in itself, but was compared with nothing"
     compared = f"{report.size:,} leaves, compared with {_compared(report)} that others kept"
+    if report.gaps:
+        lost = ", ".join(_gap(each) for each in report.gaps)
+        return f"The trail is sound, {compared}; but leaves were lost: {lost}"
     if checked.beyond:
         return f"The trail is sound, {compared}; but no quorum of witnesses saw its last {checked.beyond:,} leaves"
     if checked.code:
         return f"The trail is sound, {compared}; but not every decision was checked"
     return f"The trail is good: {compared}"
+
+
+def _gap(gap: Gap) -> str:
+    return f"{gap.first:,} to {gap.last:,} of {gap.origin} ({gap.count:,})"
+
+
+def _lost(report: Report) -> Iterator[tuple[str, str]]:
+    """Say what was lost, and who still holds what of it."""
+    for gap in report.gaps:
+        yield ("LOST", f"leaves {_gap(gap)}; {report.origin} goes on from there")
+    for source, numbers in sorted(report.lost.items()):
+        some = ", ".join(map(str, sorted(set(numbers))[:SHOWN_LOST]))
+        yield ("still held", f"{answer.safe(source)}: {len(set(numbers)):,} of them: {some}")
 
 
 def _compared(report: Report) -> str:
@@ -220,6 +247,7 @@ def _print(checked: Checked) -> None:
         ("key", str(pinned)),
         ("compared with", f"{len(checked.others.files)} files: {_compared(report)}"),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
+        *_lost(report),
         *(checked.decisions.lines() if checked.decisions else NOT_REPEATED),
         *(
             ("WRONG", f"{answer.safe(each.place)}: {answer.safe(each.what)}")
@@ -262,6 +290,10 @@ def _value(checked: Checked) -> dict[str, Any]:
         },
         "witnesses": checked.stood.value() | {"unseen": checked.beyond} if checked.stood else None,
         "decisions": checked.decisions.value() if checked.decisions else None,
+        "lost": {
+            "gaps": [{"origin": each.origin, "first": each.first, "last": each.last} for each in report.gaps],
+            "held": {source: sorted(set(numbers)) for source, numbers in report.lost.items()},
+        },
         "wrong": checked.wrong,
         "findings": [{"place": each.place, "what": each.what} for each in checked.findings],
     }
