@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import begun, codec, durable, notes, streams
+from broker import begun, codec, crash, durable, notes, streams
 from broker.begun import ENDED, ORIGIN, SEEN
 from broker.errors import NothingLostError, NothingToCompareError, ProofError, TrailError
 from broker.judge import Ruling
@@ -68,8 +68,11 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, leave_room: Callable[[], Awa
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
             first = await _Writer(owner, sealer, records, register, adopter, shard).write()
             old, seen = _read(first, sealer.vkey)
+            crash.here("begin.whole")
             _put_aside(trail, sealer.vkey)
+            crash.here("begin.put-aside")
             await sealer.finish()
+            crash.here("begin.sealed")
             await leave_room()
             return Began(sealer.vkey, trail.size, old, seen)
 
@@ -97,7 +100,9 @@ async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept) -> None:
     durable.put(owner.trail / f"{ENDED}{begun.place_of(head.origin)}", said.ended.encode())
     durable.put(owner.trail / SEEN, said.seen.encode())
     origin = begun.after(head.origin, *(each.head.origin for each in outside))
+    crash.here("begin.compared")
     durable.put(owner.trail / ORIGIN, f"{origin}\n".encode())
+    crash.here("begin.named")
 
 
 async def _newest(sealer: Sealer, outside: Sequence[Outside]) -> Outside:
@@ -151,6 +156,7 @@ class _Writer:
             self._frontier.add(leaf_hash(entry.leaf))
         self._now = max(self._now, await self._shard.now())
         first = first or await self._begin()
+        crash.here("begin.begun")
         _, seen = _read(first, self._sealer.vkey)
         while missing := seen.size - self._frontier.size:
             await self._commit([Ruling(LOST)] * min(missing, AT_ONCE))

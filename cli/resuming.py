@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import click
 
-from broker import streams
+from broker import crash, streams
 from broker.begin import Began, begin
 from broker.bus import Bus
 from broker.errors import LostLeavesError, NothingLostError, NothingToCompareError, TrailError
@@ -88,6 +89,8 @@ def _go_on(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
 
 
 def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
+    if point := os.environ.get("VALISE_CRASH_AT"):
+        crash.arm(point)
     began = asyncio.run(_begin_new(home, seen))
     old, lost = began.ended, began.seen.size - began.ended.size
     answer.show(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,6 +129,34 @@ async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Ex
     assert report["lost"]["gaps"] == [{"origin": told["ended"], "first": left, "last": whole - 1}]
     assert set(report["lost"]["held"]) >= {"LV/outbox.db", "GE/inbox.organised-crime.db"}
     assert f"{left:,} to {whole - 1:,} of {told['ended']}" in report["answer"]
+
+
+POINTS = (
+    "begin.compared",
+    "begin.named",
+    "begin.begun",
+    "begin.whole",
+    "begin.put-aside",
+    "seal.records-written",
+    "seal.checkpoint-renamed",
+    "begin.sealed",
+)
+
+
+async def test_a_new_log_that_was_cut_off_is_gone_on_with(site: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside, whole, left = await lost(site)
+    for point in POINTS:
+        monkeypatch.setenv("VALISE_CRASH_AT", point)
+        killed = await site.new_log(outside)
+        monkeypatch.delenv("VALISE_CRASH_AT")
+        assert killed.returncode == -signal.SIGKILL, point
+        assert (await site.up()).returncode == exits.VERIFICATION_FAILED, point
+    done = json.loads((await site.new_log(outside)).stdout)
+    assert (done["size"], done["lost"]) == (left, whole - left)
+    assert Trail.open(site.trail).size == whole
+    await agree(site.stage)
+    await site.published("lv-4")
+    assert (await site.audited())[0] == exits.PARTLY
 
 
 async def test_a_new_log_is_not_begun_where_nothing_is_lost_or_nothing_is_compared(site: Exchange) -> None:
