@@ -100,6 +100,15 @@ class NothingToCompareError(TrailError):
     code = "nothing-to-compare"
 
 
+class DamagedError(ValiseError):
+    """An encrypted file is not as it was written, or the key is another's."""
+
+    code = "damaged"
+
+    def __init__(self) -> None:
+        super().__init__("the file is damaged, cut off, or under another key: nothing of it was used")
+
+
 class NoticeRejectedError(ValiseError):
     """The sender's record cannot be taken; it is recorded with `code` and passed over.
 

@@ -27,6 +27,7 @@ from broker.errors import (
 )
 from broker.streams import ROUTER
 from cli import answer, exits, jsonlog, restored, seed
+from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
     NOBODY,
@@ -58,6 +59,8 @@ def broker() -> None:
 
 
 broker.add_command(resume_command)
+broker.add_command(backup_command)
+broker.add_command(restore_command)
 
 
 @broker.command()

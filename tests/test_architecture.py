@@ -15,6 +15,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "codec",
         "points",
         "signing",
+        "vault",
         "token",
         "possession",
         "merkle",
@@ -84,7 +85,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 DOORS = {
     "aiokafka": ("broker/kafka",),
     "fastavro": ("broker/codec.py",),
-    "cryptography": ("broker/signing.py", "broker/certificates.py"),
+    "cryptography": ("broker/signing.py", "broker/certificates.py", "broker/vault.py"),
     "tuf": ("broker/trust",),
     "securesystemslib": ("broker/trust",),
     "pkcs11": ("broker/token.py",),
