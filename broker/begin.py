@@ -19,7 +19,7 @@ from broker.errors import NothingLostError, NothingToCompareError, ProofError, T
 from broker.judge import Ruling
 from broker.merkle import leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import BEGUN, LOST, Begun, Entry, Leaf
+from broker.notice import BEGUN, LOST, Entry, Leaf
 from broker.records import Records
 from broker.register import Register
 from broker.resume import Outside, ask, check_history
@@ -88,17 +88,17 @@ async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
 
 
 async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept) -> None:
-    """Finish the old log as far as the record goes, compare, and write down how it ended and what comes after it."""
+    """Compare, finish the old log as far as the record goes, and write down how it ended and what comes after it."""
     sealer = Sealer(Trail.open(owner.trail, owner.origin), records, owner.key, bus, owner.shard)
-    await sealer.finish()
     heard, _ = await ask(sealer, owner.witnesses)
     outside = [*kept(sealer.vkey), *heard]
     newest = await _newest(sealer, outside)
+    await sealer.finish()
     trail = sealer.trail
     head = Checkpoint(trail.origin, trail.size, trail.root)
-    said = Begun(notes.sign_checkpoint(head, owner.key), newest.note)
-    durable.put(owner.trail / f"{ENDED}{begun.place_of(head.origin)}", said.ended.encode())
-    durable.put(owner.trail / SEEN, said.seen.encode())
+    ended = notes.sign_checkpoint(head, owner.key)
+    durable.put(owner.trail / f"{ENDED}{begun.place_of(head.origin)}", ended.encode())
+    durable.put(owner.trail / SEEN, newest.note.encode())
     origin = begun.after(head.origin, *(each.head.origin for each in outside))
     crash.here("begin.compared")
     durable.put(owner.trail / ORIGIN, f"{origin}\n".encode())
@@ -175,7 +175,7 @@ class _Writer:
         ruling = Ruling(
             BEGUN,
             begun.origin_of(ended),
-            statement=codec.encode(Begun(ended, seen)),
+            detail=begun.detail(ended, seen),
             entries=self._numbers(lost),
         )
         return (await self._commit([ruling]))[0]

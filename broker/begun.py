@@ -14,7 +14,7 @@ from pathlib import Path
 from broker import codec, merkle, notes
 from broker.errors import NoticeRejectedError, ProofError, TrailError
 from broker.notes import Checkpoint, Vkey
-from broker.notice import BEGUN, LOST, Begun, DecisionRecord, Entry, Leaf, Opening
+from broker.notice import BEGUN, LOST, DecisionRecord, Entry, Leaf, Opening
 from broker.signing import decision_digest
 
 OPENING_KEY = b"begun"
@@ -24,6 +24,8 @@ ENDED, SEEN, ORIGIN = "ended.", "ended.seen", "origin"
 the last one that somebody outside showed; which log this is now."""
 GAP = frozenset({BEGUN, LOST})
 """Kinds of leaf that stand where a leaf was lost."""
+_BLANK, _PARTS = "\n\n", 4
+"""A checkpoint is text and signatures with an empty line in between; so are two, one after the other."""
 _LATER = re.compile(r"(.+/trail(?:-[0-9]+)?)\.([1-9][0-9]{0,8})")
 
 
@@ -104,18 +106,27 @@ def ended(folder: Path) -> list[str]:
     return [each.read_text(encoding="utf-8") for each in ordered]
 
 
+def detail(ended: str, seen: str) -> str:
+    """Say in a decision record what the log goes on from: the old one's last checkpoint, and its newest outside."""
+    return f"{ended}\n{seen}"
+
+
 def read(entry: Entry, log: Vkey) -> tuple[Checkpoint, Checkpoint]:
     """Read what the leaf says that began `log`: where the old log ends, how far it was seen. Raises ProofError."""
     try:
         leaf = codec.decode(Leaf, entry.leaf)
-        said = codec.decode(Begun, codec.decode(DecisionRecord, entry.decision).statement)
+        said = codec.decode(DecisionRecord, entry.decision).detail.split(_BLANK)
     except NoticeRejectedError as error:
         message = "the beginning of a log cannot be read"
         raise ProofError(message) from error
     if leaf.kind != BEGUN or leaf.decision != decision_digest(entry.decision_salt, entry.decision):
         message = "no leaf that begins a log, or not of this record"
         raise ProofError(message)
-    old, seen = open_checkpoint(said.ended, log), open_checkpoint(said.seen, log)
+    if len(said) != _PARTS:
+        message = "the beginning of a log is not two checkpoints"
+        raise ProofError(message)
+    old = open_checkpoint(f"{said[0]}{_BLANK}{said[1]}\n", log)
+    seen = open_checkpoint(_BLANK.join(said[2:]), log)
     if leaf.code != old.origin or not place_of(old.origin) <= place_of(seen.origin) < place_of(log.name):
         message = f"{log.name} does not go on from {old.origin}"
         raise ProofError(message)

@@ -129,7 +129,6 @@ _SCHEMA_OF: dict[type, str] = {
     notice.Look: "look",
     notice.Version: "version",
     notice.Entry: "entry",
-    notice.Begun: "begun",
     notice.Opening: "opening",
     notice.Head: "head",
     notice.Standing: "standing",

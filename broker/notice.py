@@ -469,14 +469,6 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """What the first leaf of a new log says of the old one: two checkpoints of it; fields as in schemas/begun."""
-
-    ended: str
-    seen: str
-
-
-@dataclass(frozen=True, slots=True)
 class Opening:
     """How `checkpoints` shows a new log; fields as in schemas/opening."""
 

@@ -95,6 +95,8 @@ class SentReceipt:
     number: int
     digest: bytes
     source: str
+    leaves: tuple[int, ...] = ()
+    """Of which leaves it speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +248,11 @@ def _receipts(file: Path) -> Iterator[SentReceipt]:
         return
     for number, statement in _rows(file, "SELECT number, statement FROM receipts WHERE sent = 1 ORDER BY number"):
         try:
-            bureau = codec.decode(Receipt, codec.decode(Statement, statement).payload).bureau
+            receipt = codec.decode(Receipt, codec.decode(Statement, statement).payload)
         except NoticeRejectedError as error:
             raise ConfigurationError(f"{file} holds a receipt that cannot be read: {error}") from error
-        yield SentReceipt(bureau, number, sha256(statement).digest(), _name(file))
+        leaves = tuple(each.leaf_number for each in receipt.items)
+        yield SentReceipt(receipt.bureau, number, sha256(statement).digest(), _name(file), leaves)
 
 
 def _origin(file: Path) -> str:

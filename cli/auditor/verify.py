@@ -178,7 +178,7 @@ def _check(
     report = examine(folder, key, heads, others.deliveries(), progress("checked"), others.told())
     for wrong in stood.wrong if stood else ():
         report.add("witnesses", wrong)
-    decisions = Decisions.of(folder, policies, others) if policies or records else None
+    decisions = Decisions.of(folder, policies, others, report.gaps) if policies or records else None
     return Checked(folder, report, others, key_file, decisions, stood)
 
 

@@ -10,7 +10,7 @@ from broker import begun, codec, merkle, notes, streams
 from broker.begun import ENDED, OPENING_KEY
 from broker.members import WrittenLog
 from broker.notes import Checkpoint, Vkey
-from broker.notice import BEGUN, LOST, Begun, DecisionRecord, Entry, Leaf, Opening
+from broker.notice import BEGUN, LOST, DecisionRecord, Entry, Leaf, Opening
 from broker.signing import decision_digest
 from broker.trail import Trail
 from tests.attacks.scene import ALL, Scene, Verdict, leaf_but, root_of, verified
@@ -41,8 +41,8 @@ class Anew:
         return self.scene.operator
 
     def _record(self) -> DecisionRecord:
-        said = Begun(self._old_head(self.cut), self._old_head(self.seen))
-        return DecisionRecord("", 0, 0, self.operator.now, sha256(b"").digest(), statement=codec.encode(said))
+        said = begun.detail(self._old_head(self.cut), self._old_head(self.seen))
+        return DecisionRecord("", 0, 0, self.operator.now, sha256(b"").digest(), detail=said)
 
     def _old_head(self, size: int) -> str:
         leaves = (self.operator.leaves + [b""] * size)[:size]
