@@ -25,7 +25,7 @@ from adapters.refusals import (
     WrongLeafError,
     WrongRowError,
 )
-from broker import codec, merkle, notes
+from broker import begun, codec, merkle, notes
 from broker.errors import NoticeRejectedError, ProofError, SignatureError
 from broker.members import Directory
 from broker.notice import (
@@ -124,7 +124,7 @@ def _check_head(note: str, known: Known) -> notes.Checkpoint:
     kept = known.head(head.size)
     # The very note that was checked when it came needs no second check of its signature.
     if kept is None or note != kept.note:
-        notes.open_checkpoint(note, known.log)
+        begun.open_checkpoint(note, known.log)
     if kept is None:
         raise UnknownHeadError
     if kept.root != head.root:

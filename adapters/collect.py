@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
+from adapters.following import follow, log_of
 from adapters.inbox import Inbox, Line, Opened, record_of
 from adapters.receipts import Act, Receipts, Signer
 from adapters.refusals import (
@@ -25,9 +26,8 @@ from adapters.refusals import (
     WrongLeafError,
 )
 from adapters.versions import Versions
-from broker import crash, notes, streams
+from broker import crash, streams
 from broker.bus import Bus, Record
-from broker.errors import ConfigurationError
 from broker.notice import RELEASED, Header
 from broker.verify import is_order
 
@@ -82,16 +82,8 @@ class Collector:
                 return whole
 
     async def _follow(self, *, versions: bool) -> None:
-        if versions:
-            await self._versions.follow(self._bus)
-        await self._inbox.heads.follow(self._bus, self._log(), self._shard)
-
-    def _log(self) -> notes.Vkey:
-        vkey = self._versions.newest().logs.get(self._shard)
-        if vkey is None:
-            message = f"the directory names no log of shard {self._shard}: ask the operator"
-            raise ConfigurationError(message)
-        return notes.parse_vkey(vkey)
+        heads, now = self._inbox.heads, self._signer.clock()
+        await follow(self._bus, self._versions, heads, self._shard, now, versions=versions)
 
     async def _check(self, record: Record) -> Result:
         """Check a record; what names a head or a directory that we lack is checked again once we have followed."""
@@ -104,7 +96,7 @@ class Collector:
     def _judge(self, record: Record) -> Result:
         known = Known(
             self._signer.federation, self._signer.bureau, self._shard,
-            self._versions.directory, self._inbox.heads.find, self._log(), self._signer.clock(),
+            self._versions.directory, self._inbox.heads.find, log_of(self._versions, self._shard), self._signer.clock(),
         )  # fmt: skip
         try:
             return check(record.value or b"", known)

@@ -1,4 +1,7 @@
-"""Follows the `checkpoints` stream: every head extends the one before, or is refused."""
+"""Follows the `checkpoints` stream: every head extends the one before, or is refused.
+
+A log that was begun because leaves of the old one were lost is followed once a directory names it, and rings.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from dataclasses import dataclass
 
 from adapters.database import transaction
 from adapters.refusals import RefusedError, SplitViewError, UnknownHeadError
-from broker import merkle, notes, streams
+from broker import begun, merkle, notes, streams
+from broker.begun import OPENING_KEY, Beginning
 from broker.bus import Bus, Record
 from broker.errors import ProofError
 
 PAGE = 500
 TABLES = """
 CREATE TABLE IF NOT EXISTS heads(size INTEGER PRIMARY KEY, root BLOB NOT NULL, note TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS ended(size INTEGER NOT NULL, root BLOB NOT NULL, note TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS places(stream TEXT PRIMARY KEY, place INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS refused(stream TEXT, place INTEGER, code TEXT NOT NULL, PRIMARY KEY(stream, place));
 CREATE TABLE IF NOT EXISTS alarms(number INTEGER PRIMARY KEY, at INTEGER NOT NULL, code TEXT NOT NULL, about TEXT);
@@ -68,11 +73,16 @@ class Journal:
 
 
 class Heads:
-    """The heads of one log as this party saw them; all of them lie on one history."""
+    """The heads of one shard's log as this party saw them; all of them lie on one history.
+
+    What a new log has not of the one that it goes on from is put aside in `ended`: evidence, and nothing else.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._database = journal.database
+        self.ahead = ""
+        """The log before whose opening `follow` has stopped."""
 
     def find(self, size: int) -> Head | None:
         """Give the known head of a size."""
@@ -85,18 +95,43 @@ class Heads:
         return (int(row[0]), bytes(row[1])) if row else (0, merkle.EMPTY_ROOT)
 
     async def follow(self, bus: Bus, log: notes.Vkey, shard: int) -> int:
-        """Take in the heads beyond our place; return how many were kept."""
-        kept = 0
+        """Take in the heads beyond our place; return how many were kept.
+
+        Stops before a log that is begun anew and that is not `log`: the directory that names it is not here yet.
+        """
+        kept, self.ahead = 0, ""
         while records := await bus.read(
             streams.CHECKPOINTS, self._journal.place(streams.CHECKPOINTS), limit=PAGE, partition=shard
         ):
             with transaction(self._database):
-                kept += sum(self._take(record, log) for record in records)
-                self._journal.move(streams.CHECKPOINTS, records[-1].offset + 1)
+                for record in records:
+                    if self._is_ahead(record, log):
+                        return kept
+                    kept += self._take(record, log)
+                    self._journal.move(streams.CHECKPOINTS, record.offset + 1)
         return kept
+
+    def _is_ahead(self, record: Record, log: notes.Vkey) -> bool:
+        """Say whether a record opens a log after the one that we know."""
+        try:
+            name = begun.named(record.value or b"") if record.key == OPENING_KEY else ""
+        except ProofError:
+            return False
+        self.ahead = name if begun.is_before(log.name, name) else ""
+        return bool(self.ahead)
+
+    def ring_ahead(self, at: int) -> None:
+        """Raise an alarm, once: a log was opened that no directory names."""
+        about = f"{self.ahead}: no directory names it yet"
+        with transaction(self._database):
+            if not self._database.execute("SELECT 1 FROM alarms WHERE about = ?", (about,)).fetchone():
+                self._journal.alarm(at, "log-not-named", about)
 
     def _take(self, record: Record, log: notes.Vkey) -> bool:
         try:
+            if record.key == OPENING_KEY:
+                self._open(begun.open_opening(record.value or b"", log), record.at)
+                return True
             return self._accept(record.value or b"", log)
         except ProofError as error:
             code = error.code if isinstance(error, RefusedError) else "bad-checkpoint"
@@ -105,7 +140,8 @@ class Heads:
 
     def _accept(self, body: bytes, log: notes.Vkey) -> bool:
         advance = notes.parse_advance(body)
-        head = notes.open_checkpoint(advance.checkpoint, log)
+        head = begun.open_checkpoint(advance.checkpoint, log)
+        self._check_log(head.origin)
         known = self.find(head.size)
         if known is not None:
             if known.root != head.root:
@@ -116,6 +152,49 @@ class Heads:
         check_extends(self.newest(), advance, head)
         self._database.execute("INSERT INTO heads VALUES (?, ?, ?)", (head.size, head.root, advance.checkpoint))
         return True
+
+    def _log(self) -> str:
+        """Name the log that we follow; "" before the first head."""
+        row = self._database.execute("SELECT note FROM heads ORDER BY size DESC LIMIT 1").fetchone()
+        return begun.origin_of(str(row[0])) if row else ""
+
+    def _check_log(self, origin: str) -> None:
+        """Check that a head is of the log that we follow. Raises UnknownHeadError."""
+        followed = self._log() or begun.first_of(origin)
+        if origin != followed:
+            message = f"a head of {origin}; {followed} is followed"
+            raise UnknownHeadError(message)
+
+    def _open(self, beginning: Beginning, at: int) -> None:
+        """Go on with a new log from a head of the old one that we saw; what the new one has not is put aside.
+
+        Raises ProofError with nothing changed.
+        """
+        head, old = beginning.head, beginning.advance.old
+        if not begun.is_before(self._log() or beginning.ended.origin, head.origin):
+            message = f"{head.origin} was begun before"
+            raise UnknownHeadError(message)
+        seen, _ = self.newest()
+        if old:
+            known = self.find(old)
+            if known is None:
+                message = f"{head.origin} goes on from a head of {old} leaves that was never here"
+                raise UnknownHeadError(message)
+            merkle.check_consistency(old, head.size, beginning.advance.proof, known.root, head.root)
+        self._database.execute("INSERT INTO ended SELECT size, root, note FROM heads WHERE size > ?", (old,))
+        self._database.execute("DELETE FROM heads WHERE size > ?", (old,))
+        self._database.execute(
+            "INSERT INTO heads VALUES (?, ?, ?)", (head.size, head.root, beginning.advance.checkpoint)
+        )
+        self._ring(beginning, seen, at)
+
+    def _ring(self, beginning: Beginning, seen: int, at: int) -> None:
+        """Say that a new log has begun, what of the old one was lost, and whether we saw more than was said."""
+        ended, last = beginning.ended, beginning.seen.size - 1
+        about = f"{beginning.head.origin}: leaves {ended.size} to {last} of {ended.origin} are lost at the operator"
+        self._journal.alarm(at, "new-log", about)
+        if seen > beginning.seen.size:
+            self._journal.alarm(at, "lost-more", f"{ended.origin}: {seen} leaves were seen here, not {last + 1}")
 
 
 def check_extends(last: tuple[int, bytes], advance: notes.Advance, head: notes.Checkpoint) -> None:

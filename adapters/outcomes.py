@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
 from adapters.database import transaction
+from adapters.following import follow, log_of
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
 from adapters.outbox import Outbox
@@ -25,9 +26,9 @@ from adapters.refusals import (
 )
 from adapters.trace import untold
 from adapters.versions import Versions
-from broker import codec, notes, streams
+from broker import codec, streams
 from broker.bus import Bus, Record
-from broker.errors import ConfigurationError, NoticeRejectedError
+from broker.errors import NoticeRejectedError
 from broker.notice import (
     NOT_RELEASED,
     ORDERED,
@@ -111,16 +112,7 @@ class Outcomes:
                 return whole
 
     async def _follow(self, *, versions: bool) -> None:
-        if versions:
-            await self._versions.follow(self._bus)
-        await self._heads.follow(self._bus, self._log(), self._shard)
-
-    def _log(self) -> notes.Vkey:
-        vkey = self._versions.newest().logs.get(self._shard)
-        if vkey is None:
-            message = f"the directory names no log of shard {self._shard}: ask the operator"
-            raise ConfigurationError(message)
-        return notes.parse_vkey(vkey)
+        await follow(self._bus, self._versions, self._heads, self._shard, self._clock(), versions=versions)
 
     async def _check(self, record: Record) -> Checked | RefusedError:
         result = self._judge(record)
@@ -136,7 +128,7 @@ class Outcomes:
             self._shard,
             self._versions.directory,
             self._heads.find,
-            self._log(),
+            log_of(self._versions, self._shard),
             self._clock(),
         )
         try:

@@ -134,6 +134,7 @@ _SCHEMA_OF: dict[type, str] = {
     notice.Look: "look",
     notice.Version: "version",
     notice.Entry: "entry",
+    notice.Opening: "opening",
     notice.Head: "head",
     notice.Standing: "standing",
     notice.Series: "series",

@@ -131,9 +131,9 @@ class Eraser:
         """Find the leaf of the release of a notice that was held: it has no entry in the register."""
         if codec.decode(Leaf, self._leaf(leaf_number)).kind != HELD:
             return []
-
-        found, following = list[int](), leaf_number + 1
-        while page := await to_the_end(self._records.page, following):
+        found, listed = await to_the_end(self._records.releases, leaf_number)
+        following = leaf_number + 1
+        while following < listed and (page := await to_the_end(self._records.page, following)):
             likely = ((number, record) for number, _, record in page if header in record)
             found += [number for number, record in likely if codec.decode(DecisionRecord, record).header == header]
             following = page[-1][0] + 1

@@ -82,10 +82,31 @@ class LostLeavesError(TrailError):
         self.size, self.source, self.ours = size, source, ours
 
 
+class NothingLostError(TrailError):
+    """No head outside goes beyond what is here: the log itself can go on, and a new one must not begin."""
+
+    code = "nothing-lost"
+
+
+class LogNotNamedError(TrailError):
+    """The newest directory names another log of this shard than the one here: no member would follow it."""
+
+    code = "log-not-named"
+
+
 class NothingToCompareError(TrailError):
     """Nobody outside was named who saw this log."""
 
     code = "nothing-to-compare"
+
+
+class DamagedError(ValiseError):
+    """An encrypted file is not as it was written, or the key is another's."""
+
+    code = "damaged"
+
+    def __init__(self) -> None:
+        super().__init__("the file is damaged, cut off, or under another key: nothing of it was used")
 
 
 class NoticeRejectedError(ValiseError):

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from broker import codec, earlier, notes
+from broker import begun, codec, earlier, notes
+from broker.begun import GAP
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
+from broker.notice import BEGUN, LOST, NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
@@ -38,6 +39,8 @@ EVENT_KINDS = frozenset(
         RELEASED,
         NOT_RELEASED,
         ORDERED,
+        BEGUN,
+        LOST,
     }
 )
 DIRECTORY = "directory"
@@ -108,6 +111,20 @@ class PutInForce:
 
 
 @dataclass(slots=True)
+class Gap:
+    """Leaves of a log that has ended which are lost, as the log that went on from it says."""
+
+    origin: str
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.last - self.first + 1
+
+
+@dataclass(slots=True)
 class Report:
     """What an examination came to; `findings` are at most `LISTED` of `wrong`."""
 
@@ -121,6 +138,10 @@ class Report:
     """Leaves of decisions and receipts that others were told of."""
     agreed: int = 0
     """Size of the largest head of others that the trail bears out: no leaf beyond it stands in their word."""
+    gaps: list[Gap] = field(default_factory=list)
+    """Where a log ended and leaves of it were lost."""
+    lost: dict[str, list[int]] = field(default_factory=dict)
+    """Numbers of lost leaves that others still hold something of, by who does."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
     in_force: list[PutInForce] = field(default_factory=list)
@@ -201,6 +222,7 @@ class _Walk:
         self._in_force: tuple[bytes, bytes] | None = None
         self._replaced: set[bytes] = set()
         self._before: Leaf | None = None
+        self._ends = _ends_of(folder, key, report)
         # Eight bytes of each notice's digest, by its first byte: little memory, and sorted a bucket at a time.
         self._notices = [array("Q") for _ in range(256)]
         self._again: tuple[int, list[bytes]] = (-1, [])
@@ -333,6 +355,7 @@ class _Walk:
         self._now = max(self._now, leaf.now)
         self._check_in_force(number, leaf)
         self._check_following(number, leaf)
+        self._check_gap(number, leaf)
         if leaf.header_digest and leaf.kind in ONCE:
             self._notices[leaf.header_digest[0]].append(_short(leaf.header_digest))
         if leaf.about is not None and not self._is_record(leaf.about, number, kinds):
@@ -362,6 +385,27 @@ class _Walk:
         before, self._before = self._before, leaf
         if leaf.kind in FOLLOWING and (before is None or (before.kind, before.about) != ("routed", leaf.about)):
             self._report.add(f"leaf {number}", f"is {leaf.kind} without the word that says so before it")
+
+    def _check_gap(self, number: int, leaf: Leaf) -> None:
+        """Check that a new log begins where its name says so, and what was lost before it stands in one stretch."""
+        gaps, origin = self._report.gaps, leaf.code or ""
+        if leaf.kind == BEGUN:
+            gaps.append(Gap(origin, number, number))
+            if not begun.is_before(origin, self._key.name) or (
+                len(gaps) > 1 and not begun.is_before(gaps[-2].origin, origin)
+            ):
+                self._report.add(f"leaf {number}", f"begins a log after {origin}, and this one is {self._key.name}")
+            if self._ends.pop(origin, number) != number:
+                self._report.add(f"leaf {number}", f"begins a log elsewhere than where the checkpoint of {origin} ends")
+        elif leaf.kind == LOST:
+            if not gaps or gaps[-1].last != number - 1:
+                self._report.add(f"leaf {number}", "is called lost, and no log was begun before it")
+            else:
+                gaps[-1].last = number
+
+    def _is_lost(self, number: int) -> bool:
+        """Say whether a leaf of an ended log is among those that are lost."""
+        return any(each.first <= number <= each.last for each in self._report.gaps)
 
     def _check_once(self) -> None:
         """Check that each notice was taken in once: a second leaf of it went to somebody behind its issuer's back."""
@@ -419,10 +463,24 @@ class _Walk:
         if root == seen.root:
             self._report.agreed = max(self._report.agreed, seen.size)
             return
+        if self._is_lost(seen.size - 1) and self._is_of_ended(seen):
+            self._note_lost(seen.source, seen.size - 1)
+            return
         self._report.add(
             f"leaves {self._report.agreed} to {seen.size - 1}",
             f"the head of size {seen.size} that {seen.source} kept has another root{self._signed(seen)}",
         )
+
+    def _is_of_ended(self, seen: SeenHead) -> bool:
+        """Say whether a head is of a log that this one went on from, and bears its signature."""
+        try:
+            head = begun.open_checkpoint(seen.note, self._key)
+        except ProofError:
+            return False
+        return (head.size, head.root) == (seen.size, seen.root) and head.origin != self._key.name
+
+    def _note_lost(self, source: str, number: int) -> None:
+        self._report.lost.setdefault(source, []).append(number)
 
     def _signed(self, seen: SeenHead) -> str:
         try:
@@ -438,6 +496,8 @@ class _Walk:
         name = f"delivery {seen.delivery_number} of {seen.bureau} ({seen.source})"
         if entry is None:
             self._report.add(f"leaf {seen.leaf_number}", f"{name} has it, the trail has not")
+        elif entry != seen.leaf and _stands_for_lost(entry):
+            self._note_lost(seen.source, seen.leaf_number)
         elif entry != seen.leaf:
             self._report.add(f"leaf {seen.leaf_number}", f"{name} has another leaf of this number")
         else:
@@ -447,6 +507,8 @@ class _Walk:
         self._report.told += 1
         if entry is None:
             self._report.add(f"leaf {seen.number}", f"{seen.source} was told of it, the trail has it not")
+        elif entry != seen.leaf and _stands_for_lost(entry):
+            self._note_lost(seen.source, seen.number)
         elif entry != seen.leaf:
             self._report.add(f"leaf {seen.number}", f"{seen.source} was told of another leaf of this number")
 
@@ -465,6 +527,10 @@ class _Walk:
     def finish(self) -> None:
         """Examine the right edge, and what others have of more than there is."""
         self._check_once()
+        if begun.place_of(self._key.name) > 1 and not self._report.gaps and self._head.size:
+            self._report.add("checkpoint", f"no leaf says what {self._key.name} goes on from")
+        for origin, size in self._ends.items():
+            self._report.add(f"leaf {size}", f"{origin} ended here by its checkpoint, and no leaf says so")
         if self._whole:
             for level, index, _ in widths(self._edge.size):
                 if level:
@@ -489,6 +555,26 @@ class _Walk:
                 ends = f"the trail ends at {self._head.size} leaves" if self._whole else "leaves are missing"
                 self._report.add(f"leaf {self._edge.size}", f"{what}: {ends}")
             self._next_head = next(self._heads, None)
+
+
+def _ends_of(folder: Path, key: Vkey, report: Report) -> dict[str, int]:
+    """Read where the logs ended that this one went on from, as the checkpoints kept in its folder say."""
+    ends = dict[str, int]()
+    try:
+        for note in begun.ended(folder):
+            head = begun.open_checkpoint(note, key)
+            ends[head.origin] = head.size
+    except (OSError, UnicodeDecodeError, ProofError) as error:
+        report.add(f"{begun.ENDED}*", f"cannot be trusted: {error}")
+    return ends
+
+
+def _stands_for_lost(entry: bytes) -> bool:
+    """Say whether a leaf stands in the place of one that was lost."""
+    try:
+        return codec.decode(Leaf, entry).kind in GAP
+    except NoticeRejectedError:
+        return False
 
 
 def _short(digest: bytes) -> int:

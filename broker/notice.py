@@ -46,6 +46,8 @@ RELEASED, NOT_RELEASED = "released", "not-released"
 """Event leaves that follow an approval: the held notice goes out, or ends."""
 ORDERED = "withdrawn-by-order"
 """Event leaf that follows an authority's withdrawal of what another published; it is for that issuer."""
+BEGUN, LOST = "begun", "lost"
+"""Event leaves of a new log: what it goes on from, and one in the place of each leaf of the old log that was lost."""
 URGENCIES = ("routine", "urgent", "flash")
 H1, H2, H3 = "H1", "H2", "H3"
 HANDLING_CODES = ("H0", H1, H2, H3)
@@ -499,6 +501,15 @@ class Entry:
 
 
 @quick
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How `checkpoints` shows a new log; fields as in schemas/opening."""
+
+    entry: bytes
+    proof: str
+    advance: str
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The tree that a step's leaves complete; the last trail record of the step."""

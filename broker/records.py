@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 
+from broker import codec
 from broker.errors import TrailError
-from broker.notice import Entry
+from broker.notice import RELEASED, Entry, Leaf
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -20,7 +21,11 @@ PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS decision (
     leaf_number INTEGER PRIMARY KEY, salt BLOB NOT NULL, record BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS release (leaf_number INTEGER PRIMARY KEY, held INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS release_held ON release(held);
+CREATE TABLE IF NOT EXISTS listed (since INTEGER NOT NULL);
 """
+# listed: the leaf from which on every release is in `release`; files of an earlier version hold more before it.
 # CAST: whatever a hand on the file made of them, records are compared with their leaf as bytes.
 _GET = "SELECT CAST(salt AS BLOB), CAST(record AS BLOB) FROM decision WHERE leaf_number = ?"
 _PAGE = """
@@ -37,6 +42,8 @@ class Records:
         self._lock = Lock()
         self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         self._database.executescript(_SCHEMA)
+        if self._database.execute("SELECT since FROM listed").fetchone() is None:
+            self._database.execute("INSERT INTO listed SELECT coalesce(max(leaf_number) + 1, 0) FROM decision")
 
     def close(self) -> None:
         """Close the file, once nobody is reading it."""
@@ -60,6 +67,7 @@ class Records:
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT OR IGNORE INTO decision VALUES (?, ?, ?)", new)
+            self._database.executemany("INSERT OR IGNORE INTO release VALUES (?, ?)", _releases(entries, size))
             self._database.execute("COMMIT")
 
     def get(self, leaf_number: int) -> tuple[bytes, bytes] | None:
@@ -67,6 +75,14 @@ class Records:
         with self._lock:
             found = self._database.execute(_GET, (leaf_number,)).fetchone()
         return (found[0], found[1]) if found else None
+
+    def releases(self, held: int) -> tuple[list[int], int]:
+        """Give the leaves that released a held one, and the leaf before which there may be others, of an old file."""
+        with self._lock:
+            found = self._database.execute("SELECT leaf_number FROM release WHERE held = ? ORDER BY 1", (held,))
+            leaves = [int(each[0]) for each in found]
+            (since,) = self._database.execute("SELECT since FROM listed").fetchone()
+        return leaves, int(since)
 
     def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
         """Stream (leaf number, salt, record) from `begin` on."""
@@ -78,3 +94,11 @@ class Records:
         """Give the next of these, at most 256; none at the end."""
         with self._lock:
             return self._database.execute(_PAGE, (begin,)).fetchall()
+
+
+def _releases(entries: Sequence[Entry], size: int) -> list[tuple[int, int | None]]:
+    """Find the leaves from `size` on that release a held one: known by how they begin, nothing else is decoded."""
+    kind = RELEASED.encode()
+    begins = codec.prefix("leaf") + bytes([2 * len(kind)]) + kind
+    found = [each for each in entries if each.leaf_number >= size and each.leaf.startswith(begins)]
+    return [(each.leaf_number, codec.decode(Leaf, each.leaf).about) for each in found]

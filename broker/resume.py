@@ -6,17 +6,17 @@ another root. What nobody outside was asked about cannot be found missing (DESIG
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import notes, streams
+from broker import begun, notes, streams
 from broker.errors import LostLeavesError, NothingToCompareError, ProofError, TrailError, UnavailableError
 from broker.notes import Checkpoint, Vkey
 from broker.records import Records
 from broker.seal import Sealer
-from broker.submit import Witnesses, newest_of
+from broker.submit import Witnesses, note_of
 from broker.trail import Trail
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Outside:
 
     head: Checkpoint
     source: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def signed(kept: Iterable[tuple[str, str]], log: Vkey) -> list[Outside]:
         if note in found:
             continue
         try:
-            found[note] = Outside(notes.open_checkpoint(note, log), source)
+            found[note] = Outside(notes.open_checkpoint(note, _key_of(note, log)), source, note)
         except ProofError as error:
             raise TrailError(f"{source} holds a head that this log did not sign: {error}") from error
     return list(found.values())
@@ -87,7 +88,7 @@ async def resume(
         async with bus.own(restored.shard, [streams.VERSIONS]):
             trail = Trail.open(restored.trail, restored.origin)
             sealer = Sealer(trail, records, restored.key, bus, restored.shard)
-            heard, silent = await _heard(sealer, witnesses)
+            heard, silent = await ask(sealer, witnesses)
             outside = [*kept(sealer.vkey), *heard]
             newest = await _compared(sealer, outside)
             await leave_room()
@@ -97,18 +98,24 @@ async def resume(
             return Resumed(trail.size, newest, len(outside), silent)
 
 
-async def _heard(sealer: Sealer, witnesses: Witnesses) -> tuple[list[Outside], list[str]]:
+def _key_of(note: str, log: Vkey) -> Vkey:
+    """Give the key under which a checkpoint must open: a later log of this shard is newer than ours, not another's."""
+    origin = begun.origin_of(note)
+    return notes.vkey(origin, log.public.raw) if begun.is_before(log.name, origin) else log
+
+
+async def ask(sealer: Sealer, witnesses: Witnesses) -> tuple[list[Outside], list[str]]:
     """Ask all witnesses; at least the quorum must answer, though it be that they hold nothing."""
     found, silent = list[Outside](), list[str]()
     for each in witnesses.known:
         name = each.cosigner.name
         try:
-            head = await newest_of(sealer, each)
+            note = await note_of(sealer, each)
+            if note is not None:
+                head = notes.open_checkpoint(note, sealer.vkey)
+                found.append(Outside(head, f"the witness {name}", note.decode()))
         except (UnavailableError, ProofError):
             silent.append(name)
-            continue
-        if head is not None:
-            found.append(Outside(head, f"the witness {name}"))
     if len(witnesses.known) - len(silent) < witnesses.quorum:
         raise UnavailableError(f"no quorum of witnesses answers; silent: {', '.join(silent)}")
     return found, silent
@@ -122,7 +129,12 @@ async def _compared(sealer: Sealer, outside: Sequence[Outside]) -> Outside:
     newest = max(outside, key=lambda each: each.head.size)
     if newest.head.size > size:
         raise LostLeavesError(newest.head.size, newest.source, size)
+    check_history(outside, roots)
+    return newest
+
+
+def check_history(outside: Iterable[Outside], roots: Mapping[int, bytes]) -> None:
+    """Check heads outside against the roots that we have at their sizes. Raises TrailError."""
     for each in outside:
         if roots[each.head.size] != each.head.root:
             raise TrailError(f"{each.source} saw another head of {each.head.size} leaves: another history of this log")
-    return newest

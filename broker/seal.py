@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 
-from broker import codec, crash, durable, notes
+from broker import begun, codec, crash, durable, notes
+from broker.begun import OPENING_KEY
 from broker.bus import Bus, Record
 from broker.errors import NoticeRejectedError, OffsetGoneError, ProofError, TrailError
 from broker.merkle import leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import Entry, Head, Leaf
+from broker.notice import Entry, Head, Leaf, Opening
 from broker.records import Records
 from broker.signing import SigningKey
 from broker.streams import CHECKPOINTS, TRAIL
@@ -121,23 +122,51 @@ class Sealer:
         """Append the trail's head to `checkpoints`, with the proof that it extends the last one there."""
         last = self._announced or await self._last_announced()
         self._announced = None  # until the append is acknowledged nobody knows what the stream ends with
-        if last is None or last.size < self._trail.size:
+        if last is None or last.size < self._trail.size or last.origin != self._trail.origin:
             old = last.size if last else 0
             self._trail.check_ours()  # a head of ours that a successor went beyond would ring at every member
             body = notes.format_advance(old, self._trail.consistency(old, self._trail.size), self._trail.checkpoint)
-            await self._bus.append(CHECKPOINTS, [(b"", body.encode())], partition=self._shard)
+            record = (b"", body.encode()) if self._opened(last) else (OPENING_KEY, self._opening(body))
+            await self._bus.append(CHECKPOINTS, [record], partition=self._shard)
             crash.here("seal.announced")
             last = Checkpoint(self._trail.origin, self._trail.size, self._trail.root)
         self._announced = last
         self._shown = (last, self._trail.checkpoint)
 
+    def _opened(self, last: Checkpoint | None) -> bool:
+        """Say whether the stream shows this log already: a later one than its shard's first has to be opened."""
+        return begun.place_of(self._trail.origin) == 1 or (last is not None and last.origin == self._trail.origin)
+
+    def _opening(self, body: str) -> bytes:
+        """Write how `checkpoints` shows a new log: its beginning with proof, and the head that goes on from the old."""
+        number = begun.ended_at(self._trail.folder, self._trail.origin)
+        kept = self._records.get(number)
+        if kept is None:
+            message = f"the decision record of leaf {number}, which began {self._trail.origin}, is missing"
+            raise TrailError(message)
+        entry = Entry(number, self._trail.entry(number), *kept)
+        return codec.encode(Opening(codec.encode(entry), self.proofs([number])[0], body))
+
     # Recovery.
+
+    async def shows_us(self) -> bool:
+        """Say whether the newest head in `checkpoints` is of this very log."""
+        return self._opened(await self._last_announced())
 
     async def recover(self) -> Head | None:
         """Finish what a crash left behind; return the head that the trail then has, None for an empty log.
 
         Nobody else may write this shard. Raises TrailError where disk and record contradict each other.
         """
+        await self.finish()
+        if self._trail.size == 0:
+            return None
+        await self._announce()
+        now = codec.decode(Leaf, self._trail.entry(self._trail.size - 1)).now
+        return Head(self._trail.size, self._trail.root, now)
+
+    async def finish(self) -> None:
+        """Seal what the record has and the disk lacks; nobody is shown the head. Raises TrailError, as `recover`."""
         await to_the_end(self._check_key)
         announced = await self._last_announced()
         await self._catch_up(announced)
@@ -145,27 +174,29 @@ class Sealer:
         if self._records.size > self._trail.size:
             message = f"decision records go to leaf {self._records.size}; the record ends at {self._trail.size}"
             raise TrailError(message)
-        if self._trail.size == 0:
-            return None
-        await self._announce()
-        now = codec.decode(Leaf, self._trail.entry(self._trail.size - 1)).now
-        return Head(self._trail.size, self._trail.root, now)
 
     async def foresee(self, sizes: Collection[int]) -> tuple[int, dict[int, bytes]]:
         """Tell the size that disk and record lead to, and the roots at these sizes as far; nothing is written."""
         await to_the_end(self._check_key)
         frontier = self._trail.frontier()
         roots = {size: self._trail.root_of(size) for size in sizes if size <= frontier.size}
-        async for _, value in self._stream((frontier.size, 1)):
-            if isinstance(value, Head):
-                continue
-            if value.leaf_number != frontier.size:
-                message = f"the record goes from leaf {frontier.size} to {value.leaf_number}: a stretch is lost"
-                raise TrailError(message)
-            frontier.add(leaf_hash(value.leaf))
+        async for entry in self.beyond():
+            frontier.add(leaf_hash(entry.leaf))
             if frontier.size in sizes:
                 roots[frontier.size] = frontier.root()
         return frontier.size, roots
+
+    async def beyond(self) -> AsyncIterator[Entry]:
+        """Read the leaves that the record has beyond the disk. Raises TrailError where one is missing."""
+        size = self._trail.size
+        async for _, value in self._stream((size, 1)):
+            if isinstance(value, Head):
+                continue
+            if value.leaf_number != size:
+                message = f"the record goes from leaf {size} to {value.leaf_number}: a stretch is lost"
+                raise TrailError(message)
+            size += 1
+            yield value
 
     def _check_key(self) -> None:
         """Check that this log is ours, by its vkey and the signature of its checkpoint; a new log gets its vkey."""
@@ -178,7 +209,7 @@ class Sealer:
                 message = f"{file} is not the key that we sign with"
                 raise TrailError(message)
             if self._trail.checkpoint:
-                notes.open_checkpoint(self._trail.checkpoint, self._vkey)
+                begun.open_checkpoint(self._trail.checkpoint, self._vkey)
         except (OSError, UnicodeDecodeError, ProofError) as error:
             raise TrailError(f"{self._trail.folder}: {error}") from error
 
@@ -278,8 +309,10 @@ class Sealer:
 
     def _announced_in(self, record: Record) -> Checkpoint:
         try:
-            return notes.open_checkpoint(notes.parse_advance(record.value or b"").checkpoint, self._vkey)
-        except ProofError as error:
+            value = record.value or b""
+            body = codec.decode(Opening, value).advance if record.key == OPENING_KEY else value
+            return begun.open_checkpoint(notes.parse_advance(body).checkpoint, self._vkey)
+        except (ProofError, NoticeRejectedError) as error:
             message = f"{CHECKPOINTS} offset {record.offset} is no head of ours"
             raise TrailError(message) from error
 

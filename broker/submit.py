@@ -255,6 +255,12 @@ async def newest_of(sealer: Sealer, witness: Known) -> Checkpoint | None:
 
     Raises UnavailableError if it does not answer, ProofError if what it answers is not signed by the log.
     """
+    note = await note_of(sealer, witness)
+    return notes.open_checkpoint(note, sealer.vkey) if note is not None else None
+
+
+async def note_of(sealer: Sealer, witness: Known) -> bytes | None:
+    """Ask a witness for the newest checkpoint of this log, not yet checked; None if it holds none."""
     path = f"/{sha256(sealer.trail.origin.encode()).hexdigest()}/checkpoint"
     answer = await fetch.ask(witness.place, path, limit_s=START_S)
-    return notes.open_checkpoint(answer.body, sealer.vkey) if answer.status == 200 else None
+    return answer.body if answer.status == 200 else None

@@ -82,6 +82,10 @@ class Trail:
         """Give the right edge, for ingest to go on from."""
         return Frontier(self.size, self._edge.peaks())
 
+    def go_on_as(self, origin: str) -> None:
+        """Sign the next heads under another name: a new log begins with the leaves of this one (`begun`)."""
+        self.origin = origin
+
     # Writing: stage → write → publish → adopt.
 
     def stage(self, leaves: Sequence[bytes]) -> Staged:

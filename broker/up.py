@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from broker import codec, streams
+from broker import begun, codec, streams
 from broker.adopt import Adopter
 from broker.checker import Checker
 from broker.confirm import Given
@@ -82,7 +82,8 @@ class Owner:
     @property
     def origin(self) -> str:
         """Name of this shard's log, as its checkpoints carry it."""
-        return f"{self.federation}/trail" if self.shard == 0 else f"{self.federation}/trail-{self.shard}"
+        first = f"{self.federation}/trail" if self.shard == 0 else f"{self.federation}/trail-{self.shard}"
+        return begun.present(self.trail, first)
 
 
 async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
@@ -109,10 +110,10 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
         stack.callback(marker.close)
         checker = Checker(owner.home / _named("judging", owner.shard), owner.pace.trial_s)
         stack.callback(checker.close)
-        inputs = (await _restored(register, bus, owner)).inputs()
+        inputs = (await restored(register, bus, owner)).inputs()
         async with bus.own(owner.shard, inputs) as shard:
             # Nobody can commit any more but us: what the streams hold now is all there is.
-            adopter = await _restored(register, bus, owner)
+            adopter = await restored(register, bus, owner)
             if adopter.inputs() != inputs:
                 return
             trail = Trail.open(owner.trail, owner.origin)
@@ -177,7 +178,7 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
+async def restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
     """Bring the cache of the register up to the end of its stream, and put in force what it says."""
     place, end = register.take_over(), await bus.end(streams.REGISTER, partition=owner.shard)
     if place > end:

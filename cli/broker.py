@@ -16,9 +16,17 @@ import click
 
 from broker import crash, streams, up
 from broker.bus import Bus
-from broker.errors import ConfigurationError, CopiedError, FencedError, ForbiddenStreamError, TrailError
+from broker.errors import (
+    ConfigurationError,
+    CopiedError,
+    FencedError,
+    ForbiddenStreamError,
+    LogNotNamedError,
+    TrailError,
+)
 from broker.streams import ROUTER
 from cli import answer, exits, jsonlog, restored, seed
+from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
     NOBODY,
@@ -50,6 +58,8 @@ def broker() -> None:
 
 
 broker.add_command(resume_command)
+broker.add_command(backup_command)
+broker.add_command(restore_command)
 
 
 @broker.command()
@@ -117,6 +127,10 @@ def run(given: Everywhere) -> None:
         then = given.again("valise broker resume --seen FILE")
         click.echo(f"Nothing was written. Whether others saw more than it holds is found out by `{then}`", err=True)
         raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
+    except LogNotNamedError as error:
+        click.echo(f"{error.code}: {error}", err=True)
+        click.echo(f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`", err=True)
+        raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
     except TrailError as error:
         click.echo(f"{error.code}: {error}", err=True)
         click.echo(
@@ -152,6 +166,7 @@ async def _run(home: OperatorHome, *, as_json: bool) -> None:
     while True:
         async with home.bus(streams.OPERATOR, NOBODY) as bus:
             await home.versions.follow(bus)
+        home.check_log(owner)
         world = home.world()
         async with home.bus(ROUTER, world) as bus:
             await restored.check(home, bus)

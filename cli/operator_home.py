@@ -14,7 +14,7 @@ from broker import certificates, codec, notes, possession, streams
 from broker import settings as settings_file
 from broker.bus import Bus
 from broker.certificates import pki_of
-from broker.errors import ConfigurationError, ProofError
+from broker.errors import ConfigurationError, LogNotNamedError, ProofError
 from broker.ingest import Pace
 from broker.members import Directory, Key, WrittenKey, WrittenLog
 from broker.notice import CLOCK_SKEW_MS, Version
@@ -73,6 +73,15 @@ class OperatorHome:
             witnessing.named(self.folder, self.settings),
             int(self.settings.review_alarm_h * 3_600_000),
         )
+
+    def check_log(self, owner: Owner) -> None:
+        """Check that the newest directory, if there is one, names our log. Raises LogNotNamedError."""
+        digest = self.versions.newest_digest("directory")
+        directory = self.versions.directory(digest) if digest else None
+        ours = str(notes.vkey(owner.origin, owner.key.public.raw))
+        if directory is not None and directory.logs.get(self.settings.shard, ours) != ours:
+            message = f"the newest directory names another log than {ours}: no member would follow it"
+            raise LogNotNamedError(message)
 
     def world(self) -> World:
         """Give the streams of the newest directory."""

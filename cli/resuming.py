@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import click
 
-from broker import streams
-from broker.errors import LostLeavesError, NothingToCompareError, TrailError
+from broker import crash, streams
+from broker.begin import Began, begin
+from broker.bus import Bus
+from broker.errors import LostLeavesError, NothingLostError, NothingToCompareError, TrailError
 from broker.notes import Vkey
 from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume, signed
 from broker.sqlite import SqliteBus
+from broker.up import Owner
 from cli import answer, exits, restored
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
@@ -22,8 +26,10 @@ from cli.seen import Seen
 
 LOST = (
     "Refused: what came after the backup is lost here, and going on would make a second history. Restore what goes "
-    "further and try again. If there is nothing, this log has ended: it must not be continued"
+    "further and try again. If there is nothing, this log has ended: `valise broker resume --new-log --seen …` begins "
+    "another that names it and says how much was lost"
 )
+NOT_LOST = "Refused: nothing is lost, this log goes on. Use `valise broker resume` without --new-log"
 CONTRADICTS = (
     "Refused. Bus file, trail and decision records must be of one time: restore those that go furthest. Where another "
     "head of one size was seen, keep everything: members and auditors can prove a split view with it"
@@ -38,18 +44,32 @@ NOTHING = "Refused. Ask members and auditors for the newest checkpoint that they
     multiple=True,
     help="What others kept, not from this backup: checkpoints, proofs, inbox.*.db, witness*.db, or a folder of them.",
 )
+@click.option(
+    "--new-log",
+    is_flag=True,
+    help="Leaves are lost for good: end this log and begin another that names it. Members must sign its key.",
+)
 @everywhere
-def resume_command(given: Everywhere, seen: tuple[Path, ...]) -> None:
-    """Run on from a restored backup, only if nobody outside saw more of the log than it holds."""
+def resume_command(given: Everywhere, seen: tuple[Path, ...], new_log: bool) -> None:
+    """Run on from a restored backup, only if nobody outside saw more of the log than it holds.
+
+    Where somebody did and nothing better can be restored, --new-log ends the log at what is left and begins another.
+    """
     home = operator_home(given.home)
     try:
-        found = asyncio.run(_resume(home, seen))
+        _begin(given, home, seen) if new_log else _go_on(given, home, seen)
     except NothingToCompareError as error:
         _refuse(error, NOTHING, exits.PARTLY)
+    except NothingLostError as error:
+        _refuse(error, NOT_LOST, exits.VERIFICATION_FAILED)
     except LostLeavesError as error:
         _refuse(error, LOST, exits.VERIFICATION_FAILED)
     except TrailError as error:
         _refuse(error, CONTRADICTS, exits.VERIFICATION_FAILED)
+
+
+def _go_on(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
+    found = asyncio.run(_resume(home, seen))
     newest = found.newest
     for name in found.silent:
         click.echo(f"the witness {name} did not answer", err=True)
@@ -68,6 +88,29 @@ def resume_command(given: Everywhere, seen: tuple[Path, ...]) -> None:
     )
 
 
+def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
+    if point := os.environ.get("VALISE_CRASH_AT"):
+        crash.arm(point)
+    began = asyncio.run(_begin_new(home, seen))
+    old, lost = began.ended, began.seen.size - began.ended.size
+    answer.show(
+        f"{old.origin} has ended at {old.size:,} leaves; {lost:,} after them are lost, as far as anybody showed "
+        f"({began.seen.size:,}). {began.vkey.name} goes on from there; no member follows it before the next directory "
+        "names its key",
+        {
+            "ended": old.origin,
+            "size": old.size,
+            "root": old.root.hex(),
+            "seen": began.seen.size,
+            "lost": lost,
+            "origin": began.vkey.name,
+            "vkey": str(began.vkey),
+        },
+        as_json=given.as_json,
+        then=given.again("valise directory draft"),
+    )
+
+
 def _refuse(error: TrailError, advice: str, code: int) -> None:
     click.echo(f"{error.code}: {error}", err=True)
     click.echo(advice, err=True)
@@ -76,20 +119,36 @@ def _refuse(error: TrailError, advice: str, code: int) -> None:
 
 async def _resume(home: OperatorHome, paths: Sequence[Path]) -> Resumed:
     owner = home.owner()
-    seen = Seen(paths, owner.trail).of(owner.origin)
-
-    def kept(log: Vkey) -> list[Outside]:
-        return signed(((each.note, each.source) for each in seen.heads(owner.origin)), log)
-
     async with home.bus(streams.ROUTER) as bus:
         what = Restored(owner.trail, owner.records, owner.origin, owner.shard, owner.key)
-        room = bus.leave_room if isinstance(bus, SqliteBus) else _no_room
-        found = await resume(what, bus, kept, owner.witnesses, room)
+        found = await resume(what, bus, _kept(owner, paths), owner.witnesses, _room(bus))
     if owner.register.exists():
         with closing(Register(owner.register)) as register:
             register.forget()  # it may belong to another past; the stream has it all
     restored.keep(home)
     return found
+
+
+async def _begin_new(home: OperatorHome, paths: Sequence[Path]) -> Began:
+    owner = home.owner()
+    async with home.bus(streams.ROUTER) as bus:
+        began = await begin(owner, bus, _kept(owner, paths), _room(bus))
+    restored.keep(home)
+    return began
+
+
+def _kept(owner: Owner, paths: Sequence[Path]) -> Callable[[Vkey], list[Outside]]:
+    """Read what others kept of our log, and of any that was begun after it."""
+    seen = Seen(paths, owner.trail).of(owner.origin)
+
+    def kept(log: Vkey) -> list[Outside]:
+        return signed(((each.note, each.source) for each in seen.heads(log.name)), log)
+
+    return kept
+
+
+def _room(bus: Bus) -> Callable[[], Awaitable[None]]:
+    return bus.leave_room if isinstance(bus, SqliteBus) else _no_room
 
 
 async def _no_room() -> None:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from broker import bundle, codec, notes
+from broker import begun, bundle, codec, notes
 from broker.errors import ConfigurationError, NoticeRejectedError, ProofError
 from broker.examine import SeenDelivery, SeenHead, SeenLeaf
 from broker.notice import Receipt, Statement
@@ -46,15 +46,25 @@ class Seen:
     def of(self, origin: str) -> Seen:
         """Leave out what others kept of another log, where a home has several."""
         found = copy(self)
-        found.files = [each for each in self.files if _origin(each) in ("", origin)]
+        first = begun.first_of(origin)
+        found.files = [each for each in self.files if begun.first_of(_origin(each)) in ("", first)]
         found._sort()  # noqa: SLF001 - our own
         return found
 
     def heads(self, origin: str) -> Iterator[SeenHead]:
-        """Stream all kept heads by rising size; of witnesses, who see several logs, those of `origin`."""
-        seen = (head for each in self._states for head in _state(each, origin))
+        """Stream all kept heads by rising size but those of logs that `origin` went on from."""
+        yield from (each for each in self._all_heads(origin) if not _before(each, origin))
+
+    def ended(self, origin: str) -> Iterator[SeenHead]:
+        """Stream the kept heads of logs that `origin` went on from, by rising size."""
+        yield from (each for each in self._all_heads(origin) if _before(each, origin))
+
+    def _all_heads(self, origin: str) -> Iterator[SeenHead]:
+        """Stream all kept heads by rising size; of witnesses, who see several logs, those of this shard's logs."""
+        seen = (head for each in self._states for head in _state(each, begun.first_of(origin)))
         plain = sorted((*(head for head, _ in self._plain), *seen), key=lambda each: each.size)
-        yield from heapq.merge(plain, *map(_heads, self._inboxes + self._outboxes), key=lambda each: each.size)
+        files = self._inboxes + self._outboxes
+        yield from heapq.merge(plain, *map(_heads, files), *map(_heads_of_ended, files), key=lambda each: each.size)
 
     def deliveries(self) -> Iterator[SeenDelivery]:
         """Stream all kept deliveries by rising leaf number."""
@@ -90,6 +100,8 @@ class SentReceipt:
     number: int
     digest: bytes
     source: str
+    leaves: tuple[int, ...] = ()
+    """Of which leaves it speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +198,34 @@ def _is_database(file: Path) -> bool:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
 
 
-_KNOWN = "SELECT size, root, coalesce(cosigned, note) FROM heads WHERE origin = ?"
+def _heads_of_ended(file: Path) -> Iterator[SeenHead]:
+    """Read the heads that a new log has not, put aside when its shard's log ended."""
+    if not list(_rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'ended'")):
+        return
+    for size, root, note in _rows(file, "SELECT size, root, note FROM ended ORDER BY size"):
+        yield SeenHead(size, root, note, _name(file))
 
 
-def _state(file: Path, origin: str) -> Iterator[SeenHead]:
-    """Read what a witness saw last of a log, and what that log signed that contradicts it."""
+def _before(head: SeenHead, origin: str) -> bool:
+    """Say whether a head is of a log that `origin` went on from."""
+    try:
+        return begun.is_before(begun.origin_of(head.note), origin)
+    except ProofError:
+        return False
+
+
+_LOGS = "WHERE origin = ?1 OR substr(origin, 1, length(?1) + 1) = ?1 || '.'"
+"""The logs of one shard, by the name of its first."""
+_KNOWN = "SELECT size, root, coalesce(cosigned, note) FROM heads " + _LOGS  # noqa: S608 - ours
+_EVIDENCE = "SELECT request FROM evidence " + _LOGS  # noqa: S608 - ours
+
+
+def _state(file: Path, first: str) -> Iterator[SeenHead]:
+    """Read what a witness saw last of a shard's logs, and what they signed that contradicts it."""
     name = _name(file)
-    for size, root, note in _rows(file, _KNOWN, origin):
+    for size, root, note in _rows(file, _KNOWN, first):
         yield SeenHead(size, root, note, name)
-    for (request,) in _rows(file, "SELECT request FROM evidence WHERE origin = ?", origin):
+    for (request,) in _rows(file, _EVIDENCE, first):
         try:
             yield _head(notes.parse_advance(request).checkpoint, name)
         except ProofError as error:
@@ -222,10 +253,11 @@ def _receipts(file: Path) -> Iterator[SentReceipt]:
         return
     for number, statement in _rows(file, "SELECT number, statement FROM receipts WHERE sent = 1 ORDER BY number"):
         try:
-            bureau = codec.decode(Receipt, codec.decode(Statement, statement).payload).bureau
+            receipt = codec.decode(Receipt, codec.decode(Statement, statement).payload)
         except NoticeRejectedError as error:
             raise ConfigurationError(f"{file} holds a receipt that cannot be read: {error}") from error
-        yield SentReceipt(bureau, number, sha256(statement).digest(), _name(file))
+        leaves = tuple(each.leaf_number for each in receipt.items)
+        yield SentReceipt(receipt.bureau, number, sha256(statement).digest(), _name(file), leaves)
 
 
 def _origin(file: Path) -> str:

@@ -16,6 +16,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "strict",
         "points",
         "signing",
+        "vault",
         "token",
         "possession",
         "merkle",
@@ -35,6 +36,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "rules",
         "wording",
         "register",
+        "begun",
         "trail",
         "witnessed",
         "witness",
@@ -77,6 +79,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "submit",
         "resume",
         "up",
+        "begin",
     ),
     ("sqlite_batch", "sqlite_pages", "sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),
 )
@@ -84,7 +87,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 DOORS = {
     "aiokafka": ("broker/kafka",),
     "fastavro": ("broker/codec.py",),
-    "cryptography": ("broker/signing.py", "broker/certificates.py"),
+    "cryptography": ("broker/signing.py", "broker/certificates.py", "broker/vault.py"),
     "tuf": ("broker/trust",),
     "securesystemslib": ("broker/trust",),
     "pkcs11": ("broker/token.py",),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker import members
 from broker.errors import ConfigurationError, VersionRefusedError
+from broker.examine import Gap
 from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import Leaf
 from broker.records import Records
@@ -41,8 +42,11 @@ class Decisions:
     policies: tuple[str, ...]
 
     @classmethod
-    def of(cls, trail: Path, policies: Sequence[Path], seen: Seen) -> Decisions:
-        """Check the records beside a trail. Raises ConfigurationError where something to check with is missing."""
+    def of(cls, trail: Path, policies: Sequence[Path], seen: Seen, gaps: Sequence[Gap] = ()) -> Decisions:
+        """Check the records beside a trail. Raises ConfigurationError where something to check with is missing.
+
+        Receipts that speak of leaves in `gaps` only are lost with them: nobody can find them on record.
+        """
         from broker.recheck import Sent, recheck  # noqa: PLC0415 -- cedarpy is slow to import
 
         file = records_beside(trail)
@@ -50,7 +54,11 @@ class Decisions:
             message = f"there are no decision records beside {trail}: decisions can be checked at the operator only"
             raise ConfigurationError(message)
         named = [_open(each) for each in policies]
-        sent = {each.digest: Sent(each.bureau, each.number, each.source) for each in seen.receipts()}
+        sent = {
+            each.digest: Sent(each.bureau, each.number, each.source)
+            for each in seen.receipts()
+            if not each.leaves or not all(_is_lost(leaf, gaps) for leaf in each.leaves)
+        }
         sent |= {each.digest: Sent(each.bureau, each.number, each.source, each.series) for each in seen.notices()}
         grounds = _grounds(operator_home(trail.resolve().parent), named) if named else _none
         with closing(Records(file)) as records:
@@ -84,6 +92,10 @@ class Decisions:
             "not_repeated": self.found.others,
             "policies": list(self.policies),
         }
+
+
+def _is_lost(leaf: int, gaps: Sequence[Gap]) -> bool:
+    return any(each.first <= leaf <= each.last for each in gaps)
 
 
 def _open(path: Path) -> PolicySet:

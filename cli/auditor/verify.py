@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import click
 
 from broker import notes
 from broker.errors import ConfigurationError, ProofError
-from broker.examine import Finding, Report, examine
+from broker.examine import Finding, Gap, Report, examine
 from broker.notes import Vkey
 from cli import answer, exits
 from cli.auditor import cases as told_cases
@@ -30,7 +30,7 @@ from cli.operator_home import operator_folder
 from cli.options import Everywhere, everywhere
 from cli.seen import Seen, beside
 
-SHOWN_FINDINGS = 20
+SHOWN_FINDINGS, SHOWN_LOST = 20, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,13 @@ class Checked:
         """The exit code."""
         if self.wrong:
             return exits.VERIFICATION_FAILED
-        whole = self.report.compared and not self.beyond and self.signatures.whole
-        whole = whole and (self.decisions is None or self.decisions.whole)
+        whole = (
+            self.report.compared
+            and not self.report.gaps
+            and not self.beyond
+            and self.signatures.whole
+            and (self.decisions is None or self.decisions.whole)
+        )
         return exits.DONE if whole else exits.PARTLY
 
 
@@ -136,8 +141,9 @@ def verify(
     With --witness a checkpoint must bear the cosignatures of a --quorum of them.
 
     Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing, decided under a
-    policy set that was not named, not checked against the signatures under --root, or with leaves that no quorum of
-    witnesses saw within the hour.
+    policy set that was not named, not checked against the signatures under --root, with leaves that no quorum of
+    witnesses saw within the hour, or begun anew after leaves were lost: which, and who still holds something of them,
+    is told.
     """
     asked = Quorum.of(witnesses, quorum)
     if trail_dir and trail_dir.is_file():
@@ -175,13 +181,16 @@ def _check(
     if len(all_of_them) > 1:
         others = others.of(key.name)
     stood = asked.quorum.look(folder, key, others.heads(key.name)) if asked.quorum else None
-    heads = heapq.merge(others.heads(key.name), stood.heads() if stood else (), key=lambda each: each.size)
+    heads = heapq.merge(
+        others.heads(key.name), others.ended(key.name), stood.heads() if stood else (), key=lambda each: each.size
+    )
     report = examine(folder, key, heads, others.deliveries(), progress("checked"), others.told())
     for wrong in stood.wrong if stood else ():
         report.add("witnesses", wrong)
     # What members sent is held against the records wherever the auditor brings their files himself.
     sent = bool(seen) and records_beside(folder).is_file() and others.keeps_what_was_sent
-    decisions = Decisions.of(folder, asked.policies, others) if asked.policies or asked.records or sent else None
+    wanted = asked.policies or asked.records or sent
+    decisions = Decisions.of(folder, asked.policies, others, report.gaps) if wanted else None
     signatures = signed.check(folder, report, others, asked.root)
     return Checked(folder, report, others, key_file, decisions, signatures, stood)
 
@@ -213,13 +222,32 @@ def _answer(checked: Checked) -> str:
     if not report.compared:
         return f"The trail of {report.size:,} leaves is sound in itself, but was compared with nothing"
     compared = f"{report.size:,} leaves, compared with {_compared(report)} that others kept"
+    reserve = _reserve(checked)
+    return f"The trail is sound, {compared}; but {reserve}" if reserve else f"The trail is good: {compared}"
+
+
+def _reserve(checked: Checked) -> str:
+    """Say what keeps a sound trail from being good, the gravest first; nothing if nothing does."""
+    if checked.report.gaps:
+        return f"leaves were lost: {', '.join(map(_gap, checked.report.gaps))}"
     if checked.beyond:
-        return f"The trail is sound, {compared}; but no quorum of witnesses saw its last {checked.beyond:,} leaves"
+        return f"no quorum of witnesses saw its last {checked.beyond:,} leaves"
     if not checked.signatures.whole:
-        return f"The trail is sound, {compared}; but who signed directories and policy sets was not checked"
-    if checked.code:
-        return f"The trail is sound, {compared}; but not every decision was checked"
-    return f"The trail is good: {compared}"
+        return "who signed directories and policy sets was not checked"
+    return "not every decision was checked" if checked.code else ""
+
+
+def _gap(gap: Gap) -> str:
+    return f"{gap.first:,} to {gap.last:,} of {gap.origin} ({gap.count:,})"
+
+
+def _lost(report: Report) -> Iterator[tuple[str, str]]:
+    """Say what was lost, and who still holds what of it."""
+    for gap in report.gaps:
+        yield ("LOST", f"leaves {_gap(gap)}; {report.origin} goes on from there")
+    for source, numbers in sorted(report.lost.items()):
+        some = ", ".join(map(str, sorted(set(numbers))[:SHOWN_LOST]))
+        yield ("still held", f"{answer.safe(source)}: {len(set(numbers)):,} of them: {some}")
 
 
 def _compared(report: Report) -> str:
@@ -239,6 +267,7 @@ def _print(checked: Checked) -> None:
         *_beyond(report),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
         *checked.signatures.lines(),
+        *_lost(report),
         *(checked.decisions.lines() if checked.decisions else NOT_REPEATED),
         *(
             ("WRONG", f"{answer.safe(each.place)}: {answer.safe(each.what)}")
@@ -292,6 +321,10 @@ def _value(checked: Checked) -> dict[str, Any]:
         "witnesses": checked.stood.value() | {"unseen": checked.beyond} if checked.stood else None,
         "signatures": checked.signatures.value(),
         "decisions": checked.decisions.value() if checked.decisions else None,
+        "lost": {
+            "gaps": [{"origin": each.origin, "first": each.first, "last": each.last} for each in report.gaps],
+            "held": {source: sorted(set(numbers)) for source, numbers in report.lost.items()},
+        },
         "wrong": checked.wrong,
         "findings": [{"place": each.place, "what": each.what} for each in checked.findings],
     }

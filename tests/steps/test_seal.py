@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import signal
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +233,27 @@ async def test_a_checkpoint_file_that_was_lost_is_written_again(ledger: Ledger) 
     (ledger.folder / "checkpoint").write_bytes(b"")
     assert await ledger.restart() == ledger.steps[-1][1]
     assert (ledger.folder / "checkpoint").read_bytes() == before
+
+
+def test_the_release_of_a_held_notice_is_found_without_reading_all_records(tmp_path: Path) -> None:
+    release = replace(leaf_of(3), kind="released", about=1)
+    records = Records(tmp_path / "records.db")
+    records.add([*map(entry_of, range(3)), entry_of(3, release), entry_of(4)])
+    records.add([entry_of(3, release), entry_of(4), entry_of(5, replace(release, about=2))])
+    assert [records.releases(each) for each in (0, 1, 2)] == [([], 0), ([3], 0), ([5], 0)]
+    records.close()
+
+
+def test_a_file_of_an_earlier_version_says_what_it_has_not_listed(tmp_path: Path) -> None:
+    records = Records(tmp_path / "records.db")
+    records.add([entry_of(0), entry_of(1)])
+    records.close()
+    with closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as old:
+        old.executescript("DROP TABLE release; DROP TABLE listed")
+    records = Records(tmp_path / "records.db")
+    records.add([entry_of(2, replace(leaf_of(2), kind="released", about=1))])
+    assert records.releases(1) == ([2], 2)
+    records.close()
 
 
 def test_decision_records_take_no_gap(tmp_path: Path) -> None:

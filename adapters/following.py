@@ -1,0 +1,32 @@
+"""Follows versions and the heads of a shard's log together: a log that is begun anew is one that a directory names."""
+
+from __future__ import annotations
+
+from adapters.heads import Heads
+from adapters.versions import Versions
+from broker import notes
+from broker.bus import Bus
+from broker.errors import ConfigurationError
+
+
+async def follow(bus: Bus, known: Versions, heads: Heads, shard: int, at: int, *, versions: bool) -> None:
+    """Take in new heads; first new `versions`, if asked, or if a head is of a log that none of ours names.
+
+    `at` is the time of an alarm where no version names it either.
+    """
+    if versions:
+        await known.follow(bus)
+    await heads.follow(bus, log_of(known, shard), shard)
+    if heads.ahead and versions:
+        heads.ring_ahead(at)
+    elif heads.ahead:
+        await follow(bus, known, heads, shard, at, versions=True)
+
+
+def log_of(known: Versions, shard: int) -> notes.Vkey:
+    """Give the key of the shard's log by the newest directory. Raises ConfigurationError where it names none."""
+    vkey = known.newest().logs.get(shard)
+    if vkey is None:
+        message = f"the directory names no log of shard {shard}: ask the operator"
+        raise ConfigurationError(message)
+    return notes.parse_vkey(vkey)

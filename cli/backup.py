@@ -1,0 +1,233 @@
+"""`valise broker backup` and `restore`: the operator's home and the embedded bus, encrypted under the day's key.
+
+The home goes first, then the bus: a trail older than its bus is finished from it. The broker may run meanwhile. What
+can be made again (the register's cache, indexes) stays out, and so does a Kafka node's data.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sqlite3
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path, PurePosixPath
+
+import click
+
+from broker import durable, vault
+from broker.errors import ConfigurationError, DamagedError
+from broker.settings import load
+from cli import answer, backup_keys, restored
+from cli.home import clock
+from cli.operator_home import OperatorHome, operator_home
+from cli.options import Everywhere, everywhere
+
+OPERATOR, BUS = "operator", "bus.db"
+"""What the parts of a backup are called in it."""
+LEFT_OUT = ("register", "records.index", "judging", "broker.log", ".snapshot", restored.BIRTH)
+"""Beginnings of names in the home that a backup does not have: they are derived, or mean this disk."""
+NODE = "kafka"
+DATABASES = (".db",)
+BESIDE = ("-wal", "-shm", "-journal", ".new", ".lock")
+KEEP_DAYS = 30
+KEYS = click.option(
+    "--keys", required=True, type=click.Path(path_type=Path), help="Folder of the days' keys; never beside the backups."
+)
+
+
+@click.command("backup")
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="The backup's file. Without it only old keys are destroyed."
+)
+@KEYS
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=KEEP_DAYS, show_default=True,
+    help="Days after which a day's key is destroyed, and with it all backups of that day.",
+)  # fmt: skip
+@everywhere
+def backup_command(given: Everywhere, to: Path | None, keys: Path, keep: int) -> None:
+    """Write an encrypted backup of the operator's home and bus; destroy the keys of days long past."""
+    home, today = operator_home(given.home), _today()
+    _check_apart(home, keys, to)
+    count = _back_up(home, to, *backup_keys.of(keys, today)) if to else 0
+    gone = backup_keys.destroy(keys, today - timedelta(days=keep)) if keys.is_dir() else []
+    wrote = f"{count} files are in {to}, under the key of {today}" if to else "no backup was written"
+    answer.show(
+        f"{wrote}; {len(gone)} keys were destroyed{': ' + ', '.join(gone) if gone else ''}",
+        {"file": str(to) if to else None, "files": count, "key": today.isoformat() if to else None, "destroyed": gone},
+        as_json=given.as_json,
+        then=given.again(f"valise broker restore {to} --keys {keys}") if to else "",
+    )
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@KEYS
+@everywhere
+def restore_command(given: Everywhere, file: Path, keys: Path) -> None:
+    """Restore a backup into HOME, which must not have a broker. It runs after `valise broker resume` only."""
+    folder = given.home / OPERATOR
+    if folder.exists():
+        message = f"{folder} is there: restore into another home, or move it away first"
+        raise ConfigurationError(message)
+    try:
+        with file.open("rb") as source:
+            name, _ = vault.name_of(source)
+            source.seek(0)
+            count = _restore(vault.Reader(source, backup_keys.find(keys, name)), given.home)
+    except OSError as error:
+        message = f"cannot restore {file}: {error.strerror or error}"
+        raise ConfigurationError(message) from error
+    answer.show(
+        f"restored {count} files of {name}; the broker does not run before it was compared with what others hold",
+        {"file": str(file), "files": count, "key": name},
+        as_json=given.as_json,
+        then=given.again("valise broker resume --seen FOLDER"),
+    )
+
+
+def _today() -> date:
+    return datetime.fromtimestamp(clock() / 1000, UTC).date()
+
+
+def _check_apart(home: OperatorHome, keys: Path, to: Path | None) -> None:
+    """Check that keys and backup lie neither in what is backed up nor together."""
+    inside = home.folder.resolve()
+    for path in (keys, *([to] if to else [])):
+        if path.resolve().is_relative_to(inside):
+            message = f"{path} lies in {home.folder}, which is backed up: name a place elsewhere"
+            raise ConfigurationError(message)
+    if to and to.resolve().is_relative_to(keys.resolve()):
+        message = f"{to} would lie beside its key: name a place elsewhere"
+        raise ConfigurationError(message)
+
+
+# Writing
+
+
+def _back_up(home: OperatorHome, to: Path, name: str, key: bytes) -> int:
+    """Write the backup aside, then put it in its place, durable on return; return how many files are in it."""
+    aside = to.with_name(f"{to.name}.new")
+    aside.unlink(missing_ok=True)
+    aside.touch(mode=0o600)
+    with aside.open("r+b") as file:
+        writer = vault.Writer(file, name, key)
+        with tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            count = _add_home(archive, home) + _add_bus(archive, home)
+        writer.finish()
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(to)
+    durable.sync(to.resolve().parent)
+    return count
+
+
+def _add_home(archive: tarfile.TarFile, home: OperatorHome) -> int:
+    """Add the home; the checkpoint before the tiles, which may grow meanwhile, so that they bear it."""
+    added = set[Path]()
+    first = sorted(home.folder.glob("trail*/checkpoint"))
+    # What a partial tile is replaced by may come while we look: hence the second look.
+    for path in (*first, *_files(home.folder), *_files(home.folder)):
+        if path not in added and _add(archive, f"{OPERATOR}/{path.relative_to(home.folder).as_posix()}", path, home):
+            added.add(path)
+    return len(added)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        derived = inner.parts[0].startswith(LEFT_OUT) or path.name.endswith(BESIDE)
+        if path.is_file() and not path.is_symlink() and inner.parts[0] != NODE and not derived:
+            yield path
+
+
+def _add_bus(archive: tarfile.TarFile, home: OperatorHome) -> int:
+    file = restored.bus_file(home)
+    return int(file is not None and _add(archive, BUS, file, home))
+
+
+def _add(archive: tarfile.TarFile, name: str, path: Path, home: OperatorHome) -> bool:
+    """Add one file; False if it is gone meanwhile, as a partial tile may be."""
+    if path.suffix in DATABASES:
+        _add_database(archive, name, path, home.folder / f".snapshot.{os.getpid()}")
+        return True
+    try:
+        data, mode = path.read_bytes(), path.stat().st_mode & 0o700
+    except FileNotFoundError:
+        return False
+    archive.addfile(_member(name, len(data), mode), io.BytesIO(data))
+    return True
+
+
+def _add_database(archive: tarfile.TarFile, name: str, path: Path, aside: Path) -> None:
+    """Add a database as it is at one moment, whoever writes it; the copy in between is removed."""
+    for each in aside.parent.glob(".snapshot.*"):
+        each.unlink()  # of a backup that was killed
+    aside.touch(mode=0o600)
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(aside)) as target:
+            source.backup(target)
+        with aside.open("rb") as opened:
+            archive.addfile(_member(name, aside.stat().st_size, 0o600), opened)
+    finally:
+        aside.unlink()
+
+
+def _member(name: str, size: int, mode: int) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.size, made.mode = size, mode
+    return made
+
+
+# Reading
+
+
+def _restore(reader: vault.Reader, home: Path) -> int:
+    """Write everything aside, and put it in its place once all of it was checked. Raises DamagedError."""
+    aside = home / f".{OPERATOR}.restoring"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        count = _unpack(reader, aside)
+        _settle(aside, home)
+    except tarfile.TarError as error:
+        raise DamagedError from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return count
+
+
+def _unpack(reader: vault.Reader, aside: Path) -> int:
+    count = 0
+    with tarfile.open(fileobj=reader, mode="r|") as archive:
+        for member in archive:
+            name, data = PurePosixPath(member.name), archive.extractfile(member)
+            if data is None or name.is_absolute() or ".." in name.parts:
+                raise DamagedError
+            file = aside / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=member.mode & 0o700 | 0o600)
+            with file.open("r+b") as opened:
+                shutil.copyfileobj(data, opened)
+                opened.flush()
+                os.fsync(opened.fileno())
+            count += 1
+    reader.read()  # to the last piece: nothing was cut off
+    return count
+
+
+def _settle(aside: Path, home: Path) -> None:
+    settings = load(aside / OPERATOR)
+    if settings.bus_kind == "sqlite":
+        bus = (home / OPERATOR / settings.bus_address).resolve()
+        if bus.exists():
+            message = f"{bus} is there: move it away first"
+            raise ConfigurationError(message)
+        with suppress(FileNotFoundError):
+            shutil.move(aside / BUS, bus)
+            durable.sync(bus.parent)
+    (aside / OPERATOR).rename(home / OPERATOR)
+    durable.sync(home)

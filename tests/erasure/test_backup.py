@@ -1,0 +1,145 @@
+"""A backup holds nothing that can be read without its day's key, and nothing at all once that is destroyed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from broker import vault
+from broker.errors import ConfigurationError, DamagedError
+from cli import backup_keys, exits, seed
+from cli.stage import running, set_up, settled
+from tests.erasure.site import found
+from tests.faults.test_new_log import GE, LV, Exchange
+from tests.journeys.test_operator import valise
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+WORD = b"Testov"
+"""A name in the notices that are published here."""
+
+
+def locked(clear: bytes, name: str = "2026-11-28") -> bytes:
+    to = io.BytesIO()
+    writer = vault.Writer(to, name, KEY)
+    for begin in range(0, len(clear), 100_000):
+        writer.write(clear[begin : begin + 100_000])
+    writer.finish()
+    return to.getvalue()
+
+
+def opened(data: bytes, key: bytes = KEY) -> bytes:
+    return vault.Reader(io.BytesIO(data), key).read()
+
+
+@pytest.mark.parametrize("size", [0, 1, vault.PIECE, vault.PIECE + 1, 2 * vault.PIECE, 3 * vault.PIECE + 17])
+def test_what_was_encrypted_comes_back_whole(size: int) -> None:
+    clear = bytes(each % 251 for each in range(size))
+    data = locked(clear)
+    assert opened(data) == clear
+    assert vault.name_of(io.BytesIO(data))[0] == "2026-11-28"
+    assert size < 64 or clear[:64] not in data
+
+
+def test_no_byte_can_be_changed_and_nothing_left_out() -> None:
+    data = locked(b"x" * (2 * vault.PIECE + 5))
+    border = len(vault.MAGIC) + 1 + 10 + vault.SALT_SIZE + 4 + vault.PIECE + vault.TAG_SIZE
+    pieces = data[:border], data[border : border + 4 + vault.PIECE + vault.TAG_SIZE]
+    whole = len(pieces[0]) + len(pieces[1])
+    damaged = [data[:whole], data[:border], data[:-1], pieces[0] + data[whole:], data + b"\0", b""]
+    for place in (0, 20, 30, border - 1, border + 2, len(data) - 1):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        damaged.append(bytes(changed))
+    for each in damaged:
+        with pytest.raises(DamagedError):
+            opened(each)
+    with pytest.raises(DamagedError):
+        opened(data, OTHER)
+
+
+def test_a_key_that_was_destroyed_leaves_nothing(tmp_path: Path) -> None:
+    folder, today = tmp_path / "keys", date(2026, 11, 28)
+    kept = [backup_keys.of(folder, today - timedelta(days=each))[1] for each in (0, 1, 40)]
+    assert len(set(kept)) == 3
+    assert backup_keys.of(folder, today)[1] == kept[0]
+    assert backup_keys.destroy(folder, today - timedelta(days=30)) == ["2026-10-19"]
+    assert found(folder, [kept[2]]) == set()
+    with pytest.raises(ConfigurationError, match="destroyed"):
+        backup_keys.find(folder, "2026-10-19")
+    assert backup_keys.find(folder, "2026-11-27") == kept[1]
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    backup_keys.of(tmp_path, date(2026, 11, 28))
+    next(tmp_path.iterdir()).chmod(0o640)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        backup_keys.find(tmp_path, "2026-11-28")
+
+
+async def said(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(valise, "broker", *words, "--home", str(home), "--json")
+
+
+@pytest.mark.slow
+async def test_a_backup_gives_up_what_was_erased_with_its_key(tmp_path: Path) -> None:
+    site = Exchange(await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None))
+    keys, backup, elsewhere = tmp_path / "keys", tmp_path / "backups" / "today", tmp_path / "elsewhere"
+    backup.parent.mkdir()
+    async with running(site.stage):
+        assert (await site.said("subscribe", "organised-crime.*", "--bureau", GE)).returncode == exits.DONE
+    await site.published("lv-1")
+    async with running(site.stage):  # it is written while the broker runs
+        done = await said(site.home, "backup", "--to", str(backup), "--keys", str(keys))
+        assert (done.returncode, done.stderr) == (exits.DONE, "")
+    assert found(site.home, [WORD]) >= {"bus.db"}
+    assert found(backup.parent, [WORD, b"SQLite format 3"]) == set()
+    assert not list(site.home.rglob(".snapshot*"))
+
+    restore = ("restore", str(backup), "--keys", str(keys))
+    again = await said(elsewhere, *restore)
+    assert (again.returncode, again.stderr) == (exits.DONE, "")
+    assert found(elsewhere, [WORD]) == {"bus.db"}
+    copied = await said(elsewhere, "up")
+    assert (copied.returncode, copied.stderr.startswith("copied: ")) == (exits.VERIFICATION_FAILED, True)
+    seen = await said(elsewhere, "resume", "--seen", str(site.home / "members"))
+    assert (seen.returncode, seen.stderr) == (exits.DONE, "")
+    assert (await said(elsewhere, *restore)).returncode == exits.FAILED  # never over a broker that is there
+
+    async with running(site.stage):
+        assert (await site.said("withdraw", "lv-1", "--bureau", LV, "--yes")).returncode == exits.DONE
+        await settled(site.stage)
+        await site.learned()
+        for _ in range(100):
+            if not found(site.home, [WORD]):
+                break
+            await asyncio.sleep(0.1)
+    assert found(site.home, [WORD]) == set()
+    (key,) = [each.read_bytes() for each in keys.iterdir()]
+    day = json.loads(done.stdout)["key"]
+    backup_keys.destroy(keys, date.fromisoformat(day) + timedelta(days=1))
+    refused = await said(tmp_path / "third", *restore)
+    assert (refused.returncode, "destroyed" in refused.stderr) == (exits.FAILED, True)
+    assert found(tmp_path / "home", [WORD, key]) | found(backup.parent, [WORD, key]) | found(keys, [key]) == set()
+
+
+@pytest.mark.slow
+async def test_keys_and_backups_lie_apart_from_what_they_are_of(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None)
+    inside, keys = stage.operator.folder / "x", tmp_path / "keys"
+    for to, where in ((inside, keys), (tmp_path / "b", inside), (keys / "b", keys)):
+        refused = await said(stage.home, "backup", "--to", str(to), "--keys", str(where))
+        assert (refused.returncode, "elsewhere" in refused.stderr) == (exits.FAILED, True)
+    done = await said(stage.home, "backup", "--to", str(tmp_path / "b"), "--keys", str(keys), "--keep", "0")
+    assert json.loads(done.stdout)["destroyed"] == []
+    data = bytearray((tmp_path / "b").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "b").write_bytes(data)
+    refused = await said(tmp_path / "new", "restore", str(tmp_path / "b"), "--keys", str(keys))
+    assert (refused.returncode, "damaged" in refused.stderr) == (exits.FAILED, True)
+    assert not (tmp_path / "new" / "operator").exists()

@@ -1,0 +1,205 @@
+"""Where leaves are lost for good the log ends, and another begins that names it; everybody sees what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.heads import Alarm
+from broker import begun, notes
+from broker.trail import Trail
+from cli import exits, seed
+from cli.stage import agree, running, set_up, settled
+from tests.faults.test_restored import Site
+from tests.journeys.test_by_hand import DRAFT
+from tests.journeys.test_operator import valise
+
+pytestmark = pytest.mark.slow
+LV, GE = "LV/organised-crime", "GE/organised-crime"
+
+
+@dataclass
+class Exchange(Site):
+    """A federation in which one bureau publishes what another has subscribed to."""
+
+    async def said(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(valise, *words, "--home", str(self.home))
+
+    async def published(self, *records: str) -> None:
+        async with running(self.stage):
+            for record in records:
+                file = self.home.parent / f"{record}.json"
+                file.write_text(json.dumps(DRAFT | {"record": record}), encoding="utf-8")
+                done = await self.said("publish", str(file), "--bureau", LV)
+                assert done.returncode == exits.DONE, done.stderr
+            await settled(self.stage)
+            await self.learned()
+
+    async def learned(self) -> tuple[list[Alarm], list[Alarm]]:
+        """Let the issuer take in its outcomes and the other its deliveries; give the alarms of both."""
+        publisher, receiver = self.stage.member(LV), self.stage.member(GE)
+        async with publisher.bus() as bus:
+            with publisher.outbox() as outbox:
+                outcomes = publisher.outcomes(bus, outbox)
+                await outcomes.drain()
+                issuer = outcomes.journal.alarms()
+        async with receiver.inbox_bus() as bus:
+            with receiver.inbox() as inbox:
+                await receiver.collector(bus, inbox).drain()
+                return issuer, inbox.journal.alarms()
+
+    def received(self) -> list[tuple[int, str, str]]:
+        with self.stage.member(GE).inbox() as inbox:
+            return [(each.number, each.record, each.state) for each in inbox.lines()]
+
+    async def new_log(self, *seen: Path) -> subprocess.CompletedProcess[str]:
+        named = [each for path in seen for each in ("--seen", str(path))]
+        return await self.said("broker", "resume", "--new-log", "--json", *named)
+
+    async def audited(self) -> tuple[int, dict[str, Any]]:
+        done = await self.said("audit", "verify", "--json")
+        return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> Exchange:
+    """Yesterday's backup has one notice; two more were published, delivered and witnessed since."""
+    stage = await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None)
+    site = Exchange(stage)
+    async with running(stage):
+        assert (await site.said("subscribe", "organised-crime.*", "--bureau", GE)).returncode == exits.DONE
+    await site.published("lv-1")
+    site.save()
+    await site.published("lv-2")
+    site.kept("middle")
+    await site.published("lv-3")
+    return site
+
+
+async def lost(site: Exchange) -> tuple[Path, int, int]:
+    """Lose what came after the backup; give the checkpoint that was kept outside, its size, and that of the rest.
+
+    The rest may grow: the record of the backup may have leaves that were not sealed yet.
+    """
+    outside, whole = site.kept(), site.state()[1]
+    site.restore()
+    return outside, whole, site.state()[1]
+
+
+def codes(alarms: list[Alarm]) -> list[str]:
+    return [each.code for each in alarms]
+
+
+async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Exchange) -> None:
+    outside, whole, left = await lost(site)
+    refused = await site.resume(outside)
+    assert (refused.returncode, refused.stderr.startswith("lost-leaves: ")) == (exits.VERIFICATION_FAILED, True)
+    assert "--new-log" in refused.stderr
+
+    for _ in range(2):  # the second time it has begun already
+        began = await site.new_log(outside)
+        assert (began.returncode, began.stderr) == (exits.DONE, "")
+        told = json.loads(began.stdout)
+        assert (told["size"] >= left, told["seen"], told["lost"]) == (True, whole, whole - told["size"])
+    left = told["size"]
+    assert (told["origin"], begun.after(told["ended"])) == (f"{told['ended']}.2", told["origin"])
+    unnamed = await site.up()
+    assert (unnamed.returncode, unnamed.stderr.startswith("log-not-named: ")) == (exits.VERIFICATION_FAILED, True)
+
+    await agree(site.stage)
+    await site.published("lv-4")
+    issuer, holder = await site.learned()
+    assert codes(issuer) == ["new-log", "series-gap"]
+    assert codes(holder) == ["new-log", "gap"]
+    assert f"leaves {left} to {whole - 1} of {told['ended']} are lost" in holder[0].about
+    numbers = [number for number, _, _ in site.received()]
+    assert numbers == [1, 2, 3, 2 + whole - left]  # whatever the lost leaves used, no number is used again
+
+    async with running(site.stage):
+        assert (await site.said("withdraw", "lv-1", "--bureau", LV, "--yes")).returncode == exits.DONE
+        await settled(site.stage)
+        await site.learned()
+    assert (1, "lv-1", "erased") in site.received()
+
+    code, report = await site.audited()
+    assert (code, report["wrong"], report["good"]) == (exits.PARTLY, 0, False)
+    assert report["lost"]["gaps"] == [{"origin": told["ended"], "first": left, "last": whole - 1}]
+    assert set(report["lost"]["held"]) >= {"LV/outbox.db", "GE/inbox.organised-crime.db"}
+    assert f"{left:,} to {whole - 1:,} of {told['ended']}" in report["answer"]
+    repeated = await site.said("audit", "verify", "--policy", "policies")  # receipts of lost leaves are lost with them
+    assert (repeated.returncode, "WRONG" in repeated.stdout) == (exits.PARTLY, False)
+    status = await site.said("broker", "status")
+    assert (status.returncode, f"{whole - left - 1:,} lost" in status.stdout) == (exits.DONE, True)
+
+
+POINTS = (
+    "begin.compared",
+    "begin.named",
+    "begin.begun",
+    "begin.whole",
+    "begin.put-aside",
+    "seal.records-written",
+    "seal.checkpoint-renamed",
+    "begin.sealed",
+)
+
+
+async def test_a_new_log_that_was_cut_off_is_gone_on_with(site: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside, whole, left = await lost(site)
+    for point in POINTS:
+        monkeypatch.setenv("VALISE_CRASH_AT", point)
+        killed = await site.new_log(outside)
+        monkeypatch.delenv("VALISE_CRASH_AT")
+        assert killed.returncode == -signal.SIGKILL, point
+        assert (await site.up()).returncode == exits.VERIFICATION_FAILED, point
+    done = json.loads((await site.new_log(outside)).stdout)
+    assert (done["size"] >= left, done["lost"]) == (True, whole - done["size"])
+    assert Trail.open(site.trail).size == whole
+    await agree(site.stage)
+    await site.published("lv-4")
+    assert (await site.audited())[0] == exits.PARTLY
+
+
+async def test_a_new_log_is_not_begun_where_nothing_is_lost_or_nothing_is_compared(site: Exchange) -> None:
+    outside = site.kept()
+    site.save()
+    site.restore()
+    before = site.state()
+    whole = await site.new_log(outside)
+    assert (whole.returncode, whole.stderr.startswith("nothing-lost: ")) == (exits.VERIFICATION_FAILED, True)
+    alone = await site.new_log()
+    assert (alone.returncode, alone.stderr.startswith("nothing-to-compare: ")) == (exits.PARTLY, True)
+    assert site.state() == before
+    assert (await site.resume(outside)).returncode == exits.DONE
+
+
+async def test_a_head_of_another_history_begins_no_new_log(site: Exchange) -> None:
+    outside, _, _ = await lost(site)
+    head = notes.parse_checkpoint(notes.parse(outside.read_text(encoding="utf-8")).text)
+    other = site.home.parent / "other.checkpoint"
+    key = site.stage.operator.owner().key
+    other.write_text(notes.sign_checkpoint(replace(head, size=2, root=bytes(32)), key), encoding="utf-8")
+    refused = await site.new_log(outside, other)
+    assert (refused.returncode, "another history" in refused.stderr) == (exits.VERIFICATION_FAILED, True)
+    assert Trail.open(site.trail).origin == head.origin
+
+
+async def test_who_saw_more_than_the_operator_admits_is_told_so_and_so_is_the_auditor(site: Exchange) -> None:
+    await lost(site)
+    middle = site.home.parent / "middle.checkpoint"
+    began = json.loads((await site.new_log(middle)).stdout)
+    await agree(site.stage)
+    await site.published("lv-4")
+    issuer, holder = await site.learned()
+    assert "lost-more" in codes(issuer)
+    assert "lost-more" in codes(holder)
+    code, report = await site.audited()
+    assert (code, report["wrong"] > 0) == (exits.VERIFICATION_FAILED, True)
+    assert [each["last"] - each["first"] + 1 for each in report["lost"]["gaps"]] == [began["lost"]]
