@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 ALL = 1 << 62
 """No limit."""
+HOW = {
+    "by-policy": "by the rules",
+    "by-review": "held by the rules for the reviewing bureaus",
+    "by-holders": "no rule is asked: it goes to those who hold what it ends",
+    "by-reviewed": "no rule is asked: it goes to the bureau whose notice was reviewed",
+}
+"""What each way of deciding is called in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,8 @@ def lines(repeated: Sequence[Repeated]) -> Iterator[str]:
     yield f"decided again: {'DIFFERENT' if wrong else 'the same'} ({asked:,} requests answered by Cedar)"
     for each in repeated:
         said, leaf = each.repetition, each.recorded.leaf
-        how = "no rule is asked: it goes to those who hold what it ends" if said.how == "by-holders" else "by the rules"
         yield (
-            f"  leaf {each.recorded.leaf_number:<8} {'same' if said.same else 'different'}, {how}; "
+            f"  leaf {each.recorded.leaf_number:<8} {'same' if said.same else 'different'}, {HOW[said.how]}; "
             f"policies {leaf.policies.hex()[:16]}, directory {leaf.directory.hex()[:16]}"
         )
         for one in said.differences:
