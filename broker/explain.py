@@ -1,7 +1,8 @@
 """Says for every bureau whether it receives a notice: by which term and rule, on which facts, and what would change it.
 
 `receivers = allowed by policy & in the audience & not denied & (addressed | subscribed | flash)`: each term that is not
-met is an obstacle of its own, so that nobody mends one and finds the next. Only the issuer and auditors may read this.
+met is an obstacle of its own, so that nobody mends one and finds the next. Of what the rules hold it says who reviews
+it, and what each other bureau will meet once it is released. Only the issuer and auditors may read this.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.decide import Spoken, View, terms_of
+from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, terms_of
 from broker.facts import Facts, facts_of
 from broker.members import NO_ANNEX
-from broker.notice import KINDS, RELEASED, ROUTING, Terms
-from broker.rules import RECEIVE, SEE
+from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING, Terms
+from broker.rules import RECEIVE, REVIEW, SEE
 from broker.wording import Wording, attributes_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 POLICY, AUDIENCE, DENY, REACH, ISSUER, SUSPENDED = "policy", "audience", "deny", "reach", "issuer", "suspended"
 """The terms that can stand in the way, as `Obstacle.term` names them."""
 RECEIVES = "receives"
+HELD = "held"
 CLEARED = ("principal", "cleared_for")
+SUPERVISED = ("notice", "supervised")
 """What a rule asks that only the annex can answer."""
 
 
@@ -57,6 +60,8 @@ class Account:
     """Compartment → ids of the rules that withhold it (`no-permit` where none permits it)."""
     doubts: tuple[str, ...]
     """What this party may not know and could change the answer."""
+    held: bool = False
+    """The rules hold the notice: who receives it reviews it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +83,33 @@ class Ground:
     rules: Sequence[Read]
     subscriptions_known: bool = True
     doubtful: int = 0
+    reviewers: int | None = None
+    """Of what is held: who gets it to review it. Its `terms` are then those that will count once it is released."""
 
 
 def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rules: Sequence[Read]) -> Ground:
     """Explain what was decided, from the decision record; directory, annex and rules are those that the leaf names."""
+    known = facts_of(
+        recorded.header,
+        recorded.routing,
+        directory,
+        annex or NO_ANNEX,
+        recorded.leaf.now,
+        released=recorded.leaf.kind == RELEASED,
+    )
+    held = recorded.leaf.kind == HELD
     return Ground(
         notice=recorded,
-        known=facts_of(
-            recorded.header,
-            recorded.routing,
-            directory,
-            annex or NO_ANNEX,
-            recorded.leaf.now,
-            released=recorded.leaf.kind == RELEASED,
-        ),
-        terms=recorded.terms,
+        known=known,
+        # Of what is held no reach is on record: it is worked out when it is released.
+        terms=Terms(0, audience_of(recorded, known, directory), known.denied, ~0) if held else recorded.terms,
         hits=recorded.hits,
         present=None,
         shown=recorded.shown,
         directory=directory,
         annex=annex,
         rules=rules,
+        reviewers=recorded.terms.receivers if held else None,
     )
 
 
@@ -108,6 +119,7 @@ def of_prospect(
     """Explain what would be decided now, from what this party knows."""
     known = facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now)
     verdict = view.rules.judge(known)
+    held = bool(verdict.review and not verdict.receive)
     return Ground(
         notice=notice,
         known=known,
@@ -120,6 +132,7 @@ def of_prospect(
         rules=rules,
         subscriptions_known=view.subscriptions.known,
         doubtful=_doubtful(known, view),
+        reviewers=held_terms(notice, known, view.directory, verdict).receivers if held else None,
     )
 
 
@@ -159,7 +172,7 @@ class _Telling:
         bit = 1 << bureau.index
         receives = self._receives(bureau)
         obstacles = () if receives else tuple(self._obstacles(bureau, bit))
-        deciding = self._met(bit, "forbid", RECEIVE) or self._met(bit, "permit", RECEIVE)
+        deciding = self._deciding(bit, reviews=receives and self._held)
         first = obstacles[0] if obstacles else None
         return Account(
             bureau=bureau.id,
@@ -172,20 +185,35 @@ class _Telling:
             shown=self._shown(bureau) if receives else (),
             withheld=dict(self._withheld(bureau, bit)) if receives else {},
             doubts=tuple(self._doubts(bit, first)),
+            held=self._held,
         )
+
+    @property
+    def _held(self) -> bool:
+        return self._ground.reviewers is not None
+
+    def _deciding(self, bit: int, *, reviews: bool) -> list[Read]:
+        if reviews:
+            return self._met(bit, "permit", REVIEW)
+        return self._met(bit, "forbid", RECEIVE) or self._met(bit, "permit", RECEIVE)
 
     # Receiving
 
     def _receives(self, bureau: Bureau) -> bool:
         if self._ground.shown is not None:
             return bureau.index in self._ground.shown
-        return bool(self._terms.receivers >> bureau.index & 1)
+        receivers = self._terms.receivers if self._ground.reviewers is None else self._ground.reviewers
+        return bool(receivers >> bureau.index & 1)
 
     def _met(self, bit: int, effect: str, action: str) -> list[Read]:
         hits = self._ground.hits
         return [each for each in self._speaking.get((effect, action), ()) if hits.get(each.rule.id, 0) & bit]
 
     def _reason(self, bureau: Bureau, deciding: list[Read]) -> str:
+        if self._ground.notice.header.kind == APPROVAL:
+            return "It is told what a reviewing bureau said of its notice."
+        if self._held:
+            return " ".join([each.rule.sentence for each in deciding] + ["It is a reviewing bureau."])
         said = deciding[0].rule.sentence if deciding else "it held what this notice ends"
         return f"{said} {self._wording.reach(bureau)}".strip()
 
@@ -205,6 +233,10 @@ class _Telling:
         if bureau.id == self._ground.notice.header.issuer:
             yield Obstacle(ISSUER, "issuer", "issued it", (), "nothing: no bureau receives its own notice")
             return
+        if found := _NO_RULE.get(self._ground.notice.header.kind):
+            yield found
+            return
+        yield from self._own_review(bureau)
         yield from self._own_terms(bureau, bit)
         if not self._terms.allowed & bit:
             yield from self._policy(bureau, bit)
@@ -221,6 +253,15 @@ class _Telling:
             yield Obstacle(
                 AUDIENCE, "not-in-audience", "is not in the issuer's audience", (self._wording.audience(),),
                 f"the issuer would have to address {bureau.id} or {bureau.member}{self._wording.circles(bureau)}",
+            )  # fmt: skip
+
+    def _own_review(self, bureau: Bureau) -> Iterator[Obstacle]:
+        """Say of a reviewing bureau that its member sent what is held."""
+        member = self._ground.notice.header.member
+        if self._held and bureau.member == member and self._directory.reviewers >> bureau.index & 1:
+            yield Obstacle(
+                ISSUER, "own-member", "reviews nothing that its own member sent", (f"{member} sent it",),
+                "a reviewing bureau of another member would have to release it",
             )  # fmt: skip
 
     def _policy(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
@@ -285,6 +326,14 @@ class _Telling:
         if self._terms.audience & ~self._terms.denied & bit & self._ground.doubtful:
             ids = ", ".join(each.rule.id for each in self._ground.rules if CLEARED in self._spoken[each.rule.id])
             yield f"the annex, which you may not know, could still change it (rule {ids})"
+        if self._ground.annex is None and self._directory.annex is not None and not (first or self._held):
+            holding = [each.rule.id for each in self._speaking.get(("forbid", RECEIVE), ()) if self._asks(each)]
+            if holding:
+                ids = ", ".join(holding)
+                yield f"if the annex has its sender under supervision, a reviewing bureau gets it first (rule {ids})"
+
+    def _asks(self, rule: Read) -> bool:
+        return SUPERVISED in self._spoken[rule.rule.id]
 
     # Seeing
 
@@ -295,6 +344,8 @@ class _Telling:
         if self._ground.shown is not None:
             shown = self._ground.shown.get(bureau.index, 0)
             return tuple(name for place, name in enumerate(self._names()) if shown >> place & 1)
+        if self._held:
+            return tuple(name for name in self._carried() if name != SOURCE)
         bit = 1 << bureau.index
         return tuple(name for name in self._carried() if self._sees(bit, name))
 
@@ -309,6 +360,9 @@ class _Telling:
 
     def _withheld(self, bureau: Bureau, bit: int) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Name what the rules withhold, carried or not where that is not on record."""
+        if self._held:
+            yield from ((name, (HELD,)) for name in self._carried() if name == SOURCE)
+            return
         shown = self._shown(bureau)
         for name in self._carried():
             if name in shown or not self._terms.allowed & bit:
@@ -316,6 +370,22 @@ class _Telling:
             forbids = tuple(each.rule.id for each in self._met(bit, "forbid", SEE[name]))
             if forbids or not self._met(bit, "permit", SEE[name]):
                 yield name, forbids or ("no-permit",)
+
+
+_NO_RULE = {
+    **dict.fromkeys(
+        TO_HOLDERS,
+        Obstacle(
+            AUDIENCE, "no-holder", "holds nothing that this notice ends", (),
+            "nothing: it goes to those who hold what it ends, whatever the policy says",
+        ),
+    ),
+    APPROVAL: Obstacle(
+        AUDIENCE, "not-reviewed", "it is not its notice that was reviewed", (),
+        "nothing: it goes to the bureau whose notice was reviewed",
+    ),
+}  # fmt: skip
+"""What is in the way where no rule is asked, by kind."""
 
 
 def _or_rule(changes: Sequence[str], rule: Rule) -> str:
