@@ -30,7 +30,7 @@ from broker.notice import (
 )
 from broker.trail import Trail
 
-VERSION = 3
+VERSION = 4
 _SCHEMA = f"""
 PRAGMA page_size = 8192;
 PRAGMA journal_mode = WAL;
@@ -273,6 +273,7 @@ class _Block:
         words.update([f"to:{each}" for each in bureaus])
         words.update([f"member:{each.partition('/')[0]}" for each in (header["issuer"], *bureaus)])
         words.update([f"rule:{each['id']}" for each in decision["rules"]])
+        words.update([f"outcome:{each}" for each in decision["warnings"]])
 
 
 def _decision(record: bytes) -> dict[str, Any]:
