@@ -7,8 +7,9 @@ it, and what each other bureau will meet once it is released. Only the issuer an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, terms_of
@@ -30,6 +31,8 @@ HELD = "held"
 CLEARED = ("principal", "cleared_for")
 SUPERVISED = ("notice", "supervised")
 """What a rule asks that only the annex can answer."""
+AUDIENCE_ONLY, DENIED_ONLY = (frozenset({("notice", name)}) for name in ("audience", "denied"))
+"""What a rule asks that repeats a term of the issuer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +167,26 @@ class _Telling:
         for each in ground.rules:
             for action in each.actions:
                 self._speaking.setdefault((each.rule.effect, action), []).append(each)
+        self._met_by = {key: self._with_masks(rules) for key, rules in self._speaking.items()}
+        self._any = {key: _either(mask for mask, _ in met) for key, met in self._met_by.items()}
+        self._changing = {each.rule.id: _changing(each.rule) for each in ground.rules}
+        # Where a rule only repeats a term of the issuer's that is told already.
+        own = {AUDIENCE_ONLY: ~ground.known.audience, DENIED_ONLY: ground.terms.denied}
+        self._repeated = {name: own.get(spoken, 0) for name, spoken in self._spoken.items()}
+        self._sight = {name: self._seeing(name) for name in KINDS.get(ground.notice.header.kind, ())}
+        self._topics = ", ".join(ground.notice.header.topics) or "no topic"
         self._wording = Wording(
             ground.notice.header, ground.notice.routing, ground.known, ground.directory, ground.annex
         )
+
+    def _with_masks(self, rules: Sequence[Read]) -> list[tuple[int, Read]]:
+        """Give the rules that are met for anybody, each with the bureaus for which it is."""
+        hits = self._ground.hits
+        return [(mask, each) for each in rules if (mask := hits.get(each.rule.id, 0))]
+
+    def _seeing(self, name: str) -> int:
+        permitted, forbidden = (self._any.get((effect, SEE[name]), 0) for effect in ("permit", "forbid"))
+        return permitted & ~forbidden
 
     def account(self, bureau: Bureau) -> Account:
         bit = 1 << bureau.index
@@ -206,8 +226,7 @@ class _Telling:
         return bool(receivers >> bureau.index & 1)
 
     def _met(self, bit: int, effect: str, action: str) -> list[Read]:
-        hits = self._ground.hits
-        return [each for each in self._speaking.get((effect, action), ()) if hits.get(each.rule.id, 0) & bit]
+        return [each for mask, each in self._met_by.get((effect, action), ()) if mask & bit]
 
     def _reason(self, bureau: Bureau, deciding: list[Read]) -> str:
         if self._ground.notice.header.kind == APPROVAL:
@@ -251,7 +270,7 @@ class _Telling:
             )  # fmt: skip
         if not self._known.audience & bit:
             yield Obstacle(
-                AUDIENCE, "not-in-audience", "is not in the issuer's audience", (self._wording.audience(),),
+                AUDIENCE, "not-in-audience", "is not in the issuer's audience", (self._wording.audience,),
                 f"the issuer would have to address {bureau.id} or {bureau.member}{self._wording.circles(bureau)}",
             )  # fmt: skip
 
@@ -265,49 +284,41 @@ class _Telling:
             )  # fmt: skip
 
     def _policy(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
-        forbids = [each for each in self._met(bit, "forbid", RECEIVE) if not self._repeats(each, bit)]
-        for each in forbids:
+        for each in self._met(bit, "forbid", RECEIVE):
+            if self._repeated[each.rule.id] & bit:
+                continue
             yield Obstacle(
                 POLICY, each.rule.id, each.rule.sentence, self._wording.facts(each.condition, bureau),
-                _or_rule(self._wording.remedies(each.condition, bureau), each.rule),
+                self._or_rule(self._wording.remedies(each.condition, bureau), each.rule),
             )  # fmt: skip
-        if not self._met(bit, "permit", RECEIVE):
+        if not self._any.get(("permit", RECEIVE), 0) & bit:
             yield self._no_permit(bureau)
 
-    def _repeats(self, rule: Read, bit: int) -> bool:
-        """Say whether a rule only repeats a term of the issuer's that is told already."""
-        spoken = self._spoken[rule.rule.id]
-        return (spoken == {("notice", "audience")} and not self._known.audience & bit) or (
-            spoken == {("notice", "denied")} and bool(self._terms.denied & bit)
-        )
+    def _or_rule(self, changes: Sequence[str], rule: Rule) -> str:
+        """Say what would mend it, and who could change the rule itself."""
+        return ", or ".join([*changes, self._changing[rule.id]])
 
     def _no_permit(self, bureau: Bureau) -> Obstacle:
         permits = self._speaking.get(("permit", RECEIVE), [])
         if not permits:
             return Obstacle(POLICY, "no-permit", "no rule permits it", (), "a rule would have to permit it")
-        changes = " or ".join(
-            dict.fromkeys(said for each in permits for said in self._wording.remedies(each.condition, bureau))
-        )
-        facts = tuple(dict.fromkeys(said for each in permits for said in self._wording.facts(each.condition, bureau)))
+        told = self._wording
+        changes = " or ".join(dict.fromkeys([one for each in permits for one in told.remedies(each.condition, bureau)]))
+        facts = tuple(dict.fromkeys([one for each in permits for one in told.facts(each.condition, bureau)]))
         first = permits[0].rule
-        return Obstacle(
-            POLICY,
-            first.id,
-            f"no rule permits it: {first.sentence}",
-            facts,
-            _or_rule((changes,) if changes else (), first),
-        )
+        change = self._or_rule((changes,) if changes else (), first)
+        return Obstacle(POLICY, first.id, f"no rule permits it: {first.sentence}", facts, change)
 
     def _rest(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
         if self._known.audience & bit and not self._terms.audience & bit:
             yield Obstacle(
                 AUDIENCE, "not-in-audience", "is in the audience only by an agreement that is suspended",
-                (self._wording.audience(),),
+                (self._wording.audience,),
                 f"the agreement would have to be in force again, or the issuer would have to address {bureau.id}",
             )  # fmt: skip
         if self._terms.reached & bit:
             return
-        topics = ", ".join(self._ground.notice.header.topics) or "no topic"
+        topics = self._topics
         if self._ground.subscriptions_known:
             yield Obstacle(
                 REACH, "no-subscription", "is not addressed and has not subscribed to any of the topics",
@@ -324,16 +335,12 @@ class _Telling:
         if first and first.code == "if-subscribed":
             yield "you cannot know to which topics it has subscribed"
         if self._terms.audience & ~self._terms.denied & bit & self._ground.doubtful:
-            ids = ", ".join(each.rule.id for each in self._ground.rules if CLEARED in self._spoken[each.rule.id])
+            ids = _asking(CLEARED, self._ground.rules)
             yield f"the annex, which you may not know, could still change it (rule {ids})"
         if self._ground.annex is None and self._directory.annex is not None and not (first or self._held):
-            holding = [each.rule.id for each in self._speaking.get(("forbid", RECEIVE), ()) if self._asks(each)]
-            if holding:
-                ids = ", ".join(holding)
+            ids = _asking(SUPERVISED, self._speaking.get(("forbid", RECEIVE), ()))
+            if ids:
                 yield f"if the annex has its sender under supervision, a reviewing bureau gets it first (rule {ids})"
-
-    def _asks(self, rule: Read) -> bool:
-        return SUPERVISED in self._spoken[rule.rule.id]
 
     # Seeing
 
@@ -345,13 +352,11 @@ class _Telling:
             shown = self._ground.shown.get(bureau.index, 0)
             return tuple(name for place, name in enumerate(self._names()) if shown >> place & 1)
         if self._held:
-            return tuple(name for name in self._carried() if name != SOURCE)
+            return tuple(name for name in self._carried if name != SOURCE)
         bit = 1 << bureau.index
-        return tuple(name for name in self._carried() if self._sees(bit, name))
+        return tuple([name for name in self._carried if self._sight[name] & bit])
 
-    def _sees(self, bit: int, name: str) -> bool:
-        return bool(self._met(bit, "permit", SEE[name])) and not self._met(bit, "forbid", SEE[name])
-
+    @cached_property
     def _carried(self) -> tuple[str, ...]:
         present = self._ground.present
         return tuple(
@@ -361,11 +366,11 @@ class _Telling:
     def _withheld(self, bureau: Bureau, bit: int) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Name what the rules withhold, carried or not where that is not on record."""
         if self._held:
-            yield from ((name, (HELD,)) for name in self._carried() if name == SOURCE)
+            yield from ((name, (HELD,)) for name in self._carried if name == SOURCE)
             return
         shown = self._shown(bureau)
-        for name in self._carried():
-            if name in shown or not self._terms.allowed & bit:
+        for name in self._carried if self._terms.allowed & bit else ():
+            if name in shown:
                 continue
             forbids = tuple(each.rule.id for each in self._met(bit, "forbid", SEE[name]))
             if forbids or not self._met(bit, "permit", SEE[name]):
@@ -388,7 +393,18 @@ _NO_RULE = {
 """What is in the way where no rule is asked, by kind."""
 
 
-def _or_rule(changes: Sequence[str], rule: Rule) -> str:
-    """Say what would mend it, and who could change the rule itself."""
-    last = f"{rule.owner} would have to change rule {rule.id} ({rule.file}:{rule.line})"
-    return ", or ".join([*changes, last])
+def _asking(fact: tuple[str, str], rules: Iterable[Read]) -> str:
+    """Name the rules that ask about a fact."""
+    return ", ".join(each.rule.id for each in rules if fact in attributes_of(each.condition))
+
+
+def _either(masks: Iterable[int]) -> int:
+    found = 0
+    for mask in masks:
+        found |= mask
+    return found
+
+
+def _changing(rule: Rule) -> str:
+    """Say who could change a rule."""
+    return f"{rule.owner} would have to change rule {rule.id} ({rule.file}:{rule.line})"
