@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,34 +124,35 @@ async def _write(home: OperatorHome, policies: PolicySet, content: bytes, wait: 
     size = in_force.trail_of(home).size
     home.versions.keep(policies.content)
     async with home.bus(OPERATOR) as bus:
-        await bus.append(streams.VERSIONS, [(b"", codec.encode(Version("policies", content)))])
+        written = codec.encode(Version("policies", content))
+        await bus.append(streams.VERSIONS, [(b"", written)])
         await home.versions.follow(bus)
     deadline = time.monotonic() + wait
     while True:
-        done = _adopted(home, policies.digest, size)
+        done = _adopted(home, policies.digest, sha256(written).digest(), size)
         if done or time.monotonic() >= deadline:
             return done or Done(WRITTEN)
         await asyncio.sleep(LOOK_S)
 
 
-def _adopted(home: OperatorHome, digest: bytes, begin: int) -> Done | None:
-    """Look in the trail for what became of the version since leaf `begin`."""
+def _adopted(home: OperatorHome, digest: bytes, written: bytes, begin: int) -> Done | None:
+    """Look in the trail for what became of the version since leaf `begin`; `written`: the digest of its record."""
     trail = in_force.trail_of(home)
     for number in range(begin, trail.size):
         leaf = codec.decode(Leaf, trail.entry(number))
         if leaf.kind == "adopted" and leaf.policies == digest:
             return Done(IN_FORCE, number)
-        if leaf.kind == "version-refused":
-            return Done(REFUSED, number, _detail(home, number))
+        if leaf.kind == "version-refused" and (found := _record(home, number)) and found.record_digest == written:
+            return Done(REFUSED, number, found.detail)
     return None
 
 
-def _detail(home: OperatorHome, number: int) -> str:
+def _record(home: OperatorHome, number: int) -> DecisionRecord | None:
     from broker.records import Records  # noqa: PLC0415
 
     with closing(Records(home.folder / "records.db")) as records:
         found = records.get(number)
-    return codec.decode(DecisionRecord, found[1]).detail if found else ""
+    return codec.decode(DecisionRecord, found[1]) if found else None
 
 
 # Telling
