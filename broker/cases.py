@@ -40,6 +40,8 @@ from broker.notice import (
     Slot,
 )
 
+TOLD = 4
+"""Mistakes in the form of a file that are told at once."""
 NOW = 1_000_000
 """The `now` at which every case is judged."""
 Moment = Annotated[int, Field(ge=0, lt=NO_LIMIT)]
@@ -171,14 +173,16 @@ def read(place: str, text: str) -> CaseFile:
     try:
         return CaseFile.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        number = next((each for each in first["loc"] if isinstance(each, int)), None)
-        line = 1 if number is None or first["loc"][0] != "case" else _line(text, number)
-        raise _refused(place, line, f"{where}: {first['msg']}: correct the case") from error
+        wrong = error.errors(include_url=False, include_input=False)
+        number = next((each for each in wrong[0]["loc"] if isinstance(each, int)), None)
+        line = 1 if number is None or wrong[0]["loc"][0] != "case" else _line(text, number)
+        # All of one case at once: a field that is missing is often there under a name with a slip of the pen.
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong[:TOLD])
+        raise _refused(place, line, f"{told}: correct the case") from error
     except (ValueError, RecursionError) as error:
         found = re.search(r"at line (\d+)", str(error))
-        raise _refused(place, int(found[1]) if found else 1, f"{error}: this is no TOML") from error
+        line = int(found[1]) if found else len(text.splitlines()) or 1
+        raise _refused(place, line, f"this is no TOML, {error}: correct what stands there") from error
 
 
 def run_file(policy_file: str, text: str | None, compile_for: Compile) -> tuple[Ran, list[VersionRefusedError]]:

@@ -54,7 +54,10 @@ _WORDS: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to mend. `code`: broken, never-said, unreachable, shadowed, no-case, unbounded or one of tricky."""
+    """One thing to mend.
+
+    `code`: broken, never-said, unknown-name, unreachable, shadowed, no-case, unbounded or one of tricky.
+    """
 
     file: str
     line: int
@@ -340,6 +343,12 @@ class _Trial:
 # The whole set
 
 
+def _unknown_names(rule: Read, world: Directory) -> Iterator[Finding]:
+    for name in sorted(each for each in rule.names if not world.names(each)):
+        what = f"rule {rule.rule.id} names {name}, which the directory does not list"
+        yield Finding(rule.rule.file, rule.rule.line, "unknown-name", what, "correct the name, or add it there first")
+
+
 def _everybody(written: Mapping[str, CaseFile]) -> Directory | None:
     """Make a directory of all bureaus that cases speak of: it stands for the one in force where that is not at hand."""
     bureaus = {name: mandates for file in written.values() for name, mandates in file.world.bureaus.items()}
@@ -355,6 +364,7 @@ def _whole(
     """Check the bounds of every set, and last load it as the broker would: what is left then has no finding here."""
     if world is None:
         return
+    report.findings += [finding for each in read for finding in _unknown_names(each, world)]
     try:
         bounds.check(Rules(read, world, annex or NO_ANNEX), read, world)
     except VersionRefusedError as error:

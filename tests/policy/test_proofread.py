@@ -87,6 +87,27 @@ def test_a_name_counts_as_known_if_any_case_speaks_of_it_where_no_directory_is_a
     rule = f'{HEAD}forbid (principal in Member::"ZZ", action in [Action::"receive", Action::"see"], resource);'
     cases = CASES.replace('"GE/ncb"', '"ZZ/ncb"').replace('receive = ["ZZ/ncb"]', "receive = []")
     assert found(with_rule(rule, cases)) == []
+    finding = one(with_rule(rule, CASES), "unknown-name")
+    assert (finding.file, finding.line) == ("90-more.cedar", 1)
+    assert finding.what == "rule more names ZZ, which the directory does not list"
+
+
+def test_a_slip_of_the_pen_in_a_case_is_named_with_its_line_and_the_word() -> None:
+    rule = f"{HEAD}permit (principal, action, resource) when {{ resource.exercise }};"
+    finding = next(
+        each
+        for each in proofread(with_rule(rule, CASES.replace("receive =", "recieve =")), None, None).findings
+        if each.file == "cases/90-more.toml"
+    )
+    assert finding.line == 8
+    assert "case.0.receive: Field required; case.0.recieve: Extra inputs are not permitted" in finding.what
+    cut = next(
+        each
+        for each in proofread(with_rule(rule, CASES + "more = ["), None, None).findings
+        if each.file == "cases/90-more.toml"
+    )
+    assert cut.line == 13
+    assert (cut.what[:16], cut.todo) == ("this is no TOML,", "correct what stands there")
 
 
 def test_a_rule_that_no_case_reaches_is_named() -> None:
