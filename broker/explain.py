@@ -335,12 +335,19 @@ class _Telling:
         if first and first.code == "if-subscribed":
             yield "you cannot know to which topics it has subscribed"
         if self._terms.audience & ~self._terms.denied & bit & self._ground.doubtful:
-            ids = _asking(CLEARED, self._ground.rules)
-            yield f"the annex, which you may not know, could still change it (rule {ids})"
+            yield f"the annex, which you may not know, could still change it (rule {self._clearing})"
         if self._ground.annex is None and self._directory.annex is not None and not (first or self._held):
-            ids = _asking(SUPERVISED, self._speaking.get(("forbid", RECEIVE), ()))
+            ids = self._supervising
             if ids:
                 yield f"if the annex has its sender under supervision, a reviewing bureau gets it first (rule {ids})"
+
+    @cached_property
+    def _clearing(self) -> str:
+        return _asking(CLEARED, self._ground.rules)
+
+    @cached_property
+    def _supervising(self) -> str:
+        return _asking(SUPERVISED, self._speaking.get(("forbid", RECEIVE), ()))
 
     # Seeing
 

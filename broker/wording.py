@@ -56,6 +56,8 @@ class Wording:
         self._saying: dict[int, tuple[str | Callable[[Bureau], str], ...]] = {}
         self._mending: dict[int, tuple[Callable[[Wording, Bureau], str], ...]] = {}
         self._lists: dict[Value, str] = {}
+        self._last_lacking: tuple[int, list[str]] = (-1, [])
+        """Of the bureau that was spoken of last: its facts and its remedies ask one after the other."""
 
     # Of the issuer's own terms
 
@@ -165,7 +167,10 @@ class Wording:
         """Name the sources whose data may not go to a bureau, under the agreements that the notice names."""
         if self._known.lawful >> bureau.index & 1:
             return []
-        return [name for name, mask in self._lawful_masks if not mask >> bureau.index & 1]
+        if self._last_lacking[0] != bureau.index:
+            named = [name for name, mask in self._lawful_masks if not mask >> bureau.index & 1]
+            self._last_lacking = (bureau.index, named)
+        return self._last_lacking[1]
 
     @cached_property
     def _lawful_masks(self) -> list[tuple[str, int]]:
