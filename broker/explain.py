@@ -172,9 +172,13 @@ class _Telling:
         self._changing = {each.rule.id: _changing(each.rule) for each in ground.rules}
         # Where a rule only repeats a term of the issuer's that is told already.
         own = {AUDIENCE_ONLY: ~ground.known.audience, DENIED_ONLY: ground.terms.denied}
-        self._repeated = {name: own.get(spoken, 0) for name, spoken in self._spoken.items()}
+        self._barring = [
+            (mask & ~own.get(self._spoken[each.rule.id], 0), each)
+            for mask, each in self._met_by.get(("forbid", RECEIVE), ())
+        ]
         self._sight = {name: self._seeing(name) for name in KINDS.get(ground.notice.header.kind, ())}
         self._topics = ", ".join(ground.notice.header.topics) or "no topic"
+        self._topics_said = (f"its topics: {self._topics}",)
         self._wording = Wording(
             ground.notice.header, ground.notice.routing, ground.known, ground.directory, ground.annex
         )
@@ -191,7 +195,7 @@ class _Telling:
     def account(self, bureau: Bureau) -> Account:
         bit = 1 << bureau.index
         receives = self._receives(bureau)
-        obstacles = () if receives else tuple(self._obstacles(bureau, bit))
+        obstacles = () if receives else self._obstacles(bureau, bit)
         deciding = self._deciding(bit, reviews=receives and self._held)
         first = obstacles[0] if obstacles else None
         return Account(
@@ -208,7 +212,7 @@ class _Telling:
             held=self._held,
         )
 
-    @property
+    @cached_property
     def _held(self) -> bool:
         return self._ground.reviewers is not None
 
@@ -241,25 +245,18 @@ class _Telling:
 
     # In the way
 
-    def _obstacles(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+    def _obstacles(self, bureau: Bureau, bit: int) -> tuple[Obstacle, ...]:
         """Give what is in the way: the issuer's own terms, then the rules, then the want of a subscription."""
         if not self._directory.is_active(bureau.member):
-            yield Obstacle(
-                SUSPENDED, "suspended", f"{bureau.member} is suspended", (),
-                f"the directory would have to make {bureau.member} active again",
-            )  # fmt: skip
-            return
+            change = f"the directory would have to make {bureau.member} active again"
+            return (Obstacle(SUSPENDED, "suspended", f"{bureau.member} is suspended", (), change),)
         if bureau.id == self._ground.notice.header.issuer:
-            yield Obstacle(ISSUER, "issuer", "issued it", (), "nothing: no bureau receives its own notice")
-            return
+            return (Obstacle(ISSUER, "issuer", "issued it", (), "nothing: no bureau receives its own notice"),)
         if found := _NO_RULE.get(self._ground.notice.header.kind):
-            yield found
-            return
-        yield from self._own_review(bureau)
-        yield from self._own_terms(bureau, bit)
-        if not self._terms.allowed & bit:
-            yield from self._policy(bureau, bit)
-        yield from self._rest(bureau, bit)
+            return (found,)
+        rules = [] if self._terms.allowed & bit else self._policy(bureau, bit)
+        first = self._own_review(bureau) if self._held else ()
+        return (*first, *self._own_terms(bureau, bit), *rules, *self._rest(bureau, bit))
 
     def _own_terms(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
         if self._terms.denied & bit:
@@ -277,26 +274,27 @@ class _Telling:
     def _own_review(self, bureau: Bureau) -> Iterator[Obstacle]:
         """Say of a reviewing bureau that its member sent what is held."""
         member = self._ground.notice.header.member
-        if self._held and bureau.member == member and self._directory.reviewers >> bureau.index & 1:
+        if bureau.member == member and self._directory.reviewers >> bureau.index & 1:
             yield Obstacle(
                 ISSUER, "own-member", "reviews nothing that its own member sent", (f"{member} sent it",),
                 "a reviewing bureau of another member would have to release it",
             )  # fmt: skip
 
-    def _policy(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
-        for each in self._met(bit, "forbid", RECEIVE):
-            if self._repeated[each.rule.id] & bit:
-                continue
-            yield Obstacle(
-                POLICY, each.rule.id, each.rule.sentence, self._wording.facts(each.condition, bureau),
-                self._or_rule(self._wording.remedies(each.condition, bureau), each.rule),
-            )  # fmt: skip
+    def _policy(self, bureau: Bureau, bit: int) -> list[Obstacle]:
+        found, told = [], self._wording
+        for mask, each in self._barring:
+            if mask & bit:
+                rule, condition = each.rule, each.condition
+                change = self._or_rule(told.remedies(condition, bureau), rule)
+                found.append(Obstacle(POLICY, rule.id, rule.sentence, told.facts(condition, bureau), change))
         if not self._any.get(("permit", RECEIVE), 0) & bit:
-            yield self._no_permit(bureau)
+            found.append(self._no_permit(bureau))
+        return found
 
     def _or_rule(self, changes: Sequence[str], rule: Rule) -> str:
         """Say what would mend it, and who could change the rule itself."""
-        return ", or ".join([*changes, self._changing[rule.id]])
+        last = self._changing[rule.id]
+        return f"{', or '.join(changes)}, or {last}" if changes else last
 
     def _no_permit(self, bureau: Bureau) -> Obstacle:
         permits = self._speaking.get(("permit", RECEIVE), [])
@@ -310,6 +308,8 @@ class _Telling:
         return Obstacle(POLICY, first.id, f"no rule permits it: {first.sentence}", facts, change)
 
     def _rest(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+        if self._terms.audience & self._terms.reached & bit:
+            return
         if self._known.audience & bit and not self._terms.audience & bit:
             yield Obstacle(
                 AUDIENCE, "not-in-audience", "is in the audience only by an agreement that is suspended",
@@ -322,13 +322,13 @@ class _Telling:
         if self._ground.subscriptions_known:
             yield Obstacle(
                 REACH, "no-subscription", "is not addressed and has not subscribed to any of the topics",
-                (f"its topics: {topics}",),
+                self._topics_said,
                 f"{bureau.id} would have to subscribe to one of the topics ({topics}), or the issuer address it",
             )  # fmt: skip
         else:
             yield Obstacle(
                 REACH, "if-subscribed", "receives it if it has subscribed to one of the topics",
-                (f"its topics: {topics}",), f"{bureau.id} receives it once it has subscribed, or if you address it",
+                self._topics_said, f"{bureau.id} receives it once it has subscribed, or if you address it",
             )  # fmt: skip
 
     def _doubts(self, bit: int, first: Obstacle | None) -> Iterator[str]:

@@ -148,7 +148,7 @@ class Wording:
             return self._listed(self._attribute(name, bureau))
 
         if name == "mandates":
-            return lambda bureau: f"{bureau.id} has a mandate for {said(bureau) or 'nothing'}"
+            return lambda bureau: f"{bureau.id} has a mandate for {self._listed(bureau.mandates) or 'nothing'}"
         if name == "cleared_for":
             return lambda bureau: f"{bureau.id} is cleared for {said(bureau) or 'nothing'}"
         if name == "agreements":
