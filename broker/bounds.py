@@ -17,7 +17,7 @@ from broker import likeness
 from broker.decide import TO_HOLDERS
 from broker.errors import VersionRefusedError
 from broker.masks import Apply, Attribute, Constant, Expression, Principal
-from broker.notice import KINDS
+from broker.notice import APPROVAL, KINDS
 from broker.rules import RECEIVE, SEE, Read, Rules
 from broker.rules.policy_set import refused
 from broker.wording import attributes_of
@@ -29,6 +29,8 @@ SHIELDED = (RECEIVE, *SEE.values())
 """Actions that must be forbidden outside the audience."""
 TRIALS = 300
 """Notices made up to see whether corrections fare worse than what they correct."""
+UNASKED = TO_HOLDERS | {APPROVAL}
+"""Kinds of which no rule is asked."""
 KIND = Attribute("notice", "kind")
 Known = Callable[[Expression], bool | None]
 """What is known of a part of a condition; None: it depends."""
@@ -90,15 +92,15 @@ def _check_shield(read: Sequence[Read], fact: str, *, value: bool, meant: str) -
 
 
 def _check_ends(rule: Read) -> None:
-    """Refuse a forbid that is made for withdrawals or restrictions: they reach every holder whatever it says."""
+    """Refuse a forbid that is made for what asks no rule: withdrawals and restrictions above all."""
     if rule.rule.effect != "forbid" or ("notice", "kind") not in attributes_of(rule.condition):
         return
     meant = {kind for kind in KINDS if truth(rule.condition, _of_kind(kind)) is not False}
-    if meant and meant <= TO_HOLDERS:
+    if meant and meant <= UNASKED:
         raise refused(
             rule.rule.file, rule.rule.line,
-            f"rule {rule.rule.id} is made to stop {' and '.join(sorted(meant))} notices, which reach every holder "
-            "whatever the policy says: take it out",
+            f"rule {rule.rule.id} is made to stop {' and '.join(sorted(meant))} notices, which reach every holder, "
+            "or whose notice was reviewed, whatever the policy says: take it out",
         )  # fmt: skip
 
 

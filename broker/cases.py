@@ -40,6 +40,8 @@ from broker.notice import (
     Slot,
 )
 
+TOLD = 4
+"""Mistakes in the form of a file that are told at once."""
 NOW = 1_000_000
 """The `now` at which every case is judged."""
 Moment = Annotated[int, Field(ge=0, lt=NO_LIMIT)]
@@ -158,7 +160,12 @@ def run(files: Mapping[str, str], policy_files: Iterable[str], compile_for: Comp
     for place in files:
         if place.startswith("cases/") and place not in map(file_of, names):
             raise _refused(place, 1, "these cases belong to no policy file: call them as the file of rules is called")
-    return {name: _run_file(file_of(name), files.get(file_of(name)), name, compile_for) for name in names}
+    found = {}
+    for name in names:
+        found[name], wrong = run_file(name, files.get(file_of(name)), compile_for)
+        if wrong:
+            raise wrong[0]
+    return found
 
 
 def read(place: str, text: str) -> CaseFile:
@@ -166,24 +173,31 @@ def read(place: str, text: str) -> CaseFile:
     try:
         return CaseFile.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        number = next((each for each in first["loc"] if isinstance(each, int)), None)
-        line = 1 if number is None or first["loc"][0] != "case" else _line(text, number)
-        raise _refused(place, line, f"{where}: {first['msg']}: correct the case") from error
+        wrong = error.errors(include_url=False, include_input=False)
+        number = next((each for each in wrong[0]["loc"] if isinstance(each, int)), None)
+        line = 1 if number is None or wrong[0]["loc"][0] != "case" else _line(text, number)
+        # All of one case at once: a field that is missing is often there under a name with a slip of the pen.
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong[:TOLD])
+        raise _refused(place, line, f"{told}: correct the case") from error
     except (ValueError, RecursionError) as error:
         found = re.search(r"at line (\d+)", str(error))
-        raise _refused(place, int(found[1]) if found else 1, f"{error}: this is no TOML") from error
+        line = int(found[1]) if found else len(text.splitlines()) or 1
+        raise _refused(place, line, f"this is no TOML, {error}: correct what stands there") from error
 
 
-def _run_file(place: str, text: str | None, policy_file: str, compile_for: Compile) -> Ran:
+def run_file(policy_file: str, text: str | None, compile_for: Compile) -> tuple[Ran, list[VersionRefusedError]]:
+    """Run the cases of one policy file; give what they tried, and a refusal for each that does not hold.
+
+    Raises VersionRefusedError if they cannot be read.
+    """
+    place = file_of(policy_file)
     if text is None:
         what = f"{policy_file} has no cases: {place} is missing: write one case for each of its rules"
         raise _refused(policy_file, 1, what)
     written = read(place, text)
     directory, annex = world_of(written.world, place)
     judge = compile_for(directory, annex)
-    tried, met = list[Facts](), set[str]()
+    tried, met, refusals = list[Facts](), set[str](), list[VersionRefusedError]()
     for number, case in enumerate(written.case):
         facts = facts_of(
             *notice_of(case.notice, directory.federation), directory, annex, case.now, released=case.notice.released
@@ -192,10 +206,10 @@ def _run_file(place: str, text: str | None, policy_file: str, compile_for: Compi
         wrong = mistakes(case, directory) or differences(case, verdict, directory)
         if wrong:
             what = f"case {case.name!r}: {'; '.join(wrong)}: correct the case, or the rule"
-            raise _refused(place, _line(text, number), what)
+            refusals.append(_refused(place, _line(text, number), what))
         tried.append(facts)
         met.update(hit.rule for hit in verdict.hits)
-    return Ran(directory, annex, tuple(tried), frozenset(met))
+    return Ran(directory, annex, tuple(tried), frozenset(met)), refusals
 
 
 def _refused(place: str, line: int, reason: str) -> VersionRefusedError:

@@ -1,8 +1,9 @@
 """Replays decisions under two policy sets: who would gain, who would lose, by which rule, on notices in force or not.
 
 Everything but the set stays as it is: the same notices at the `now` of their leaves, today's directory and annex, and
-the reach (addressed, subscribed, flash) that stands on record. Withdrawals and restrictions ask no rule and change
-nothing. A notice that nobody was shown a compartment of counts as without it, unless it is in force.
+the reach (addressed, subscribed, flash) that stands on record. Withdrawals, restrictions and approvals ask no rule and
+change nothing. What was released is decided as released; what was only held has no reach on record, so today's
+subscriptions count. A notice that nobody was shown a compartment of counts as without it, unless it is in force.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker.decide import TO_HOLDERS, audience_of
+from broker.decide import TO_HOLDERS, audience_of, held_terms
 from broker.facts import facts_of
-from broker.notice import KINDS, ROUTING
-from broker.rules import RECEIVE, SEE, Read, Rules
+from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING
+from broker.rules import RECEIVE, REVIEW, SEE, Read, Rules
 
 if TYPE_CHECKING:
+    from broker.facts import Facts
     from broker.members import Directory
     from broker.recorded import Recorded
     from broker.rules import Verdict
 
 GAINS, LOSES = "gains", "loses"
+HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,20 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A decision to replay. `present`: mask of compartments that carry something, as far as it is known."""
+    """A decision to replay. `present`: mask of compartments that carry something, as far as it is known.
+
+    `subscribed`: who has subscribed to its topics; asked only of what was held.
+    """
 
     recorded: Recorded
     in_force: bool
     present: int
+    subscribed: int = 0
 
 
 @dataclass(slots=True)
 class Line:
-    """How much one member gains or loses by one rule: the whole notice (`receive`) or one compartment of it."""
+    """How much one member gains or loses by one rule: all of it (`receive`), a compartment, or its `review`."""
 
     notices: int = 0
     in_force: int = 0
@@ -80,31 +87,48 @@ Change = tuple[str, str, str, int]
 
 def _changes(past: Past, old: Side, new: Side, directory: Directory) -> list[Change]:
     recorded = past.recorded
-    if recorded.header.kind in TO_HOLDERS:
+    if recorded.header.kind in TO_HOLDERS or recorded.header.kind == APPROVAL:
         return []
-    known = facts_of(recorded.header, recorded.routing, directory, old.rules.annex, recorded.leaf.now)
+    released = recorded.leaf.kind == RELEASED
+    known = facts_of(
+        recorded.header, recorded.routing, directory, old.rules.annex, recorded.leaf.now, released=released
+    )
     before, after = old.rules.judge(known), new.rules.judge(known)
     own = directory.bureau_mask((recorded.header.issuer,))
-    open_to = audience_of(recorded, known, directory) & ~own & ~known.denied & recorded.terms.reached
-    changes = list(_receiving(before, after, open_to, old, new))
+    open_to = audience_of(recorded, known, directory) & ~own & ~known.denied & _reached(past, known, directory)
+    sides = (old, before), (new, after)
+    changes = list(_gaining_and_losing(RECEIVE, RECEIVE, [each.receive & open_to for each in (before, after)], *sides))
+    reviewers = [_reviewers(recorded, known, directory, each) for each in (before, after)]
+    changes += _gaining_and_losing(REVIEW, REVIEW, reviewers, *sides)
     both = before.receive & after.receive & open_to
     for place, name in enumerate((ROUTING, *KINDS.get(recorded.header.kind, ()))):
         if place and past.present >> place & 1:
-            changes += _seeing(before, after, both, name, (old, new))
+            seen = [both & each.see.get(name, 0) for each in (before, after)]
+            changes += _gaining_and_losing(name, SEE[name], seen, *sides)
     return changes
 
 
-def _receiving(before: Verdict, after: Verdict, open_to: int, old: Side, new: Side) -> Iterator[Change]:
-    lost, gained = (each & open_to for each in (before.receive & ~after.receive, after.receive & ~before.receive))
-    yield from _because(LOSES, RECEIVE, RECEIVE, lost, (new, after), (old, before))
-    yield from _because(GAINS, RECEIVE, RECEIVE, gained, (old, before), (new, after))
+def _reached(past: Past, known: Facts, directory: Directory) -> int:
+    """Give who is addressed, has subscribed or gets a flash: as on record, but for what was held."""
+    if past.recorded.leaf.kind != HELD:
+        return past.recorded.terms.reached
+    flash = directory.everyone if known.urgency == "flash" else 0
+    return known.addressed | past.subscribed | flash
 
 
-def _seeing(before: Verdict, after: Verdict, both: int, name: str, sides: tuple[Side, Side]) -> Iterator[Change]:
-    old, new = sides
-    seen, sees, action = before.see.get(name, 0), after.see.get(name, 0), SEE[name]
-    yield from _because(LOSES, name, action, both & seen & ~sees, (new, after), (old, before))
-    yield from _because(GAINS, name, action, both & sees & ~seen, (old, before), (new, after))
+def _reviewers(recorded: Recorded, known: Facts, directory: Directory, verdict: Verdict) -> int:
+    """Give the bureaus that get it for review; none where the rules do not hold it."""
+    if verdict.receive or not verdict.review:
+        return 0
+    return held_terms(recorded, known, directory, verdict).receivers
+
+
+def _gaining_and_losing(
+    what: str, action: str, masks: Sequence[int], old: tuple[Side, Verdict], new: tuple[Side, Verdict]
+) -> Iterator[Change]:
+    before, after = masks
+    yield from _because(LOSES, what, action, before & ~after, new, old)
+    yield from _because(GAINS, what, action, after & ~before, old, new)
 
 
 def _because(

@@ -1,20 +1,22 @@
 """Says for every bureau whether it receives a notice: by which term and rule, on which facts, and what would change it.
 
 `receivers = allowed by policy & in the audience & not denied & (addressed | subscribed | flash)`: each term that is not
-met is an obstacle of its own, so that nobody mends one and finds the next. Only the issuer and auditors may read this.
+met is an obstacle of its own, so that nobody mends one and finds the next. Of what the rules hold it says who reviews
+it, and what each other bureau will meet once it is released. Only the issuer and auditors may read this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from broker.decide import Spoken, View, terms_of
+from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, terms_of
 from broker.facts import Facts, facts_of
 from broker.members import NO_ANNEX
-from broker.notice import KINDS, RELEASED, ROUTING, Terms
-from broker.rules import RECEIVE, SEE
+from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING, Terms
+from broker.rules import RECEIVE, REVIEW, SEE
 from broker.wording import Wording, attributes_of
 
 if TYPE_CHECKING:
@@ -25,8 +27,12 @@ if TYPE_CHECKING:
 POLICY, AUDIENCE, DENY, REACH, ISSUER, SUSPENDED = "policy", "audience", "deny", "reach", "issuer", "suspended"
 """The terms that can stand in the way, as `Obstacle.term` names them."""
 RECEIVES = "receives"
+HELD = "held"
 CLEARED = ("principal", "cleared_for")
+SUPERVISED = ("notice", "supervised")
 """What a rule asks that only the annex can answer."""
+AUDIENCE_ONLY, DENIED_ONLY = (frozenset({("notice", name)}) for name in ("audience", "denied"))
+"""What a rule asks that repeats a term of the issuer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class Account:
     """Compartment → ids of the rules that withhold it (`no-permit` where none permits it)."""
     doubts: tuple[str, ...]
     """What this party may not know and could change the answer."""
+    held: bool = False
+    """The rules hold the notice: who receives it reviews it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +86,33 @@ class Ground:
     rules: Sequence[Read]
     subscriptions_known: bool = True
     doubtful: int = 0
+    reviewers: int | None = None
+    """Of what is held: who gets it to review it. Its `terms` are then those that will count once it is released."""
 
 
 def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rules: Sequence[Read]) -> Ground:
     """Explain what was decided, from the decision record; directory, annex and rules are those that the leaf names."""
+    known = facts_of(
+        recorded.header,
+        recorded.routing,
+        directory,
+        annex or NO_ANNEX,
+        recorded.leaf.now,
+        released=recorded.leaf.kind == RELEASED,
+    )
+    held = recorded.leaf.kind == HELD
     return Ground(
         notice=recorded,
-        known=facts_of(
-            recorded.header,
-            recorded.routing,
-            directory,
-            annex or NO_ANNEX,
-            recorded.leaf.now,
-            released=recorded.leaf.kind == RELEASED,
-        ),
-        terms=recorded.terms,
+        known=known,
+        # Of what is held no reach is on record: it is worked out when it is released.
+        terms=Terms(0, audience_of(recorded, known, directory), known.denied, ~0) if held else recorded.terms,
         hits=recorded.hits,
         present=None,
         shown=recorded.shown,
         directory=directory,
         annex=annex,
         rules=rules,
+        reviewers=recorded.terms.receivers if held else None,
     )
 
 
@@ -108,6 +122,7 @@ def of_prospect(
     """Explain what would be decided now, from what this party knows."""
     known = facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now)
     verdict = view.rules.judge(known)
+    held = bool(verdict.review and not verdict.receive)
     return Ground(
         notice=notice,
         known=known,
@@ -120,6 +135,7 @@ def of_prospect(
         rules=rules,
         subscriptions_known=view.subscriptions.known,
         doubtful=_doubtful(known, view),
+        reviewers=held_terms(notice, known, view.directory, verdict).receivers if held else None,
     )
 
 
@@ -151,15 +167,36 @@ class _Telling:
         for each in ground.rules:
             for action in each.actions:
                 self._speaking.setdefault((each.rule.effect, action), []).append(each)
+        self._met_by = {key: self._with_masks(rules) for key, rules in self._speaking.items()}
+        self._any = {key: _either(mask for mask, _ in met) for key, met in self._met_by.items()}
+        self._changing = {each.rule.id: _changing(each.rule) for each in ground.rules}
+        # Where a rule only repeats a term of the issuer's that is told already.
+        own = {AUDIENCE_ONLY: ~ground.known.audience, DENIED_ONLY: ground.terms.denied}
+        self._barring = [
+            (mask & ~own.get(self._spoken[each.rule.id], 0), each)
+            for mask, each in self._met_by.get(("forbid", RECEIVE), ())
+        ]
+        self._sight = {name: self._seeing(name) for name in KINDS.get(ground.notice.header.kind, ())}
+        self._topics = ", ".join(ground.notice.header.topics) or "no topic"
+        self._topics_said = (f"its topics: {self._topics}",)
         self._wording = Wording(
             ground.notice.header, ground.notice.routing, ground.known, ground.directory, ground.annex
         )
 
+    def _with_masks(self, rules: Sequence[Read]) -> list[tuple[int, Read]]:
+        """Give the rules that are met for anybody, each with the bureaus for which it is."""
+        hits = self._ground.hits
+        return [(mask, each) for each in rules if (mask := hits.get(each.rule.id, 0))]
+
+    def _seeing(self, name: str) -> int:
+        permitted, forbidden = (self._any.get((effect, SEE[name]), 0) for effect in ("permit", "forbid"))
+        return permitted & ~forbidden
+
     def account(self, bureau: Bureau) -> Account:
         bit = 1 << bureau.index
         receives = self._receives(bureau)
-        obstacles = () if receives else tuple(self._obstacles(bureau, bit))
-        deciding = self._met(bit, "forbid", RECEIVE) or self._met(bit, "permit", RECEIVE)
+        obstacles = () if receives else self._obstacles(bureau, bit)
+        deciding = self._deciding(bit, reviews=receives and self._held)
         first = obstacles[0] if obstacles else None
         return Account(
             bureau=bureau.id,
@@ -172,20 +209,34 @@ class _Telling:
             shown=self._shown(bureau) if receives else (),
             withheld=dict(self._withheld(bureau, bit)) if receives else {},
             doubts=tuple(self._doubts(bit, first)),
+            held=self._held,
         )
+
+    @cached_property
+    def _held(self) -> bool:
+        return self._ground.reviewers is not None
+
+    def _deciding(self, bit: int, *, reviews: bool) -> list[Read]:
+        if reviews:
+            return self._met(bit, "permit", REVIEW)
+        return self._met(bit, "forbid", RECEIVE) or self._met(bit, "permit", RECEIVE)
 
     # Receiving
 
     def _receives(self, bureau: Bureau) -> bool:
         if self._ground.shown is not None:
             return bureau.index in self._ground.shown
-        return bool(self._terms.receivers >> bureau.index & 1)
+        receivers = self._terms.receivers if self._ground.reviewers is None else self._ground.reviewers
+        return bool(receivers >> bureau.index & 1)
 
     def _met(self, bit: int, effect: str, action: str) -> list[Read]:
-        hits = self._ground.hits
-        return [each for each in self._speaking.get((effect, action), ()) if hits.get(each.rule.id, 0) & bit]
+        return [each for mask, each in self._met_by.get((effect, action), ()) if mask & bit]
 
     def _reason(self, bureau: Bureau, deciding: list[Read]) -> str:
+        if self._ground.notice.header.kind == APPROVAL:
+            return "It is told what a reviewing bureau said of its notice."
+        if self._held:
+            return " ".join([each.rule.sentence for each in deciding] + ["It is a reviewing bureau."])
         said = deciding[0].rule.sentence if deciding else "it held what this notice ends"
         return f"{said} {self._wording.reach(bureau)}".strip()
 
@@ -194,21 +245,18 @@ class _Telling:
 
     # In the way
 
-    def _obstacles(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+    def _obstacles(self, bureau: Bureau, bit: int) -> tuple[Obstacle, ...]:
         """Give what is in the way: the issuer's own terms, then the rules, then the want of a subscription."""
         if not self._directory.is_active(bureau.member):
-            yield Obstacle(
-                SUSPENDED, "suspended", f"{bureau.member} is suspended", (),
-                f"the directory would have to make {bureau.member} active again",
-            )  # fmt: skip
-            return
+            change = f"the directory would have to make {bureau.member} active again"
+            return (Obstacle(SUSPENDED, "suspended", f"{bureau.member} is suspended", (), change),)
         if bureau.id == self._ground.notice.header.issuer:
-            yield Obstacle(ISSUER, "issuer", "issued it", (), "nothing: no bureau receives its own notice")
-            return
-        yield from self._own_terms(bureau, bit)
-        if not self._terms.allowed & bit:
-            yield from self._policy(bureau, bit)
-        yield from self._rest(bureau, bit)
+            return (Obstacle(ISSUER, "issuer", "issued it", (), "nothing: no bureau receives its own notice"),)
+        if found := _NO_RULE.get(self._ground.notice.header.kind):
+            return (found,)
+        rules = [] if self._terms.allowed & bit else self._policy(bureau, bit)
+        first = self._own_review(bureau) if self._held else ()
+        return (*first, *self._own_terms(bureau, bit), *rules, *self._rest(bureau, bit))
 
     def _own_terms(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
         if self._terms.denied & bit:
@@ -219,72 +267,87 @@ class _Telling:
             )  # fmt: skip
         if not self._known.audience & bit:
             yield Obstacle(
-                AUDIENCE, "not-in-audience", "is not in the issuer's audience", (self._wording.audience(),),
+                AUDIENCE, "not-in-audience", "is not in the issuer's audience", (self._wording.audience,),
                 f"the issuer would have to address {bureau.id} or {bureau.member}{self._wording.circles(bureau)}",
             )  # fmt: skip
 
-    def _policy(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
-        forbids = [each for each in self._met(bit, "forbid", RECEIVE) if not self._repeats(each, bit)]
-        for each in forbids:
+    def _own_review(self, bureau: Bureau) -> Iterator[Obstacle]:
+        """Say of a reviewing bureau that its member sent what is held."""
+        member = self._ground.notice.header.member
+        if bureau.member == member and self._directory.reviewers >> bureau.index & 1:
             yield Obstacle(
-                POLICY, each.rule.id, each.rule.sentence, self._wording.facts(each.condition, bureau),
-                _or_rule(self._wording.remedies(each.condition, bureau), each.rule),
+                ISSUER, "own-member", "reviews nothing that its own member sent", (f"{member} sent it",),
+                "a reviewing bureau of another member would have to release it",
             )  # fmt: skip
-        if not self._met(bit, "permit", RECEIVE):
-            yield self._no_permit(bureau)
 
-    def _repeats(self, rule: Read, bit: int) -> bool:
-        """Say whether a rule only repeats a term of the issuer's that is told already."""
-        spoken = self._spoken[rule.rule.id]
-        return (spoken == {("notice", "audience")} and not self._known.audience & bit) or (
-            spoken == {("notice", "denied")} and bool(self._terms.denied & bit)
-        )
+    def _policy(self, bureau: Bureau, bit: int) -> list[Obstacle]:
+        found, told = [], self._wording
+        for mask, each in self._barring:
+            if mask & bit:
+                rule, condition = each.rule, each.condition
+                change = self._or_rule(told.remedies(condition, bureau), rule)
+                found.append(Obstacle(POLICY, rule.id, rule.sentence, told.facts(condition, bureau), change))
+        if not self._any.get(("permit", RECEIVE), 0) & bit:
+            found.append(self._no_permit(bureau))
+        return found
+
+    def _or_rule(self, changes: Sequence[str], rule: Rule) -> str:
+        """Say what would mend it, and who could change the rule itself."""
+        last = self._changing[rule.id]
+        return f"{', or '.join(changes)}, or {last}" if changes else last
 
     def _no_permit(self, bureau: Bureau) -> Obstacle:
         permits = self._speaking.get(("permit", RECEIVE), [])
         if not permits:
             return Obstacle(POLICY, "no-permit", "no rule permits it", (), "a rule would have to permit it")
-        changes = " or ".join(
-            dict.fromkeys(said for each in permits for said in self._wording.remedies(each.condition, bureau))
-        )
-        facts = tuple(dict.fromkeys(said for each in permits for said in self._wording.facts(each.condition, bureau)))
+        told = self._wording
+        changes = " or ".join(dict.fromkeys([one for each in permits for one in told.remedies(each.condition, bureau)]))
+        facts = tuple(dict.fromkeys([one for each in permits for one in told.facts(each.condition, bureau)]))
         first = permits[0].rule
-        return Obstacle(
-            POLICY,
-            first.id,
-            f"no rule permits it: {first.sentence}",
-            facts,
-            _or_rule((changes,) if changes else (), first),
-        )
+        change = self._or_rule((changes,) if changes else (), first)
+        return Obstacle(POLICY, first.id, f"no rule permits it: {first.sentence}", facts, change)
 
     def _rest(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
+        if self._terms.audience & self._terms.reached & bit:
+            return
         if self._known.audience & bit and not self._terms.audience & bit:
             yield Obstacle(
                 AUDIENCE, "not-in-audience", "is in the audience only by an agreement that is suspended",
-                (self._wording.audience(),),
+                (self._wording.audience,),
                 f"the agreement would have to be in force again, or the issuer would have to address {bureau.id}",
             )  # fmt: skip
         if self._terms.reached & bit:
             return
-        topics = ", ".join(self._ground.notice.header.topics) or "no topic"
+        topics = self._topics
         if self._ground.subscriptions_known:
             yield Obstacle(
                 REACH, "no-subscription", "is not addressed and has not subscribed to any of the topics",
-                (f"its topics: {topics}",),
+                self._topics_said,
                 f"{bureau.id} would have to subscribe to one of the topics ({topics}), or the issuer address it",
             )  # fmt: skip
         else:
             yield Obstacle(
                 REACH, "if-subscribed", "receives it if it has subscribed to one of the topics",
-                (f"its topics: {topics}",), f"{bureau.id} receives it once it has subscribed, or if you address it",
+                self._topics_said, f"{bureau.id} receives it once it has subscribed, or if you address it",
             )  # fmt: skip
 
     def _doubts(self, bit: int, first: Obstacle | None) -> Iterator[str]:
         if first and first.code == "if-subscribed":
             yield "you cannot know to which topics it has subscribed"
         if self._terms.audience & ~self._terms.denied & bit & self._ground.doubtful:
-            ids = ", ".join(each.rule.id for each in self._ground.rules if CLEARED in self._spoken[each.rule.id])
-            yield f"the annex, which you may not know, could still change it (rule {ids})"
+            yield f"the annex, which you may not know, could still change it (rule {self._clearing})"
+        if self._ground.annex is None and self._directory.annex is not None and not (first or self._held):
+            ids = self._supervising
+            if ids:
+                yield f"if the annex has its sender under supervision, a reviewing bureau gets it first (rule {ids})"
+
+    @cached_property
+    def _clearing(self) -> str:
+        return _asking(CLEARED, self._ground.rules)
+
+    @cached_property
+    def _supervising(self) -> str:
+        return _asking(SUPERVISED, self._speaking.get(("forbid", RECEIVE), ()))
 
     # Seeing
 
@@ -295,12 +358,12 @@ class _Telling:
         if self._ground.shown is not None:
             shown = self._ground.shown.get(bureau.index, 0)
             return tuple(name for place, name in enumerate(self._names()) if shown >> place & 1)
+        if self._held:
+            return tuple(name for name in self._carried if name != SOURCE)
         bit = 1 << bureau.index
-        return tuple(name for name in self._carried() if self._sees(bit, name))
+        return tuple([name for name in self._carried if self._sight[name] & bit])
 
-    def _sees(self, bit: int, name: str) -> bool:
-        return bool(self._met(bit, "permit", SEE[name])) and not self._met(bit, "forbid", SEE[name])
-
+    @cached_property
     def _carried(self) -> tuple[str, ...]:
         present = self._ground.present
         return tuple(
@@ -309,16 +372,46 @@ class _Telling:
 
     def _withheld(self, bureau: Bureau, bit: int) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Name what the rules withhold, carried or not where that is not on record."""
+        if self._held:
+            yield from ((name, (HELD,)) for name in self._carried if name == SOURCE)
+            return
         shown = self._shown(bureau)
-        for name in self._carried():
-            if name in shown or not self._terms.allowed & bit:
+        for name in self._carried if self._terms.allowed & bit else ():
+            if name in shown:
                 continue
             forbids = tuple(each.rule.id for each in self._met(bit, "forbid", SEE[name]))
             if forbids or not self._met(bit, "permit", SEE[name]):
                 yield name, forbids or ("no-permit",)
 
 
-def _or_rule(changes: Sequence[str], rule: Rule) -> str:
-    """Say what would mend it, and who could change the rule itself."""
-    last = f"{rule.owner} would have to change rule {rule.id} ({rule.file}:{rule.line})"
-    return ", or ".join([*changes, last])
+_NO_RULE = {
+    **dict.fromkeys(
+        TO_HOLDERS,
+        Obstacle(
+            AUDIENCE, "no-holder", "holds nothing that this notice ends", (),
+            "nothing: it goes to those who hold what it ends, whatever the policy says",
+        ),
+    ),
+    APPROVAL: Obstacle(
+        AUDIENCE, "not-reviewed", "it is not its notice that was reviewed", (),
+        "nothing: it goes to the bureau whose notice was reviewed",
+    ),
+}  # fmt: skip
+"""What is in the way where no rule is asked, by kind."""
+
+
+def _asking(fact: tuple[str, str], rules: Iterable[Read]) -> str:
+    """Name the rules that ask about a fact."""
+    return ", ".join(each.rule.id for each in rules if fact in attributes_of(each.condition))
+
+
+def _either(masks: Iterable[int]) -> int:
+    found = 0
+    for mask in masks:
+        found |= mask
+    return found
+
+
+def _changing(rule: Rule) -> str:
+    """Say who could change a rule."""
+    return f"{rule.owner} would have to change rule {rule.id} ({rule.file}:{rule.line})"

@@ -276,6 +276,7 @@ class _Block:
         words.update([f"to:{each}" for each in bureaus])
         words.update([f"member:{each.partition('/')[0]}" for each in (header["issuer"], *bureaus)])
         words.update([f"rule:{each['id']}" for each in decision["rules"]])
+        words.update([f"outcome:{each}" for each in decision["warnings"]])
 
 
 def _decision(record: bytes) -> dict[str, Any]:

@@ -27,11 +27,12 @@ from broker.notice import (
     SUBJECT_CATEGORIES,
     URGENCIES,
 )
-from broker.rules import RECEIVE, SCHEMA, SEE, PolicySet, Read, Rules, read_rules
+from broker.rules import RECEIVE, REVIEW, SCHEMA, SEE, PolicySet, Read, Rules, read_rules
 
 if TYPE_CHECKING:
     from broker.cases import CaseFile, Ran
     from broker.members import Annex, Directory
+    from broker.rules import Rule
 
 TRIALS = 400
 """Notices made up in each world of cases."""
@@ -53,7 +54,10 @@ _WORDS: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to mend. `code`: broken, never-said, unreachable, shadowed, no-case, unbounded or one of tricky."""
+    """One thing to mend.
+
+    `code`: broken, never-said, unknown-name, unreachable, shadowed, no-case, unbounded or one of tricky.
+    """
 
     file: str
     line: int
@@ -70,6 +74,8 @@ class Report:
     rules: int = 0
     cases: int = 0
     trials: int = 0
+    covered: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    """File of cases → tricky point → the cases that are about it."""
 
 
 def proofread(policies: PolicySet, directory: Directory | None, annex: Annex | None) -> Report:
@@ -80,13 +86,14 @@ def proofread(policies: PolicySet, directory: Directory | None, annex: Annex | N
     written = _written(policies, report)
     report.cases = sum(len(each.case) for each in written.values())
     report.findings += _tricky(policies, written)
+    report.covered = {cases.file_of(name): _covered(file) for name, file in written.items()}
     if read:
         ran = _run(policies, read, report)
         report.findings += [finding for each in read for finding in _never_said(each)]
         if len(ran) == len(policies.policy_files):
             # Where cases do not hold yet, a trial without them would accuse rules that are good.
             report.findings += _matter(policies, read, ran, report)
-        _whole(policies, read, ran, report, directory, annex)
+        _whole(policies, read, report, directory or _everybody(written), annex)
     report.findings.sort(key=lambda each: (each.file, each.line, each.code))
     return report
 
@@ -164,20 +171,20 @@ def _written(policies: PolicySet, report: Report) -> dict[str, CaseFile]:
 
 
 def _run(policies: PolicySet, read: tuple[Read, ...], report: Report) -> dict[str, Ran]:
-    """Run the cases file by file; the first that fails in each is a finding."""
+    """Run the cases file by file; each that fails is a finding. A file with such a case is not given."""
     found: dict[str, Ran] = {}
     for name in policies.policy_files:
         place = cases.file_of(name)
         if place not in policies.files:
             continue
         try:
-            found |= cases.run(
-                {place: policies.files[place]}, (name,), lambda world, more: Rules(read, world, more).judge
-            )
+            ran, wrong = cases.run_file(name, policies.files[place], lambda world, more: Rules(read, world, more).judge)
         except VersionRefusedError as error:
-            one = _finding(error, "broken", place)
-            if one not in report.findings:
-                report.findings.append(one)
+            wrong = [error]
+        if not wrong:
+            found[name] = ran
+        told = (_finding(each, "broken", place) for each in wrong)
+        report.findings += [each for each in told if each not in report.findings]
     return found
 
 
@@ -197,6 +204,10 @@ def _tricky(policies: PolicySet, written: Mapping[str, CaseFile]) -> Iterator[Fi
         for tag in sorted(tags - file.tricky.keys()):
             what, todo = f"{tag} is no tricky point of this file", "add it under [tricky], or correct the tag"
             yield Finding(place, _line(text, tag), "tricky-unknown", what, todo)
+
+
+def _covered(file: CaseFile) -> dict[str, tuple[str, ...]]:
+    return {point: tuple(each.name for each in file.case if point in each.tricky) for point in file.tricky}
 
 
 def _line(text: str, word: str) -> int:
@@ -248,20 +259,25 @@ def _file(read: Sequence[Read], rule: str) -> str:
 
 def _of_rule(rule: Read, trial: _Trial, own: set[str]) -> Iterator[Finding]:
     said = rule.rule
-    if not rule.actions & _Trial.ACTIONS:
-        return  # what is only asked about review has no answer here
     if said.id not in trial.met:
         what = f"rule {said.id} is met by no bureau and no notice that was tried"
         todo = "correct its condition, or take it out"
         yield Finding(said.file, said.line, "unreachable", what, todo)
     elif said.id not in trial.matter:
         others = trial.beside.get(said.id) or set()
-        by = f"{_some(sorted(others))} always decides the same" if others else "others always decide the same"
-        what = f"rule {said.id} never changes an answer: {by}"
+        what = f"rule {said.id} never changes an answer: {_why_never(said, others, trial)}"
         yield Finding(said.file, said.line, "shadowed", what, "take it out, or make it differ from them")
     if said.id not in own:
         what = f"no case of {cases.file_of(said.file)} meets rule {said.id}"
         yield Finding(said.file, said.line, "no-case", what, "write one in which it decides")
+
+
+def _why_never(rule: Rule, others: set[str], trial: _Trial) -> str:
+    if others:
+        return f"{_some(sorted(others))} always decides the same"
+    if rule.id in trial.beside:
+        return "others always decide the same"
+    return "a forbid always beats it" if rule.effect == "permit" else "nobody else permits what it forbids"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -271,7 +287,7 @@ def _some(names: Sequence[str]) -> str:
 class _Trial:
     """Sees which rules are met, and which ever make a difference: the answer would be another without them."""
 
-    ACTIONS = frozenset({RECEIVE, *SEE.values()})
+    ACTIONS = frozenset({RECEIVE, REVIEW, *SEE.values()})
 
     def __init__(self, read: Sequence[Read]) -> None:
         speaking = {
@@ -283,7 +299,7 @@ class _Trial:
         }
         # Actions of which the same rules speak have the same answer: one of them is enough.
         self._groups = {
-            kind: {speaking[action] for action in (RECEIVE, *(SEE[name] for name in names))}
+            kind: {speaking[action] for action in (RECEIVE, REVIEW, *(SEE[name] for name in names))}
             for kind, names in KINDS.items()
         }
         self.met: set[str] = set()
@@ -327,18 +343,28 @@ class _Trial:
 # The whole set
 
 
+def _unknown_names(rule: Read, world: Directory) -> Iterator[Finding]:
+    for name in sorted(each for each in rule.names if not world.names(each)):
+        what = f"rule {rule.rule.id} names {name}, which the directory does not list"
+        yield Finding(rule.rule.file, rule.rule.line, "unknown-name", what, "correct the name, or add it there first")
+
+
+def _everybody(written: Mapping[str, CaseFile]) -> Directory | None:
+    """Make a directory of all bureaus that cases speak of: it stands for the one in force where that is not at hand."""
+    bureaus = {name: mandates for file in written.values() for name, mandates in file.world.bureaus.items()}
+    try:
+        return cases.world_of(cases.World(bureaus=bureaus))[0]
+    except VersionRefusedError:
+        return None  # a world that is none is a finding of its own
+
+
 def _whole(
-    policies: PolicySet,
-    read: tuple[Read, ...],
-    ran: Mapping[str, Ran],
-    report: Report,
-    directory: Directory | None,
-    annex: Annex | None,
+    policies: PolicySet, read: tuple[Read, ...], report: Report, world: Directory | None, annex: Annex | None
 ) -> None:
     """Check the bounds of every set, and last load it as the broker would: what is left then has no finding here."""
-    world = directory or next((each.directory for each in ran.values()), None)
     if world is None:
         return
+    report.findings += [finding for each in read for finding in _unknown_names(each, world)]
     try:
         bounds.check(Rules(read, world, annex or NO_ANNEX), read, world)
     except VersionRefusedError as error:

@@ -1,30 +1,31 @@
 """Repeats a decision from its record with Cedar itself, at the `now` of its leaf, and says what differs.
 
 Nothing of the compiled form is used: audience, deny list and reach are computed from the signed bytes, what the rules
-say by cedarpy, bureau by bureau. What is compared is all that the record says: the four terms, who received it, what
-each was shown, and which rules said so.
+say by cedarpy, bureau by bureau. What is compared is all that the record says: whether it was held, the four terms, who
+received it, what each was shown, and which rules said so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from broker.decide import TO_HOLDERS, Subscriptions, audience_of
+from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms
 from broker.facts import Facts, facts_of
 from broker.members import NO_ANNEX
-from broker.notice import KINDS, RELEASED, ROUTING
-from broker.rules import RECEIVE, SEE, PolicySet, Reference, read_rules
+from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING, Terms
+from broker.rules import RECEIVE, REVIEW, SEE, PolicySet, Reference, Verdict, read_rules
 
 if TYPE_CHECKING:
     from broker.likeness import Answer
     from broker.members import Annex, Bureau, Directory
     from broker.recorded import Recorded
 
-BY_POLICY, BY_HOLDERS = "by-policy", "by-holders"
-"""What decided: the four terms, or who held what the notice ends."""
+BY_POLICY, BY_REVIEW, BY_HOLDERS, BY_REVIEWED = "by-policy", "by-review", "by-holders", "by-reviewed"
+"""What decided: the four terms; rules that hold it for a review; who held what the notice ends; whose was reviewed."""
+HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,18 @@ class Grounds:
 
 
 def redecide(recorded: Recorded, grounds: Grounds) -> Repetition:
-    """Repeat a decision. A withdrawal or restriction asks no rule: it is held against its own terms only."""
+    """Repeat a decision. A withdrawal or restriction asks no rule: it is held against its own terms only.
+
+    An approval or refusal asks none, either: it goes to the bureau whose notice was reviewed.
+    """
     again = _Again(recorded, grounds)
     if recorded.header.kind in TO_HOLDERS:
         return Repetition(BY_HOLDERS, 0, tuple(again.holders()))
-    return Repetition(BY_POLICY, again.asked, (*again.terms(), *again.rules(), *again.seen()))
+    if recorded.header.kind == APPROVAL:
+        return Repetition(BY_REVIEWED, 0, tuple(again.approval()))
+    if again.held:
+        return Repetition(BY_REVIEW, again.asked, (*again.state(), *again.review(), *again.rules(), *again.reviewed()))
+    return Repetition(BY_POLICY, again.asked, (*again.state(), *again.terms(), *again.rules(), *again.seen()))
 
 
 class _Again:
@@ -92,7 +100,7 @@ class _Again:
 
     @cached_property
     def _actions(self) -> tuple[str, ...]:
-        return (RECEIVE, *(SEE[name] for name in KINDS.get(self._recorded.header.kind, ())))
+        return (RECEIVE, REVIEW, *(SEE[name] for name in KINDS.get(self._recorded.header.kind, ())))
 
     @property
     def asked(self) -> int:
@@ -109,23 +117,48 @@ class _Again:
     def _mask(self, action: str) -> int:
         return sum(1 << each.index for each in self._bureaus if self._answers[each.id, action].allowed)
 
+    # Held or not
+
+    @cached_property
+    def held(self) -> bool:
+        """Whether the rules hold it: somebody may review it, and nobody may receive it."""
+        return bool(self._mask(REVIEW)) and not self._mask(RECEIVE)
+
+    def state(self) -> Iterator[Difference]:
+        """Compare whether it was held."""
+        before = self._recorded.leaf.kind == HELD
+        if before != self.held:
+            yield Difference(self._recorded.header.issuer, "is held for review", _yes(before), _yes(self.held))
+
     # The four terms
 
     def terms(self) -> Iterator[Difference]:
         """Compare the terms and who received it."""
-        recorded, known, header = self._recorded.terms, self._known, self._recorded.header
+        known, header = self._known, self._recorded.header
         own = self._directory.bureau_mask((header.issuer,))
         flash = self._directory.everyone if header.urgency == "flash" else 0
         subscribed = Subscriptions.of(self._directory, self._grounds.patterns).mask(header.topics)
         audience = audience_of(self._recorded, known, self._directory) & ~own
         reached = known.addressed | subscribed | flash
-        allowed = self._mask(RECEIVE)
+        yield from self._of_terms(Terms(self._mask(RECEIVE), audience, known.denied, reached))
+
+    def review(self) -> Iterator[Difference]:
+        """Compare the terms of what is held, and which reviewing bureaus got it."""
+        verdict = Verdict(0, {}, (), self._mask(REVIEW))
+        yield from self._of_terms(held_terms(self._recorded, self._known, self._directory, verdict))
+
+    def approval(self) -> Iterator[Difference]:
+        """Compare the terms of what a reviewing bureau said with whom it reached."""
+        yield from self._of_terms(approval_terms(self._recorded.header, self._directory))
+
+    def _of_terms(self, found: Terms) -> Iterator[Difference]:
+        recorded = self._recorded.terms
         for what, before, now in (
-            ("allowed by policy", recorded.allowed, allowed),
-            ("in the audience", recorded.audience, audience),
-            ("denied by the issuer", recorded.denied, known.denied),
-            ("addressed or subscribed", recorded.reached, reached),
-            ("receives", self._received(), allowed & audience & ~known.denied & reached),
+            ("allowed by policy", recorded.allowed, found.allowed),
+            ("in the audience", recorded.audience, found.audience),
+            ("denied by the issuer", recorded.denied, found.denied),
+            ("addressed or subscribed", recorded.reached, found.reached),
+            ("receives", self._received(), found.receivers),
         ):
             yield from self._differing(what, before, now)
 
@@ -162,6 +195,13 @@ class _Again:
 
     def seen(self) -> Iterator[Difference]:
         """Compare what each was shown: permitted and carried. Carried is what anybody at all was shown."""
+        yield from self._seeing(lambda bureau, name: self._answers[bureau, SEE[name]].allowed)
+
+    def reviewed(self) -> Iterator[Difference]:
+        """Compare what each reviewing bureau was shown: all that is carried but its sources."""
+        yield from self._seeing(lambda _, name: name != SOURCE)
+
+    def _seeing(self, may_see: Callable[[str, str], bool]) -> Iterator[Difference]:
         shown, names = self._recorded.shown, (ROUTING, *KINDS.get(self._recorded.header.kind, ()))
         carried = 0
         for mask in shown.values():
@@ -170,11 +210,10 @@ class _Again:
             for place, name in enumerate(names):
                 if not place or not carried >> place & 1 or index >= len(self._directory.by_index):
                     continue
-                may = (self._name(index), SEE[name]) in self._answers and self._answers[
-                    self._name(index), SEE[name]
-                ].allowed
-                if may != bool(mask >> place & 1):
-                    yield Difference(self._name(index), f"sees {name}", _yes(bool(mask >> place & 1)), _yes(may))
+                bureau, saw = self._name(index), bool(mask >> place & 1)
+                may = (bureau, RECEIVE) in self._answers and may_see(bureau, name)
+                if may != saw:
+                    yield Difference(bureau, f"sees {name}", _yes(saw), _yes(may))
 
     # Holders
 

@@ -53,11 +53,17 @@ class Wording:
         self._annex = annex
         self._asked: dict[int, tuple[tuple[str, str], ...]] = {}
         self._of_all: dict[str, str] = {}
+        self._saying: dict[int, tuple[str | Callable[[Bureau], str], ...]] = {}
+        self._mending: dict[int, tuple[Callable[[Wording, Bureau], str], ...]] = {}
+        self._lists: dict[Value, str] = {}
+        self._last_lacking: tuple[int, list[str]] = (-1, [])
+        """Of the bureau that was spoken of last: its facts and its remedies ask one after the other."""
 
     # Of the issuer's own terms
 
+    @cached_property
     def audience(self) -> str:
-        """Say whom the issuer means."""
+        """Whom the issuer means, in words."""
         audience = self._routing.audience
         if audience.everyone:
             return "the audience is everyone"
@@ -87,11 +93,22 @@ class Wording:
 
     def facts(self, condition: Expression, bureau: Bureau) -> tuple[str, ...]:
         """Say what each fact is that a condition asks about, for one bureau."""
-        said = (
-            self._of_bureau(name, bureau) if of == "principal" else self._of_notice(name, bureau)
-            for of, name in self._asks(condition)
-        )
-        return tuple(dict.fromkeys(said))
+        plan = self._saying.get(id(condition))
+        if plan is None:
+            plan = self._saying[id(condition)] = tuple(self._sayer(*each) for each in self._asks(condition))
+        return tuple([each if isinstance(each, str) else each(bureau) for each in plan])
+
+    def _sayer(self, of: str, name: str) -> str | Callable[[Bureau], str]:
+        """Give the sentence of one fact, or what makes it for a bureau."""
+        if of == "principal":
+            return self._of_bureau(name)
+        if name == "lawful":
+            return self._lawful
+        return self._among(name) if name in BUREAU_SETS else self._of_notice(name)
+
+    def _among(self, name: str) -> Callable[[Bureau], str]:
+        mask, where = getattr(self._known, name), _AMONG.get(name, f"among its {_plain(name)}")
+        return lambda bureau: f"{bureau.id} {'is' if mask >> bureau.index & 1 else 'is not'} {where}"
 
     def _asks(self, condition: Expression) -> tuple[tuple[str, str], ...]:
         """List what a condition asks about, the bureau's first; worked out once a condition."""
@@ -116,48 +133,74 @@ class Wording:
 
     def _circles(self, bureau: Bureau) -> list[str]:
         """Name the agreements in force of which a bureau's member is part."""
-        every = self._directory.agreements.values()
-        return sorted(each.id for each in every if each.active and bureau.member in each.members)
+        return [name for name, mask in self._circle_masks if mask >> bureau.index & 1]
 
-    def _of_bureau(self, name: str, bureau: Bureau) -> str:
-        mine = self._attribute(name, bureau)
-        values = sorted(map(str, mine)) if isinstance(mine, frozenset) else [str(mine)]
-        if name == "mandates":
-            return f"{bureau.id} has a mandate for {_list(values) or 'nothing'}"
+    @cached_property
+    def _circle_masks(self) -> list[tuple[str, int]]:
+        listed = self._directory
+        return [(name, listed.agreement_mask(name)) for name in sorted(listed.agreements)]
+
+    def _of_bureau(self, name: str) -> Callable[[Bureau], str]:
         if name == "cleared_for" and self._annex is None:
-            return f"what {bureau.id} is cleared for stands in the annex"
+            return lambda bureau: f"what {bureau.id} is cleared for stands in the annex"
+
+        def said(bureau: Bureau) -> str:
+            return self._listed(self._attribute(name, bureau))
+
+        if name == "mandates":
+            return lambda bureau: f"{bureau.id} has a mandate for {self._listed(bureau.mandates) or 'nothing'}"
         if name == "cleared_for":
-            return f"{bureau.id} is cleared for {_list(values) or 'nothing'}"
+            return lambda bureau: f"{bureau.id} is cleared for {said(bureau) or 'nothing'}"
         if name == "agreements":
-            return f"{bureau.member} takes part, in force, in {_list(values) or 'no agreement'}"
-        return f"{_plain(name)} of {bureau.id}: {_list(values) or 'none'}"
+            return lambda bureau: f"{bureau.member} takes part, in force, in {said(bureau) or 'no agreement'}"
+        return lambda bureau: f"{_plain(name)} of {bureau.id}: {said(bureau) or 'none'}"
+
+    def _listed(self, value: Value) -> str:
+        """List what a bureau's fact holds; many bureaus have the same."""
+        found = self._lists.get(value)
+        if found is None:
+            names = sorted(map(str, value)) if isinstance(value, frozenset) else [str(value)]
+            found = self._lists[value] = _list(names)
+        return found
 
     def _lacking(self, bureau: Bureau) -> list[str]:
         """Name the sources whose data may not go to a bureau, under the agreements that the notice names."""
-        under = self._known.agreements
-        return sorted(
-            each for each in self._known.sources if not self._directory.transfer_ok(each, bureau.member, under)
-        )
+        if self._known.lawful >> bureau.index & 1:
+            return []
+        if self._last_lacking[0] != bureau.index:
+            named = [name for name, mask in self._lawful_masks if not mask >> bureau.index & 1]
+            self._last_lacking = (bureau.index, named)
+        return self._last_lacking[1]
 
-    def _has_own_terms(self, agreement: str | None) -> bool:
-        circle = self._directory.agreements.get(agreement or "")
-        return circle is not None and circle.active and circle.own_terms
+    @cached_property
+    def _lawful_masks(self) -> list[tuple[str, int]]:
+        listed, under = self._directory, self._known.agreements
+        return [(name, listed.lawful_mask((name,), under)) for name in sorted(self._known.sources)]
+
+    @cached_property
+    def _resting(self) -> Mapping[tuple[str, str], list[str]]:
+        """Name for each pair of members the agreements with terms of their own that a basis rests on."""
+        circles = self._directory.agreements.values()
+        own, sources = {each.id for each in circles if each.active and each.own_terms}, self._known.sources
+        found: dict[tuple[str, str], list[str]] = {}
+        for each in self._directory.transfers if own else ():
+            if each.agreement in own and each.source in sources:
+                found.setdefault((each.source, each.target), []).append(str(each.agreement))
+        return found
 
     def _lawful(self, bureau: Bureau) -> str:
         lacking = self._lacking(bureau)
         some = "no basis" if lacking else "a basis"
-        of = _list(lacking or sorted(self._known.sources))
-        under = f" under {_list(sorted(self._known.agreements))}" if self._known.agreements else ""
-        return f"{some} is recorded on which data of {of} may go to {bureau.member}{under}"
+        of = _list(lacking) or self._listed(self._known.sources)
+        return f"{some} is recorded on which data of {of} may go to {bureau.member}{self._under}"
 
-    def _of_notice(self, name: str, bureau: Bureau) -> str:
-        if name == "lawful":
-            return self._lawful(bureau)
+    @cached_property
+    def _under(self) -> str:
+        return f" under {_list(sorted(self._known.agreements))}" if self._known.agreements else ""
+
+    def _of_notice(self, name: str) -> str:
         if name == "supervised" and self._annex is None:
             return "whether its sender is under supervision stands in the annex"
-        if name in BUREAU_SETS:
-            is_ = "is" if getattr(self._known, name) >> bureau.index & 1 else "is not"
-            return f"{bureau.id} {is_} {_AMONG.get(name, f'among its {_plain(name)}')}"
         if name not in self._of_all:
             self._of_all[name] = self._plainly(name)
         return self._of_all[name]
@@ -175,8 +218,11 @@ class Wording:
 
     def remedies(self, condition: Expression, bureau: Bureau) -> tuple[str, ...]:
         """Say what in directory or notice would have to be otherwise, as far as it can be said."""
-        found = (_REMEDIES[name](self, bureau) for _, name in self._asks(condition) if name in _REMEDIES)
-        return tuple(dict.fromkeys(filter(None, found)))
+        plan = self._mending.get(id(condition))
+        if plan is None:
+            plan = tuple(_REMEDIES[name] for _, name in self._asks(condition) if name in _REMEDIES)
+            self._mending[id(condition)] = plan
+        return tuple([said for each in plan if (said := each(self, bureau))])
 
     # What would have to be otherwise
 
@@ -196,11 +242,7 @@ class Wording:
         lacking = self._lacking(bureau)
         if not lacking:
             return ""
-        resting = sorted(
-            each.agreement or ""
-            for each in self._directory.transfers
-            if each.source in lacking and each.target == bureau.member and self._has_own_terms(each.agreement)
-        )
+        resting = sorted(name for source in lacking for name in self._resting.get((source, bureau.member), ()))
         name = f", or the notice would have to name {_list(resting, 'or')}" if resting else ""
         return (
             f"a basis for data of {_list(lacking)} to go to {bureau.member} would have to be recorded in the"

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from adapters.versions import Versions
 from broker import durable, streams
 from broker.errors import ConfigurationError, UnavailableError
 from broker.streams import World
@@ -19,6 +20,7 @@ from broker.trust.bundle import Opened
 from broker.trust.draft import Draft
 from cli import answer, seed
 from cli.home import clock, member_home, open_bus
+from cli.officer.rewritten import told_to_signers
 from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates
 from cli.options import Everywhere, bureau, everywhere
 from cli.trust import proposing, signing, wording
@@ -67,10 +69,18 @@ def propose(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) ->
     )
 
 
-def tell(given: Everywhere, path: Path, base: Opened | None, first: str, value: dict[str, Any] | None = None) -> None:
-    """Say what a draft holds, and what is to be done with it next."""
+def tell(
+    given: Everywhere,
+    path: Path,
+    base: Opened | None,
+    first: str,
+    value: dict[str, Any] | None = None,
+    *,
+    versions: Versions | None = None,
+) -> None:
+    """Say what a draft holds, and what is to be done with it next; `versions`: what it would change rules of."""
     made = draft.read_draft(path.read_bytes())
-    lines, rows = wording.changes(made, base), wording.signatures(made, base)
+    lines, rows = _changes(made, base, versions), wording.signatures(made, base)
     answer.show(
         "\n".join([f"{first}: {path}", *lines]),
         (value or {})
@@ -85,6 +95,18 @@ def tell(given: Everywhere, path: Path, base: Opened | None, first: str, value: 
         table=_TABLE(rows),
         then=_next(given, path, made, base),
     )
+
+
+def _changes(made: Draft, base: Opened | None, versions: Versions | None) -> list[str]:
+    """List what becomes otherwise; of a policy set the rules that come, go and change, in their own sentences."""
+    lines = wording.changes(made, base)
+    return lines if made.policies is None or versions is None else [*lines, *told_to_signers(made.policies, versions)]
+
+
+def _versions(given: Everywhere, bureau: str | None) -> Versions:
+    """Give the versions that this party knows."""
+    own = bureau is None and _operates(given)
+    return _operator(given).versions if own else member_home(given.home, bureau).versions
 
 
 def _roles(rows: Sequence[Sequence[str]]) -> list[dict[str, str]]:
@@ -107,7 +129,7 @@ def _next(given: Everywhere, path: Path, made: Draft, base: Opened | None) -> st
 def show(given: Everywhere, file: Path, bureau: str | None) -> None:
     """Say in words what a draft changes, and whose signatures are missing."""
     made, base = _read(file), _base(given, bureau)
-    tell(given, file, base, f"{made.title} (drafted by {made.by})")
+    tell(given, file, base, f"{made.title} (drafted by {made.by})", versions=_versions(given, bureau))
 
 
 @directory.command()
@@ -122,7 +144,7 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
         message = "the directory that this draft changes is not here: `valise directory trust FINGERPRINT`, then again"
         raise ConfigurationError(message)
     if not given.yes:
-        click.echo("\n".join([made.title, *wording.changes(made, base)]), err=True)
+        click.echo(answer.safe("\n".join([made.title, *_changes(made, base, home.versions)])), err=True)
         click.confirm(f"sign this as {home.member}?", abort=True, err=True)
     signed, done = signing.sign(home.folder, home.member, made, base)
     if not done:

@@ -98,10 +98,7 @@ class Rules:
     @classmethod
     def load(cls, policies: PolicySet, directory: Directory, annex: Annex | None) -> Rules:
         """Load a set as one transaction. `annex` None: not known here. Raises VersionRefusedError."""
-        found = read_rules(policies)
-        _check_names(found, directory)
-        rules = cls(found, directory, annex or NO_ANNEX)
-        rules.digest = policies.digest
+        found, rules = cls._compiled(policies, directory, annex or NO_ANNEX)
         ran = cases.run(policies.files, policies.policy_files, lambda world, more: cls(found, world, more).judge)
         for each in rules.rules:
             if each.id not in ran[each.file].met:
@@ -112,6 +109,21 @@ class Rules:
         if annex is None and directory.annex is not None:
             rules.extremes = tuple(cls(found, directory, _all_cleared(directory, level)) for level in _ENDS)
         return rules
+
+    @classmethod
+    def unproven(cls, policies: PolicySet, directory: Directory, annex: Annex) -> Rules:
+        """Compile a set whose cases may not hold yet: to see its effect, not to decide. Raises VersionRefusedError."""
+        _, rules = cls._compiled(policies, directory, annex)
+        likeness.check(rules, Reference(policies, directory, annex), directory, policies.digest)
+        return rules
+
+    @classmethod
+    def _compiled(cls, policies: PolicySet, directory: Directory, annex: Annex) -> tuple[tuple[Read, ...], Rules]:
+        found = read_rules(policies)
+        _check_names(found, directory)
+        rules = cls(found, directory, annex)
+        rules.digest = policies.digest
+        return found, rules
 
     @classmethod
     def _compare(cls, policies: PolicySet, rules: tuple[Read, ...], ran: tuple[Ran, ...]) -> None:

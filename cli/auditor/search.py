@@ -34,7 +34,9 @@ PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "poli
 @click.option("--recipient", multiple=True, help="Bureau that was given it.")
 @click.option("--rule", multiple=True, help="Id of a rule that decided.")
 @click.option(
-    "--outcome", multiple=True, help="Kind of leaf (rejected), its code (bad-signature), or what a receipt says."
+    "--outcome",
+    multiple=True,
+    help="Kind of leaf (rejected), its code (bad-signature), its warning (glass-broken), or what a receipt says.",
 )
 @click.option("--purpose", multiple=True, help="Purpose of the notice.")
 @click.option("--policies", multiple=True, help="Digest of the policy set in force.")

@@ -40,11 +40,12 @@ def table(accounts: Sequence[Account]) -> answer.Table:
 
 
 def legend(accounts: Sequence[Account]) -> Iterator[str]:
-    """Say once what each code of the table means."""
-    said = {each.code: each.sentence for account in accounts for each in account.obstacles}
-    said |= {rule: account.sentence for account in accounts if account.receives for rule in account.rules}
-    width = max(map(len, said), default=0)
-    yield from (f"{code:<{width}}  {said[code]}" for code in sorted(said))
+    """Say once what each code of the table means: first why some receive it, then why others do not."""
+    receiving = {", ".join(each.rules): each.sentence for each in accounts if each.receives and each.rules}
+    barring = {each.code: each.sentence for account in accounts for each in account.obstacles}
+    width = max(map(len, [*receiving, *barring]), default=0)
+    for which, said in (("yes", receiving), ("no", barring)):
+        yield from (f"{which:<3}  {code:<{width}}  {said[code]}" for code in sorted(said))
 
 
 def lines(account: Account) -> Iterator[str]:
@@ -70,6 +71,9 @@ def _answer(account: Account) -> str:
 
 def headline(accounts: Sequence[Account], would: str = "received") -> str:
     """Count them: the answer in one line."""
+    if any(each.held for each in accounts):
+        receivers = sum(each.receives for each in accounts)
+        return f"held for review: {receivers} of {len(accounts)} bureaus {would} it to review it, nobody else does yet"
     answers = [_answer(each) for each in accounts]
     maybe, unsure = answers.count("maybe"), answers.count("yes?")
     first = f"{answers.count('yes') + unsure} of {len(accounts)} bureaus {would} it"

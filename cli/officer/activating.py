@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,13 @@ from broker.streams import OPERATOR
 from cli import answer, exits
 from cli.directory import tell
 from cli.officer import in_force
+from cli.officer.rewritten import rule_changes
 from cli.officer.sets import open_set
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
 from cli.trust.policies import SUFFIX, must_be_signed, propose, signed
 
 if TYPE_CHECKING:
-    from broker.rules import Read
     from cli.officer.in_force import Basis
 
 LOOK_S = 0.2
@@ -61,7 +61,7 @@ def activate(given: Everywhere, name: str, author: str, wait: float) -> None:
         _show(given, other, Done(ALREADY), basis)
         return
     try_out(other, basis)
-    changes = list(differences(basis.policies, other))
+    changes = list(rule_changes(basis.policies, other))
     if not given.yes:
         for line in changes:
             click.echo(answer.safe(f"  {line}"), err=True)
@@ -70,7 +70,13 @@ def activate(given: Everywhere, name: str, author: str, wait: float) -> None:
         )
     if ready is None and must_be_signed(home):
         path, opened = propose(home, other.content, author)
-        tell(given, path, opened, f"drafted the policy set {other.digest.hex()[:16]}; two members must sign it")
+        tell(
+            given,
+            path,
+            opened,
+            f"drafted the policy set {other.digest.hex()[:16]}; two members must sign it",
+            versions=home.versions,
+        )
         return
     done = asyncio.run(_write(home, other, ready.content if ready else other.content, wait))
     _show(given, other, done, basis, changes)
@@ -92,30 +98,6 @@ def try_out(policies: PolicySet, basis: Basis) -> None:
         raise VersionRefusedError(message) from error
 
 
-def differences(old: PolicySet, new: PolicySet) -> Iterator[str]:
-    """Say which rules come, go and change."""
-    from broker.rules import read_rules  # noqa: PLC0415
-
-    before, after = ({each.rule.id: each for each in read_rules(policies)} for policies in (old, new))
-    for name in sorted(before.keys() | after.keys()):
-        if name not in after:
-            yield f"- {name}: {before[name].rule.sentence}"
-        elif name not in before:
-            yield f"+ {name}: {after[name].rule.sentence}"
-        elif _says(before[name]) != _says(after[name]):
-            yield f"~ {name}: {after[name].rule.sentence}"
-    if dict(old.files) != dict(new.files) and _all(before) == _all(after):
-        yield "no rule changes; its files do (words, cases or schema)"
-
-
-def _says(read: Read) -> tuple[object, ...]:
-    return read.rule.effect, read.actions, read.condition
-
-
-def _all(read: dict[str, Read]) -> dict[str, tuple[object, ...]]:
-    return {name: _says(each) for name, each in read.items()}
-
-
 # Writing
 
 
@@ -123,34 +105,35 @@ async def _write(home: OperatorHome, policies: PolicySet, content: bytes, wait: 
     size = in_force.trail_of(home).size
     home.versions.keep(policies.content)
     async with home.bus(OPERATOR) as bus:
-        await bus.append(streams.VERSIONS, [(b"", codec.encode(Version("policies", content)))])
+        written = codec.encode(Version("policies", content))
+        await bus.append(streams.VERSIONS, [(b"", written)])
         await home.versions.follow(bus)
     deadline = time.monotonic() + wait
     while True:
-        done = _adopted(home, policies.digest, size)
+        done = _adopted(home, policies.digest, sha256(written).digest(), size)
         if done or time.monotonic() >= deadline:
             return done or Done(WRITTEN)
         await asyncio.sleep(LOOK_S)
 
 
-def _adopted(home: OperatorHome, digest: bytes, begin: int) -> Done | None:
-    """Look in the trail for what became of the version since leaf `begin`."""
+def _adopted(home: OperatorHome, digest: bytes, written: bytes, begin: int) -> Done | None:
+    """Look in the trail for what became of the version since leaf `begin`; `written`: the digest of its record."""
     trail = in_force.trail_of(home)
     for number in range(begin, trail.size):
         leaf = codec.decode(Leaf, trail.entry(number))
         if leaf.kind == "adopted" and leaf.policies == digest:
             return Done(IN_FORCE, number)
-        if leaf.kind == "version-refused":
-            return Done(REFUSED, number, _detail(home, number))
+        if leaf.kind == "version-refused" and (found := _record(home, number)) and found.record_digest == written:
+            return Done(REFUSED, number, found.detail)
     return None
 
 
-def _detail(home: OperatorHome, number: int) -> str:
+def _record(home: OperatorHome, number: int) -> DecisionRecord | None:
     from broker.records import Records  # noqa: PLC0415
 
     with closing(Records(home.folder / "records.db")) as records:
         found = records.get(number)
-    return codec.decode(DecisionRecord, found[1]).detail if found else ""
+    return codec.decode(DecisionRecord, found[1]) if found else None
 
 
 # Telling

@@ -38,6 +38,7 @@ def check(given: Everywhere, name: str | None) -> None:
         {
             "good": not report.findings, "digest": policies.digest.hex(), "rules": report.rules,
             "cases": report.cases, "trials": report.trials, "findings": [asdict(each) for each in report.findings],
+            "tricky": report.covered,
         },
         as_json=given.as_json,
         table=answer.Table(
@@ -67,6 +68,10 @@ def _place(finding: Finding) -> str:
 
 
 def _first(report: Report) -> str:
-    tried = f"{report.rules} rules, {report.cases} cases, {report.trials:,} notices tried"
+    points = [names for file in report.covered.values() for names in file.values()]
+    tried = (
+        f"{report.rules} rules, {report.cases} cases for {sum(map(bool, points))} of {len(points)} tricky points, "
+        f"{report.trials:,} notices tried"
+    )
     count = len(report.findings)
     return f"{count} finding{'s' * (count != 1)}: {tried}" if count else f"no finding: {tried}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker import codec
+from broker.errors import VersionRefusedError
 from broker.index import leaf_at
 from broker.notice import Envelope, Standing
 from cli import answer
@@ -16,19 +17,22 @@ from cli.auditor.opened import opened
 from cli.auditor.progress import progress
 from cli.home import clock
 from cli.officer import in_force
-from cli.officer.history import decisions, recorded, standing_notices
+from cli.officer.history import decisions, patterns_before, recorded, releases, standing_notices
 from cli.officer.sets import open_set
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
 
 if TYPE_CHECKING:
-    from broker.compare import Comparison, Past
+    from broker.compare import Comparison, Past, Side
+    from broker.decide import Subscriptions
+    from broker.members import Directory
     from broker.recorded import Recorded
     from broker.rules import PolicySet
     from cli.auditor.opened import Opened
     from cli.officer.in_force import Basis
 
 UNITS = {"h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+LOSES, GAINS = "loses", "gains"
 SHOWN = 40
 """Lines of the table; --json has all."""
 
@@ -40,21 +44,25 @@ SHOWN = 40
 def compare(given: Everywhere, new: str, since: str) -> None:
     """Replay decisions under NEW, a folder or a version's digest, beside the set in force: who gains, who loses.
 
-    All that was decided since then is replayed, and every notice in force however old.
+    All that was decided since then is replayed, and every notice in force however old. A draft is compared even if its
+    cases do not hold yet; why it could not be activated is told beside.
     """
     begin, home = _begin(since), operator_home(given.home)
     basis, other = in_force.at_operator(home), open_set(new, home.versions)
+    rules, refused = _fresh(basis, other)
     with opened(given.home) as kept:
-        found = _compare(home, kept, basis, other, begin)
+        found = _compare(home, kept, basis, rules, begin)
     answer.show(
         _first(found, since),
-        _value(found, basis, other, since),
+        {**_value(found, basis, other, since), "refused": refused or None},
         as_json=given.as_json,
         table=answer.Table(
             ("member", "gains or loses", "what", "by rule", "notices", "in force", "bureaus"),
             list(_rows(found))[:SHOWN],
         ),
-        then=given.again(f"valise policy activate {new}"),
+        then=f"it cannot be activated: {refused}\n{given.again(f'valise policy check {new}')}"
+        if refused
+        else given.again(f"valise policy activate {new}"),
     )
 
 
@@ -68,32 +76,58 @@ def _begin(since: str) -> int:
     return clock() - int(found[1]) * UNITS[found[2]]
 
 
-def _compare(home: OperatorHome, kept: Opened, basis: Basis, other: PolicySet, begin: int) -> Comparison:
-    from broker.compare import Side, compare  # noqa: PLC0415 -- cedarpy is slow to import
+def _fresh(basis: Basis, other: PolicySet) -> tuple[Side, str]:
+    """Compile the other set; say why it could not be in force, if so. Raises VersionRefusedError."""
+    from broker import bounds  # noqa: PLC0415 -- cedarpy is slow to import
+    from broker.compare import Side  # noqa: PLC0415
     from broker.rules import Rules, read_rules  # noqa: PLC0415
 
     annex = in_force.known_annex(basis)
-    fresh = Side(Rules.load(other, basis.directory, annex), read_rules(other))
+    fresh = Side(Rules.unproven(other, basis.directory, annex), read_rules(other))
+    try:
+        bounds.check(fresh.rules, fresh.read, basis.directory)
+        Rules.load(other, basis.directory, annex)
+    except VersionRefusedError as error:
+        return fresh, str(error)
+    return fresh, ""
+
+
+def _compare(home: OperatorHome, kept: Opened, basis: Basis, fresh: Side, begin: int) -> Comparison:
+    from broker.compare import Side, compare  # noqa: PLC0415 -- cedarpy is slow to import
+    from broker.rules import Rules, read_rules  # noqa: PLC0415
+
     read = read_rules(basis.policies)
-    old = Side(Rules(read, basis.directory, annex), read)
-    return compare(_history(home, kept, begin), old, fresh, basis.directory)
+    old = Side(Rules(read, basis.directory, in_force.known_annex(basis)), read)
+    return compare(_history(home, kept, basis.directory, begin), old, fresh, basis.directory)
 
 
-def _history(home: OperatorHome, kept: Opened, begin: int) -> Iterator[Past]:
-    """Give what is in force from before `begin`, then all that was decided since."""
+def _history(home: OperatorHome, kept: Opened, directory: Directory, begin: int) -> Iterator[Past]:
+    """Give what is in force from before `begin`, then all that was decided since; of what was released the release."""
     notices = standing_notices(home.folder / "register.db")
     first = leaf_at(kept.trail, begin) if kept.trail.size else 0
+    released = releases(kept.trail, kept.index)
+    subscriptions = _subscriptions(kept, directory)
     for standing in notices.values():
-        if standing.leaf_number < first:
-            found = recorded(kept.trail, kept.records, standing.leaf_number)
-            if found is not None:
-                yield _past(found, standing)
+        last = released.get(standing.leaf_number, standing.leaf_number)
+        found = recorded(kept.trail, kept.records, last) if last < first else None
+        if found is not None:
+            yield _past(found, standing, subscriptions)
     for each in decisions(kept.trail, kept.records, first, progress("replayed")):
+        if each.leaf_number in released:
+            continue
         now = notices.get((each.header.issuer, each.header.notice_id))
-        yield _past(each, now if now and now.leaf_number == each.leaf_number else None)
+        stands = now is not None and each.leaf_number == released.get(now.leaf_number, now.leaf_number)
+        yield _past(each, now if stands else None, subscriptions)
 
 
-def _past(found: Recorded, standing: Standing | None) -> Past:
+def _subscriptions(kept: Opened, directory: Directory) -> Subscriptions:
+    """Give today's: what was held has no reach on record."""
+    from broker.decide import Subscriptions  # noqa: PLC0415
+
+    return Subscriptions.of(directory, patterns_before(kept.trail, kept.records, kept.index, kept.trail.size))
+
+
+def _past(found: Recorded, standing: Standing | None, subscriptions: Subscriptions) -> Past:
     from broker.compare import Past  # noqa: PLC0415
 
     present = 0
@@ -102,7 +136,7 @@ def _past(found: Recorded, standing: Standing | None) -> Past:
     if standing is not None and standing.envelope:
         parts = codec.decode_compartments(codec.decode(Envelope, standing.envelope).compartments)
         present = sum(1 << place for place, each in enumerate(parts) if each.opened is not None)
-    return Past(found, standing is not None, present)
+    return Past(found, standing is not None, present, subscriptions.mask(found.header.topics))
 
 
 # Telling
@@ -115,16 +149,17 @@ def _first(found: Comparison, since: str) -> str:
         return f"nothing would change: {seen}"
     return (
         f"{found.changed:,} notices would come out otherwise, {found.changed_in_force:,} of them in force: "
-        f"{_count(found, 'loses')} members lose, {_count(found, 'gains')} gain; {seen}"
+        f"{_members(found, LOSES)}, {_members(found, GAINS)}; {seen}"
     )
 
 
-def _count(found: Comparison, which: str) -> int:
-    return len({member for way, member, _, _ in found.lines if way == which})
+def _members(found: Comparison, which: str) -> str:
+    count = len({member for way, member, _, _ in found.lines if way == which})
+    return f"1 member {which}" if count == 1 else f"{count} members {which.removesuffix('s')}"
 
 
 def _rows(found: Comparison) -> Iterator[tuple[str, ...]]:
-    order = sorted(found.lines.items(), key=lambda item: (item[0][0] != "loses", -item[1].notices, item[0]))
+    order = sorted(found.lines.items(), key=lambda item: (item[0][0] != LOSES, -item[1].notices, item[0]))
     for (which, member, rule, what), line in order:
         names = ", ".join(sorted(line.bureaus))
         yield member, which, what, rule, f"{line.notices:,}", f"{line.in_force:,}", names

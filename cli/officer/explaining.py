@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from broker.explain import Account
     from broker.welcome import Welcome
 
+HELD = "held"
+
 
 @click.command()
 @click.argument("notice_name", metavar="NOTICE")
@@ -170,7 +172,10 @@ def _why_we(given: Everywhere, home: MemberHome, name: str) -> None:
     leaf = codec.decode(Leaf, bytes(row[0]))
     basis = in_force.at_member(home, leaf)
     shown = codec.decode(notice.Row, bytes(row[1])).shown
-    told = welcome(body.header if body else None, shown, home.bureau, basis.directory, read_rules(basis.policies))
+    told = welcome(
+        body.header if body else None, shown, home.bureau, basis.directory, read_rules(basis.policies),
+        to_review=leaf.kind == HELD,
+    )  # fmt: skip
     _show_welcome(given, home, line, leaf, told)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker import codec
-from broker.notice import Leaf, Standing
+from broker.notice import RELEASED, DecisionRecord, Leaf, Standing, Statement, Subscription
 from broker.recorded import Recorded, remember
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ IN_FORCE = frozenset({"routed", "restricted", "held"})
 """States of notices that have not ended."""
 LONGEST_NUMBER = 19
 """Digits of what is no leaf number any more."""
+ALL = 1 << 62
+"""No limit."""
 
 
 def decided(trail: Trail, records: Records, index: Index, name: str) -> Recorded | None:
@@ -62,6 +64,25 @@ def decisions(trail: Trail, records: Records, begin: int, say: Callable[[int, in
         if number % 1000 == 0:
             say(number, trail.size)
     say(trail.size, trail.size)
+
+
+def patterns_before(trail: Trail, records: Records, index: Index, before: int) -> dict[str, tuple[str, ...]]:
+    """Give who had subscribed to what before a leaf: bureau → patterns, a later subscription in place of an earlier."""
+    found = {}
+    for number in reversed(index.search([["outcome:subscribed"]], 0, min(before, trail.size), ALL).leaves):
+        held = records.get(number)
+        if held is not None:
+            statement = codec.decode(Statement, codec.decode(DecisionRecord, held[1]).statement)
+            said = codec.decode(Subscription, statement.payload)
+            found[said.bureau] = said.patterns
+    return found
+
+
+def releases(trail: Trail, index: Index) -> dict[int, int]:
+    """Give for every leaf in which a notice was held and then released the leaf of its release."""
+    leaves = index.search([[f"outcome:{RELEASED}"]], 0, trail.size, ALL).leaves
+    told = ((codec.decode(Leaf, trail.entry(number)).about, number) for number in leaves)
+    return {about: number for about, number in told if about is not None}
 
 
 def standing_notices(register: Path) -> dict[tuple[str, bytes], Standing]:

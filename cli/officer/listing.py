@@ -16,8 +16,8 @@ from cli import answer
 from cli.auditor.opened import opened
 from cli.home import member_home
 from cli.officer import in_force
-from cli.officer.activating import differences
 from cli.officer.history import standing_notices
+from cli.officer.rewritten import rule_changes
 from cli.officer.sets import open_set
 from cli.operator_home import operator_folder, operator_home
 from cli.options import Everywhere, bureau, everywhere
@@ -123,7 +123,7 @@ def _versions(given: Everywhere) -> None:
     rows, before = list[dict[str, Any]](), None
     for number, leaf in adopted:
         policies = in_force.policy_set(home.versions, leaf.policies)
-        changes: list[str] = list(differences(before, policies)) if before else []
+        changes: list[str] = list(rule_changes(before, policies)) if before else []
         rows.append({"digest": policies.digest.hex(), "leaf": number, "since": leaf.now, "changes": changes})
         before = policies
     answer.show(

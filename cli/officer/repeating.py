@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from broker import codec
-from broker.notice import DecisionRecord, Statement, Subscription
 from cli.officer import in_force
-from cli.officer.history import recorded
+from cli.officer.history import patterns_before, recorded
 
 if TYPE_CHECKING:
     from broker.recorded import Recorded
@@ -17,8 +15,13 @@ if TYPE_CHECKING:
     from cli.auditor.opened import Opened
     from cli.operator_home import OperatorHome
 
-ALL = 1 << 62
-"""No limit."""
+HOW = {
+    "by-policy": "by the rules",
+    "by-review": "held by the rules for the reviewing bureaus",
+    "by-holders": "no rule is asked: it goes to those who hold what it ends",
+    "by-reviewed": "no rule is asked: it goes to the bureau whose notice was reviewed",
+}
+"""What each way of deciding is called in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +44,11 @@ def repeat(home: OperatorHome, kept: Opened, leaves: Iterable[int]) -> list[Repe
         decision = recorded(kept.trail, kept.records, number)
         if decision is not None:
             basis = in_force.of_leaf(home, decision.leaf)
-            patterns = dict(_patterns(kept, number))
+            patterns = patterns_before(kept.trail, kept.records, kept.index, number)
             annex = in_force.known_annex(basis)
             grounds = Grounds(basis.directory, annex, basis.policies, patterns)
             found.append(Repeated(decision, redecide(decision, grounds)))
     return found
-
-
-def _patterns(kept: Opened, before: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Give the subscriptions on record before a leaf, oldest first, so that a later one replaces an earlier."""
-    for number in reversed(kept.index.search([["outcome:subscribed"]], 0, before, ALL).leaves):
-        held = kept.records.get(number)
-        if held is not None:
-            statement = codec.decode(Statement, codec.decode(DecisionRecord, held[1]).statement)
-            said = codec.decode(Subscription, statement.payload)
-            yield said.bureau, said.patterns
 
 
 def value(repeated: Sequence[Repeated]) -> list[dict[str, Any]]:
@@ -85,9 +78,8 @@ def lines(repeated: Sequence[Repeated]) -> Iterator[str]:
     yield f"decided again: {'DIFFERENT' if wrong else 'the same'} ({asked:,} requests answered by Cedar)"
     for each in repeated:
         said, leaf = each.repetition, each.recorded.leaf
-        how = "no rule is asked: it goes to those who hold what it ends" if said.how == "by-holders" else "by the rules"
         yield (
-            f"  leaf {each.recorded.leaf_number:<8} {'same' if said.same else 'different'}, {how}; "
+            f"  leaf {each.recorded.leaf_number:<8} {'same' if said.same else 'different'}, {HOW[said.how]}; "
             f"policies {leaf.policies.hex()[:16]}, directory {leaf.directory.hex()[:16]}"
         )
         for one in said.differences:

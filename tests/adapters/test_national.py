@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -16,7 +17,7 @@ import pytest
 
 from adapters.adapter import NO_HOME, Draft, Rejected
 from adapters.case_database import CaseDatabase
-from adapters.changes import RunRefusedError, changes
+from adapters.changes import Corrected, RunRefusedError, changes
 from adapters.csv_folder import CsvFolder
 from adapters.interpol_json import InterpolJson
 from adapters.xml_export import XmlExport
@@ -52,6 +53,27 @@ def test_every_draft_of_any_invented_world_fits_its_schemas(seed: int, tmp_path:
             assert isinstance(item, Draft), item
             assert encode(item) < SIZE_LIMIT // 2
             vocabulary(item)
+
+
+@pytest.mark.parametrize("make", ["csv", "xml", "json"])
+def test_on_the_eighteenth_birthday_a_run_corrects_the_notice_though_the_source_has_not_changed(
+    make: str, sites: list[Site]
+) -> None:
+    site, record, birthday = next(
+        (site, item.record, date.fromisoformat(born["date"]))
+        for site in sites
+        for item in drafts(site.source(TODAY).drafts(site.path))
+        for born in [*item.compartments.get("identity", {}).get("births", []), {"date": ""}][:1]
+        if site.make == make and len(born["date"]) == 10 and not born["date"].endswith("02-29")
+    )
+    of_age = birthday.replace(year=birthday.year + 18)
+    eve, day = (
+        {each.record: each for each in drafts(site.source(today).drafts(site.path))}
+        for today in (of_age - timedelta(days=1), of_age)
+    )
+    assert (eve[record].minor, day[record].minor) == ("yes", "no")
+    found = changes({name: each.digest() for name, each in eve.items()}, list(day.values()))
+    assert Corrected(day[record], day[record].digest()) in list(found)
 
 
 def test_all_members_publish_and_there_are_notices_of_all_kinds(sites: list[Site]) -> None:

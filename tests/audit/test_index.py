@@ -17,6 +17,7 @@ from broker.merkle import EMPTY_ROOT
 from broker.notice import DecisionRecord, Leaf
 from broker.signing import SigningKey
 from broker.trail import Trail
+from tests.policy.remembered import Place
 
 KEY = SigningKey.from_seed(sha256(b"index").digest())
 ORIGIN = "index/trail"
@@ -164,3 +165,25 @@ def test_where_a_record_is_missing_its_leaf_is_found_all_the_same(index: Index, 
     index.update(trail, Kept(SIZE, missing=7), nothing)
     assert index.size == SIZE
     assert index.search([[f"outcome:{leaf(7).kind}"]], 7, 8, 1).leaves == (7,)
+
+
+class Warned(Kept):
+    """Records of which one is that of a decision that warned of something."""
+
+    def __init__(self, end: int, number: int, record: bytes) -> None:
+        super().__init__(end)
+        self._number, self._record = number, record
+
+    def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """Stream records."""
+        return (
+            (number, b"", self._record if number == self._number else RECORD) for number, *_ in super().since(begin)
+        )
+
+
+def test_every_broken_glass_is_found_for_its_review(tmp_path: Path, index: Index) -> None:
+    place = Place()
+    made = place.notice(to=["GE/ncb"], derogation="threat-to-life")
+    short = extend(Trail.open(tmp_path / "trail", ORIGIN), 10)
+    index.update(short, Warned(10, 3, place.entry(made)[2]), nothing)
+    assert index.search([["outcome:glass-broken"]], 0, 10, 5).leaves == (3,)

@@ -264,7 +264,7 @@ def test_a_decision_is_repeated_from_its_record_and_is_the_same(world: World) ->
     assert (said.code, said.first.startswith("decided again: the same")) == (0, True)
     (value,) = world.valise("audit", "show", world.notices["minor"], "--redecide", "--json").value
     assert value["same"]
-    assert value["asked"] == 64 * 11
+    assert value["asked"] == 64 * 12
 
 
 def test_a_record_that_was_bent_is_not_repeated_but_found_out(world: World, tmp_path: Path) -> None:
@@ -310,12 +310,42 @@ def test_a_draft_is_compared_with_what_was_decided(world: World, drafted: Path) 
         }
     ]  # fmt: skip
     said = world.valise("policy", "compare", str(drafted)).said
-    assert said.splitlines()[0].startswith("3 notices would come out otherwise, 3 of them in force: 1 members lose")
+    assert said.splitlines()[0].startswith("3 notices would come out otherwise, 3 of them in force: 1 member loses")
     none = world.valise("policy", "compare", str(drafted), "--since", "all", "--json").value
     assert none["changed"] == 3
+    assert none["refused"] is None
+
+
+def test_a_draft_whose_cases_do_not_hold_yet_is_compared_and_told_why_it_cannot_be_activated(
+    world: World, drafted: Path
+) -> None:
+    (drafted / "cases" / "30-not-to-ge.toml").write_text(MORE_CASES.replace('["GE/ncb"]\n', "[]\n"), encoding="utf-8")
+    value = world.valise("policy", "compare", str(drafted), "--json").value
+    assert (value["changed"], value["refused"].split(": ")[1]) == (3, "cases/30-not-to-ge.toml:9")
+    said = world.valise("policy", "compare", str(drafted)).said
+    assert "it cannot be activated: policies: cases/30-not-to-ge.toml:9: case 'the unit is left out" in said
+    assert f"valise policy check {drafted}" in said.splitlines()[-1]
 
 
 # Activating
+
+
+def test_who_is_to_sign_a_set_is_told_which_rules_come_go_and_change(world: World, drafted: Path) -> None:
+    (drafted / "03-h1.cedar").write_text(
+        (drafted / "03-h1.cedar").read_text("utf-8").replace('"extradition"', '"sanctions"'), encoding="utf-8"
+    )
+    (drafted / "cases" / "03-h1.toml").write_text(
+        (drafted / "cases" / "03-h1.toml").read_text("utf-8").replace('"extradition"', '"sanctions"'), encoding="utf-8"
+    )
+    (drafted / "20-clearance.cedar").unlink()
+    (drafted / "cases" / "20-clearance.toml").unlink()
+    draft = world.valise("policy", "activate", str(drafted), "--yes", "--json").value["draft"]
+    told = world.valise("policy", "show", draft, "--bureau", "GE/organised-crime").said
+    assert "+ not-to-ge: Nothing goes to Georgia's unit on organised crime." in told
+    assert "- clearance: Nothing goes to a bureau whose clearance is below the notice's confidentiality." in told
+    assert "~ h1-evidence: " in told
+    assert "The words are the same, the rule is another: 03-h1.cedar:1" in told
+    assert "owner-denial" not in told
 
 
 def test_a_draft_is_activated_decides_and_is_taken_back(world: World, drafted: Path) -> None:

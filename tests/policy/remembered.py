@@ -9,7 +9,18 @@ from broker import cases, codec
 from broker.cases import World, WrittenNotice
 from broker.decide import Subscriptions, View, decide
 from broker.members import Annex, Directory
-from broker.notice import Compartment, DecisionRecord, Envelope, Header, Holder, Leaf, Opened, Reference, Verified
+from broker.notice import (
+    RELEASED,
+    Compartment,
+    DecisionRecord,
+    Envelope,
+    Header,
+    Holder,
+    Leaf,
+    Opened,
+    Reference,
+    Verified,
+)
 from broker.recorded import Recorded, remember
 from broker.rules import PolicySet, Read, Rules, read_rules
 from broker.signing import decision_digest, header_digest
@@ -61,15 +72,25 @@ class Place:
             header, header_digest(data), routing, Opened(SALT, codec.encode(routing)), parts, mask, envelope
         )
 
-    def decided(self, made: Verified, now: int = NOW, holders: tuple[Holder, ...] = (), number: int = 7) -> Recorded:
-        """Decide it and remember it."""
-        found = remember(number, *self.entry(made, now, holders))
+    def decided(
+        self,
+        made: Verified,
+        now: int = NOW,
+        holders: tuple[Holder, ...] = (),
+        number: int = 7,
+        *,
+        releases: int | None = None,
+    ) -> Recorded:
+        """Decide it and remember it; `releases`: the leaf in which it was held until a reviewer released it."""
+        found = remember(number, *self.entry(made, now, holders, releases=releases))
         assert found is not None
         return found
 
-    def entry(self, made: Verified, now: int = NOW, holders: tuple[Holder, ...] = ()) -> tuple[bytes, bytes, bytes]:
+    def entry(
+        self, made: Verified, now: int = NOW, holders: tuple[Holder, ...] = (), *, releases: int | None = None
+    ) -> tuple[bytes, bytes, bytes]:
         """Give leaf, salt and decision record as the trail keeps them."""
-        decision = decide(made, self.view, now, holders)
+        decision = decide(made, self.view, now, holders, released=releases is not None)
         record = codec.encode(
             DecisionRecord(
                 "notices.at", 0, 1, now, bytes(32),
@@ -77,8 +98,9 @@ class Place:
                 rows=decision.recipients, rules=decision.hits, terms=decision.terms, warnings=decision.warnings,
             )
         )  # fmt: skip
+        kind = decision.state if releases is None else RELEASED
         leaf = Leaf(
-            "routed", now, None, made.header_digest, None, 0, self.directory.digest, self.policies.digest,
+            kind, now, None, made.header_digest, releases, 0, self.directory.digest, self.policies.digest,
             decision_digest(SALT, record), bytes(32),
         )  # fmt: skip
         return codec.encode(leaf), SALT, record

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
 
 from broker import bounds, likeness
+from broker.bounds import UNASKED
 from broker.decide import decide
 from broker.errors import VersionRefusedError
-from broker.notice import Holder
+from broker.notice import KINDS, Holder
 from broker.rules import PolicySet
 from tests.policy.remembered import NOW, PACKAGED, Place, with_rule, without
 
@@ -81,6 +83,8 @@ def test_a_set_that_could_let_in_whom_the_issuer_kept_out_is_refused(text: str, 
         'when { resource.kind == "withdrawal" }',
         'when { ["withdrawal", "restriction"].contains(resource.kind) && resource.minor == "yes" }',
         'when { resource.kind == "restriction" } unless { resource.exercise }',
+        f"unless {{ {json.dumps(sorted(set(KINDS) - UNASKED))}.contains(resource.kind) }}",
+        'when { resource.kind == "approval" }',
     ],
 )
 def test_a_rule_that_is_made_to_stop_withdrawals_is_refused_with_its_place(condition: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from broker.compare import Comparison, Line, Past, Side, compare
 from broker.notice import Holder, Verified
 from broker.rules import PolicySet
-from tests.policy.remembered import Place, with_rule, without
+from tests.policy.remembered import WORLD, Place, with_rule, without
 
 PLACE = Place()
 CASES = '[world.bureaus]\n"AT/ncb" = []\n[[case]]\nname = "n"\nnotice = { issuer = "AT/ncb" }\nreceive = []\n'
@@ -25,6 +25,65 @@ def past(made: Verified, *, in_force: bool = True, holders: tuple[Holder, ...] =
 
 def compared(history: Sequence[Past], policies: PolicySet) -> Comparison:
     return compare(history, side(PLACE.policies), side(policies), PLACE.directory)
+
+
+# What was held or released
+
+
+REVIEWED = Place(world=WORLD.model_copy(update={"reviewers": ["US/ncb"]}))
+
+
+def reviewed(policies: PolicySet, *history: Past) -> Comparison:
+    old, new = (Place(each, REVIEWED.world) for each in (REVIEWED.policies, policies))
+    return compare(history, Side(old.rules, old.read), Side(new.rules, new.read), REVIEWED.directory)
+
+
+def test_what_waits_would_go_out_under_a_set_that_does_not_hold_it() -> None:
+    made = REVIEWED.notice(to=["LV"], topics=["wanted.red"])
+    found = reviewed(without("08-review"), Past(REVIEWED.decided(made), True, made.present))
+    assert found.lines == {
+        ("gains", "LV", "wanted-or-warning", "receive"): Line(1, 1, {"LV/ncb"}),
+        ("loses", "US", "wanted-or-warning-review", "review"): Line(1, 1, {"US/ncb"}),
+    }
+
+
+def test_of_what_waits_those_who_have_subscribed_by_now_are_reached() -> None:
+    made = REVIEWED.notice(everyone=True, topics=["wanted.red"])
+    mask = REVIEWED.directory.mask(["RU"])
+    found = reviewed(without("08-review"), Past(REVIEWED.decided(made), True, made.present, mask))
+    assert {member for way, member, _, _ in found.lines if way == "gains"} == {"RU"}
+
+
+def test_what_was_released_is_compared_as_released() -> None:
+    made = REVIEWED.notice(to=["LV"], topics=["wanted.red"])
+    history = Past(REVIEWED.decided(made, releases=3), True, made.present)
+    assert reviewed(without("08-review"), history).lines == {}
+    nothing = with_rule(f"{HEAD}forbid (principal, action, resource);", CASES)
+    assert reviewed(nothing, history).lines == {("loses", "LV", "more", "receive"): Line(1, 1, {"LV/ncb"})}
+
+
+def test_a_set_that_would_hold_what_went_out_is_a_loss_and_work_for_the_reviewers() -> None:
+    more = (
+        f'{HEAD}forbid (principal, action in [Action::"receive", Action::"see"], resource) '
+        "unless { resource.released };\n"
+        '// And goes to review.\n@id("hold") @owner("o") @basis("b")\n'
+        'permit (principal, action == Action::"review", resource) when { !resource.released };'
+    )
+    made = REVIEWED.notice(to=["LV"])
+    found = reviewed(with_rule(more, CASES), Past(REVIEWED.decided(made), True, made.present))
+    assert found.lines == {
+        ("loses", "LV", "more", "receive"): Line(1, 1, {"LV/ncb"}),
+        ("gains", "US", "hold", "review"): Line(1, 1, {"US/ncb"}),
+    }
+
+
+def test_an_approval_is_the_same_under_every_set() -> None:
+    made = REVIEWED.notice(issuer="US/ncb", kind="approval", relation="approves", purpose="none")
+    nothing = with_rule(f"{HEAD}forbid (principal, action, resource);", CASES)
+    assert reviewed(nothing, Past(REVIEWED.decided(made), True, made.present)).changed == 0
+
+
+# Everything else
 
 
 def test_the_same_set_changes_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 from broker import cases
 from broker.decide import Subscriptions, View, decide
@@ -110,13 +111,84 @@ def test_the_record_of_a_decision_tells_the_same_as_the_prospect_did() -> None:
             assert set(each.shown) == set(before.shown)
 
 
+# Held
+
+
+REVIEWED = Place(
+    patterns=dict.fromkeys(("GE/ncb", "LV/ncb"), ("wanted.*",)),
+    world=WORLD.model_copy(update={"reviewers": ["US/ncb", "RU/ncb", "AT/border"]}),
+)
+
+
+def held(**fields: Any) -> Verified:
+    return REVIEWED.notice(everyone=True, topics=["wanted.red"], present=("identity", "source"), **fields)
+
+
+def test_of_what_is_held_it_is_told_who_reviews_it_and_that_others_wait_for_its_release() -> None:
+    found = told(held(deny=["RU"]), REVIEWED)
+    assert {each.bureau for each in found.values() if each.receives} == {"US/ncb"}
+    assert all(each.held for each in found.values())
+    assert found["US/ncb"].rules == ("wanted-or-warning-review",)
+    assert (found["US/ncb"].shown, found["US/ncb"].withheld) == (("identity",), {"source": ("held",)})
+    assert terms(found["LV/ncb"]) == [("policy", "wanted-or-warning")]
+    assert found["LV/ncb"].obstacles[0].change.startswith("a reviewing bureau would have to release it, or ")
+    assert terms(found["RU/ncb"])[0] == ("deny", "denied-by-you")
+    assert terms(found["AT/border"])[0] == ("issuer", "own-member")
+
+
+def test_what_is_told_of_what_is_held_is_what_is_decided() -> None:
+    for made in (held(), held(deny=["US"]), held(protected_from=["RU"]), held(handling=["H2"]), held(issuer="US/ncb")):
+        given = {each.bureau for each in decide(made, REVIEWED.view, NOW).recipients}
+        recorded = accounts(of_record(REVIEWED.decided(made), REVIEWED.directory, REVIEWED.annex, REVIEWED.read))
+        for each in (*told(made, REVIEWED).values(), *recorded):
+            assert each.receives == (each.bureau in given) == (not each.obstacles)
+
+
+def test_of_what_is_held_the_record_names_no_want_of_a_subscription_for_none_was_asked() -> None:
+    recorded = accounts(of_record(REVIEWED.decided(held()), REVIEWED.directory, REVIEWED.annex, REVIEWED.read))
+    assert "no-subscription" not in {one.code for each in recorded for one in each.obstacles}
+    assert ("reach", "no-subscription") in terms(told(held(), REVIEWED)["GE/analysis"])
+
+
+def test_released_it_is_told_like_any_other() -> None:
+    recorded = REVIEWED.decided(held(), releases=3)
+    found = {
+        each.bureau: each for each in accounts(of_record(recorded, REVIEWED.directory, REVIEWED.annex, REVIEWED.read))
+    }
+    assert found["LV/ncb"].receives
+    assert found["LV/ncb"].rules == ("mandate-receive",)
+    assert not found["LV/ncb"].held
+
+
+def test_a_reviewing_bureau_learns_that_it_reviews_by_which_rule_and_nothing_of_the_routing() -> None:
+    made = held(deny=["RU"], subject_categories=["witness"])
+    (row,) = REVIEWED.decided(made).record.rows
+    got = welcome(made.header, row.shown, "US/ncb", REVIEWED.directory, REVIEWED.read, to_review=True)
+    assert got.rules == ("wanted-or-warning-review",)
+    assert got.facts[0].startswith("US/ncb is a reviewing bureau")
+    secret = REVIEWED.notice(everyone=True, special_categories=["military"])
+    assert welcome(secret.header, 0, "US/ncb", REVIEWED.directory, REVIEWED.read, to_review=True).rules == ()
+    for hidden in ("RU", "witness", "deny"):
+        assert hidden not in " ".join(got.lines)
+
+
+def test_an_approval_is_told_as_what_it_is() -> None:
+    made = REVIEWED.notice(issuer="US/ncb", kind="approval", relation="approves", purpose="none")
+    recorded = REVIEWED.decided(made)
+    found = {
+        each.bureau: each for each in accounts(of_record(recorded, REVIEWED.directory, REVIEWED.annex, REVIEWED.read))
+    }
+    assert found["AT/ncb"].sentence == "It is told what a reviewing bureau said of its notice."
+    assert terms(found["GE/ncb"]) == [("audience", "not-reviewed")]
+
+
 def test_a_withdrawal_is_told_by_who_held_what_it_ends() -> None:
     made = PLACE.notice(kind="withdrawal", relation="withdraws", purpose="sanctions")
     recorded = PLACE.decided(made, holders=(Holder(5, (3,)),))
     found = {each.bureau: each for each in accounts(of_record(recorded, PLACE.directory, PLACE.annex, PLACE.read))}
     assert found["RU/ncb"].receives
     assert "whatever the policy says" in found["RU/ncb"].sentence
-    assert not found["GE/ncb"].receives
+    assert terms(found["GE/ncb"]) == [("audience", "no-holder")]
 
 
 # What a party may not know
@@ -135,6 +207,21 @@ def test_where_the_annex_is_unknown_it_is_said_which_rule_it_could_still_change_
     assert found["GE/ncb"].doubts == ("the annex, which you may not know, could still change it (rule clearance)",)
     assert "what GE/ncb is cleared for stands in the annex" in found["GE/ncb"].facts
     assert found["LV/ncb"].doubts == ()
+
+
+def test_where_the_annex_is_unknown_it_is_said_that_supervision_could_hold_what_would_else_go_out() -> None:
+    directory = with_annex(PLACE.directory)
+    view = View(directory, Rules.load(PACKAGED, directory, None), Subscriptions.unknown(directory))
+    made = PLACE.notice(to=["LV/ncb"])
+    found = {each.bureau: each for each in accounts(of_prospect(made, made.present, view, PLACE.read, NOW, None))}
+    assert found["LV/ncb"].receives
+    *_, doubt = found["LV/ncb"].doubts
+    assert doubt.endswith("a reviewing bureau gets it first (rule supervised-sender)")
+    known = {
+        each.bureau: each
+        for each in accounts(of_prospect(made, made.present, PLACE.view, PLACE.read, NOW, PLACE.annex))
+    }
+    assert known["LV/ncb"].doubts == ()
 
 
 def test_without_the_subscriptions_of_others_the_answer_is_if() -> None:

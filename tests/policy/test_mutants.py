@@ -147,6 +147,9 @@ MUTANTS: list[tuple[str, str, str]] = [
     (COMPILED, "            free &= ~masks[place]", "            free = ~masks[place]"),
     (COMPILED, "allowed = free & _allowed(masks, permits, forbids)", "allowed = _allowed(masks, permits, forbids)"),
     (COMPILED, "free & _allowed(masks, *plan.receive)", "_allowed(masks, *plan.receive)"),
+    (COMPILED, "review = _allowed(masks, *plan.review)", "review = 0"),
+    (COMPILED, "review = _allowed(masks, *plan.review)", "review = masks[plan.review[0][0]] if plan.review[0] else 0"),
+    (COMPILED, "                hits.append(hit(mask))", "                hits.append(hit(mask & -mask))"),
     (COMPILED, ".intersection(*(self._speaking[each][1] for each in actions))", ""),
     (COMPILED, "if place not in barring)", "if place in barring)"),
     (COMPILED, "if not spoken_of.isdisjoint((*actions, REVIEW))", "if RECEIVE in spoken_of"),
@@ -344,8 +347,11 @@ def _differing(
         if rules.answer(facts, index, action) != right:
             yield f"answer {bureau} {action}"
         name = action.removeprefix("see_")
-        if action == RECEIVE and verdict.receive >> index & 1 != right.allowed:
-            yield f"judge {bureau} {action}"
+        if action in (RECEIVE, REVIEW):
+            mask = verdict.receive if action == RECEIVE else verdict.review
+            yield from (f"judge {bureau} {action}" for _ in range(mask >> index & 1 != right.allowed))
+            met = {each.rule for each in verdict.hits if each.bureaus >> index & 1}
+            yield from (f"hits {bureau} {each}" for each in right.rules - met)
         if name in verdict.see and verdict.see[name] >> index & 1 != right.allowed:
             yield f"judge {bureau} {action}"
     for bureau in directory.bureaus_in(directory.everyone):

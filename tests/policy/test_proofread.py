@@ -51,6 +51,65 @@ def test_a_case_that_does_not_hold_is_named_with_its_line() -> None:
     assert ("cases/90-more.toml", 8, "broken") in found(with_rule(rule, cases))
 
 
+def test_every_case_that_does_not_hold_is_named_not_only_the_first_of_its_file() -> None:
+    wrong = CASES.replace('receive = ["GE/ncb"]', "receive = []")
+    more = wrong + '\n[[case]]\nname = "m"\nnotice = { issuer = "AT/ncb", to = ["GE"] }\nreceive = []\n'
+    rule = f"{HEAD}permit (principal, action, resource) when {{ resource.exercise }};"
+    lines = [
+        line for file, line, code in found(with_rule(rule, more)) if (file, code) == ("cases/90-more.toml", "broken")
+    ]
+    assert lines == [8, 14]
+
+
+def test_a_rule_on_review_only_that_is_never_met_or_adds_nothing_is_named() -> None:
+    head = f'{HEAD}permit (principal, action == Action::"review", resource)'
+    never = f"{head} when {{ resource.exercise && !resource.exercise }};"
+    assert ("90-more.cedar", 1, "unreachable") in found(with_rule(never, CASES))
+    covered = f'{head} when {{ resource.areas.contains("wanted") && !resource.released }};'
+    cases = CASES.replace("everyone = true", 'everyone = true, topics = ["wanted.red"]').replace(
+        '"GE/ncb"]\n', "]\n", 1
+    )
+    finding = one(with_rule(covered, cases.replace('receive = ["GE/ncb"]', "receive = []")), "shadowed")
+    assert finding.what == "rule more never changes an answer: wanted-or-warning-review always decides the same"
+
+
+def test_a_permit_that_a_forbid_always_beats_says_so() -> None:
+    head = f'{HEAD}permit (principal, action == Action::"receive", resource)'
+    beaten = f"{head} when {{ resource.denied.contains(principal) }};"
+    cases = CASES.replace("everyone = true", 'everyone = true, deny = ["GE"]').replace(
+        'receive = ["GE/ncb"]', "receive = []"
+    )
+    finding = one(with_rule(beaten, cases), "shadowed")
+    assert finding.what == "rule more never changes an answer: a forbid always beats it"
+
+
+def test_a_name_counts_as_known_if_any_case_speaks_of_it_where_no_directory_is_at_hand() -> None:
+    rule = f'{HEAD}forbid (principal in Member::"ZZ", action in [Action::"receive", Action::"see"], resource);'
+    cases = CASES.replace('"GE/ncb"', '"ZZ/ncb"').replace('receive = ["ZZ/ncb"]', "receive = []")
+    assert found(with_rule(rule, cases)) == []
+    finding = one(with_rule(rule, CASES), "unknown-name")
+    assert (finding.file, finding.line) == ("90-more.cedar", 1)
+    assert finding.what == "rule more names ZZ, which the directory does not list"
+
+
+def test_a_slip_of_the_pen_in_a_case_is_named_with_its_line_and_the_word() -> None:
+    rule = f"{HEAD}permit (principal, action, resource) when {{ resource.exercise }};"
+    finding = next(
+        each
+        for each in proofread(with_rule(rule, CASES.replace("receive =", "recieve =")), None, None).findings
+        if each.file == "cases/90-more.toml"
+    )
+    assert finding.line == 8
+    assert "case.0.receive: Field required; case.0.recieve: Extra inputs are not permitted" in finding.what
+    cut = next(
+        each
+        for each in proofread(with_rule(rule, CASES + "more = ["), None, None).findings
+        if each.file == "cases/90-more.toml"
+    )
+    assert cut.line == 13
+    assert (cut.what[:16], cut.todo) == ("this is no TOML,", "correct what stands there")
+
+
 def test_a_rule_that_no_case_reaches_is_named() -> None:
     rule = f"{HEAD}forbid (principal, action, resource) when {{ resource.exercise }};"
     finding = one(with_rule(rule, CASES), "no-case")
@@ -105,6 +164,13 @@ def test_tricky_points_must_be_covered_and_tags_must_be_points() -> None:
     assert ("cases/90-more.toml", 10, "tricky-unknown") in found(with_rule(rule, unknown))
     unsaid = CASES.replace('[tricky]\none = "something"\n', "").replace('tricky = ["one"]\n', "")
     assert ("cases/90-more.toml", 1, "tricky-unsaid") in found(with_rule(rule, unsaid))
+
+
+def test_it_is_told_which_cases_cover_each_tricky_point() -> None:
+    covered = proofread(PACKAGED, None, None).covered
+    assert len(covered) == 13
+    assert covered["cases/02-mandate.toml"]["border-desk"] == ("a border desk is no analysis unit",)
+    assert all(names for points in covered.values() for names in points.values())
 
 
 def test_a_set_that_must_not_be_in_force_is_named() -> None:

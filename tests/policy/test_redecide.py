@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from broker import codec
 from broker.errors import TrailError
-from broker.notice import Holder, RuleHit, Terms
+from broker.notice import Header, Holder, RuleHit, Terms
 from broker.recorded import Recorded, remember
 from broker.redecide import Difference, Grounds, Repetition, redecide
 from cli.officer import repeating
-from tests.policy.remembered import EVERYBODY, NAMES, NOW, SALT, Place
+from tests.policy.remembered import EVERYBODY, NAMES, NOW, SALT, WORLD, Place
 
 DAY = 86_400_000
 PLACE = Place()
@@ -116,6 +118,55 @@ def test_a_withdrawal_asks_no_rule() -> None:
     made = PLACE.notice(kind="withdrawal", relation="withdraws")
     found = again(PLACE.decided(made, holders=(Holder(2, (1,)),)))
     assert (found.how, found.asked, found.same) == ("by-holders", 0, True)
+
+
+REVIEWED = Place(world=WORLD.model_copy(update={"reviewers": ["US/ncb", "RU/ncb", "AT/border"]}))
+WANTED: dict[str, Any] = {"everyone": True, "topics": ["wanted.red"], "present": ("identity", "source")}
+
+
+def test_what_was_held_is_repeated_with_its_reviewers_and_what_they_were_shown() -> None:
+    recorded = REVIEWED.decided(REVIEWED.notice(deny=["RU"], minor="yes", **WANTED))
+    assert (recorded.leaf.kind, [each.bureau for each in recorded.record.rows]) == ("held", ["US/ncb"])
+    found = again(recorded, REVIEWED)
+    assert (found.how, found.same) == ("by-review", True)
+    assert found.asked > 7
+
+
+def test_what_was_released_is_repeated_as_released() -> None:
+    recorded = REVIEWED.decided(REVIEWED.notice(**WANTED), releases=3)
+    assert {each.bureau for each in recorded.record.rows} == set(NAMES) - {"AT/ncb"}
+    assert (again(recorded, REVIEWED).how, again(recorded, REVIEWED).same) == ("by-policy", True)
+
+
+def test_what_was_routed_though_it_waits_and_held_though_nothing_holds_it_is_noticed() -> None:
+    held = REVIEWED.decided(REVIEWED.notice(**WANTED))
+    routed = replace(held, leaf=replace(held.leaf, kind="routed"))
+    assert [each.what for each in again(routed, REVIEWED).differences] == ["is held for review"]
+    free = REVIEWED.decided(REVIEWED.notice(everyone=True))
+    kept = replace(free, leaf=replace(free.leaf, kind="held"))
+    assert Difference("AT/ncb", "is held for review", "yes", "no") in again(kept, REVIEWED).differences
+
+
+def test_a_reviewer_more_or_a_source_shown_to_one_is_noticed() -> None:
+    held = REVIEWED.decided(REVIEWED.notice(**WANTED))
+    first, *others = held.record.rows
+    assert again(bent(held, rows=(first,)), REVIEWED).differences[0].what == "receives"
+    own = replace(first, index=1, bureau="AT/border")
+    assert ("AT/border", "receives", "yes", "no") in {
+        (each.bureau, each.what, each.recorded, each.repeated)
+        for each in again(bent(held, rows=(own, first, *others)), REVIEWED).differences
+    }
+    names = [each.name for each in codec.decode(Header, held.record.header).compartments]
+    seeing = replace(first, shown=first.shown | 1 << names.index("source"))
+    assert "sees source" in {each.what for each in again(bent(held, rows=(seeing, *others)), REVIEWED).differences}
+
+
+def test_an_approval_goes_to_the_bureau_whose_notice_was_reviewed_and_asks_no_rule() -> None:
+    recorded = REVIEWED.decided(REVIEWED.notice(issuer="US/ncb", kind="approval", relation="approves", purpose="none"))
+    found = again(recorded, REVIEWED)
+    assert ([each.bureau for each in recorded.record.rows], found.how, found.asked) == (["AT/ncb"], "by-reviewed", 0)
+    assert found.same
+    assert again(bent(recorded, rows=()), REVIEWED).differences[0].what == "receives"
 
 
 def test_a_record_that_is_not_the_leafs_is_refused() -> None:
