@@ -291,7 +291,11 @@ class Directory:
 
     def bureau_mask(self, names: Iterable[str]) -> int:
         """Give the bureaus that are named by their own id; a member's name adds nothing."""
-        return self.mask(name for name in names if name in self.bureaus)
+        mask = 0
+        for name in names:
+            if "/" in name:
+                mask |= self._masks.get(name, 0)
+        return mask
 
     def may_order(self, bureau: str) -> bool:
         """Say whether a bureau may withdraw what others published."""

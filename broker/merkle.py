@@ -5,9 +5,11 @@ Pure: bytes in, bytes out. Every hash is 32 bytes (SHA-256). Proofs are lists of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import sha256, shake_256
+from operator import itemgetter
+from typing import NamedTuple
 
 from broker.errors import ProofError
 
@@ -235,49 +237,53 @@ class Rows:
 
     def build(self, rows: dict[int, bytes]) -> bytes:
         """Take the encoded rows by bureau index, return the root. Raises ValueError for an index beyond the depth."""
-        if any(not 0 <= index < 1 << self.depth for index in rows):
-            message = f"a bureau index is beyond a tree of depth {self.depth}"
-            raise ValueError(message)
-        salts = self.salts
-        nodes = {i: sha256(b"\0" + salts[32 * i : 32 * i + 32] + row).digest() for i, row in rows.items()}
-        levels = []
-        for suffixes in _places(self.depth):
-            levels.append(nodes)
-            nodes = self._above(nodes, suffixes)
-        self._join_paths(levels, rows)
-        return nodes[0] if nodes else sha256(self._tag + _place(self.depth, 0)).digest()
-
-    def _above(self, nodes: dict[int, bytes], suffixes: tuple[bytes, ...]) -> dict[int, bytes]:
-        """Hash one level into the next; fills in the empty subtrees beside what there is."""
-        for beside in [position ^ 1 for position in nodes if position ^ 1 not in nodes]:
-            nodes[beside] = sha256(self._tag + suffixes[beside]).digest()
-        return {
-            position >> 1: sha256(b"\1" + node + nodes[position + 1]).digest()
-            for position, node in nodes.items()
-            if not position & 1
-        }
+        if not rows:
+            return sha256(self._tag + _place(self.depth, 0)).digest()
+        shape, salts, tag = _shape(self.depth, tuple(rows)), self.salts, self._tag
+        nodes = [sha256(b"\0" + salts[32 * i : 32 * i + 32] + row).digest() for i, row in rows.items()]
+        hashes: list[bytes] = []
+        for empty, pairs in shape.levels:
+            nodes += [sha256(tag + suffix).digest() for suffix in empty]
+            hashes += nodes
+            nodes = [sha256(b"\1" + nodes[left] + nodes[right]).digest() for left, right in pairs]
+        self.paths = {index: b"".join(siblings(hashes)) for index, siblings in shape.siblings}
+        return nodes[0]
 
     def path(self, index: int) -> bytes:
         """Give the sibling hashes of a row that is in the tree, lowest level first, 32 bytes each."""
         return self.paths[index]
 
-    def _join_paths(self, levels: list[dict[int, bytes]], rows: Iterable[int]) -> None:
-        """Join the paths of all rows from the top down: what rows have in common is joined once."""
-        paths = {0: b""}
-        for nodes in reversed(levels[1:]):
-            paths = {each: nodes[each ^ 1] + paths[each >> 1] for each in nodes}
-        lowest = levels[0]
-        self.paths = {each: lowest[each ^ 1] + paths[each >> 1] for each in rows}
+
+class _Shape(NamedTuple):
+    """Which hashes a tree of rows needs where: the same for all notices that go to the same bureaus."""
+
+    levels: tuple[tuple[tuple[bytes, ...], tuple[tuple[int, int], ...]], ...]
+    """Of each level, rows first: the suffixes of its empty subtrees, which follow what is there; pairs to hash."""
+    siblings: tuple[tuple[int, Callable[[list[bytes]], tuple[bytes, ...]]], ...]
+    """Bureau index → its path out of the hashes of all levels, in the order in which they are made."""
+
+
+@lru_cache(maxsize=256)  # at 200 bureaus some 60 KB each
+def _shape(depth: int, indices: tuple[int, ...]) -> _Shape:
+    if any(not 0 <= index < 1 << depth for index in indices):
+        message = f"a bureau index is beyond a tree of depth {depth}"
+        raise ValueError(message)
+    levels, paths, made = [], {index: list[int]() for index in indices}, 0
+    there = list(indices)
+    for level in range(depth):
+        missing = [each ^ 1 for each in there if each ^ 1 not in there]
+        at = {position: place for place, position in enumerate([*there, *missing])}
+        for index, path in paths.items():
+            path.append(made + at[index >> level ^ 1])
+        above = sorted({position >> 1 for position in at})
+        pairs = tuple((at[2 * each], at[2 * each + 1]) for each in above)
+        levels.append((tuple(_place(level, each) for each in missing), pairs))
+        there, made = above, made + len(at)
+    return _Shape(tuple(levels), tuple((index, itemgetter(*path)) for index, path in paths.items()))
 
 
 def _place(level: int, position: int) -> bytes:
     return level.to_bytes(1, "big") + position.to_bytes(4, "big")
-
-
-@cache
-def _places(depth: int) -> tuple[tuple[bytes, ...], ...]:
-    """Encode level and position of every subtree below the root, once for all notices."""
-    return tuple(tuple(_place(level, each) for each in range(1 << depth - level)) for level in range(depth))
 
 
 def check_row(salt: bytes, row: bytes, index: int, path: bytes, rows_root: bytes) -> None:
