@@ -13,7 +13,7 @@ import click
 from broker import crash, streams
 from broker.begin import Began, begin
 from broker.bus import Bus
-from broker.errors import LostLeavesError, NothingLostError, NothingToCompareError, TrailError
+from broker.errors import ConfigurationError, LostLeavesError, NothingLostError, NothingToCompareError, TrailError
 from broker.notes import Vkey
 from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume, signed
@@ -89,6 +89,9 @@ def _go_on(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
 
 
 def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
+    if home.settings.bus_kind != "sqlite":
+        message = "--new-log is for the embedded bus: on Kafka no backup of ours takes the record back"
+        raise ConfigurationError(message)
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)
     began = asyncio.run(_begin_new(home, seen))

@@ -191,6 +191,13 @@ def test_kafka_homes_get_certificates_for_the_operator_and_for_no_member(tmp_pat
     assert made.settings.tls.keys() == {"router", "operator", "setup"}
 
 
+def test_a_new_log_is_not_begun_on_kafka_where_no_backup_of_ours_takes_the_record_back(tmp_path: Path) -> None:
+    make(tmp_path / "home", small(*BUREAUS), "kafka:localhost:9092")
+    refused = valise("broker", "resume", "--new-log", "--seen", str(tmp_path), "--home", str(tmp_path / "home"))
+    assert refused.returncode == 1
+    assert "--new-log is for the embedded bus" in refused.stderr
+
+
 async def test_whoever_loses_its_shard_ends_with_exit_code_5(tmp_path: Path) -> None:
     home = tmp_path / "home"
     stage = await set_up(home, small(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
