@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 def quick(kind: type[T]) -> type[T]:
-    """Replace the `__init__` of a frozen dataclass with slots; what it takes and makes stays the same."""
+    """Replace the `__init__` of a frozen dataclass with slots; what it takes and makes stays the same.
+
+    Nothing may derive from it.
+    """
     known = [each for each in fields(kind) if each.init]  # type: ignore[arg-type]  # T is a dataclass
     twin = type(kind.__name__, (), {"__slots__": kind.__slots__})  # type: ignore[attr-defined]
     names: dict[str, Any] = {"_become": object.__setattr__, "_twin": twin, "_kind": kind, "_missing": MISSING}
@@ -26,7 +29,13 @@ def quick(kind: type[T]) -> type[T]:
     exec(made + after, names)  # noqa: S102 - names of fields, as in dataclasses itself
     names["__init__"].__qualname__ = f"{kind.__qualname__}.__init__"
     kind.__init__ = names["__init__"]  # type: ignore[method-assign]
+    kind.__init_subclass__ = classmethod(_refuse_subclass)  # type: ignore[assignment]
     return kind
+
+
+def _refuse_subclass(cls: type, /, **_: object) -> None:
+    message = f"{cls.__name__}: what derives from a quick class would be made as its base"
+    raise TypeError(message)
 
 
 def _parameter(each: Field[Any], names: dict[str, Any]) -> str:

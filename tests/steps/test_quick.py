@@ -55,6 +55,11 @@ def test_it_is_as_frozen_as_before() -> None:
         Quick(-1, "wrong")
 
 
+def test_nothing_derives_from_it() -> None:
+    with pytest.raises(TypeError, match="would be made as its base"):
+        type("Derived", (Quick,), {})
+
+
 def test_every_value_that_passes_through_the_broker_is_frozen() -> None:
     kinds = [each for each in vars(notice).values() if is_dataclass(each) and isinstance(each, type)]
     assert len(kinds) > 20
