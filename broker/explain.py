@@ -99,6 +99,7 @@ def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rul
         annex or NO_ANNEX,
         recorded.leaf.now,
         released=recorded.leaf.kind == RELEASED,
+        holders=recorded.record.holders,
     )
     held = recorded.leaf.kind == HELD
     return Ground(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from broker.facts import NO_LIMIT, Facts
+from broker.facts import NO_LIMIT, Facts, carried
 from broker.masks import BUREAU_SETS, Apply, Attribute, Expression, Value, subjects
 from broker.members import NO_ANNEX
 
@@ -85,9 +85,15 @@ class Wording:
             return "It is addressed."
         if self._header.urgency == "flash":
             return "A flash goes to the whole audience."
+        if self._carried >> bureau.index & 1:
+            return "It holds what this notice corrects: a correction goes on although the agreement is suspended."
         if self._header.kind in ("withdrawal", "restriction"):
             return "It held what this notice ends, whatever the policy says."
         return "It has subscribed to one of the topics."
+
+    @cached_property
+    def _carried(self) -> int:
+        return carried(self._routing, self._known, self._directory)
 
     # Of the rules
 
@@ -289,6 +295,7 @@ _AMONG = {
     "addressed": "addressed",
     "named": "named by bureau",
     "granted": "among those that hold a grant in force",
+    "holders": "among those that hold what it corrects",
     "consented": "among those to whom every origin consents",
     "protected_from": "of a state from which the person is protected",
 }
