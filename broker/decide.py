@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, Self
 
-from broker.facts import Facts, carried, facts_of
+from broker.facts import Facts, carried, facts_of, indices
 from broker.notice import APPROVAL, Decision, Header, Holder, Recipient, Routing, Terms, Verified
 from broker.verify import is_order, subject_of
 
@@ -174,14 +174,14 @@ def _recipients(
     ids = directory.ids
     if not limits and not replaced:
         return _alike(ids, tuple(groups))
-    shown_to = {index: shown & limits.get(index, -1) for mask, shown in groups for index in _indices(mask)}
+    shown_to = {index: shown & limits.get(index, -1) for mask, shown in groups for index in indices(mask)}
     return tuple(_recipient(index, ids[index], shown_to[index], replaced.get(index, ())) for index in sorted(shown_to))
 
 
 @lru_cache(maxsize=256)
 def _alike(ids: tuple[str, ...], groups: tuple[tuple[int, int], ...]) -> tuple[Recipient, ...]:
     """Make the lines of new notices once for all that are shown alike."""
-    shown_to = {index: shown for mask, shown in groups for index in _indices(mask)}
+    shown_to = {index: shown for mask, shown in groups for index in indices(mask)}
     return tuple(_recipient(index, ids[index], shown_to[index], ()) for index in sorted(shown_to))
 
 
@@ -213,7 +213,7 @@ def _held(notice: Verified, known: Facts, view: View, verdict: Verdict) -> Decis
     terms = held_terms(notice, known, directory, verdict)
     sources = sum(1 << place for place, slot in enumerate(notice.header.compartments) if slot.name == SOURCE)
     shown = notice.present & ALL_BUT_ROUTING & ~sources
-    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in _indices(terms.receivers))
+    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in indices(terms.receivers))
     warnings = () if recipients else (NO_REVIEWER,)
     return Decision("held", recipients, terms, verdict.hits, warnings, _on_record(known))
 
@@ -239,7 +239,7 @@ def approval_terms(header: Header, directory: Directory) -> Terms:
 def _to_issuer(approval: Verified, directory: Directory) -> Decision:
     terms = approval_terms(approval.header, directory)
     shown = approval.present & ALL_BUT_ROUTING
-    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in _indices(terms.receivers))
+    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in indices(terms.receivers))
     return Decision("routed", recipients, terms, (), _warnings(recipients, missed=False))
 
 
@@ -294,13 +294,6 @@ def _mask(holders: Sequence[Holder]) -> int:
 
 def _index(line: Recipient | Holder) -> int:
     return line.index
-
-
-def _indices(mask: int) -> Iterator[int]:
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
 
 
 def _is_listed(directory: Directory, index: int) -> bool:

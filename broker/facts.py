@@ -6,6 +6,7 @@ the values are few and a look-up keyed by them stays small. Sets of bureaus are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,14 @@ def carried(routing: Routing, known: Facts, directory: Directory) -> int:
     for agreement in routing.audience.agreements if known.holders else ():
         mask |= directory.circle_mask(agreement) & ~directory.agreement_mask(agreement)
     return mask & known.holders
+
+
+def indices(mask: int) -> Iterator[int]:
+    """List the bureaus of a mask by index."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
 
 
 def _member(origin: Origin) -> str:
