@@ -18,11 +18,12 @@ from broker.decide import TO_HOLDERS
 from broker.errors import VersionRefusedError
 from broker.masks import Apply, Attribute, Constant, Expression, Principal
 from broker.notice import APPROVAL, KINDS
-from broker.rules import RECEIVE, SEE, Read, Rules
+from broker.rules import RECEIVE, SEE, Read, Rule, Rules, Verdict
 from broker.rules.policy_set import refused
 from broker.wording import attributes_of
 
 if TYPE_CHECKING:
+    from broker.facts import Facts
     from broker.members import Directory
 
 SHIELDED = (RECEIVE, *SEE.values())
@@ -32,6 +33,8 @@ TRIALS = 300
 UNASKED = TO_HOLDERS | {APPROVAL}
 """Kinds of which no rule is asked."""
 KIND = Attribute("notice", "kind")
+OF_CORRECTIONS = frozenset({("notice", "corrects"), ("notice", "holders")})
+"""What a rule asks that sets a correction apart from a first version."""
 Known = Callable[[Expression], bool | None]
 """What is known of a part of a condition; None: it depends."""
 
@@ -124,21 +127,38 @@ def _of_kind(kind: str) -> Known:
 
 def _check_corrections(rules: Rules, read: Sequence[Read], directory: Directory) -> None:
     """Refuse a set under which a correction reaches fewer bureaus than the same notice as a first version."""
-    asking = [each for each in read if ("notice", "corrects") in attributes_of(each.condition)]
+    asking = [each for each in read if not OF_CORRECTIONS.isdisjoint(attributes_of(each.condition))]
     if not asking or not directory.bureaus_in(directory.everyone):
         return
     chance = random.Random(rules.digest)  # noqa: S311 - made-up notices, no secret
     for _ in range(TRIALS):
         facts = likeness.made_up(chance, directory)
-        first, later = (rules.judge(replace(facts, corrects=each)) for each in (False, True))
-        if first.receive & ~later.receive:
-            rule = next(_hurting(asking), asking[0]).rule
-            raise refused(
-                rule.file, rule.line,
-                f"rule {rule.id} lets a correction reach fewer bureaus than what it corrects, so that they would go on "
-                "with the wrong version: take `corrects` out of it",
-            )  # fmt: skip
+        first = rules.judge(replace(facts, corrects=False, holders=0))
+        for each in _corrections(facts, directory):
+            later = rules.judge(each)
+            if lost := first.receive & ~later.receive:
+                raise _fewer(_hurting(asking, lost, first, later).rule)
 
 
-def _hurting(asking: Sequence[Read]) -> Iterator[Read]:
-    return (each for each in asking if each.rule.effect == "forbid")
+def _fewer(rule: Rule) -> VersionRefusedError:
+    return refused(
+        rule.file, rule.line,
+        f"rule {rule.id} lets a correction reach fewer bureaus than what it corrects, so that they would go on with "
+        "the wrong version: take `corrects` and `holders` out of it",
+    )  # fmt: skip
+
+
+def _corrections(facts: Facts, directory: Directory) -> Iterator[Facts]:
+    """Give a notice as a correction: of what nobody holds, all hold, or who happens to."""
+    for holders in (0, facts.holders, directory.everyone):
+        yield replace(facts, corrects=True, holders=holders)
+
+
+def _hurting(asking: Sequence[Read], lost: int, first: Verdict, later: Verdict) -> Read:
+    """Find the rule that forbids the correction to those who lose it, or permitted them the first version only."""
+    for effect, verdict in (("forbid", later), ("permit", first)):
+        met = {each.rule for each in verdict.hits if each.bureaus & lost}
+        for read in asking:
+            if read.rule.effect == effect and read.rule.id in met:
+                return read
+    return asking[0]

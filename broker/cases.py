@@ -79,6 +79,7 @@ class WrittenNotice(_Case):
     languages: list[str] = ["en"]
     exercise: bool = False
     corrects: bool = False
+    holders: list[str] = Field(default=[], description="bureaus that hold what it corrects")
     released: bool = False
     retain_until: Moment | None = None
     review_due: Moment | None = None
@@ -199,9 +200,7 @@ def run_file(policy_file: str, text: str | None, compile_for: Compile) -> tuple[
     judge = compile_for(directory, annex)
     tried, met, refusals = list[Facts](), set[str](), list[VersionRefusedError]()
     for number, case in enumerate(written.case):
-        facts = facts_of(
-            *notice_of(case.notice, directory.federation), directory, annex, case.now, released=case.notice.released
-        )
+        facts = case_facts(case, directory, annex)
         verdict = judge(facts)
         wrong = mistakes(case, directory) or differences(case, verdict, directory)
         if wrong:
@@ -210,6 +209,14 @@ def run_file(policy_file: str, text: str | None, compile_for: Compile) -> tuple[
         tried.append(facts)
         met.update(hit.rule for hit in verdict.hits)
     return Ran(directory, annex, tuple(tried), frozenset(met)), refusals
+
+
+def case_facts(case: Case, directory: Directory, annex: Annex) -> Facts:
+    """Compute the facts of a case's notice."""
+    written = case.notice
+    header, routing = notice_of(written, directory.federation)
+    holders = directory.bureau_mask(written.holders)
+    return facts_of(header, routing, directory, annex, case.now, released=written.released, holders=holders)
 
 
 def _refused(place: str, line: int, reason: str) -> VersionRefusedError:
@@ -228,11 +235,16 @@ def mistakes(case: Case, directory: Directory) -> list[str]:
     lists = (case.receive, case.review, *case.see.values(), *case.met.values())
     bureaus = {each for found in lists for each in found}
     named: tuple[tuple[str, Iterable[str], Container[str]], ...] = (
-        ("bureau", [notice.issuer, *sorted(bureaus)], directory.bureaus),
+        ("bureau", [notice.issuer, *notice.holders, *sorted(bureaus)], directory.bureaus),
         ("member or bureau", [*notice.to, *notice.deny, *notice.protected_from], _both(directory)),
         ("agreement", notice.agreements, directory.agreements),
     )
-    return [f"there is no {what} {each!r}" for what, words, known in named for each in words if each not in known]
+    found = [f"there is no {what} {each!r}" for what, words, known in named for each in words if each not in known]
+    return [*found, "holders: it corrects nothing that they could hold"] if _holds_nothing(notice) else found
+
+
+def _holds_nothing(notice: WrittenNotice) -> bool:
+    return bool(notice.holders) and not notice.corrects
 
 
 def _both(directory: Directory) -> Container[str]:

@@ -182,6 +182,14 @@ def _pack_terms(terms: notice.Terms) -> dict[str, Any]:
     return {name: mask_bytes(getattr(terms, name)) for name in ("allowed", "audience", "denied", "reached")}
 
 
+def _pack_holders(mask: int | None) -> bytes | None:
+    return None if mask is None else mask_bytes(mask)
+
+
+def _unpack_holders(data: bytes | None) -> int | None:
+    return None if data is None else int.from_bytes(data, "big")
+
+
 def _unpack_terms(value: dict[str, Any]) -> notice.Terms:
     return notice.Terms(**{name: int.from_bytes(mask, "big") for name, mask in value.items()})
 
@@ -206,6 +214,9 @@ _SPECIAL: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     notice.Terms: (_pack_terms, _unpack_terms),
     notice.RuleHit: (_pack_hit, _unpack_hit),
     notice.Series: (_pack_series, _unpack_series),
+}
+_SPECIAL_FIELDS: dict[tuple[type, str], tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    (notice.DecisionRecord, "holders"): (_pack_holders, _unpack_holders),
 }
 
 
@@ -247,7 +258,9 @@ Converter = Callable[[Any], Any]
 
 def _nested(kind: type, convert: Callable[[type], Converter], many: type) -> list[tuple[str, Converter | None]]:
     hints = typing.get_type_hints(kind)
-    return [(each.name, _converter(hints[each.name], convert, many)) for each in fields(kind)]
+    special = {name: both[convert is not _packer] for (of, name), both in _SPECIAL_FIELDS.items() if of is kind}
+    names = [each.name for each in fields(kind)]
+    return [(name, special.get(name) or _converter(hints[name], convert, many)) for name in names]
 
 
 def _converter(hint: Any, convert: Callable[[type], Converter], many: type) -> Converter | None:
@@ -436,6 +449,7 @@ def encode_decision(record: notice.DecisionRecord, lines: list[bytes]) -> bytes:
         *(blob(mask_bytes(mask)) for mask in (terms.allowed, terms.audience, terms.denied, terms.reached)),
         _items([_text(each) for each in record.warnings]),
         _text(record.detail),
+        _optional(None if record.holders is None else blob(mask_bytes(record.holders))),
     ))  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.decide import TO_HOLDERS, audience_of, held_terms
-from broker.facts import facts_of
+from broker.facts import carried, facts_of
 from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING
 from broker.rules import RECEIVE, REVIEW, SEE, Read, Rules
 
@@ -91,7 +91,13 @@ def _changes(past: Past, old: Side, new: Side, directory: Directory) -> list[Cha
         return []
     released = recorded.leaf.kind == RELEASED
     known = facts_of(
-        recorded.header, recorded.routing, directory, old.rules.annex, recorded.leaf.now, released=released
+        recorded.header,
+        recorded.routing,
+        directory,
+        old.rules.annex,
+        recorded.leaf.now,
+        released=released,
+        holders=recorded.record.holders,
     )
     before, after = old.rules.judge(known), new.rules.judge(known)
     own = directory.bureau_mask((recorded.header.issuer,))
@@ -109,11 +115,15 @@ def _changes(past: Past, old: Side, new: Side, directory: Directory) -> list[Cha
 
 
 def _reached(past: Past, known: Facts, directory: Directory) -> int:
-    """Give who is addressed, has subscribed or gets a flash: as on record, but for what was held."""
+    """Give who is addressed, has subscribed or gets a flash: as on record, but for what was held.
+
+    To whom a correction goes on under an agreement that is suspended follows from today's directory.
+    """
+    holding = carried(past.recorded.routing, known, directory)
     if past.recorded.leaf.kind != HELD:
-        return past.recorded.terms.reached
+        return past.recorded.terms.reached | holding
     flash = directory.everyone if known.urgency == "flash" else 0
-    return known.addressed | past.subscribed | flash
+    return known.addressed | past.subscribed | flash | holding
 
 
 def _reviewers(recorded: Recorded, known: Facts, directory: Directory, verdict: Verdict) -> int:

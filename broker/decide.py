@@ -2,7 +2,8 @@
 
 `receivers = allowed by policy & in the issuer's audience & not denied by the issuer & (addressed | subscribed | flash)`
 Only the first term is Cedar's; the others come from signed bytes, so that even `permit(principal, action, resource);`
-reaches nobody outside the audience. Withdrawals and restrictions go to the holders, whatever the policy says.
+reaches nobody outside the audience. A suspended agreement is no audience, but for a correction and those of its circle
+who hold what it corrects. Withdrawals and restrictions go to the holders, whatever the policy says.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, Self
 
-from broker.facts import Facts, facts_of
+from broker.facts import Facts, carried, facts_of, indices
 from broker.notice import APPROVAL, Decision, Header, Holder, Recipient, Routing, Terms, Verified
 from broker.verify import is_order, subject_of
 
@@ -89,9 +90,11 @@ class View:
     subscriptions: Subscriptions
 
 
-def facts(notice: Verified, view: View, now: int, *, released: bool = False) -> Facts:
-    """Compute what the rules may know of a notice."""
-    return facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now, released=released)
+def facts(notice: Verified, view: View, now: int, *, released: bool = False, holders: int = 0) -> Facts:
+    """Compute what the rules may know of a notice. `holders`: who holds what it corrects."""
+    return facts_of(
+        notice.header, notice.routing, view.directory, view.rules.annex, now, released=released, holders=holders
+    )
 
 
 def decide(
@@ -105,7 +108,7 @@ def decide(
         return _to_holders(notice, view.directory, holders)
     if notice.header.kind == APPROVAL:
         return _to_issuer(notice, view.directory)
-    known = facts(notice, view, now, released=released)
+    known = facts(notice, view, now, released=released, holders=_mask(holders))
     verdict = view.rules.judge(known)
     if verdict.review and not verdict.receive:
         return _held(notice, known, view, verdict)
@@ -117,7 +120,7 @@ def decide(
     reviewed = view.directory.reviewers if released else 0
     missed = known.corrects and any(not (terms.receivers | reviewed) >> index & 1 for index in replaced)
     warnings = _warnings(recipients, missed=missed, broken=known.derogation)
-    return Decision("routed", recipients, terms, verdict.hits, warnings)
+    return Decision("routed", recipients, terms, verdict.hits, warnings, _on_record(known))
 
 
 class Spoken(Protocol):
@@ -137,19 +140,23 @@ def terms_of(notice: Spoken, known: Facts, view: View, allowed: int) -> Terms:
     directory, header = view.directory, notice.header
     own = directory.bureau_mask((header.issuer,))
     flash = directory.everyone if header.urgency == "flash" else 0
+    holding = carried(notice.routing, known, directory)
     return Terms(
         allowed=allowed,
         audience=audience_of(notice, known, directory) & ~own,
         denied=known.denied,
-        reached=known.addressed | view.subscriptions.mask(header.topics) | flash,
+        reached=known.addressed | view.subscriptions.mask(header.topics) | flash | holding,
     )
 
 
 def audience_of(notice: Spoken, known: Facts, directory: Directory) -> int:
-    """Give everyone, or those addressed and the members of agreements in force. An empty list is nobody."""
+    """Give everyone, or those addressed and the members of agreements in force. An empty list is nobody.
+
+    A correction has in its audience who holds what it corrects, of a suspended agreement's members, too.
+    """
     if notice.routing.audience.everyone:
         return directory.everyone
-    mask = known.addressed
+    mask = known.addressed | carried(notice.routing, known, directory)
     for agreement in notice.routing.audience.agreements:
         mask |= directory.agreement_mask(agreement)
     return mask
@@ -167,14 +174,14 @@ def _recipients(
     ids = directory.ids
     if not limits and not replaced:
         return _alike(ids, tuple(groups))
-    shown_to = {index: shown & limits.get(index, -1) for mask, shown in groups for index in _indices(mask)}
+    shown_to = {index: shown & limits.get(index, -1) for mask, shown in groups for index in indices(mask)}
     return tuple(_recipient(index, ids[index], shown_to[index], replaced.get(index, ())) for index in sorted(shown_to))
 
 
 @lru_cache(maxsize=256)
 def _alike(ids: tuple[str, ...], groups: tuple[tuple[int, int], ...]) -> tuple[Recipient, ...]:
     """Make the lines of new notices once for all that are shown alike."""
-    shown_to = {index: shown for mask, shown in groups for index in _indices(mask)}
+    shown_to = {index: shown for mask, shown in groups for index in indices(mask)}
     return tuple(_recipient(index, ids[index], shown_to[index], ()) for index in sorted(shown_to))
 
 
@@ -206,8 +213,14 @@ def _held(notice: Verified, known: Facts, view: View, verdict: Verdict) -> Decis
     terms = held_terms(notice, known, directory, verdict)
     sources = sum(1 << place for place, slot in enumerate(notice.header.compartments) if slot.name == SOURCE)
     shown = notice.present & ALL_BUT_ROUTING & ~sources
-    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in _indices(terms.receivers))
-    return Decision("held", recipients, terms, verdict.hits, () if recipients else (NO_REVIEWER,))
+    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in indices(terms.receivers))
+    warnings = () if recipients else (NO_REVIEWER,)
+    return Decision("held", recipients, terms, verdict.hits, warnings, _on_record(known))
+
+
+def _on_record(known: Facts) -> int | None:
+    """Give what the rules were told of holders, so that it can be repeated; None where nothing is corrected."""
+    return known.holders if known.corrects else None
 
 
 def held_terms(notice: Spoken, known: Facts, directory: Directory, verdict: Verdict) -> Terms:
@@ -226,7 +239,7 @@ def approval_terms(header: Header, directory: Directory) -> Terms:
 def _to_issuer(approval: Verified, directory: Directory) -> Decision:
     terms = approval_terms(approval.header, directory)
     shown = approval.present & ALL_BUT_ROUTING
-    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in _indices(terms.receivers))
+    recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in indices(terms.receivers))
     return Decision("routed", recipients, terms, (), _warnings(recipients, missed=False))
 
 
@@ -272,15 +285,15 @@ def _granted(notice: Verified, known: Facts, now: int, directory: Directory) -> 
     return limits
 
 
+def _mask(holders: Sequence[Holder]) -> int:
+    mask = 0
+    for each in holders:
+        mask |= 1 << each.index
+    return mask
+
+
 def _index(line: Recipient | Holder) -> int:
     return line.index
-
-
-def _indices(mask: int) -> Iterator[int]:
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
 
 
 def _is_listed(directory: Directory, index: int) -> bool:

@@ -7,17 +7,17 @@ it, and what each other bureau will meet once it is released. Only the issuer an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, terms_of
 from broker.facts import Facts, facts_of
 from broker.members import NO_ANNEX
 from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING, Terms
 from broker.rules import RECEIVE, REVIEW, SEE
-from broker.wording import Wording, attributes_of
+from broker.wording import Say, Wording, attributes_of
 
 if TYPE_CHECKING:
     from broker.members import Annex, Bureau, Directory
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 POLICY, AUDIENCE, DENY, REACH, ISSUER, SUSPENDED = "policy", "audience", "deny", "reach", "issuer", "suspended"
 """The terms that can stand in the way, as `Obstacle.term` names them."""
-RECEIVES = "receives"
+RECEIVES, IF_SUBSCRIBED = "receives", "if-subscribed"
 HELD = "held"
 CLEARED = ("principal", "cleared_for")
 SUPERVISED = ("notice", "supervised")
@@ -35,8 +35,7 @@ AUDIENCE_ONLY, DENIED_ONLY = (frozenset({("notice", name)}) for name in ("audien
 """What a rule asks that repeats a term of the issuer's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(NamedTuple):  # as `Account` no dataclass: a thousand are made for one notice, at a third of the cost
     """One thing in the way. `change`: what would have to be otherwise for this term to be met."""
 
     term: str
@@ -46,8 +45,7 @@ class Obstacle:
     change: str
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """What one bureau gets of a notice, and why; `code` is `receives` or that of the first obstacle."""
 
     bureau: str
@@ -99,6 +97,7 @@ def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rul
         annex or NO_ANNEX,
         recorded.leaf.now,
         released=recorded.leaf.kind == RELEASED,
+        holders=recorded.record.holders,
     )
     held = recorded.leaf.kind == HELD
     return Ground(
@@ -162,31 +161,35 @@ class _Telling:
     def __init__(self, ground: Ground) -> None:
         self._ground, self._terms, self._known = ground, ground.terms, ground.known
         self._directory = ground.directory
-        self._spoken = {each.rule.id: attributes_of(each.condition) for each in ground.rules}
-        self._speaking: dict[tuple[str, str], list[Read]] = {}
+        self._wording = Wording(
+            ground.notice.header, ground.notice.routing, ground.known, ground.directory, ground.annex
+        )
+        # Of the rules only those count that are met for anybody, each with the bureaus for which it is.
+        self._met_by: dict[tuple[str, str], list[tuple[int, Read]]] = {}
         for each in ground.rules:
-            for action in each.actions:
-                self._speaking.setdefault((each.rule.effect, action), []).append(each)
-        self._met_by = {key: self._with_masks(rules) for key, rules in self._speaking.items()}
+            if mask := ground.hits.get(each.rule.id, 0):
+                for action in each.actions:
+                    self._met_by.setdefault((each.rule.effect, action), []).append((mask, each))
         self._any = {key: _either(mask for mask, _ in met) for key, met in self._met_by.items()}
-        self._changing = {each.rule.id: _changing(each.rule) for each in ground.rules}
+        self._forbidding = self._met_by.get(("forbid", RECEIVE), [])
+        self._permitted = self._any.get(("permit", RECEIVE), 0)
         # Where a rule only repeats a term of the issuer's that is told already.
         own = {AUDIENCE_ONLY: ~ground.known.audience, DENIED_ONLY: ground.terms.denied}
         self._barring = [
-            (mask & ~own.get(self._spoken[each.rule.id], 0), each)
-            for mask, each in self._met_by.get(("forbid", RECEIVE), ())
+            (mask & ~own.get(attributes_of(each.condition), 0), each.rule, *self._told(each))
+            for mask, each in self._forbidding
         ]
         self._sight = {name: self._seeing(name) for name in KINDS.get(ground.notice.header.kind, ())}
         self._topics = ", ".join(ground.notice.header.topics) or "no topic"
         self._topics_said = (f"its topics: {self._topics}",)
-        self._wording = Wording(
-            ground.notice.header, ground.notice.routing, ground.known, ground.directory, ground.annex
-        )
 
-    def _with_masks(self, rules: Sequence[Read]) -> list[tuple[int, Read]]:
-        """Give the rules that are met for anybody, each with the bureaus for which it is."""
-        hits = self._ground.hits
-        return [(mask, each) for each in rules if (mask := hits.get(each.rule.id, 0))]
+    def _told(self, read: Read) -> tuple[Callable[[Bureau], tuple[str, ...]], Callable[[Bureau], str]]:
+        """Give what says of a rule on which facts it was met for a bureau, and what would have to change."""
+        return self._wording.saying(read.condition), self._wording.changing(read.condition, _changing(read.rule))
+
+    def _speaking(self, effect: str) -> list[Read]:
+        """List the rules on receiving, met or not."""
+        return [each for each in self._ground.rules if each.rule.effect == effect and RECEIVE in each.actions]
 
     def _seeing(self, name: str) -> int:
         permitted, forbidden = (self._any.get((effect, SEE[name]), 0) for effect in ("permit", "forbid"))
@@ -197,18 +200,34 @@ class _Telling:
         receives = self._receives(bureau)
         obstacles = () if receives else self._obstacles(bureau, bit)
         deciding = self._deciding(bit, reviews=receives and self._held)
-        first = obstacles[0] if obstacles else None
+        rules = tuple([each.rule.id for each in deciding])
+        if obstacles:
+            first = obstacles[0]
+            doubts = tuple(self._doubts(bit, first)) if self._doubtful or first.code == IF_SUBSCRIBED else ()
+            return Account(
+                bureau.id,
+                receives,
+                first.code,
+                first.sentence,
+                rules,
+                first.facts,
+                obstacles,
+                (),
+                {},
+                doubts,
+                self._held,
+            )
         return Account(
             bureau=bureau.id,
             receives=receives,
-            code=first.code if first else RECEIVES,
-            sentence=first.sentence if first else self._reason(bureau, deciding),
-            rules=tuple(each.rule.id for each in deciding),
-            facts=first.facts if first else self._why_facts(bureau, deciding),
+            code=RECEIVES,
+            sentence=self._reason(bureau, deciding),
+            rules=rules,
+            facts=self._why_facts(bureau, deciding),
             obstacles=obstacles,
             shown=self._shown(bureau) if receives else (),
             withheld=dict(self._withheld(bureau, bit)) if receives else {},
-            doubts=tuple(self._doubts(bit, first)),
+            doubts=tuple(self._doubts(bit, None)),
             held=self._held,
         )
 
@@ -219,7 +238,7 @@ class _Telling:
     def _deciding(self, bit: int, *, reviews: bool) -> list[Read]:
         if reviews:
             return self._met(bit, "permit", REVIEW)
-        return self._met(bit, "forbid", RECEIVE) or self._met(bit, "permit", RECEIVE)
+        return [each for mask, each in self._forbidding if mask & bit] or self._met(bit, "permit", RECEIVE)
 
     # Receiving
 
@@ -247,16 +266,21 @@ class _Telling:
 
     def _obstacles(self, bureau: Bureau, bit: int) -> tuple[Obstacle, ...]:
         """Give what is in the way: the issuer's own terms, then the rules, then the want of a subscription."""
-        if not self._directory.is_active(bureau.member):
+        if not self._directory.everyone & bit:
             change = f"the directory would have to make {bureau.member} active again"
             return (Obstacle(SUSPENDED, "suspended", f"{bureau.member} is suspended", (), change),)
         if bureau.id == self._ground.notice.header.issuer:
             return (Obstacle(ISSUER, "issuer", "issued it", (), "nothing: no bureau receives its own notice"),)
         if found := _NO_RULE.get(self._ground.notice.header.kind):
             return (found,)
-        rules = [] if self._terms.allowed & bit else self._policy(bureau, bit)
-        first = self._own_review(bureau) if self._held else ()
-        return (*first, *self._own_terms(bureau, bit), *rules, *self._rest(bureau, bit))
+        obstacles = [*self._own_review(bureau)] if self._held else []
+        if self._terms.denied & bit or not self._known.audience & bit:
+            obstacles += self._own_terms(bureau, bit)
+        if not self._terms.allowed & bit:
+            obstacles += self._policy(bureau, bit)
+        if not self._terms.audience & self._terms.reached & bit:
+            obstacles += self._rest(bureau, bit)
+        return tuple(obstacles)
 
     def _own_terms(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
         if self._terms.denied & bit:
@@ -281,35 +305,35 @@ class _Telling:
             )  # fmt: skip
 
     def _policy(self, bureau: Bureau, bit: int) -> list[Obstacle]:
-        found, told = [], self._wording
-        for mask, each in self._barring:
-            if mask & bit:
-                rule, condition = each.rule, each.condition
-                change = self._or_rule(told.remedies(condition, bureau), rule)
-                found.append(Obstacle(POLICY, rule.id, rule.sentence, told.facts(condition, bureau), change))
-        if not self._any.get(("permit", RECEIVE), 0) & bit:
+        found = [
+            Obstacle(POLICY, rule.id, rule.sentence, facts(bureau), change(bureau))
+            for mask, rule, facts, change in self._barring
+            if mask & bit
+        ]
+        if not self._permitted & bit:
             found.append(self._no_permit(bureau))
         return found
 
-    def _or_rule(self, changes: Sequence[str], rule: Rule) -> str:
-        """Say what would mend it, and who could change the rule itself."""
-        last = self._changing[rule.id]
-        return f"{', or '.join(changes)}, or {last}" if changes else last
-
     def _no_permit(self, bureau: Bureau) -> Obstacle:
-        permits = self._speaking.get(("permit", RECEIVE), [])
-        if not permits:
+        if not self._permits:
             return Obstacle(POLICY, "no-permit", "no rule permits it", (), "a rule would have to permit it")
-        told = self._wording
-        changes = " or ".join(dict.fromkeys([one for each in permits for one in told.remedies(each.condition, bureau)]))
-        facts = tuple(dict.fromkeys([one for each in permits for one in told.facts(each.condition, bureau)]))
-        first = permits[0].rule
-        change = self._or_rule((changes,) if changes else (), first)
-        return Obstacle(POLICY, first.id, f"no rule permits it: {first.sentence}", facts, change)
+        code, sentence, last = self._first_permit
+        changes = dict.fromkeys([one for _, mending in self._permits for one in mending(bureau)])
+        facts = dict.fromkeys([one for saying, _ in self._permits for one in saying(bureau)])
+        change = f"{' or '.join(changes)}, or {last}" if changes else last
+        return Obstacle(POLICY, code, sentence, tuple(facts), change)
+
+    @cached_property
+    def _permits(self) -> list[tuple[Say, Say]]:
+        found, told = self._speaking("permit"), self._wording
+        return [(told.saying(each.condition), told.mending(each.condition)) for each in found]
+
+    @cached_property
+    def _first_permit(self) -> tuple[str, str, str]:
+        rule = self._speaking("permit")[0].rule
+        return rule.id, f"no rule permits it: {rule.sentence}", _changing(rule)
 
     def _rest(self, bureau: Bureau, bit: int) -> Iterator[Obstacle]:
-        if self._terms.audience & self._terms.reached & bit:
-            return
         if self._known.audience & bit and not self._terms.audience & bit:
             yield Obstacle(
                 AUDIENCE, "not-in-audience", "is in the audience only by an agreement that is suspended",
@@ -327,12 +351,12 @@ class _Telling:
             )  # fmt: skip
         else:
             yield Obstacle(
-                REACH, "if-subscribed", "receives it if it has subscribed to one of the topics",
+                REACH, IF_SUBSCRIBED, "receives it if it has subscribed to one of the topics",
                 self._topics_said, f"{bureau.id} receives it once it has subscribed, or if you address it",
             )  # fmt: skip
 
     def _doubts(self, bit: int, first: Obstacle | None) -> Iterator[str]:
-        if first and first.code == "if-subscribed":
+        if first and first.code == IF_SUBSCRIBED:
             yield "you cannot know to which topics it has subscribed"
         if self._terms.audience & ~self._terms.denied & bit & self._ground.doubtful:
             yield f"the annex, which you may not know, could still change it (rule {self._clearing})"
@@ -342,12 +366,17 @@ class _Telling:
                 yield f"if the annex has its sender under supervision, a reviewing bureau gets it first (rule {ids})"
 
     @cached_property
+    def _doubtful(self) -> bool:
+        """Whether the annex could make any difference here."""
+        return bool(self._ground.doubtful) or self._ground.annex is None
+
+    @cached_property
     def _clearing(self) -> str:
         return _asking(CLEARED, self._ground.rules)
 
     @cached_property
     def _supervising(self) -> str:
-        return _asking(SUPERVISED, self._speaking.get(("forbid", RECEIVE), ()))
+        return _asking(SUPERVISED, self._speaking("forbid"))
 
     # Seeing
 

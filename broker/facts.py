@@ -6,6 +6,7 @@ the values are few and a look-up keyed by them stays small. Sets of bureaus are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ MemberId = str
 """The id of a member: an entity, no String of the schema."""
 BureauId = str
 """The id of a bureau: an entity, no String of the schema."""
+LATER = frozenset({"holders"})
+"""Facts that came when sets were in force already: a set of before does not declare them, and is not told them."""
 
 
 @quick
@@ -54,6 +57,8 @@ class Facts:
     derogation: bool
     """The issuer breaks the glass: a threat to life."""
     corrects: bool
+    holders: Mask
+    """Of a correction: the bureaus that hold what it corrects."""
     retain_until: int
     review_due: int
     everyone: bool
@@ -76,14 +81,25 @@ class Facts:
 
 
 def facts_of(
-    header: Header, routing: Routing, directory: Directory, annex: Annex, now: int, *, released: bool = False
+    header: Header,
+    routing: Routing,
+    directory: Directory,
+    annex: Annex,
+    now: int,
+    *,
+    released: bool = False,
+    holders: int | None = None,
 ) -> Facts:
-    """Compute the facts of one notice at one `now`. Needs a header and routing that `verify` has checked."""
+    """Compute the facts of one notice at one `now`. Needs a header and routing that `verify` has checked.
+
+    `holders`: who holds what it corrects; at a release its reviewers may be among them.
+    """
     audience = routing.audience
     named = directory.bureau_mask(audience.to)
     granted = directory.bureau_mask(each.bureau for each in routing.grants if now < each.until)
     addressed = directory.mask(audience.to) | granted
     origins = tuple(origin for origin in routing.origins if not _without_terms(origin, header.member))
+    corrects = any(each.relation == "corrects" for each in header.references)
     sources = frozenset({header.member, *(_member(each) for each in origins)} & directory.members.keys())
     return Facts(
         now=now,
@@ -100,7 +116,8 @@ def facts_of(
         supervised=header.member in annex.supervision,
         unreadable=H3 in header.handling and directory.reads_none(named, header.languages),
         derogation=routing.derogation is not None,
-        corrects=any(each.relation == "corrects" for each in header.references),
+        corrects=corrects,
+        holders=_holders(holders, directory, released=released) if corrects and holders else 0,
         retain_until=NO_LIMIT if header.retain_until is None else header.retain_until,
         review_due=NO_LIMIT if header.review_due is None else header.review_due,
         everyone=audience.everyone,
@@ -129,6 +146,27 @@ def _audience(routing: Routing, addressed: int, directory: Directory) -> int:
     for agreement in routing.audience.agreements:
         mask |= directory.circle_mask(agreement)
     return mask
+
+
+def _holders(holders: int, directory: Directory, *, released: bool) -> int:
+    """Leave out whom the directory does not let take part, and who was only given the notice itself to review."""
+    return holders & directory.everyone & ~(directory.reviewers if released else 0)
+
+
+def carried(routing: Routing, known: Facts, directory: Directory) -> int:
+    """Give whom a correction goes on to under a suspended agreement: of its circle those who hold what it corrects."""
+    mask = 0
+    for agreement in routing.audience.agreements if known.holders else ():
+        mask |= directory.circle_mask(agreement) & ~directory.agreement_mask(agreement)
+    return mask & known.holders
+
+
+def indices(mask: int) -> Iterator[int]:
+    """List the bureaus of a mask by index."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
 
 
 def _member(origin: Origin) -> str:

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from broker.notice import RELEASED
 from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Holders:
     def take(self, recorded: Recorded) -> str:
         """Take in the next decision; say what is wrong with whom a withdrawal or restriction tells, "" if nothing."""
         leaf = recorded.leaf
-        if leaf.kind == "released" and leaf.about is not None:
+        if leaf.kind == RELEASED and leaf.about is not None:
             self._released[leaf.about] = recipients(recorded)
             return ""
         wrong = self._untold(recorded) if ends(recorded) else ""
@@ -43,6 +44,20 @@ class Holders:
         self._digests.append(short(leaf.header_digest))
         self._leaves.append(recorded.leaf_number)
         return wrong
+
+    def holding(self, recorded: Recorded) -> int | None:
+        """Count who holds what a correction corrects, as a mask; ask before `take`.
+
+        At its release those who were given it to review are among them. None: it corrects nothing.
+        """
+        subject, leaf = subject_of(recorded.header), recorded.leaf
+        if subject is None or subject.relation != "corrects":
+            return None
+        digest = leaf.header_digest if leaf.kind == RELEASED else subject.header_digest
+        about = self._first(short(digest)) if leaf.about is None else leaf.about
+        if about is None or not 0 <= about < recorded.leaf_number or self._leaf(about).header_digest != digest:
+            return 0
+        return sum(1 << index for index in self._of(about))
 
     def _untold(self, end: Recorded) -> str:
         subject = subject_of(end.header)

@@ -388,6 +388,8 @@ class Decision:
     terms: Terms
     hits: tuple[RuleHit, ...]
     warnings: tuple[str, ...] = ()
+    holders: int | None = None
+    """Of a correction: the bureaus that hold what it corrects, as the rules were told."""
 
 
 @quick
@@ -427,6 +429,7 @@ class DecisionRecord:
     terms: Terms = Terms(0, 0, 0, 0)
     warnings: tuple[str, ...] = ()
     detail: str = ""
+    holders: int | None = None
 
 
 @quick

@@ -49,6 +49,8 @@ PROGRESS_EVERY = 1000
 HELD = "held"
 SHOWN_TO_REVIEW = frozenset(name for names in KINDS.values() for name in names) - {SOURCE}
 """Compartments that a reviewer is shown."""
+NEVER_GIVEN = "said to hold what it corrects, and was never given it"
+NOT_NAMED = "was given what it corrects, and is not said to hold it"
 TERMS = {
     "allowed by policy": "allowed",
     "in the audience": "audience",
@@ -140,6 +142,8 @@ class _Recheck:
         self._patterns: dict[str, tuple[str, ...]] = {}
         self._subscriptions: tuple[Directory | None, Subscriptions | None] = (None, None)
         self._newest: dict[tuple[str, bytes], int] = {}
+        self._tells_holders = False
+        """A decision so far said who holds what it corrects: from then on all that correct something do."""
         self._holders = Holders(lambda number: codec.decode(Leaf, trail.entry(number)), self._find)
 
     def _find(self, number: int) -> Recorded | None:
@@ -254,6 +258,7 @@ class _Recheck:
         record = recorded.record
         self._sent.pop(recorded.leaf.header_digest or b"", None)
         self._reached(recorded.header.issuer, recorded.routing.series, recorded.routing.number)
+        holding = self._holders.holding(recorded)
         if wrong := self._holders.take(recorded):
             self._found.add(place, wrong)
         if recorded.leaf.kind == RELEASED:
@@ -261,6 +266,7 @@ class _Recheck:
         if lay(Lines.numbered(record.rows), record.seed, record.depth).root != recorded.leaf.rows:
             self._found.add(place, "the recipients in its decision record are not those whose rows it commits to")
         grounds = self._grounds(recorded.leaf)
+        self._held_by(place, recorded, holding, grounds.directory if grounds else None)
         if recorded.header.kind in TO_HOLDERS:
             self._compare(place, "receives", recorded.terms.receivers, _mask(recorded.shown))
             if grounds and is_order(recorded.header) and not grounds.directory.may_order(recorded.header.issuer):
@@ -273,6 +279,22 @@ class _Recheck:
         self._found.decisions += 1
         self._repeat(place, recorded, grounds)
 
+    def _held_by(self, place: str, recorded: Recorded, counted: int | None, directory: Directory | None) -> None:
+        """Compare who is said to hold what it corrects with who was given it; a record of before says nothing of it.
+
+        Without a directory nobody can say who no longer takes part: then only holders too many are found.
+        """
+        said = recorded.record.holders
+        if said is None and (counted is None or not self._tells_holders):
+            return
+        self._tells_holders = True
+        given, said = counted or 0, said or 0
+        if directory:
+            given &= directory.everyone & ~(directory.reviewers if recorded.leaf.kind == RELEASED else 0)
+        for mask, wrong in ((said & ~given, NEVER_GIVEN), (given & ~said if directory else 0, NOT_NAMED)):
+            if mask:
+                self._found.add(place, f"{_who(mask, directory)}: {wrong}")
+
     def _repeat(self, place: str, recorded: Recorded, grounds: Grounds) -> None:
         directory = grounds.directory
         if recorded.header.kind == APPROVAL:  # asks no rule, either
@@ -280,7 +302,13 @@ class _Recheck:
             return
         released = recorded.leaf.kind == RELEASED
         known = facts_of(
-            recorded.header, recorded.routing, directory, grounds.rules.annex, recorded.leaf.now, released=released
+            recorded.header,
+            recorded.routing,
+            directory,
+            grounds.rules.annex,
+            recorded.leaf.now,
+            released=released,
+            holders=recorded.record.holders,
         )
         verdict = grounds.rules.judge(known)
         held = bool(verdict.review and not verdict.receive)
@@ -325,9 +353,12 @@ class _Recheck:
     def _compare(self, place: str, what: str, said: int, found: int, directory: Directory | None = None) -> None:
         for where, mask in (("on record, not by these policies", said & ~found), ("not on record", found & ~said)):
             if mask:
-                names = directory.bureaus_in(mask) if directory else ()
-                who = ", ".join(names[:5]) or f"{mask.bit_count()} bureaus"
-                self._found.add(place, f"{what}: {who}: {where}")
+                self._found.add(place, f"{what}: {_who(mask, directory)}: {where}")
+
+
+def _who(mask: int, directory: Directory | None) -> str:
+    names = directory.bureaus_in(mask) if directory else ()
+    return ", ".join(names[:5]) or f"{mask.bit_count()} bureaus"
 
 
 def _mask(indices: Iterable[int]) -> int:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms
-from broker.facts import Facts, facts_of
+from broker.facts import Facts, carried, facts_of
 from broker.members import NO_ANNEX
 from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING, Terms
 from broker.rules import RECEIVE, REVIEW, SEE, PolicySet, Reference, Verdict, read_rules
@@ -89,6 +89,7 @@ class _Again:
             grounds.annex or NO_ANNEX,
             recorded.leaf.now,
             released=recorded.leaf.kind == RELEASED,
+            holders=recorded.record.holders,
         )
         self._effects = {each.rule.id: each.rule.effect for each in read_rules(grounds.policies)}
 
@@ -139,7 +140,7 @@ class _Again:
         flash = self._directory.everyone if header.urgency == "flash" else 0
         subscribed = Subscriptions.of(self._directory, self._grounds.patterns).mask(header.topics)
         audience = audience_of(self._recorded, known, self._directory) & ~own
-        reached = known.addressed | subscribed | flash
+        reached = known.addressed | subscribed | flash | carried(self._recorded.routing, known, self._directory)
         yield from self._of_terms(Terms(self._mask(RECEIVE), audience, known.denied, reached))
 
     def review(self) -> Iterator[Difference]:

@@ -186,6 +186,7 @@ def _decision_record(
         terms=decision.terms if decision else Terms(0, 0, 0, 0),
         warnings=ruling.warnings,
         detail=ruling.detail,
+        holders=decision.holders if decision else None,
     )
 
 

@@ -88,4 +88,6 @@ def _facts(header: Header, bureau: Bureau) -> tuple[str, ...]:
         if header.urgency == "flash"
         else "it is addressed to you, or is on a topic that you subscribed to: " + ", ".join(header.topics)
     )
+    if any(each.relation == "corrects" for each in header.references):
+        reached += "; or you hold what it corrects, under an agreement that is suspended"
     return (f"{bureau.id} {mandate} for its purpose, {header.purpose}", reached)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from broker.facts import NO_LIMIT, Facts
+from broker.facts import NO_LIMIT, Facts, carried, indices
 from broker.masks import BUREAU_SETS, Apply, Attribute, Expression, Value, subjects
 from broker.members import NO_ANNEX
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DAYS = frozenset({"now", "retain_until", "review_due", "expires"})
 """Facts that are times in ms."""
 Spoken = frozenset[tuple[str, str]]
+Say = Callable[["Bureau"], tuple[str, ...]]
 
 
 def attributes_of(expression: Expression) -> Spoken:
@@ -53,11 +54,10 @@ class Wording:
         self._annex = annex
         self._asked: dict[int, tuple[tuple[str, str], ...]] = {}
         self._of_all: dict[str, str] = {}
-        self._saying: dict[int, tuple[str | Callable[[Bureau], str], ...]] = {}
-        self._mending: dict[int, tuple[Callable[[Wording, Bureau], str], ...]] = {}
+        self._saying: dict[int, Say] = {}
         self._lists: dict[Value, str] = {}
-        self._last_lacking: tuple[int, list[str]] = (-1, [])
-        """Of the bureau that was spoken of last: its facts and its remedies ask one after the other."""
+        self._levels: dict[str, str] = {}
+        self._together: dict[tuple[str, ...], str] = {}
 
     # Of the issuer's own terms
 
@@ -85,18 +85,29 @@ class Wording:
             return "It is addressed."
         if self._header.urgency == "flash":
             return "A flash goes to the whole audience."
+        if self._carried >> bureau.index & 1:
+            return "It holds what this notice corrects: a correction goes on although the agreement is suspended."
         if self._header.kind in ("withdrawal", "restriction"):
             return "It held what this notice ends, whatever the policy says."
         return "It has subscribed to one of the topics."
+
+    @cached_property
+    def _carried(self) -> int:
+        return carried(self._routing, self._known, self._directory)
 
     # Of the rules
 
     def facts(self, condition: Expression, bureau: Bureau) -> tuple[str, ...]:
         """Say what each fact is that a condition asks about, for one bureau."""
-        plan = self._saying.get(id(condition))
-        if plan is None:
-            plan = self._saying[id(condition)] = tuple(self._sayer(*each) for each in self._asks(condition))
-        return tuple([each if isinstance(each, str) else each(bureau) for each in plan])
+        return self.saying(condition)(bureau)
+
+    def saying(self, condition: Expression) -> Say:
+        """Give what says `facts` of a condition for one bureau after the other."""
+        found = self._saying.get(id(condition))
+        if found is None:
+            plan = tuple(self._sayer(*each) for each in self._asks(condition))
+            found = self._saying[id(condition)] = _all_of(plan)
+        return found
 
     def _sayer(self, of: str, name: str) -> str | Callable[[Bureau], str]:
         """Give the sentence of one fact, or what makes it for a bureau."""
@@ -108,7 +119,8 @@ class Wording:
 
     def _among(self, name: str) -> Callable[[Bureau], str]:
         mask, where = getattr(self._known, name), _AMONG.get(name, f"among its {_plain(name)}")
-        return lambda bureau: f"{bureau.id} {'is' if mask >> bureau.index & 1 else 'is not'} {where}"
+        within, without = f" is {where}", f" is not {where}"
+        return lambda bureau: bureau.id + (within if mask >> bureau.index & 1 else without)
 
     def _asks(self, condition: Expression) -> tuple[tuple[str, str], ...]:
         """List what a condition asks about, the bureau's first; worked out once a condition."""
@@ -133,12 +145,15 @@ class Wording:
 
     def _circles(self, bureau: Bureau) -> list[str]:
         """Name the agreements in force of which a bureau's member is part."""
-        return [name for name, mask in self._circle_masks if mask >> bureau.index & 1]
+        return self._circles_by_index.get(bureau.index, [])
 
     @cached_property
-    def _circle_masks(self) -> list[tuple[str, int]]:
-        listed = self._directory
-        return [(name, listed.agreement_mask(name)) for name in sorted(listed.agreements)]
+    def _circles_by_index(self) -> Mapping[int, list[str]]:
+        listed, found = self._directory, dict[int, list[str]]()
+        for name in sorted(listed.agreements):
+            for index in indices(listed.agreement_mask(name)):
+                found.setdefault(index, []).append(name)
+        return found
 
     def _of_bureau(self, name: str) -> Callable[[Bureau], str]:
         if name == "cleared_for" and self._annex is None:
@@ -150,10 +165,20 @@ class Wording:
         if name == "mandates":
             return lambda bureau: f"{bureau.id} has a mandate for {self._listed(bureau.mandates) or 'nothing'}"
         if name == "cleared_for":
-            return lambda bureau: f"{bureau.id} is cleared for {said(bureau) or 'nothing'}"
+            return self._cleared
         if name == "agreements":
-            return lambda bureau: f"{bureau.member} takes part, in force, in {said(bureau) or 'no agreement'}"
+            return lambda bureau: (
+                f"{bureau.member} takes part, in force, in {_list(self._circles(bureau)) or 'no agreement'}"
+            )
         return lambda bureau: f"{_plain(name)} of {bureau.id}: {said(bureau) or 'none'}"
+
+    def _cleared(self, bureau: Bureau) -> str:
+        annex = self._annex or NO_ANNEX
+        highest = annex.clearance(bureau.id)
+        found = self._levels.get(highest)
+        if found is None:
+            found = self._levels[highest] = self._listed(annex.cleared_for(bureau.id)) or "nothing"
+        return f"{bureau.id} is cleared for {found}"
 
     def _listed(self, value: Value) -> str:
         """List what a bureau's fact holds; many bureaus have the same."""
@@ -163,19 +188,18 @@ class Wording:
             found = self._lists[value] = _list(names)
         return found
 
-    def _lacking(self, bureau: Bureau) -> list[str]:
+    def _lacking(self, bureau: Bureau) -> tuple[str, ...]:
         """Name the sources whose data may not go to a bureau, under the agreements that the notice names."""
-        if self._known.lawful >> bureau.index & 1:
-            return []
-        if self._last_lacking[0] != bureau.index:
-            named = [name for name, mask in self._lawful_masks if not mask >> bureau.index & 1]
-            self._last_lacking = (bureau.index, named)
-        return self._last_lacking[1]
+        return self._lacking_by_index.get(bureau.index, ())
 
     @cached_property
-    def _lawful_masks(self) -> list[tuple[str, int]]:
-        listed, under = self._directory, self._known.agreements
-        return [(name, listed.lawful_mask((name,), under)) for name in sorted(self._known.sources)]
+    def _lacking_by_index(self) -> Mapping[int, tuple[str, ...]]:
+        listed, under, found = self._directory, self._known.agreements, dict[int, tuple[str, ...]]()
+        for name in sorted(self._known.sources):
+            lawful = listed.lawful_mask((name,), under) | self._known.lawful
+            for index in indices((1 << len(listed.by_index)) - 1 & ~lawful):
+                found[index] = (*found.get(index, ()), name)
+        return found
 
     @cached_property
     def _resting(self) -> Mapping[tuple[str, str], list[str]]:
@@ -191,8 +215,15 @@ class Wording:
     def _lawful(self, bureau: Bureau) -> str:
         lacking = self._lacking(bureau)
         some = "no basis" if lacking else "a basis"
-        of = _list(lacking) or self._listed(self._known.sources)
+        of = self._joined(lacking) if lacking else self._listed(self._known.sources)
         return f"{some} is recorded on which data of {of} may go to {bureau.member}{self._under}"
+
+    def _joined(self, names: tuple[str, ...]) -> str:
+        """List names; many bureaus lack the same."""
+        found = self._together.get(names)
+        if found is None:
+            found = self._together[names] = _list(names)
+        return found
 
     @cached_property
     def _under(self) -> str:
@@ -218,11 +249,26 @@ class Wording:
 
     def remedies(self, condition: Expression, bureau: Bureau) -> tuple[str, ...]:
         """Say what in directory or notice would have to be otherwise, as far as it can be said."""
-        plan = self._mending.get(id(condition))
-        if plan is None:
-            plan = tuple(_REMEDIES[name] for _, name in self._asks(condition) if name in _REMEDIES)
-            self._mending[id(condition)] = plan
-        return tuple([said for each in plan if (said := each(self, bureau))])
+        return self.mending(condition)(bureau)
+
+    def mending(self, condition: Expression) -> Say:
+        """Give what says the `remedies` of a condition for one bureau after the other."""
+        plan = self._remedies(condition)
+        return lambda bureau: tuple([said for each in plan if (said := each(bureau))])
+
+    def changing(self, condition: Expression, last: str) -> Callable[[Bureau], str]:
+        """Give what says the `remedies` of a condition, and `last`, in one sentence for one bureau after the other."""
+        plan = self._remedies(condition)
+        if not plan:
+            return lambda _: last
+        if len(plan) == 1:
+            only = plan[0]
+            return lambda bureau: f"{said}, or {last}" if (said := only(bureau)) else last
+        plan.append(lambda _: last)
+        return lambda bureau: ", or ".join([said for each in plan if (said := each(bureau))])
+
+    def _remedies(self, condition: Expression) -> list[Callable[[Bureau], str]]:
+        return [partial(_REMEDIES[name], self) for _, name in self._asks(condition) if name in _REMEDIES]
 
     # What would have to be otherwise
 
@@ -242,12 +288,12 @@ class Wording:
         lacking = self._lacking(bureau)
         if not lacking:
             return ""
-        resting = sorted(name for source in lacking for name in self._resting.get((source, bureau.member), ()))
+        basis = f"a basis for data of {self._joined(lacking)} to go to {bureau.member} would have to be recorded in the"
+        if not self._resting:
+            return f"{basis} directory"
+        resting = sorted([name for source in lacking for name in self._resting.get((source, bureau.member), ())])
         name = f", or the notice would have to name {_list(resting, 'or')}" if resting else ""
-        return (
-            f"a basis for data of {_list(lacking)} to go to {bureau.member} would have to be recorded in the"
-            f" directory{name}"
-        )
+        return f"{basis} directory{name}"
 
     def _released(self, _: Bureau) -> str:
         return "" if self._known.released else "a reviewing bureau would have to release it"
@@ -258,8 +304,11 @@ class Wording:
     def _consent(self, bureau: Bureau) -> str:
         if self._known.consented >> bureau.index & 1:
             return ""
-        owners = sorted({each.owner or "?" for each in self._routing.origins})
-        return f"{_list(owners) or 'the origins'} would have to consent to {bureau.id}"
+        return f"{self._owners} would have to consent to {bureau.id}"
+
+    @cached_property
+    def _owners(self) -> str:
+        return _list(sorted({each.owner or "?" for each in self._routing.origins})) or "the origins"
 
     def _origins(self, _: Bureau) -> str:
         return "" if self._known.origins_known else "the issuer would have to name every origin"
@@ -272,6 +321,13 @@ class Wording:
 
     def _review(self, _: Bureau) -> str:
         return f"the issuer would have to review it and correct review-due ({day(self._known.review_due)})"
+
+
+def _all_of(plan: tuple[str | Callable[[Bureau], str], ...]) -> Say:
+    """Say all of these; what is the same for every bureau is a string already."""
+    if all(isinstance(each, str) for each in plan):
+        return lambda _: plan  # type: ignore[return-value]  # strings only
+    return lambda bureau: tuple([each if isinstance(each, str) else each(bureau) for each in plan])
 
 
 def _list(names: Iterable[str], last: str = "and") -> str:
@@ -289,6 +345,7 @@ _AMONG = {
     "addressed": "addressed",
     "named": "named by bureau",
     "granted": "among those that hold a grant in force",
+    "holders": "among those that hold what it corrects",
     "consented": "among those to whom every origin consents",
     "protected_from": "of a state from which the person is protected",
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 
 import cedarpy
 
 from broker.errors import VersionRefusedError
-from broker.facts import Facts
+from broker.facts import LATER, Facts
 from broker.likeness import Answer
 from broker.masks import BUREAU_SETS, BUREAUS, CONTEXT, MEMBERS, NOTICE, Value, subjects
 from broker.members import Annex, Directory
@@ -21,6 +22,7 @@ class Reference:
     def __init__(self, policies: PolicySet, directory: Directory, annex: Annex) -> None:
         self._directory = directory
         self._schema = cedarpy.Schema.from_str(policies.files[SCHEMA])
+        self._facts = sorted(NOTICE - LATER | _declared(LATER, policies.files[SCHEMA]))
         text = "\n".join(policies.files[name] for name in policies.policy_files)
         self._policies = cedarpy.PolicySet.from_str(text)
         entities = [_entity("Member", each, {}) for each in directory.members]
@@ -32,7 +34,7 @@ class Reference:
 
     def answers(self, facts: Facts, asked: list[tuple[str, str]]) -> list[Answer]:
         """Answer requests of (bureau, action) on one notice. Any error while evaluating is a deny."""
-        attributes = {name: self._value(name, getattr(facts, name)) for name in sorted(NOTICE)}
+        attributes = {name: self._value(name, getattr(facts, name)) for name in self._facts}
         added = json.dumps([_entity("Notice", "notice", attributes)])
         entities = _conform(lambda: self._entities.with_added_json_str(added, self._schema))
         context = {name: getattr(facts, name) for name in sorted(CONTEXT)}
@@ -55,6 +57,12 @@ class Reference:
         if isinstance(value, frozenset):
             return [_uid(kind, str(each)) if kind else each for each in sorted(value, key=str)]
         return _uid(kind, str(value)) if kind else value
+
+
+def _declared(names: frozenset[str], schema: str) -> frozenset[str]:
+    """Give those of these names that a schema declares as attributes."""
+    text = "\n".join(line.partition("//")[0] for line in schema.splitlines())
+    return frozenset(name for name in names if re.search(rf'\b{name}"?\s*\??\s*:', text))
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:

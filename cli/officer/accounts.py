@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cli import answer
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
 def value(account: Account) -> dict[str, Any]:
     """Give an account as JSON has it; `why`, `uncertain` say in one word what `sentence` and `doubts` say in full."""
     return {
-        **asdict(account),
+        **account._asdict(),
+        "obstacles": [each._asdict() for each in account.obstacles],
         "why": account.sentence,
         "uncertain": bool(account.doubts),
         "withheld": {name: list(rules) for name, rules in account.withheld.items()},

@@ -495,6 +495,48 @@ class SuspendedStillMeans(Misread):
         return any(member(bureau) in each for each in circles)
 
 
+class SuspensionStopsCorrections(Misread):
+    """A suspended agreement would stop corrections, too."""
+
+    def still_flows_to(self, _: str) -> bool:
+        return False
+
+
+class CorrectionsReachTheWholeCircle(Misread):
+    """A correction would go to those of a suspended circle who hold nothing."""
+
+    def holds_older(self, _: str) -> bool:
+        return self.notice.corrects
+
+
+class AnythingGoesOnToHolders(Misread):
+    """Who holds what a correction corrects would get it whether its circle is named or not."""
+
+    def still_flows_to(self, bureau: str) -> bool:
+        return self.holds_older(bureau)
+
+
+class ReviewersHoldWhatTheyReviewed(Misread):
+    """To have been given a correction to review would count as holding what it corrects."""
+
+    def holds_older(self, bureau: str) -> bool:
+        return self.notice.corrects and bureau in self.holders
+
+
+class CorrectionsNeedASubscription(Misread):
+    """Under a suspended agreement a correction would go to those holders only who are subscribed still."""
+
+    def is_reached(self, bureau: str) -> bool:
+        return SuspensionStopsCorrections.of(self).is_reached(bureau)
+
+
+class CorrectionsGoPastADenial(Misread):
+    """Who holds what is corrected under a suspended agreement would get the correction although it is denied."""
+
+    def named_in(self, names: list[str], bureau: str) -> bool:
+        return super().named_in(names, bureau) and not (names is self.notice.deny and self.still_flows_to(bureau))
+
+
 class NotListedIsCleared(Misread):
     """A bureau that the annex does not list would be cleared for everything."""
 

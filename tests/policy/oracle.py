@@ -111,18 +111,28 @@ class Oracle:
         )
 
     def is_meant(self, bureau: str) -> bool:
-        """Everyone, those addressed or granted, and members of an agreement in force."""
+        """Everyone, those addressed or granted, and members of an agreement in force; to whom a correction flows."""
         circles = [self.world.agreements.get(each, []) for each in self.notice.agreements]
-        return self.notice.everyone or self.is_addressed(bureau) or any(member(bureau) in each for each in circles)
+        means = self.notice.everyone or self.is_addressed(bureau) or any(member(bureau) in each for each in circles)
+        return means or self.still_flows_to(bureau)
+
+    def still_flows_to(self, bureau: str) -> bool:
+        """Rule 12: corrections still flow, to those of a suspended circle that is named who hold what is corrected."""
+        circles = [self.world.suspended_agreements.get(each, []) for each in self.notice.agreements]
+        return any(member(bureau) in each for each in circles) and self.holds_older(bureau)
+
+    def holds_older(self, bureau: str) -> bool:
+        """It holds what this notice corrects; to have been given the notice itself to review is not that."""
+        return self.notice.corrects and bureau in self.left_behind()
 
     def is_reached(self, bureau: str) -> bool:
-        """Addressed, subscribed, or a flash."""
+        """Addressed, subscribed, or a flash; or it has what is corrected under a suspended agreement."""
         wants = any(
             pattern in ("*", topic) or (pattern.endswith(".*") and topic.startswith(pattern[:-1]))
             for pattern in self.patterns.get(bureau, ())
             for topic in self.notice.topics
         )
-        return self.is_addressed(bureau) or wants or self.notice.urgency == "flash"
+        return self.is_addressed(bureau) or wants or self.notice.urgency == "flash" or self.still_flows_to(bureau)
 
     # Who is who
 
@@ -289,9 +299,10 @@ class Oracle:
         return self.notice.minor != "no" or bool({"victim", "witness"} & set(self.notice.subject_categories))
 
     def rule_12(self, bureau: str) -> bool:
-        """Whom the issuer means only by agreements has it only by one in force."""
+        """Whom the issuer means only by agreements has it only by one in force; but a correction still flows."""
         mine = {name for name, circle in self.world.agreements.items() if member(bureau) in circle}
-        return self.notice.everyone or self.is_addressed(bureau) or bool(mine & set(self.notice.agreements))
+        in_force = bool(mine & set(self.notice.agreements))
+        return self.notice.everyone or self.is_addressed(bureau) or in_force or self.still_flows_to(bureau)
 
     def is_cleared(self, bureau: str) -> bool:
         cleared = self.world.clearances.get(bureau, "restricted")

@@ -96,6 +96,7 @@ class Place:
                 "notices.at", 0, 1, now, bytes(32),
                 header=made.envelope.header, routing=made.routing_opened.salt + made.routing_opened.data,
                 rows=decision.recipients, rules=decision.hits, terms=decision.terms, warnings=decision.warnings,
+                holders=decision.holders,
             )
         )  # fmt: skip
         kind = decision.state if releases is None else RELEASED

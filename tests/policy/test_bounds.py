@@ -104,6 +104,25 @@ def test_a_rule_that_stops_corrections_is_refused() -> None:
         check(with_rule(rule, CASES))
 
 
+@pytest.mark.parametrize(
+    ("rule", "condition"),
+    [
+        ("forbid", "when { resource.holders.contains(principal) }"),
+        ("forbid", "when { resource.corrects && !resource.holders.contains(principal) }"),
+    ],
+)
+def test_a_rule_that_keeps_corrections_from_some_is_refused(rule: str, condition: str) -> None:
+    with pytest.raises(VersionRefusedError, match=r"90-more\.cedar:1: rule more lets a correction reach fewer"):
+        check(with_rule(f"{HEAD}{rule} (principal, action, resource) {condition};", CASES))
+
+
+def test_a_permit_that_first_versions_alone_have_is_refused() -> None:
+    text = PACKAGED.files["02-mandate.cedar"]
+    bent = text.replace("(resource.purpose) }", "(resource.purpose) && !resource.corrects }")
+    with pytest.raises(VersionRefusedError, match=r"rule mandate-receive lets a correction reach fewer"):
+        check(PolicySet.of({**PACKAGED.files, "02-mandate.cedar": bent}))
+
+
 def test_corrections_may_reach_further() -> None:
     rule = f"{HEAD}permit (principal, action, resource) when {{ resource.corrects }};"
     check(with_rule(rule, CASES))

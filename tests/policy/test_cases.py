@@ -8,7 +8,6 @@ import pytest
 from broker import cases, rules
 from broker.cases import Case, CaseFile
 from broker.errors import VersionRefusedError
-from broker.facts import facts_of
 from broker.masks import Apply, Expression
 from broker.notice import KINDS, ROUTING
 from broker.rules import PolicySet, Rules
@@ -27,15 +26,7 @@ READ = rules.read_rules(PACKAGED)
 )
 def test_a_case_holds(world: cases.World, case: Case) -> None:
     directory, annex = cases.world_of(world)
-    verdict = Rules(READ, directory, annex).judge(
-        facts_of(
-            *cases.notice_of(case.notice, directory.federation),
-            directory,
-            annex,
-            case.now,
-            released=case.notice.released,
-        )
-    )
+    verdict = Rules(READ, directory, annex).judge(cases.case_facts(case, directory, annex))
     assert cases.differences(case, verdict, directory) == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from broker.compare import Comparison, Line, Past, Side, compare
 from broker.notice import Holder, Verified
 from broker.rules import PolicySet
-from tests.policy.remembered import WORLD, Place, with_rule, without
+from tests.policy.remembered import PACKAGED, WORLD, Place, with_rule, without
 
 PLACE = Place()
 CASES = '[world.bureaus]\n"AT/ncb" = []\n[[case]]\nname = "n"\nnotice = { issuer = "AT/ncb" }\nreceive = []\n'
@@ -25,6 +25,19 @@ def past(made: Verified, *, in_force: bool = True, holders: tuple[Holder, ...] =
 
 def compared(history: Sequence[Past], policies: PolicySet) -> Comparison:
     return compare(history, side(PLACE.policies), side(policies), PLACE.directory)
+
+
+# Corrections
+
+
+def test_a_set_that_keeps_corrections_from_those_of_a_suspended_circle_is_a_loss_to_who_holds_them() -> None:
+    text = PACKAGED.files["12-agreement.cedar"].replace("unless { resource.holders.contains(principal) };", ";")
+    deaf = PolicySet.of({**PACKAGED.files, "12-agreement.cedar": text})
+    made = PLACE.notice(agreements=["old-circle"], corrects=True)
+    history = [past(made, holders=(Holder(2, (1,)), Holder(5, (1,))))]
+    assert compared(history, PACKAGED).lines == {}
+    assert compared(history, deaf).lines[("loses", "GE", "agreement-in-force", "receive")] == Line(1, 1, {"GE/ncb"})
+    assert {member for _, member, _, _ in compared(history, deaf).lines} == {"GE"}
 
 
 # What was held or released

@@ -222,6 +222,29 @@ def test_a_head_outside_the_subset_is_refused_with_file_line_and_reason(rule: st
 # Groups of actions
 
 
+BEFORE = PolicySet.of(
+    {
+        **PACKAGED.files,
+        SCHEMA: PACKAGED.files[SCHEMA].replace("  holders: Set<Bureau>,\n", ""),
+        "12-agreement.cedar": PACKAGED.files["12-agreement.cedar"].replace(
+            "unless { resource.holders.contains(principal) };", ";"
+        ),
+        "cases/12-agreement.toml": PACKAGED.files["cases/12-agreement.toml"].partition("[[case]]")[0]
+        + '[[case]]\nname = "n"\nnotice = { issuer = "AT/ncb", agreements = ["old-circle"] }\nreceive = []\n',
+    }
+)
+"""A set as it was in force before rules could ask who holds what a correction corrects."""
+
+
+def test_a_set_of_before_a_fact_came_goes_on_as_it_was() -> None:
+    chance = random.Random(4)
+    directory, annex = invented.world(chance)
+    rules, reference = Rules.load(BEFORE, directory, annex), Reference(BEFORE, directory, annex)
+    asked = [(bureau, "receive") for bureau in directory.bureaus_in(directory.everyone)]
+    for _ in range(20):
+        likeness.compare(rules, reference, directory, invented.notice(chance, directory, rules.literals), asked)
+
+
 GROUPED = PACKAGED.files[SCHEMA].replace("action see;", "action see, personal;\naction whereabouts in [personal];")
 
 

@@ -67,6 +67,18 @@ def test_a_suspended_agreement_is_told_apart_from_an_audience_of_others() -> Non
     assert "name an agreement of RU (project-millennium)" in found["RU/ncb"].obstacles[0].change
 
 
+def test_a_correction_under_a_suspended_agreement_is_told_to_flow_to_who_holds_what_it_corrects() -> None:
+    made = PLACE.notice(agreements=["old-circle"], corrects=True)
+    recorded = PLACE.decided(made, holders=(Holder(2, (1,)),))
+    told_of = accounts(of_record(recorded, PLACE.directory, PLACE.annex, PLACE.read))
+    found = {each.bureau: each for each in told_of}
+    assert (found["GE/ncb"].receives, found["GE/ncb"].rules) == (True, ("mandate-receive",))
+    assert found["GE/ncb"].sentence.endswith("although the agreement is suspended.")
+    first, second, *_ = found["LV/ncb"].obstacles
+    assert (first.code, second.code) == ("agreement-in-force", "not-in-audience")
+    assert "LV/ncb is not among those that hold what it corrects" in first.facts
+
+
 def test_a_suspended_bureau_is_told_apart() -> None:
     place = Place(world=WORLD.model_copy(update={"suspended": ["RU"]}))
     found = told(place.notice(to=["RU"]), place)["RU/ncb"]

@@ -120,6 +120,26 @@ def test_a_withdrawal_asks_no_rule() -> None:
     assert (found.how, found.asked, found.same) == ("by-holders", 0, True)
 
 
+CORRECTION = PLACE.notice(agreements=["old-circle"], corrects=True)
+HELD_BY = (Holder(2, (1,)), Holder(5, (1,)))
+"""GE/ncb, which is of the suspended circle, and RU/ncb, which is not."""
+
+
+def test_a_correction_under_a_suspended_agreement_is_repeated_with_the_holders_on_record() -> None:
+    recorded = PLACE.decided(CORRECTION, holders=HELD_BY)
+    assert [each.bureau for each in recorded.record.rows] == ["GE/ncb"]
+    assert again(recorded).same
+    assert {each.bureau for each in again(bent(recorded, holders=0)).differences} == {"GE/ncb"}
+    added = again(bent(recorded, holders=0b10100))
+    assert Difference("LV/ncb", "receives", "no", "yes") in added.differences
+
+
+def test_a_correction_that_was_recorded_before_holders_were_is_repeated_without() -> None:
+    recorded = PLACE.decided(CORRECTION)
+    assert recorded.record.rows == ()
+    assert again(bent(recorded, holders=None)).same
+
+
 REVIEWED = Place(world=WORLD.model_copy(update={"reviewers": ["US/ncb", "RU/ncb", "AT/border"]}))
 WANTED: dict[str, Any] = {"everyone": True, "topics": ["wanted.red"], "present": ("identity", "source")}
 
@@ -136,6 +156,17 @@ def test_what_was_released_is_repeated_as_released() -> None:
     recorded = REVIEWED.decided(REVIEWED.notice(**WANTED), releases=3)
     assert {each.bureau for each in recorded.record.rows} == set(NAMES) - {"AT/ncb"}
     assert (again(recorded, REVIEWED).how, again(recorded, REVIEWED).same) == ("by-policy", True)
+
+
+def test_the_release_of_a_correction_goes_to_holders_of_a_suspended_circle_and_not_to_those_who_reviewed_it() -> None:
+    made = REVIEWED.notice(agreements=["old-circle"], corrects=True, topics=["wanted.red"])
+    held = REVIEWED.decided(made, holders=HELD_BY)
+    assert (held.leaf.kind, held.record.holders, again(held, REVIEWED).same) == ("held", 0b100100, True)
+    given = (*(Holder(each.index, (9,)) for each in held.record.rows), *HELD_BY, Holder(1, (1,)))
+    released = REVIEWED.decided(made, holders=given, releases=7)
+    # AT/border holds the version before, and is a reviewing bureau: it has the new one already.
+    assert [each.bureau for each in released.record.rows] == ["GE/ncb"]
+    assert (released.record.holders, again(released, REVIEWED).same) == (0b100, True)
 
 
 def test_what_was_routed_though_it_waits_and_held_though_nothing_holds_it_is_noticed() -> None:

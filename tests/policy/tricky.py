@@ -240,11 +240,12 @@ def vulnerable(author: Author, _: str) -> Fields:
 
 
 def agreements(author: Author, _: str) -> Fields:
-    """Circles in force and suspended, with and without terms of their own, some addressed besides."""
+    """Circles in force and suspended, with and without terms of their own, some addressed besides; many corrections."""
     chance = author.chance
     circles = chance.sample(["c0", "c1", "c2", "c3", "c3"], chance.randint(1, 3))
     flash = {"urgency": "flash"} if chance.random() < 0.4 else {}
-    return {"everyone": False, "agreements": sorted(set(circles)), "to": author.some(1), **flash}
+    made: Fields = {"everyone": False, "agreements": sorted(set(circles)), "to": author.some(1), **flash}
+    return made | ({"corrects": True, "released": chance.random() < 0.4} if chance.random() < 0.6 else {})
 
 
 SCENES: tuple[Callable[[Author, str], Fields], ...] = (

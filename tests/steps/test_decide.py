@@ -297,6 +297,54 @@ def test_a_correction_that_misses_a_holder_warns_its_issuer() -> None:
     assert nobody.warnings == ("holders-not-reached", "reached-nobody")
 
 
+IN_THE_CIRCLE = (Holder(index("GE/ncb"), (1,)), Holder(index("RU/ncb"), (4, 5)))
+"""Of the two holders GE/ncb is of the suspended old-circle."""
+
+
+@pytest.mark.parametrize("rules", [PERMISSIVE, RULES])
+@pytest.mark.parametrize("patterns", [EVERYBODY, {}], ids=["all subscribed", "nobody subscribed"])
+def test_under_a_suspended_agreement_a_correction_goes_to_those_of_its_circle_who_hold_what_it_corrects(
+    rules: Rules, patterns: Mapping[str, tuple[str, ...]]
+) -> None:
+    correction = about("person", "corrects", agreements=["old-circle"])
+    decision = decide(correction, view(rules, patterns), 0, IN_THE_CIRCLE)
+    assert {each.bureau: each.replaces for each in decision.recipients} == {"GE/ncb": (1,)}
+    assert decision.holders == DIRECTORY.mask(["GE/ncb", "RU/ncb"])
+    assert decision.warnings == ("holders-not-reached",)
+    assert decide(correction, view(rules, patterns), 0).recipients == ()
+
+
+@pytest.mark.parametrize("rules", [PERMISSIVE, RULES])
+def test_a_suspended_agreement_carries_no_correction_past_the_issuers_denial_nor_to_another_circle(
+    rules: Rules,
+) -> None:
+    denied = about("person", "corrects", agreements=["old-circle"], deny=["GE"])
+    assert decide(denied, view(rules), 0, IN_THE_CIRCLE).recipients == ()
+    unnamed = about("person", "corrects", to=["LV/ncb"])
+    assert received(decide(unnamed, view(rules), 0, IN_THE_CIRCLE)) == {"LV/ncb"}
+
+
+@pytest.mark.parametrize("relation", ["cites", "answers"])
+def test_what_corrects_nothing_goes_to_no_holder_by_a_suspended_agreement(relation: str) -> None:
+    decision = decide(about("person", relation, agreements=["old-circle"]), view(), 0, IN_THE_CIRCLE)
+    assert (decision.recipients, decision.holders) == ((), None)
+
+
+def test_a_correction_under_an_agreement_in_force_and_a_suspended_one_reaches_the_one_and_the_others_holders() -> None:
+    both = about("person", "corrects", agreements=["old-circle", "project-millennium"])
+    decision = decide(both, view(RULES), 0, (Holder(index("LV/ncb"), (2,)),))
+    assert {each.bureau: each.replaces for each in decision.recipients} == {
+        "AT/border": (), "GE/analysis": (), "GE/ncb": (), "LV/ncb": (2,), "RU/ncb": (),
+    }  # fmt: skip
+
+
+def test_a_bureau_of_a_suspended_member_is_no_holder_for_the_rules() -> None:
+    directory, annex = cases.world_of(WORLD.model_copy(update={"suspended": ["GE"]}))
+    now = View(directory, Rules.load(PACKAGED, directory, annex), Subscriptions.of(directory, EVERYBODY))
+    decision = decide(about("person", "corrects", agreements=["old-circle"]), now, 0, IN_THE_CIRCLE)
+    assert (decision.recipients, decision.holders) == ((), directory.mask(["RU/ncb"]))
+
+
 def test_a_notice_that_corrects_nothing_replaces_nothing() -> None:
     decision = decide(about("person", "cites", to=["GE"]), view(RULES), 0, HOLDERS)
     assert all(each.replaces == () for each in decision.recipients)

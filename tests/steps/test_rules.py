@@ -164,7 +164,7 @@ def test_a_compiled_form_that_differs_from_cedar_is_found(other: str) -> None:
     directory, annex = world()
     compiled = masks_of(policies(EVERYTHING), directory, annex)
     with pytest.raises(VersionRefusedError, match="the compiled form and Cedar differ"):
-        likeness.check(compiled, Reference(policies(other), directory, annex), directory, b"seed")
+        likeness.check(compiled, Reference(policies(other), directory, annex), directory, b"a seed")
 
 
 # Loading
