@@ -52,8 +52,10 @@ SHARD_WAIT_MS, READER_WAIT_MS = 10, 100
 """how long a node keeps a fetch that finds nothing; what arrives ends it at once, each empty one costs CPU"""
 BOUND = 16 << 20
 """bytes that one batch may expand to"""
-BATCH_BYTES = 250_000
-"""one batch of several records: 27 inboxes' batches travel in one request, and larger ones cost twice the CPU"""
+BATCH_BYTES = 500_000
+"""one batch of several records"""
+FAN_OUT_BYTES = 8 << 20
+"""about what one request carries: aiokafka puts a batch of every inbox into it, and the nodes take 100 MiB"""
 REQUEST_BYTES = 1_040_000
 """a batch of one large record; the nodes take 1 MiB with its head"""
 HELD_BYTES = 4 << 20
@@ -147,7 +149,8 @@ class KafkaBus:
         self, values: Mapping[Place, Sequence[_Value]], lane: int, heads: _Heads | None = None
     ) -> dict[Place, int]:
         known = {} if heads is None else heads
-        batches = {place: _batches(rows, known) for place, rows in values.items()}
+        most = min(BATCH_BYTES, FAN_OUT_BYTES // len(values))
+        batches = {place: _batches(rows, known, most=most) for place, rows in values.items()}
         async with self._starting:
             if lane not in self._producers:
                 self._producers[lane] = await self._client.producer(None)
@@ -570,8 +573,11 @@ class _Batch:
         return self._buffer
 
 
-def _batches(rows: Sequence[_Value], heads: _Heads, attributes: int = 0) -> list[_Batch]:
-    """Make batches of records; `heads` is kept between the inboxes of one fan-out, whose records are alike."""
+def _batches(rows: Sequence[_Value], heads: _Heads, attributes: int = 0, *, most: int = BATCH_BYTES) -> list[_Batch]:
+    """Make batches of records, of about `most` bytes or one record.
+
+    `heads` is kept between the inboxes of one fan-out, whose records are alike.
+    """
     batches: list[_Batch] = []
     pieces: list[bytes] = []
     count = size = 0
@@ -580,7 +586,7 @@ def _batches(rows: Sequence[_Value], heads: _Heads, attributes: int = 0) -> list
         if len(key) + length > MAX_RECORD:
             raise TooLargeError(len(key) + length, MAX_RECORD)
         # 40 bytes are more than the varints of one record take.
-        if count and size + len(key) + length + 40 > BATCH_BYTES:
+        if count and size + len(key) + length + 40 > most:
             batches.append(_Batch(pieces, count, attributes))
             pieces, count, size = [], 0, 0
         head = heads.get((count, key, length)) or heads.setdefault(
