@@ -325,6 +325,11 @@ class Outbox:
         ).fetchone()
         return Reference(bureau, bytes(row[0]), bytes(row[1]), "") if row else None
 
+    def standing(self, bureau: str, record: str) -> tuple[int, Reference] | None:
+        """Give version and notice of a record that is published, which the next publication corrects; None: no such."""
+        kept, current = self._record(bureau, record), self._current(bureau, record)
+        return (kept.version, current) if kept and current and kept.state == "live" else None
+
     def _is_ordered(self, bureau: str, record: str) -> bool:
         row = self.database.execute(
             "SELECT 1 FROM envelopes WHERE bureau = ? AND record = ? AND outcome = ? LIMIT 1", (bureau, record, ORDERED)

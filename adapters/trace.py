@@ -116,20 +116,26 @@ def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRec
     end = database.execute("SELECT * FROM envelopes WHERE notice_id = ?", (notice_id,)).fetchone()
     if decision is None or end is None or end["kind"] not in ENDS:
         return ()
+    told = {each.bureau for each in decision.rows}
+    given = holders(database, end["bureau"], end["record"], end["version"])
+    return tuple(each for each in given if each not in told)
+
+
+def holders(database: sqlite3.Connection, bureau: str, record: str, before: int) -> tuple[str, ...]:
+    """Name who was given a record of a bureau, in versions before this one, since it was last withdrawn."""
     versions = database.execute(
         "SELECT e.kind, o.decision FROM envelopes AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
         " WHERE e.bureau = ? AND e.record = ? AND e.version < ? AND o.kind IN ('routed', 'released')"
         " ORDER BY e.version, o.leaf_number",
-        (end["bureau"], end["record"], end["version"]),
+        (bureau, record, before),
     )
-    holders: dict[str, None] = {}
+    found: dict[str, None] = {}
     for kind, made in versions:
         if kind == "withdrawal":
-            holders.clear()
+            found.clear()
         elif kind not in ENDS:
-            holders |= dict.fromkeys(each.bureau for each in codec.decode(DecisionRecord, bytes(made)).rows)
-    told = {each.bureau for each in decision.rows}
-    return tuple(each for each in holders if each not in told)
+            found |= dict.fromkeys(each.bureau for each in codec.decode(DecisionRecord, bytes(made)).rows)
+    return tuple(found)
 
 
 def _refused(database: sqlite3.Connection, row: sqlite3.Row) -> sqlite3.Row | None:

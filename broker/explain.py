@@ -116,10 +116,10 @@ def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rul
 
 
 def of_prospect(
-    notice: Spoken, present: int, view: View, rules: Sequence[Read], now: int, annex: Annex | None
+    notice: Spoken, present: int, view: View, rules: Sequence[Read], now: int, annex: Annex | None, holders: int = 0
 ) -> Ground:
-    """Explain what would be decided now, from what this party knows."""
-    known = facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now)
+    """Explain what would be decided now, from what this party knows. `holders`: who holds what it corrects."""
+    known = facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now, holders=holders)
     verdict = view.rules.judge(known)
     held = bool(verdict.review and not verdict.receive)
     return Ground(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,9 @@ from cli.officer import accounts, in_force
 from cli.options import Everywhere
 
 if TYPE_CHECKING:
+    from adapters.outbox import Outbox
     from broker.explain import Account
+    from broker.notice import Reference
 
 
 def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str) -> None:
@@ -75,7 +78,22 @@ def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account,
     rules = Rules.load(basis.policies, basis.directory, None)
     view, read = View(basis.directory, rules, Subscriptions.unknown(basis.directory)), read_rules(basis.policies)
     found = []
-    for draft in drafts:
-        notice = compose(draft, Place(draft.bureau or home.bureau, 1, (), bytes(8), 1), maker)
-        found.append(tell(of_prospect(notice, notice.present, view, read, now, None)))
+    with home.outbox() as outbox:
+        for draft in drafts:
+            bureau = draft.bureau or home.bureau
+            version, references, holders = _before(outbox, bureau, draft.record)
+            notice = compose(draft, Place(bureau, version, references, bytes(8), 1), maker)
+            mask = basis.directory.bureau_mask(holders)
+            found.append(tell(of_prospect(notice, notice.present, view, read, now, None, mask)))
     return found
+
+
+def _before(outbox: Outbox, bureau: str, record: str) -> tuple[int, tuple[Reference, ...], tuple[str, ...]]:
+    """Give the version of a publication, what it corrects, and who holds that by the decisions that came home."""
+    from adapters.trace import holders  # noqa: PLC0415
+
+    standing = outbox.standing(bureau, record)
+    if standing is None:
+        return 1, (), ()
+    version = standing[0] + 1
+    return version, (replace(standing[1], relation="corrects"),), holders(outbox.database, bureau, record, version)

@@ -19,6 +19,7 @@ from broker import codec
 from broker.notice import DecisionRecord
 from cli import seed, subscribe
 from cli.main import main
+from cli.officer import trying
 from cli.stage import Stage, running, set_up, settled
 
 pytestmark = pytest.mark.slow
@@ -254,6 +255,14 @@ def test_a_dry_run_tells_as_much_and_where_the_annex_could_still_change_it(world
     assert (rows["RU/ncb"], rows["GE/organised-crime"]) == ("no", "maybe")
     maybe = list(rows.values()).count("maybe")
     assert f", {maybe} more may" in said.splitlines()[0]
+
+
+def test_a_dry_run_of_a_record_that_is_out_tries_its_correction_on_those_who_hold_it(world: World) -> None:
+    with world.stage.member("LV/ncb").outbox() as outbox:
+        version, (reference,), holders = trying._before(outbox, "LV/ncb", "circle")
+        assert (version, reference.relation) == (2, "corrects")
+        assert set(holders) == {"AT/ncb", "GE/organised-crime"}
+        assert trying._before(outbox, "LV/ncb", "never published") == (1, (), ())
 
 
 # Deciding again

@@ -40,6 +40,18 @@ def test_a_set_that_keeps_corrections_from_those_of_a_suspended_circle_is_a_loss
     assert {member for _, member, _, _ in compared(history, deaf).lines} == {"GE"}
 
 
+def test_to_whom_corrections_go_on_under_an_agreement_that_was_suspended_since_is_worked_out_today() -> None:
+    then = {"agreements": {"old-circle": ["AT", "GE", "LV"]}, "suspended_agreements": {}}
+    before = Place(world=WORLD.model_copy(update=then), patterns={})
+    made = before.notice(agreements=["old-circle"], corrects=True)
+    recorded = before.decided(made, holders=(Holder(2, (1,)),))
+    assert recorded.record.rows == ()
+    text = PACKAGED.files["12-agreement.cedar"].replace("unless { resource.holders.contains(principal) };", ";")
+    deaf = PolicySet.of({**PACKAGED.files, "12-agreement.cedar": text})
+    found = compared([Past(recorded, True, made.present)], deaf)
+    assert found.lines[("loses", "GE", "agreement-in-force", "receive")] == Line(1, 1, {"GE/ncb"})
+
+
 # What was held or released
 
 

@@ -74,6 +74,9 @@ def test_a_correction_under_a_suspended_agreement_is_told_to_flow_to_who_holds_w
     found = {each.bureau: each for each in told_of}
     assert (found["GE/ncb"].receives, found["GE/ncb"].rules) == (True, ("mandate-receive",))
     assert found["GE/ncb"].sentence.endswith("although the agreement is suspended.")
+    again = accounts(of_prospect(made, made.present, PLACE.view, PLACE.read, NOW, PLACE.annex, 1 << 2))
+    assert {each.bureau for each in again if each.receives} == {"GE/ncb"}
+    assert not any(each.receives for each in told(made).values())
     first, second, *_ = found["LV/ncb"].obstacles
     assert (first.code, second.code) == ("agreement-in-force", "not-in-audience")
     assert "LV/ncb is not among those that hold what it corrects" in first.facts

@@ -134,6 +134,13 @@ def test_a_correction_under_a_suspended_agreement_is_repeated_with_the_holders_o
     assert Difference("LV/ncb", "receives", "no", "yes") in added.differences
 
 
+def test_it_is_repeated_for_holders_who_have_unsubscribed_since() -> None:
+    quiet = Place(patterns={})
+    recorded = quiet.decided(CORRECTION, holders=HELD_BY)
+    assert [each.bureau for each in recorded.record.rows] == ["GE/ncb"]
+    assert again(recorded, quiet).same
+
+
 def test_a_correction_that_was_recorded_before_holders_were_is_repeated_without() -> None:
     recorded = PLACE.decided(CORRECTION)
     assert recorded.record.rows == ()

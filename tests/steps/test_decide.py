@@ -324,6 +324,12 @@ def test_a_suspended_agreement_carries_no_correction_past_the_issuers_denial_nor
     assert received(decide(unnamed, view(rules), 0, IN_THE_CIRCLE)) == {"LV/ncb"}
 
 
+def test_under_an_agreement_in_force_a_correction_wants_a_subscription_as_before() -> None:
+    correction = about("person", "corrects", agreements=["project-millennium"])
+    assert decide(correction, view(RULES, {}), 0, IN_THE_CIRCLE).recipients == ()
+    assert received(decide(correction, view(RULES, {"RU/ncb": ("*",)}), 0, IN_THE_CIRCLE)) == {"RU/ncb"}
+
+
 @pytest.mark.parametrize("relation", ["cites", "answers"])
 def test_what_corrects_nothing_goes_to_no_holder_by_a_suspended_agreement(relation: str) -> None:
     decision = decide(about("person", relation, agreements=["old-circle"]), view(), 0, IN_THE_CIRCLE)
