@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections import defaultdict, deque
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from time import time
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -24,18 +23,17 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.producer import sender
 from aiokafka.record._crecords import default_records
 from aiokafka.structs import ConsumerRecord
-from google_crc32c import extend as crc32c
 
-from broker.bus import MAX_RECORD, Copies, Place, Record, Shard, Writes
+from broker.bus import Copies, Place, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
     FencedError,
     ForbiddenStreamError,
     OffsetGoneError,
-    TooLargeError,
     UnavailableError,
 )
 from broker.fair import shares
+from broker.kafka_batch import BATCH_BYTES, TRANSACTIONAL, Batch, Heads, Value, make_batches
 from broker.streams import REGISTER, ROUTER, SETUP, World, family_of
 
 if TYPE_CHECKING:
@@ -52,8 +50,6 @@ SHARD_WAIT_MS, READER_WAIT_MS = 10, 100
 """how long a node keeps a fetch that finds nothing; what arrives ends it at once, each empty one costs CPU"""
 BOUND = 16 << 20
 """bytes that one batch may expand to"""
-BATCH_BYTES = 500_000
-"""one batch of several records"""
 FAN_OUT_BYTES = 8 << 20
 """about what one request carries: aiokafka puts a batch of every inbox into it, and the nodes take 100 MiB"""
 REQUEST_BYTES = 1_040_000
@@ -130,15 +126,15 @@ class KafkaBus:
 
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
         """Append every copy with idempotent producers, all inboxes at once."""
-        inboxes: dict[str, list[_Value]] = defaultdict(list)
+        inboxes: dict[str, list[Value]] = defaultdict(list)
         for copy in copies:
             for stream, own in copy.own:
                 inboxes[stream].append((copy.key, own, copy.shared))
-        lanes: dict[int, dict[Place, list[_Value]]] = defaultdict(dict)
+        lanes: dict[int, dict[Place, list[Value]]] = defaultdict(dict)
         for stream, values in inboxes.items():
             self._check("write", stream)
             lanes[_lane(stream)][stream, partition] = values
-        heads: _Heads = {}
+        heads: Heads = {}
         # Each to its end: a lane that failed must not leave another writing behind our back.
         ends = [self._produce(values, lane, heads) for lane, values in lanes.items()]
         for end in await asyncio.gather(*ends, return_exceptions=True):
@@ -146,11 +142,11 @@ class KafkaBus:
                 raise end
 
     async def _produce(
-        self, values: Mapping[Place, Sequence[_Value]], lane: int, heads: _Heads | None = None
+        self, values: Mapping[Place, Sequence[Value]], lane: int, heads: Heads | None = None
     ) -> dict[Place, int]:
         known = {} if heads is None else heads
         most = min(BATCH_BYTES, FAN_OUT_BYTES // len(values))
-        batches = {place: _batches(rows, known, most=most) for place, rows in values.items()}
+        batches = {place: make_batches(rows, known, most=most) for place, rows in values.items()}
         async with self._starting:
             if lane not in self._producers:
                 self._producers[lane] = await self._client.producer(None)
@@ -268,10 +264,6 @@ class KafkaBus:
         if (act, stream) not in self._granted:
             self._world.check(self._principal, act, stream)
             self._granted.add((act, stream))
-
-
-_Value = tuple[bytes, bytes | None, bytes | None]
-"""key, value, and what comes after the value"""
 
 
 class _Client:
@@ -479,12 +471,12 @@ class _Shard:
 
     async def commit(self, taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
         """Commit the step in one transaction; whatever goes wrong, this owner is done."""
-        rows: dict[Place, list[_Value]] = defaultdict(list)
+        rows: dict[Place, list[Value]] = defaultdict(list)
         for stream, key, value in writes.records:
             rows[stream, self._shard if family_of(stream).sharded else 0].append((key, value, None))
         for stream, _ in rows:
             self._check("write", stream)
-        batches = {place: _batches(values, {}, _TRANSACTIONAL) for place, values in rows.items()}
+        batches = {place: make_batches(values, {}, TRANSACTIONAL) for place, values in rows.items()}
         offsets = {TopicPartition(record.stream, record.partition): record.offset + 1 for record in taken}
         if not batches and not offsets:
             return {}
@@ -493,7 +485,7 @@ class _Shard:
             last, _ = await asyncio.gather(self._send(producer, batches), self._send_offsets(offsets))
         return {stream: offset for (stream, _), offset in last.items()}
 
-    async def _send(self, producer: AIOKafkaProducer, batches: Mapping[Place, list[_Batch]]) -> dict[Place, int]:
+    async def _send(self, producer: AIOKafkaProducer, batches: Mapping[Place, list[Batch]]) -> dict[Place, int]:
         return await _acknowledged(await _queue(producer, batches))
 
     async def _send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -515,7 +507,7 @@ class _Shard:
     async def now(self) -> int:
         """Write a record and see which time the node gave it."""
         async with self._transaction(REGISTER) as producer:
-            (batch,) = _batches([(CLOCK, b"", None)], {}, _TRANSACTIONAL)
+            (batch,) = make_batches([(CLOCK, b"", None)], {}, TRANSACTIONAL)
             stamp = await (await producer.send_batch(batch, REGISTER, partition=self._shard))
         if stamp.timestamp_type != 1:
             raise ConfigurationError(f"{REGISTER} does not stamp its records: set message.timestamp.type=LogAppendTime")
@@ -527,105 +519,18 @@ def _lane(stream: str) -> int:
     return FAN_OUT_LANES[zlib.crc32(stream.encode()) % len(FAN_OUT_LANES)]
 
 
-_TRANSACTIONAL = 0x10
-_HEAD = struct.Struct(">qiibI")
-"""base offset, length, leader epoch, magic, CRC-32C of what follows"""
-_LENGTH_COUNTS_FROM = 12
-_CHECKED = struct.Struct(">hiqqqhii")
-"""attributes, last offset delta, first and last time stamp, producer id and epoch, base sequence, record count"""
-_Heads = dict[tuple[int, bytes, int], bytes]
-
-
-class _Batch:
-    """A record batch (message format 2) of one stream, built from pieces that the batches of other inboxes share.
-
-    Has what aiokafka's accumulator asks of its own builder, which copies and encodes each record anew.
-    """
-
-    def __init__(self, pieces: list[bytes], count: int, attributes: int) -> None:
-        self._pieces, self._count, self._attributes = pieces, count, attributes
-        self._producer = (-1, -1, -1)
-        self._buffer: bytes | None = None
-
-    def record_count(self) -> int:
-        return self._count
-
-    def close(self) -> None:
-        """Do nothing: no record can be added anyway."""
-
-    def closed(self) -> bool:
-        return True
-
-    def append(self, **_: object) -> None:
-        """Take nothing, which tells the accumulator that the batch is full."""
-
-    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        self._producer = (producer_id, producer_epoch, base_sequence)
-
-    def _build(self) -> bytes:
-        if self._buffer is None:
-            body, now, last = b"".join(self._pieces), int(time() * 1000), self._count - 1
-            self._pieces = []
-            checked = _CHECKED.pack(self._attributes, last, now, now, *self._producer, self._count)
-            crc = crc32c(crc32c(0, checked), body)
-            length = _HEAD.size - _LENGTH_COUNTS_FROM + len(checked) + len(body)
-            self._buffer = b"".join((_HEAD.pack(0, length, -1, 2, crc), checked, body))
-        return self._buffer
-
-
-def _batches(rows: Sequence[_Value], heads: _Heads, attributes: int = 0, *, most: int = BATCH_BYTES) -> list[_Batch]:
-    """Make batches of records, of about `most` bytes or one record.
-
-    `heads` is kept between the inboxes of one fan-out, whose records are alike.
-    """
-    batches: list[_Batch] = []
-    pieces: list[bytes] = []
-    count = size = 0
-    for key, value, more in rows:
-        length = -1 if value is None else len(value) + len(more or b"")
-        if len(key) + length > MAX_RECORD:
-            raise TooLargeError(len(key) + length, MAX_RECORD)
-        # 40 bytes are more than the varints of one record take.
-        if count and size + len(key) + length + 40 > most:
-            batches.append(_Batch(pieces, count, attributes))
-            pieces, count, size = [], 0, 0
-        head = heads.get((count, key, length)) or heads.setdefault(
-            (count, key, length), _record_head(count, key, length)
-        )
-        pieces += (head, value or b"", more or b"", b"\0")
-        count += 1
-        size += len(key) + length + 40
-    return [*batches, _Batch(pieces, count, attributes)]
-
-
-def _record_head(delta: int, key: bytes, length: int) -> bytes:
-    # Attributes and time stamp delta are 0; behind the value comes the number of headers, 0.
-    head = b"\0\0" + _varint(delta) + _varint(len(key)) + key + _varint(length)
-    return _varint(len(head) + max(length, 0) + 1) + head
-
-
-def _varint(number: int) -> bytes:
-    rest = (number << 1) ^ (number >> 63)
-    encoded = bytearray()
-    while rest > 0x7F:
-        encoded.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    encoded.append(rest)
-    return bytes(encoded)
-
-
 _Sent = tuple[list["Awaitable[Any]"], int]
 """What tells where each batch of one stream went, and how many records are in the last."""
 
 
-async def _queue(producer: AIOKafkaProducer, batches: Mapping[Place, list[_Batch]]) -> dict[Place, _Sent]:
+async def _queue(producer: AIOKafkaProducer, batches: Mapping[Place, list[Batch]]) -> dict[Place, _Sent]:
     """Queue batches, each stream's in order; the producer takes one of each at a time."""
     places = list(batches)
     sent = await asyncio.gather(*(_queue_one(producer, place, batches[place]) for place in places))
     return dict(zip(places, sent, strict=True))
 
 
-async def _queue_one(producer: AIOKafkaProducer, place: Place, batches: Iterable[_Batch]) -> _Sent:
+async def _queue_one(producer: AIOKafkaProducer, place: Place, batches: Iterable[Batch]) -> _Sent:
     stream, partition = place
     futures: list[Awaitable[Any]] = []
     count = 0
@@ -637,12 +542,12 @@ async def _queue_one(producer: AIOKafkaProducer, place: Place, batches: Iterable
 
 async def _acknowledged(sent: Mapping[Place, _Sent]) -> dict[Place, int]:
     """Return the last offset of each stream once all nodes that must have the batches do."""
+    stamps = await asyncio.gather(*(asyncio.gather(*futures) for futures, _ in sent.values()))
     last: dict[Place, int] = {}
-    for place, (futures, count) in sent.items():
-        stamp = (await asyncio.gather(*futures))[-1]
-        if stamp.offset < 0:
+    for (place, (_, count)), each in zip(sent.items(), stamps, strict=True):
+        if each[-1].offset < 0:
             raise UnavailableError(f"{place[0]} kept a batch without telling where")
-        last[place] = int(stamp.offset) + count - 1
+        last[place] = int(each[-1].offset) + count - 1
     return last
 
 

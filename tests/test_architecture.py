@@ -81,11 +81,12 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "up",
         "begin",
     ),
-    ("sqlite_batch", "sqlite_pages", "sqlite_file", "sqlite", "kafka", "jars", "node", "topics"),
+    ("sqlite_batch", "sqlite_pages", "sqlite_file", "sqlite", "kafka_batch", "kafka", "jars", "node", "topics"),
 )
 """Files of `broker`, lowest first. Within a level a file may import those before it."""
 DOORS = {
-    "aiokafka": ("broker/kafka",),
+    "aiokafka": ("broker/kafka.py",),
+    "google_crc32c": ("broker/kafka_batch.py",),
     "fastavro": ("broker/codec.py",),
     "cryptography": ("broker/signing.py", "broker/certificates.py", "broker/vault.py"),
     "tuf": ("broker/trust",),
