@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.decide import TO_HOLDERS, audience_of, held_terms
-from broker.facts import carried, facts_of
-from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING
+from broker.facts import carried
+from broker.notice import APPROVAL, KINDS, ROUTING
 from broker.rules import RECEIVE, REVIEW, SEE, Read, Rules
 
 if TYPE_CHECKING:
@@ -89,16 +89,7 @@ def _changes(past: Past, old: Side, new: Side, directory: Directory) -> list[Cha
     recorded = past.recorded
     if recorded.header.kind in TO_HOLDERS or recorded.header.kind == APPROVAL:
         return []
-    released = recorded.leaf.kind == RELEASED
-    known = facts_of(
-        recorded.header,
-        recorded.routing,
-        directory,
-        old.rules.annex,
-        recorded.leaf.now,
-        released=released,
-        holders=recorded.record.holders,
-    )
+    known = recorded.facts(directory, old.rules.annex)
     before, after = old.rules.judge(known), new.rules.judge(known)
     own = directory.bureau_mask((recorded.header.issuer,))
     open_to = audience_of(recorded, known, directory) & ~own & ~known.denied & _reached(past, known, directory)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, terms_of
 from broker.facts import Facts, facts_of
 from broker.members import NO_ANNEX
-from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING, Terms
+from broker.notice import APPROVAL, KINDS, ROUTING, Terms
 from broker.rules import RECEIVE, REVIEW, SEE
 from broker.wording import Say, Wording, attributes_of
 
@@ -90,15 +90,7 @@ class Ground:
 
 def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rules: Sequence[Read]) -> Ground:
     """Explain what was decided, from the decision record; directory, annex and rules are those that the leaf names."""
-    known = facts_of(
-        recorded.header,
-        recorded.routing,
-        directory,
-        annex or NO_ANNEX,
-        recorded.leaf.now,
-        released=recorded.leaf.kind == RELEASED,
-        holders=recorded.record.holders,
-    )
+    known = recorded.facts(directory, annex or NO_ANNEX)
     held = recorded.leaf.kind == HELD
     return Ground(
         notice=recorded,

@@ -482,11 +482,8 @@ class _Shard:
             return {}
         async with self._transaction(_names(rows)) as producer:
             # Every one is awaited: a commit succeeds although a send before it failed.
-            last, _ = await asyncio.gather(self._send(producer, batches), self._send_offsets(offsets))
+            last, _ = await asyncio.gather(_send(producer, batches), self._send_offsets(offsets))
         return {stream: offset for (stream, _), offset in last.items()}
-
-    async def _send(self, producer: AIOKafkaProducer, batches: Mapping[Place, list[Batch]]) -> dict[Place, int]:
-        return await _acknowledged(await _queue(producer, batches))
 
     async def _send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         if offsets:
@@ -538,6 +535,10 @@ async def _queue_one(producer: AIOKafkaProducer, place: Place, batches: Iterable
         futures.append(await producer.send_batch(batch, stream, partition=partition))
         count = batch.record_count()
     return futures, count
+
+
+async def _send(producer: AIOKafkaProducer, batches: Mapping[Place, list[Batch]]) -> dict[Place, int]:
+    return await _acknowledged(await _queue(producer, batches))
 
 
 async def _acknowledged(sent: Mapping[Place, _Sent]) -> dict[Place, int]:

@@ -12,6 +12,7 @@ from time import time
 from google_crc32c import extend as crc32c
 
 from broker.bus import MAX_RECORD
+from broker.codec import long
 from broker.errors import TooLargeError
 
 BATCH_BYTES = 500_000
@@ -92,16 +93,6 @@ def make_batches(rows: Sequence[Value], heads: Heads, attributes: int = 0, *, mo
 
 
 def _head_of(delta: int, key: bytes, length: int) -> bytes:
-    # Attributes and time stamp delta are 0; behind the value comes the number of headers, 0.
-    head = b"\0\0" + _varint(delta) + _varint(len(key)) + key + _varint(length)
-    return _varint(len(head) + max(length, 0) + 1) + head
-
-
-def _varint(number: int) -> bytes:
-    rest = (number << 1) ^ (number >> 63)
-    encoded = bytearray()
-    while rest > 0x7F:
-        encoded.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    encoded.append(rest)
-    return bytes(encoded)
+    # Varints are those of Avro. Attributes and time stamp delta are 0; the number of headers, 0, ends the record.
+    head = b"\0\0" + long(delta) + long(len(key)) + key + long(length)
+    return long(len(head) + max(length, 0) + 1) + head

@@ -15,7 +15,6 @@ from broker import codec
 from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, View, approval_terms, held_terms, terms_of
 from broker.errors import NoticeRejectedError, SignatureError, TrailError
 from broker.examine import Finding
-from broker.facts import facts_of
 from broker.holders import Holders
 from broker.index import receipt_in
 from broker.notice import (
@@ -300,16 +299,7 @@ class _Recheck:
         if recorded.header.kind == APPROVAL:  # asks no rule, either
             self._terms(place, recorded, approval_terms(recorded.header, directory), directory)
             return
-        released = recorded.leaf.kind == RELEASED
-        known = facts_of(
-            recorded.header,
-            recorded.routing,
-            directory,
-            grounds.rules.annex,
-            recorded.leaf.now,
-            released=released,
-            holders=recorded.record.holders,
-        )
+        known = recorded.facts(directory, grounds.rules.annex)
         verdict = grounds.rules.judge(known)
         held = bool(verdict.review and not verdict.receive)
         if held != (recorded.leaf.kind == HELD):

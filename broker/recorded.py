@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from broker import codec
 from broker.errors import TrailError
-from broker.notice import DecisionRecord, Header, Leaf, Routing, Terms
+from broker.facts import Facts, facts_of
+from broker.members import Annex, Directory
+from broker.notice import RELEASED, DecisionRecord, Header, Leaf, Routing, Terms
 from broker.signing import decision_digest
 
 SALT = 32
@@ -37,6 +39,11 @@ class Recorded:
     def shown(self) -> dict[int, int]:
         """Index of each recipient → mask of the compartments that it was shown."""
         return {each.index: each.shown for each in self.record.rows}
+
+    def facts(self, directory: Directory, annex: Annex) -> Facts:
+        """Compute what the rules were told of it then."""
+        released, holders = self.leaf.kind == RELEASED, self.record.holders
+        return facts_of(self.header, self.routing, directory, annex, self.leaf.now, released=released, holders=holders)
 
 
 def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recorded | None:

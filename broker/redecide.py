@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms
-from broker.facts import Facts, carried, facts_of
+from broker.facts import Facts, carried
 from broker.members import NO_ANNEX
-from broker.notice import APPROVAL, KINDS, RELEASED, ROUTING, Terms
+from broker.notice import APPROVAL, KINDS, ROUTING, Terms
 from broker.rules import RECEIVE, REVIEW, SEE, PolicySet, Reference, Verdict, read_rules
 
 if TYPE_CHECKING:
@@ -82,15 +82,7 @@ class _Again:
 
     def __init__(self, recorded: Recorded, grounds: Grounds) -> None:
         self._recorded, self._grounds, self._directory = recorded, grounds, grounds.directory
-        self._known: Facts = facts_of(
-            recorded.header,
-            recorded.routing,
-            grounds.directory,
-            grounds.annex or NO_ANNEX,
-            recorded.leaf.now,
-            released=recorded.leaf.kind == RELEASED,
-            holders=recorded.record.holders,
-        )
+        self._known: Facts = recorded.facts(grounds.directory, grounds.annex or NO_ANNEX)
         self._effects = {each.rule.id: each.rule.effect for each in read_rules(grounds.policies)}
 
     @cached_property
