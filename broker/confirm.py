@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 from broker.errors import UnknownDeliveryError
 from broker.notice import Receipt
+from broker.quick import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Given:
     """What the record says of one leaf: whose notice it was, its digest and who was given it."""
 
     issuer_member: str
     header_digest: bytes
-    bureaus: frozenset[str]
+    bureaus: tuple[str, ...]
 
 
 def confirm(receipt: Receipt, given: Callable[[int], Given | None]) -> None:

@@ -31,6 +31,7 @@ from broker.trial import judge_alone
 if TYPE_CHECKING:
     from broker.adopt import Adopter, Adoption
     from broker.bus import Bus, Record, Shard
+    from broker.given import Givens
     from broker.marker import Marker
     from broker.merkle import Frontier
     from broker.register import Register
@@ -82,6 +83,7 @@ class Parts:
     shard: Shard
     register: Register
     judge: Judge | None
+    givens: Givens
     adopter: Adopter
     marker: Marker
     checker: Checker
@@ -94,7 +96,7 @@ class Ingest:
 
     def __init__(self, parts: Parts, frontier: Frontier, now: int, out: Handover) -> None:
         self._bus, self._shard, self._register = parts.bus, parts.shard, parts.register
-        self._judge, self._adopter = parts.judge, parts.adopter
+        self._judge, self._givens, self._adopter = parts.judge, parts.givens, parts.adopter
         self._marker, self._checker = parts.marker, parts.checker
         self._random, self._pace = parts.random, parts.pace
         self._frontier, self._now, self._out = frontier, now, out
@@ -248,6 +250,7 @@ class Ingest:
         if streams.REGISTER in offsets:
             self._register.settle(done.changes, offsets[streams.REGISTER] + 1)
         crash.here("ingest.settled")
+        self._givens.keep(done.given)
         done.forget_writes()
         log.debug("step.committed", leaves=len(done.entries), size=done.head.size)
         await self._out.put(Committed(done, offsets.get(streams.ROUTED, -1) + 1, last))

@@ -24,6 +24,7 @@ from aiokafka.producer import sender
 from aiokafka.record._crecords import default_records
 from aiokafka.structs import ConsumerRecord
 
+from broker import kafka_send
 from broker.bus import Copies, Place, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
@@ -617,6 +618,7 @@ def _tune() -> None:
     # The compiled reader looks the name up here, not in aiokafka.codec.
     default_records.gzip_decode = _bounded_gunzip
     fetcher.PartitionRecords = _Records
+    kafka_send.tune()
     logging.getLogger(sender.__name__).addFilter(_not_concurrent_transactions)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker import codec, streams
 from broker.bus import Writes
+from broker.confirm import Given
 from broker.judge import OWN_LEAF, Ruling
 from broker.merkle import Frontier, leaf_hash, rows_depth
 from broker.notice import NOT_RELEASED, ORDERED, DecisionRecord, Entry, Head, Header, Leaf, Outcome, Standing, Terms
@@ -47,6 +48,7 @@ class Done:
     routes: Sequence[Route]
     head: Head
     changes: dict[str, bytes | None]
+    given: Sequence[tuple[int, Given]]
     writes: Writes
 
     def forget_writes(self) -> None:
@@ -68,6 +70,7 @@ class Step:
     routes: list[Route] = field(default_factory=list)
     taken: list[Record] = field(default_factory=list)
     next_numbers: dict[str, int] = field(default_factory=dict)
+    given: list[tuple[int, Given]] = field(default_factory=list)
     drawn: list[bytes] = field(default_factory=list)
 
     def apply(self, record: Record | None, ruling: Ruling, now: int) -> int:
@@ -84,6 +87,8 @@ class Step:
         self._change(ruling, lines, number)
         if ruling.tell or lines.recipients:
             self.routes.append(_route(digest, ruling, lines, laid, self.entries[-1]))
+        if lines.recipients:
+            self._give(ruling, lines, number)
         if record is not None:
             self.taken.append(record)
         return number
@@ -111,6 +116,11 @@ class Step:
         """Tell from which number on this step counts the deliveries of a bureau."""
         kept = self.register.get(f"next/{bureau}")
         return int.from_bytes(kept, "big") if kept else 1
+
+    def _give(self, ruling: Ruling, lines: Lines, number: int) -> None:
+        if ruling.verified and ruling.header_digest:
+            bureaus = tuple([each.bureau for each in lines.recipients])
+            self.given.append((number, Given(ruling.verified.header.member, ruling.header_digest, bureaus)))
 
     def _lay(self, ruling: Ruling, lines: Lines) -> tuple[Laid | None, bytes]:
         if ruling.decision is None:
@@ -163,7 +173,7 @@ class Step:
         writes.add(streams.TRAIL, b"head", codec.encode(head))
         for key, value in changes.items():
             writes.add(streams.REGISTER, key.encode(), value)
-        return Done(self.taken, self.entries, self.routes, head, changes, writes)
+        return Done(self.taken, self.entries, self.routes, head, changes, self.given, writes)
 
 
 def _decision_record(

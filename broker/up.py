@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,23 +17,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from broker import begun, codec, streams
+from broker import begun, streams
 from broker.adopt import Adopter
 from broker.checker import Checker
-from broker.confirm import Given
 from broker.distribute import Distribute
 from broker.erase import Eraser
 from broker.errors import FencedError, UnavailableError
+from broker.given import Givens
 from broker.handover import Handover
 from broker.ingest import Ingest, Pace, Parts
 from broker.judge import Judge
 from broker.marker import Marker
-from broker.notice import DecisionRecord, Head, Header
+from broker.notice import Head
 from broker.overdue import Overdue
 from broker.records import Records
 from broker.register import Register
 from broker.seal import Sealer
-from broker.signing import header_digest
 from broker.submit import NONE, Submit, Witnesses, check_seen
 from broker.trail import Trail
 from broker.trust.guard import pinned
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 AGAIN_S = 1.0
 GC_THRESHOLDS = (200_000, 20, 20)
-GIVEN_CACHED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +121,9 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             eraser = Eraser(bus, register, records, trail.entry, owner.shard)
             distribute = Distribute(bus, sealer, eraser, owner.shard, owner.clock)
             await distribute.catch_up()
-            judge = Judge(register, adopter.view, _given_from(records)) if adopter.view else None
-            parts = Parts(bus, shard, register, judge, adopter, marker, checker, owner.random, owner.pace)
+            givens = Givens(records)
+            judge = Judge(register, adopter.view, givens.find) if adopter.view else None
+            parts = Parts(bus, shard, register, judge, givens, adopter, marker, checker, owner.random, owner.pace)
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
@@ -194,28 +192,3 @@ async def restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
     adopter = Adopter(register, pinned=partial(pinned, owner.home))
     adopter.restore()
     return adopter
-
-
-def _given_from(records: Records) -> Callable[[int], Given | None]:
-    """Look up who was given what, for receipts; the newest leaves are asked for again and again."""
-    known: OrderedDict[int, Given] = OrderedDict()
-
-    def given(leaf_number: int) -> Given | None:
-        found = known.get(leaf_number) or _given(records, leaf_number)
-        # A leaf that is not there yet may be there when the genuine receipt comes: only what was found is kept.
-        if found is not None:
-            known[leaf_number] = found
-            if len(known) > GIVEN_CACHED:
-                known.popitem(last=False)
-        return found
-
-    return given
-
-
-def _given(records: Records, leaf_number: int) -> Given | None:
-    kept = records.get(leaf_number)
-    record = codec.decode(DecisionRecord, kept[1]) if kept else None
-    if record is None or not record.header:
-        return None
-    header = codec.decode(Header, record.header)
-    return Given(header.member, header_digest(record.header), frozenset(each.bureau for each in record.rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import logging
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import click
+import uvloop
 
 from broker.errors import ValiseError
 from cli import exits
@@ -82,6 +84,7 @@ def valise(context: click.Context, home: Path | None, as_json: bool, yes: bool) 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # what the bus costs, it costs in the loop
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries cannot do comes as an error of ours
     try:
         sys.exit(valise.main(arguments, standalone_mode=False) or exits.DONE)

@@ -61,6 +61,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "bundle",
         "holders",
         "recheck",
+        "given",
     ),
     (
         "overdue",
@@ -81,11 +82,24 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "up",
         "begin",
     ),
-    ("sqlite_batch", "sqlite_pages", "sqlite_file", "sqlite", "kafka_batch", "kafka", "jars", "node", "topics"),
+    (
+        "sqlite_batch",
+        "sqlite_pages",
+        "sqlite_file",
+        "sqlite",
+        "kafka_batch",
+        "kafka_send",
+        "kafka",
+        "jars",
+        "node",
+        "topics",
+    ),
 )
 """Files of `broker`, lowest first. Within a level a file may import those before it."""
 DOORS = {
-    "aiokafka": ("broker/kafka.py",),
+    "aiokafka": ("broker/kafka.py", "broker/kafka_send.py"),
+    "nacl": ("broker/signing.py",),
+    "uvloop": ("cli/main.py",),
     "google_crc32c": ("broker/kafka_batch.py",),
     "fastavro": ("broker/codec.py",),
     "cryptography": ("broker/signing.py", "broker/certificates.py", "broker/vault.py"),
