@@ -6,6 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from broker.errors import ConfigurationError, SignatureError
 from broker.notice import HEADER_TYPE, RECEIPT_TYPE
@@ -49,6 +51,34 @@ def test_a_key_id_is_the_digest_of_algorithm_and_key() -> None:
 
 def test_a_good_signature_is_good() -> None:
     KEY.public.check(KEY.sign_payload(HEADER_TYPE, b"header"), pae(HEADER_TYPE, b"header"))
+
+
+ORDER = 2**252 + 27742317777372353535851937790883648493
+GOOD = KEY.sign(b"message")
+UNLIKE = {
+    "s beyond the order": GOOD[:32] + (int.from_bytes(GOOD[32:], "little") + ORDER).to_bytes(32, "little"),
+    "r of small order": (1).to_bytes(32, "little") + GOOD[32:],
+    "r that is no point": b"\x02" + bytes(31) + GOOD[32:],
+    "nothing but zeros": bytes(64),
+    "cut": GOOD[:63],
+    "longer": GOOD + b"m",
+    "none": b"",
+}
+
+
+@pytest.mark.parametrize("signature", UNLIKE.values(), ids=UNLIKE)
+def test_what_two_libraries_might_see_differently_is_bad_to_both(signature: bytes) -> None:
+    with pytest.raises(SignatureError):
+        KEY.public.check(signature, b"message")
+    with pytest.raises(InvalidSignature):
+        Ed25519PublicKey.from_public_bytes(KEY.public.raw).verify(signature, b"message")
+
+
+def test_bytes_do_not_move_between_signature_and_message() -> None:
+    whole = GOOD + b"message"
+    for cut in (0, 1, 63, 65, len(whole)):
+        with pytest.raises(SignatureError):
+            KEY.public.check(whole[:cut], whole[cut:])
 
 
 @pytest.mark.parametrize("position", range(64))
