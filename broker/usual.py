@@ -14,6 +14,8 @@ from itertools import count
 from types import UnionType
 from typing import Any
 
+from broker.quick import maker
+
 Reader = Callable[[bytes], Any]
 """Gives the value. Raises IndexError or ValueError for anything but one whole record in the usual form."""
 Made = Callable[[Any], Any]
@@ -69,7 +71,7 @@ class _Maker:
         if kind in self._made or not is_dataclass(kind):
             pairs = "{" + ", ".join(f"{name!r}: {variable}" for name, variable in read.items()) + "}"
             return self._into(f"{self._named(self._made[kind])}({pairs})" if kind in self._made else pairs)
-        return self._into(f"{self._named(kind)}({', '.join(read[each.name] for each in fields(kind))})")
+        return self._into(f"{self._named(maker(kind))}({', '.join(read[each.name] for each in fields(kind))})")
 
     def _value(self, schema: Any, hint: Any) -> str:
         if isinstance(schema, list):
@@ -103,9 +105,7 @@ class _Maker:
         variable = self._variable()
         self._say("n = data[at]", "at += 1", "if n == 2:")
         other_one = self._indented(lambda: self._value(other, inner if isinstance(hint, UnionType) else hint))
-        self._say(
-            f"    {variable} = {other_one}", "elif n:", "    raise ValueError", "else:", f"    {variable} = None"
-        )
+        self._say(f"    {variable} = {other_one}", "elif n:", "    raise ValueError", "else:", f"    {variable} = None")
         return variable
 
     def _array(self, items: Any, hint: Any) -> str:
