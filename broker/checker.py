@@ -33,6 +33,7 @@ WORTH = 8
 """Records below which a batch is not worth the way to another process."""
 READY = b"ready"
 _KINDS: tuple[type[Verified | Receipt], ...] = (Verified, Receipt)
+_PLACES: dict[type, int] = {kind: place for place, kind in enumerate(_KINDS)}
 
 
 class Found(NamedTuple):
@@ -139,7 +140,8 @@ def _checked(marks: Marker, record: Record, now: int, keys: Keys) -> tuple[int, 
             found = check(record, now, keys)
         except NoticeRejectedError:
             return None
-    return next(((place, flat.flatten(found)) for place, kind in enumerate(_KINDS) if type(found) is kind), None)
+    place = _PLACES.get(type(found))
+    return None if place is None else (place, flat.flatten(found))
 
 
 class _Pickler(pickle.Pickler):

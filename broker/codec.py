@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, lru_cache
 from io import BytesIO
 from operator import attrgetter
@@ -20,8 +20,9 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint as schema_fingerprint
 from fastavro.schema import to_parsing_canonical_form
 
-from broker import notice
+from broker import notice, usual
 from broker.errors import LeftoverBytesError, UnknownSchemaError, UnreadableError
+from broker.quick import quick
 from schemas import loader
 
 MARKER = b"\xc3\x01"
@@ -116,6 +117,13 @@ def _writer(name: str, head: bytes) -> Any:
 
 # Values: dataclasses of notice.py and the records of the same field names.
 
+
+@quick
+@dataclass(frozen=True, slots=True)
+class _Compartments:
+    items: tuple[notice.Compartment, ...]
+
+
 _SCHEMA_OF: dict[type, str] = {
     notice.Envelope: "envelope",
     notice.Header: "header",
@@ -138,6 +146,7 @@ _SCHEMA_OF: dict[type, str] = {
     notice.Head: "head",
     notice.Standing: "standing",
     notice.Series: "series",
+    _Compartments: "compartments",
 }
 
 
@@ -156,9 +165,31 @@ def encode_plainly(value: object) -> bytes:
 
 def decode(kind: type[T], data: bytes) -> T:
     """Decode a value of notice.py; raises as `read` does."""
+    found: T | None = _read_usual(kind, data)
+    return decode_plainly(kind, data) if found is None else found
+
+
+def decode_plainly(kind: type[T], data: bytes) -> T:
+    """Decode a value of notice.py by fastavro, as `decode` does where bytes are not in their usual form."""
     plain: type = kind
     value: T = _unpacker(plain)(read(_SCHEMA_OF[plain], data))
     return value
+
+
+def _read_usual(kind: type, data: bytes) -> Any:
+    """Decode what has the form that we write ourselves; None: it has another, or is wrong."""
+    reader = _reader(kind)
+    try:
+        return reader(data)
+    except (IndexError, ValueError):
+        return None
+
+
+@cache
+def _reader(kind: type) -> usual.Reader:
+    made = {special: unpack for special, (_, unpack) in _SPECIAL.items()}
+    changed = {name: unpack for (of, name), (_, unpack) in _SPECIAL_FIELDS.items() if of is kind}
+    return usual.reader(kind, *_newest(_SCHEMA_OF[kind]), made, changed)
 
 
 def encode_compartments(compartments: tuple[notice.Compartment, ...]) -> bytes:
@@ -169,8 +200,7 @@ def encode_compartments(compartments: tuple[notice.Compartment, ...]) -> bytes:
 
 def decode_compartments(data: bytes) -> tuple[notice.Compartment, ...]:
     """Decode the compartments of an envelope; raises as `read` does."""
-    unpack = _unpacker(notice.Compartment)
-    return tuple(unpack(each) for each in read("compartments", data)["items"])
+    return decode(_Compartments, data).items
 
 
 def mask_bytes(mask: int) -> bytes:

@@ -263,6 +263,8 @@ class Directory:
     annex: bytes | None
     logs: Mapping[int, str]
     everyone: int
+    _names: frozenset[str]
+    """Members and bureaus."""
     _masks: Mapping[str, int]
     _agreement_masks: Mapping[str, int]
     _lawful: Mapping[tuple[str, str | None], frozenset[str]]
@@ -303,7 +305,11 @@ class Directory:
 
     def names(self, name: str) -> bool:
         """Say whether this is a member or a bureau, suspended or not."""
-        return name in self.members or name in self.bureaus
+        return name in self._names
+
+    def names_all(self, names: Iterable[str]) -> bool:
+        """Say whether each of these is a member or a bureau, suspended or not."""
+        return self._names.issuperset(names)
 
     def has_agreement(self, agreement: str) -> bool:
         """Say whether there is such an agreement, suspended or not."""
@@ -512,6 +518,7 @@ def _concluded(written: WrittenDirectory, digest: bytes) -> Directory:
         annex=bytes.fromhex(written.annex) if written.annex else None,
         logs=MappingProxyType({each.shard: each.vkey for each in written.logs}),
         everyone=_union(masks.get(member, 0) for member in members),
+        _names=frozenset(members) | frozenset(bureaus),
         _masks=masks,
         _agreement_masks={
             each.id: _union(masks.get(member, 0) for member in each.members)

@@ -6,10 +6,12 @@ assignment. Ours assigns while the new value still is of a twin class, of the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_MAKERS: dict[type, Callable[..., Any]] = {}
 
 
 def quick(kind: type[T]) -> type[T]:
@@ -26,11 +28,25 @@ def quick(kind: type[T]) -> type[T]:
     made = (
         f'def __init__(self, {taken}):\n    _become(self, "__class__", _twin)\n    {set_}\n    self.__class__ = _kind'
     )
-    exec(made + after, names)  # noqa: S102 - names of fields, as in dataclasses itself
+    plain = "\n    ".join(f"self.{each.name} = {each.name}" for each in known)
+    making = (
+        f"def make({', '.join(each.name for each in known)}):\n    self = _twin()\n    {plain}"
+        f"\n    self.__class__ = _kind{after}\n    return self"
+    )
+    exec(f"{made}{after}\n{making}", names)  # noqa: S102 - names of fields, as in dataclasses itself
+    _MAKERS[kind] = names["make"]
     names["__init__"].__qualname__ = f"{kind.__qualname__}.__init__"
     kind.__init__ = names["__init__"]  # type: ignore[method-assign]
     kind.__init_subclass__ = classmethod(_refuse_subclass)  # type: ignore[assignment]
     return kind
+
+
+def maker(kind: type[T]) -> Callable[..., T]:
+    """Give a function that makes what a quick class makes, in half the time: it takes all fields, in their order.
+
+    A call of a class goes through C to `__init__` and back; a call of this does not. Gives the class if it has none.
+    """
+    return _MAKERS.get(kind, kind)
 
 
 def _refuse_subclass(cls: type, /, **_: object) -> None:

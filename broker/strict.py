@@ -13,7 +13,7 @@ from typing import Any
 from broker import codec
 from broker.codec import blob, long, name
 from broker.errors import UnreadableError
-from broker.notice import Grant, Header, Origin, Reference, Routing, Slot
+from broker.notice import Grant, Header, Origin, Reference, Routing
 
 _LONG_BYTES = 10
 _BITS = {"int": 32, "long": 64}
@@ -22,7 +22,7 @@ _BITS = {"int": 32, "long": 64}
 def check_header(value: Header, data: bytes) -> None:
     """Check the bytes from which a header was decoded. Raises UnreadableError.
 
-    What the vocabularies name must have been checked before: those words are remembered here.
+    What vocabularies and directory name must have been checked before: those words are remembered here.
     """
     if header(value) != data:
         _Walk(data).record(codec.schema_of("header", data))
@@ -53,7 +53,7 @@ def header(header: Header) -> bytes:
         _maybe_long(header.answer_by),
         name(header.purpose),
         _text(header.legal_basis),
-        _texts(header.handling),
+        _names(header.handling),
         _maybe_text(header.handling_text),
         name(header.confidentiality),
         _maybe_text(header.source_evaluation),
@@ -64,7 +64,7 @@ def header(header: Header) -> bytes:
         _maybe_long(header.review_due),
         _texts(header.languages),
         _boolean(header.exercise),
-        _items([_slot(each) for each in header.compartments]),
+        _items([name(each.name) + each.digest for each in header.compartments]),
     ))  # fmt: skip
 
 
@@ -74,14 +74,14 @@ def routing(routing: Routing) -> bytes:
     return b"".join((
         codec.prefix("routing"),
         _boolean(audience.everyone),
-        _texts(audience.agreements),
-        _texts(audience.to),
-        _texts(routing.deny),
+        _names(audience.agreements),
+        _names(audience.to),
+        _names(routing.deny),
         _items([_origin(each) for each in routing.origins]),
-        _texts(routing.subject_categories),
+        _names(routing.subject_categories),
         name(routing.minor),
-        _texts(routing.special_categories),
-        _texts(routing.protected_from),
+        _names(routing.special_categories),
+        _names(routing.protected_from),
         routing.series,
         long(routing.number),
         _items([_grant(each) for each in routing.grants]),
@@ -91,10 +91,6 @@ def routing(routing: Routing) -> bytes:
 
 def _reference(reference: Reference) -> bytes:
     return _text(reference.issuer) + reference.notice_id + reference.header_digest + name(reference.relation)
-
-
-def _slot(slot: Slot) -> bytes:
-    return name(slot.name) + slot.digest
 
 
 def _origin(origin: Origin) -> bytes:
@@ -123,6 +119,11 @@ def _boolean(value: bool) -> bytes:
 
 def _texts(values: tuple[str, ...]) -> bytes:
     return _items([_text(each) for each in values]) if values else b"\0"
+
+
+def _names(values: tuple[str, ...]) -> bytes:
+    """Encode strings that come again and again."""
+    return _items([name(each) for each in values]) if values else b"\0"
 
 
 def _items(parts: list[bytes]) -> bytes:

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 _TOPIC = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*")
 _PATTERN = re.compile(r"\*|[a-z0-9-]+(\.[a-z0-9-]+)*(\.\*)?")
+_SUBJECT_CATEGORIES = frozenset(notice.SUBJECT_CATEGORIES)
+_SPECIAL_CATEGORIES = frozenset(notice.SPECIAL_CATEGORIES)
 _PAYLOADS: Mapping[str, tuple[type[notice.Receipt | notice.Subscription | notice.Revocation], str]] = {
     notice.RECEIPT_TYPE: (notice.Receipt, "receipts"),
     notice.SUBSCRIPTION_TYPE: (notice.Subscription, "notices"),
@@ -279,18 +281,19 @@ def is_order(header: Header) -> bool:
 
 def _check_compartments(header: Header, compartments: tuple[Compartment, ...], directory: Directory) -> int:
     """Check names, digests and schemas; return the mask of compartments that carry bytes."""
-    names = (ROUTING, *notice.KINDS[header.kind])
-    if tuple(slot.name for slot in header.compartments) != names:
+    names = [ROUTING, *notice.KINDS[header.kind]]
+    slots = header.compartments
+    if [slot.name for slot in slots] != names:
         message = "the header does not list the compartments of its kind"
         raise CompartmentMismatchError(message)
-    if tuple(each.name for each in compartments) != names:
+    if [each.name for each in compartments] != names:
         message = "the compartments are not those that the header lists"
         raise CompartmentMismatchError(message)
     present = 0
-    for position, (slot, each) in enumerate(zip(header.compartments, compartments, strict=True)):
+    for position, each in enumerate(compartments):
         if each.opened is None:
             continue
-        _check_opened(slot.digest, each.name, each.opened)
+        _check_opened(slots[position].digest, each.name, each.opened)
         if position:
             _check_schema(f"{header.kind}.{each.name}", each.opened.data, directory)
         present |= 1 << position
@@ -319,11 +322,11 @@ def _check_routing(routing: Routing, directory: Directory) -> None:
         for name, right in (
             ("audience", not (audience.everyone and listed)),
             ("agreements", all(map(directory.has_agreement, audience.agreements))),
-            ("to", all(map(directory.names, audience.to))),
-            ("deny", all(map(directory.names, routing.deny))),
-            ("protected_from", all(map(directory.names, routing.protected_from))),
-            ("subject_categories", set(routing.subject_categories) <= set(notice.SUBJECT_CATEGORIES)),
-            ("special_categories", set(routing.special_categories) <= set(notice.SPECIAL_CATEGORIES)),
+            ("to", directory.names_all(audience.to)),
+            ("deny", directory.names_all(routing.deny)),
+            ("protected_from", directory.names_all(routing.protected_from)),
+            ("subject_categories", _SUBJECT_CATEGORIES.issuperset(routing.subject_categories)),
+            ("special_categories", _SPECIAL_CATEGORIES.issuperset(routing.special_categories)),
             ("minor", routing.minor in notice.MINOR),
             ("number", routing.number >= 1),
             ("derogation", routing.derogation is None or routing.derogation in notice.DEROGATIONS),

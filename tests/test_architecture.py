@@ -12,6 +12,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("notice", "bus", "streams", "settings"),
     (
         "flat",
+        "usual",
         "codec",
         "strict",
         "points",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +19,41 @@ from broker.checker import Checker
 from broker.errors import UnavailableError
 from broker.judge import Keys, check
 from broker.marker import CHECKER_SLOT, Marker
-from broker.notice import Header, Verified
+from broker.notice import (
+    Audience,
+    Compartment,
+    Grant,
+    Header,
+    Opened,
+    Origin,
+    Receipt,
+    ReceiptItem,
+    Reference,
+    Routing,
+    RuleHit,
+    Verified,
+)
 from tests import federation as world
 from tests.making import NOW, Draft, receipt
 
 LIMIT_S = 30.0
+ADDRESSED = Draft("AT/ncb").to("GE/ncb").envelope()
+OPENED = Opened(bytes(32), b"data")
+ROUTING = Routing(
+    Audience(False, ("circle",), ("GE", "LV/ncb")), ("EE",), (Origin(None), Origin("LV", ("EE", "GE"))), ("witness",),
+    "no", (), (), b"series!!", 7, (Grant("GE/ncb", ("source", "contact"), 9),), "threat-to-life",
+)  # fmt: skip
+REFERENCE = Reference("AT/ncb", bytes(16), bytes(32), "corrects")
+HEADER = codec.decode(Header, ADDRESSED.header)
+FLAT: tuple[Any, ...] = (
+    HEADER,
+    replace(HEADER, references=(REFERENCE, REFERENCE), compartments=()),
+    ROUTING,
+    Routing(Audience(True), (), (), (), "yes", (), (), bytes(8), 1),
+    Verified(HEADER, bytes(32), ROUTING, OPENED, (Compartment("a", None), Compartment("b", OPENED)), 2, ADDRESSED),
+    Receipt("f", "AT/ncb", "LV", "read", (ReceiptItem(1, bytes(32)), ReceiptItem(2, bytes(32))), None, None, 1, 1),
+    RuleHit("rule", 1 << 900),
+)
 
 
 @pytest.fixture
@@ -97,6 +130,11 @@ def test_what_it_was_checking_when_it_died_is_a_suspect_at_the_next_start(tmp_pa
     assert Marker(tmp_path / "judging").calm
 
 
-def test_a_header_comes_back_from_its_flat_form() -> None:
-    header = codec.decode(Header, Draft("AT/ncb").to("GE/ncb").envelope().header)
-    assert flat.raised(Header, flat.flatten(header)) == header
+@pytest.mark.parametrize("value", FLAT, ids=lambda value: type(value).__name__)
+def test_a_value_comes_back_from_its_flat_form(value: Any) -> None:
+    flattened = flat.flatten(value)
+    assert flattened == astuple(value)
+    assert marshal.loads(marshal.dumps(flattened)) == flattened
+    back = flat.raised(type(value), flattened)
+    assert repr(back) == repr(value)
+    assert back == value

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, fields, is_datacl
 import pytest
 
 from broker import notice
-from broker.quick import quick
+from broker.quick import maker, quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,19 @@ def test_it_is_as_frozen_as_before() -> None:
         Quick(-1, "wrong")
 
 
+def test_its_maker_makes_what_its_call_makes() -> None:
+    made = maker(Quick)(1, "x", [2])
+    assert type(made) is Quick
+    assert made == Quick(1, "x", [2])
+    with pytest.raises(FrozenInstanceError):
+        made.first = 2  # type: ignore[misc]
+    with pytest.raises(ValueError, match="wrong"):
+        maker(Quick)(-1, "wrong", [])
+    with pytest.raises(TypeError):
+        maker(Quick)(1)
+    assert maker(Slow) is Slow
+
+
 def test_nothing_derives_from_it() -> None:
     with pytest.raises(TypeError, match="would be made as its base"):
         type("Derived", (Quick,), {})
@@ -64,7 +77,9 @@ def test_every_value_that_passes_through_the_broker_is_frozen() -> None:
     kinds = [each for each in vars(notice).values() if is_dataclass(each) and isinstance(each, type)]
     assert len(kinds) > 20
     for kind in kinds:
-        made = kind(*range(len(fields(kind))))
-        assert type(made) is kind
-        with pytest.raises(FrozenInstanceError):
-            setattr(made, fields(kind)[0].name, None)
+        for make in (kind, maker(kind)):
+            made = make(*range(len(fields(kind))))
+            assert type(made) is kind
+            assert [getattr(made, each.name) for each in fields(kind)] == list(range(len(fields(kind))))
+            with pytest.raises(FrozenInstanceError):
+                setattr(made, fields(kind)[0].name, None)
