@@ -63,7 +63,7 @@ class Known:
     """The key of the shard's log."""
     now: int
     """Our own clock, in ms since the epoch."""
-    heads: dict[str, notes.Checkpoint] = field(init=False, default_factory=dict)
+    checked_heads: dict[str, notes.Checkpoint] = field(init=False, default_factory=dict)
     """Checkpoints that hold by all of the above, by their signed notes: neighbours carry the same one. Whatever is made
     of this value by `replace` has none of them."""
 
@@ -125,8 +125,8 @@ def check_leaf(data: bytes, proof: str, number: int, known: Known) -> Leaf:
 
 def _check_head(note: str, known: Known) -> notes.Checkpoint:
     """Check a checkpoint; what holds is remembered, what does not is looked into each time that it comes."""
-    if (head := known.heads.get(note)) is None:
-        head = known.heads[note] = _open_head(note, known)
+    if (head := known.checked_heads.get(note)) is None:
+        head = known.checked_heads[note] = _open_head(note, known)
     return head
 
 
@@ -211,9 +211,8 @@ def check_time(header: Header, leaf: Leaf) -> None:
 def _check_compartments(
     header: Header, compartments: tuple[Compartment, ...], row: Row, now: int
 ) -> tuple[Compartment, ...]:
-    names = (ROUTING, *KINDS.get(header.kind, ()))
-    listed = tuple(slot.name for slot in header.compartments)
-    if listed != names or tuple(each.name for each in compartments) != names:
+    names = [ROUTING, *KINDS.get(header.kind, ())]
+    if [slot.name for slot in header.compartments] != names or [each.name for each in compartments] != names:
         message = "the compartments are not those of the kind"
         raise AlteredError(message)
     opened = 0

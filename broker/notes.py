@@ -13,6 +13,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from broker.errors import ProofError, SignatureError
@@ -45,6 +46,7 @@ def _b64(text: str) -> bytes:
     return raw
 
 
+@lru_cache(maxsize=256)  # the proofs of neighbours have most of their hashes in common
 def _hash(text: str) -> bytes:
     raw = _b64(text)
     if len(raw) != 32:
