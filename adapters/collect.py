@@ -72,7 +72,8 @@ class Collector:
         records = await self._bus.read(
             self._stream, self._inbox.journal.place(self._stream), limit=PAGE, wait=wait, partition=self._shard
         )
-        log = await self._follow(versions=not self._versions.newest_digest("directory"))
+        # Whoever has deliveries to check need not know yet whether there are more heads than these.
+        log = await self._follow(versions=not self._versions.newest_digest("directory"), to_end=not records)
         taken = Taken(records=len(records))
         if records:
             self._store(records, await self._check(records, log), taken)
@@ -91,18 +92,22 @@ class Collector:
             if not taken.records:
                 return whole
 
-    async def _follow(self, *, versions: bool) -> notes.Vkey:
+    async def _follow(self, *, versions: bool, to_end: bool = True) -> notes.Vkey:
         heads, now = self._inbox.heads, self._signer.clock()
-        return await follow(self._bus, self._versions, heads, self._shard, now, versions=versions)
+        return await follow(self._bus, self._versions, heads, self._shard, now, versions=versions, to_end=to_end)
 
     async def _check(self, records: Sequence[Record], log: notes.Vkey) -> list[Result]:
-        """Check records; what names a head or a directory that we lack is checked again once we have followed."""
+        """Check records; what names a head or a directory that we lack is checked again once we have followed.
+
+        First the heads to their end, then new versions too: most often it is only a head that comes a little later.
+        """
         known, results = self._known(log), []
         for record in records:
             result = _judge(record, known)
-            if isinstance(result, UnknownHeadError | UnknownDirectoryError):
-                known = self._known(await self._follow(versions=True))
-                result = _judge(record, known)
+            for versions in (False, True):
+                if isinstance(result, UnknownHeadError | UnknownDirectoryError):
+                    known = self._known(await self._follow(versions=versions))
+                    result = _judge(record, known)
             results.append(result)
         return results
 
