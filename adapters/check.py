@@ -7,7 +7,7 @@ signed; nothing of the body is read before all of it holds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapters.heads import Head
 from adapters.refusals import (
@@ -50,7 +50,7 @@ DELIVERED = ("routed", "held", RELEASED)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What this bureau knows for itself."""
+    """What this bureau knows for itself, at one moment: made anew for each page, and once more has been learnt."""
 
     federation: str
     bureau: str
@@ -63,6 +63,9 @@ class Known:
     """The key of the shard's log."""
     now: int
     """Our own clock, in ms since the epoch."""
+    checked_heads: dict[str, notes.Checkpoint] = field(init=False, default_factory=dict)
+    """Checkpoints that hold by all of the above, by their signed notes: neighbours carry the same one. Whatever is made
+    of this value by `replace` has none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,12 @@ def _check(data: bytes, known: Known) -> Checked:
     directory = find_directory(leaf, known)
     row = _check_row(delivery, leaf, directory)
     envelope = codec.decode(Envelope, shared.envelope)
-    header = _check_header(envelope, leaf, directory)
+    digest = header_digest(envelope.header)
+    header = _check_header(envelope, digest, leaf, directory)
     if header.federation != known.federation:
         raise OtherFederationError
     compartments = _check_compartments(header, codec.decode_compartments(envelope.compartments), row, known.now)
-    return Checked(delivery, shared, leaf, row, header, header_digest(envelope.header), compartments)
+    return Checked(delivery, shared, leaf, row, header, digest, compartments)
 
 
 def check_leaf(data: bytes, proof: str, number: int, known: Known) -> Leaf:
@@ -120,6 +124,13 @@ def check_leaf(data: bytes, proof: str, number: int, known: Known) -> Leaf:
 
 
 def _check_head(note: str, known: Known) -> notes.Checkpoint:
+    """Check a checkpoint; what holds is remembered, what does not is looked into each time that it comes."""
+    if (head := known.checked_heads.get(note)) is None:
+        head = known.checked_heads[note] = _open_head(note, known)
+    return head
+
+
+def _open_head(note: str, known: Known) -> notes.Checkpoint:
     head = notes.parse_checkpoint(notes.parse(note).text)
     kept = known.head(head.size)
     # The very note that was checked when it came needs no second check of its signature.
@@ -175,8 +186,8 @@ def _depth(directory: Directory) -> int:
     return merkle.rows_depth(len(directory.by_index) - 1)
 
 
-def _check_header(envelope: Envelope, leaf: Leaf, directory: Directory) -> Header:
-    if header_digest(envelope.header) != leaf.header_digest:
+def _check_header(envelope: Envelope, digest: bytes, leaf: Leaf, directory: Directory) -> Header:
+    if digest != leaf.header_digest:
         message = "the leaf is that of another header"
         raise AlteredError(message)
     signed = (envelope.signature, pae(HEADER_TYPE, envelope.header))
@@ -200,9 +211,8 @@ def check_time(header: Header, leaf: Leaf) -> None:
 def _check_compartments(
     header: Header, compartments: tuple[Compartment, ...], row: Row, now: int
 ) -> tuple[Compartment, ...]:
-    names = (ROUTING, *KINDS.get(header.kind, ()))
-    listed = tuple(slot.name for slot in header.compartments)
-    if listed != names or tuple(each.name for each in compartments) != names:
+    names = [ROUTING, *KINDS.get(header.kind, ())]
+    if [slot.name for slot in header.compartments] != names or [each.name for each in compartments] != names:
         message = "the compartments are not those of the kind"
         raise AlteredError(message)
     opened = 0

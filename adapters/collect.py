@@ -13,8 +13,8 @@ from hashlib import sha256
 
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
-from adapters.following import follow, log_of
-from adapters.inbox import Inbox, Line, Opened, record_of
+from adapters.following import follow
+from adapters.inbox import Inbox, Line, Newest, Opened, record_of
 from adapters.receipts import Act, Receipts, Signer
 from adapters.refusals import (
     NumberReusedError,
@@ -26,7 +26,7 @@ from adapters.refusals import (
     WrongLeafError,
 )
 from adapters.versions import Versions
-from broker import crash, streams
+from broker import crash, notes, streams
 from broker.bus import Bus, Record
 from broker.notice import RELEASED, Header
 from broker.verify import is_order
@@ -45,6 +45,17 @@ class Taken:
     records: int = 0
 
 
+@dataclass(slots=True)
+class _Page:
+    """What is known while a page is stored. All is one transaction, so nobody else changes the inbox meanwhile."""
+
+    taken: Taken
+    unseen: frozenset[int]
+    """Numbers that withdrawals on the page erase."""
+    newest: Newest
+    acts: list[Act] = field(default_factory=list)
+
+
 class Collector:
     """One bureau's collector. `random` gives that many random bytes."""
 
@@ -61,11 +72,11 @@ class Collector:
         records = await self._bus.read(
             self._stream, self._inbox.journal.place(self._stream), limit=PAGE, wait=wait, partition=self._shard
         )
-        await self._follow(versions=not self._versions.newest_digest("directory"))
+        # Whoever has deliveries to check need not know yet whether there are more heads than these.
+        log = await self._follow(versions=not self._versions.newest_digest("directory"), to_end=not records)
         taken = Taken(records=len(records))
         if records:
-            results = [await self._check(record) for record in records]
-            self._store(records, results, taken)
+            self._store(records, await self._check(records, log), taken)
             crash.here("collect.stored")
         await self._receipts.send(self._bus, self._shard)
         return taken
@@ -81,64 +92,66 @@ class Collector:
             if not taken.records:
                 return whole
 
-    async def _follow(self, *, versions: bool) -> None:
+    async def _follow(self, *, versions: bool, to_end: bool = True) -> notes.Vkey:
         heads, now = self._inbox.heads, self._signer.clock()
-        await follow(self._bus, self._versions, heads, self._shard, now, versions=versions)
+        return await follow(self._bus, self._versions, heads, self._shard, now, versions=versions, to_end=to_end)
 
-    async def _check(self, record: Record) -> Result:
-        """Check a record; what names a head or a directory that we lack is checked again once we have followed."""
-        result = self._judge(record)
-        if isinstance(result, UnknownHeadError | UnknownDirectoryError):
-            await self._follow(versions=True)
-            result = self._judge(record)
-        return result
+    async def _check(self, records: Sequence[Record], log: notes.Vkey) -> list[Result]:
+        """Check records; what names a head or a directory that we lack is checked again once we have followed.
 
-    def _judge(self, record: Record) -> Result:
-        known = Known(
+        First the heads to their end, then new versions too: most often it is only a head that comes a little later.
+        """
+        known, results = self._known(log), []
+        for record in records:
+            result = _judge(record, known)
+            for versions in (False, True):
+                if isinstance(result, UnknownHeadError | UnknownDirectoryError):
+                    known = self._known(await self._follow(versions=versions))
+                    result = _judge(record, known)
+            results.append(result)
+        return results
+
+    def _known(self, log: notes.Vkey) -> Known:
+        return Known(
             self._signer.federation, self._signer.bureau, self._shard,
-            self._versions.directory, self._inbox.heads.find, log_of(self._versions, self._shard), self._signer.clock(),
+            self._versions.directory, self._inbox.heads.find, log, self._signer.clock(),
         )  # fmt: skip
-        try:
-            return check(record.value or b"", known)
-        except RefusedError as error:
-            return error
 
     def _store(self, records: Sequence[Record], results: Sequence[Result], taken: Taken) -> None:
         ended = False
-        unseen = {n for each in results if isinstance(each, Checked) for n in _erases(each)}
+        unseen = frozenset(n for each in results if isinstance(each, Checked) for n in _erases(each))
         with transaction(self._inbox.database):
-            acts: list[Act] = []
+            page = _Page(taken, unseen, self._inbox.newest())
             for record, result in zip(records, results, strict=True):
                 try:
                     if isinstance(result, RefusedError):
                         raise result
-                    ended |= self._take(result, acts, taken, unseen)
+                    ended |= self._take(result, page)
                 except RefusedError as error:
                     self._inbox.journal.refuse(record, error.code)
                     taken.refused += 1
-            self._receipts.queue(acts)
+            self._receipts.queue(page.acts)
             self._inbox.journal.move(self._stream, records[-1].offset + 1)
         if ended:
             forget(self._inbox.database)
 
-    def _take(self, checked: Checked, acts: list[Act], taken: Taken, unseen: set[int]) -> bool:
-        """Keep one delivery and do what it orders; say whether a body was taken away.
-
-        `unseen`: numbers that withdrawals on the same page erase.
-        """
-        delivery = checked.delivery
-        if self._is_repeat(checked):
+    def _take(self, checked: Checked, page: _Page) -> bool:
+        """Keep one delivery and do what it orders; say whether a body was taken away."""
+        is_newest = checked.delivery.delivery_number > page.newest.number
+        if not is_newest and self._is_repeat(checked):
             return False
-        self._check_directory(checked)
-        self._check_orders(checked)
-        self._watch_numbers(delivery.delivery_number, unseen)
+        self._check_directory(checked, page.newest)
+        ordered = self._check_orders(checked)
+        self._watch_numbers(checked.delivery.delivery_number, page)
         replaced, erased = self._ends(checked)
-        line = self._inbox.keep(checked, self._signer.clock())
-        acts.append(Act("received", line.issuer_member, line.item))
-        acts += self._erased(erased, line)
+        line = self._inbox.keep(checked, ordered, self._signer.clock())
+        if is_newest:
+            page.newest = Newest(line.number, checked.leaf.directory)
+        page.acts.append(Act("received", line.issuer_member, line.item))
+        page.acts += self._erased(erased, line)
         self._inbox.end(replaced, "replaced", line.number)
         self._inbox.end(erased, "erased", line.number)
-        taken.new.append(line)
+        page.taken.new.append(line)
         return bool(replaced or erased)
 
     def _ends(self, checked: Checked) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -147,10 +160,12 @@ class Collector:
         What is ordered, and what we hold of that record in any case: the issuer signed the end, the broker its order.
         """
         delivery, header = checked.delivery, checked.header
+        if header.kind != WITHDRAWAL and not _replaces(checked):
+            return (), ()
         held = self._inbox.held(*record_of(header), delivery.leaf_number)
         if header.kind == WITHDRAWAL:
             return (), tuple(dict.fromkeys((*delivery.erases, *held)))
-        return tuple(dict.fromkeys((*delivery.replaces, *held))) if _replaces(checked) else (), ()
+        return tuple(dict.fromkeys((*delivery.replaces, *held))), ()
 
     def _is_repeat(self, checked: Checked) -> bool:
         kept = self._inbox.line(checked.delivery.delivery_number)
@@ -160,30 +175,36 @@ class Collector:
             raise NumberReusedError
         return True
 
-    def _check_directory(self, checked: Checked) -> None:
+    def _check_directory(self, checked: Checked, newest: Newest) -> None:
         """Check that no older directory was in force than for the delivery before: its keys may have been replaced."""
-        before = self._inbox.leaf_before(checked.delivery.delivery_number)
-        then, now = (self._versions.directory(each.directory) if each else None for each in (before, checked.leaf))
+        before, number = newest.directory, checked.delivery.delivery_number
+        if number <= newest.number:
+            leaf = self._inbox.leaf_before(number)
+            before = leaf.directory if leaf else None
+        then, now = (self._versions.directory(each) if each else None for each in (before, checked.leaf.directory))
         if then and now and now.version < then.version:
             message = f"directory version {now.version} after version {then.version}"
             raise WrongLeafError(message)
 
-    def _watch_numbers(self, number: int, unseen: set[int]) -> None:
+    def _watch_numbers(self, number: int, page: _Page) -> None:
         """Raise an alarm for numbers that did not come: `gap`, or `erased-unseen` where a withdrawal names them.
 
         The broker takes what was withdrawn out of an inbox that nobody had read; it says which, but not under its row.
         """
-        missing = range(self._inbox.last_number() + 1, number)
+        missing = range(page.newest.number + 1, number)
         for code, numbers in (
-            ("gap", [each for each in missing if each not in unseen]),
-            ("erased-unseen", [each for each in missing if each in unseen]),
+            ("gap", [each for each in missing if each not in page.unseen]),
+            ("erased-unseen", [each for each in missing if each in page.unseen]),
         ):
             if numbers:
                 about = f"{self._signer.bureau} deliveries {numbers[0]} to {numbers[-1]}"
                 self._inbox.journal.alarm(self._signer.clock(), code, about)
 
-    def _check_orders(self, checked: Checked) -> None:
-        """Check that what a delivery would end is of the record of which it speaks. Raises UnrelatedError."""
+    def _check_orders(self, checked: Checked) -> tuple[str, int] | None:
+        """Check that what a delivery would end is of the record of which it speaks. Raises UnrelatedError.
+
+        Gives what was ordered for the delivery itself before it came, as `Inbox.ordered` does.
+        """
         delivery, header = checked.delivery, checked.header
         if delivery.erases and header.kind != WITHDRAWAL:
             message = f"a {header.kind} cannot erase"
@@ -191,25 +212,30 @@ class Collector:
         if delivery.replaces and not _replaces(checked):
             message = "only a correction replaces, or the release of what was held"
             raise UnrelatedError(message)
-        directory = self._versions.directory(checked.leaf.directory)
-        if is_order(header) and not (directory and directory.may_order(header.issuer)):
+        if is_order(header) and not self._may_order(checked):
             message = "only its issuer withdraws a notice, or an authority"
             raise UnrelatedError(message)
         for number in (*delivery.replaces, *delivery.erases):
             kept = self._inbox.line(number)
             if kept and (kept.issuer, kept.record) != record_of(header):
                 raise UnrelatedError
-        self._check_ordered(checked)
+        return self._check_ordered(checked)
 
-    def _check_ordered(self, checked: Checked) -> None:
+    def _may_order(self, checked: Checked) -> bool:
+        directory = self._versions.directory(checked.leaf.directory)
+        return directory is not None and directory.may_order(checked.header.issuer)
+
+    def _check_ordered(self, checked: Checked) -> tuple[str, int] | None:
         """Check an order that came before the delivery which it ends; one that does not fit is dropped."""
         ordered = self._inbox.ordered(checked.delivery.delivery_number)
         by = self._inbox.speaks_of(ordered[1]) if ordered else None
-        if ordered and by and by != record_of(checked.header):
-            self._inbox.database.execute(
-                "DELETE FROM orders WHERE delivery_number = ?", (checked.delivery.delivery_number,)
-            )
-            self._inbox.journal.alarm(self._signer.clock(), UnrelatedError.code, f"order of delivery {ordered[1]}")
+        if ordered is None or by is None or by == record_of(checked.header):
+            return ordered
+        self._inbox.database.execute(
+            "DELETE FROM orders WHERE delivery_number = ?", (checked.delivery.delivery_number,)
+        )
+        self._inbox.journal.alarm(self._signer.clock(), UnrelatedError.code, f"order of delivery {ordered[1]}")
+        return None
 
     def _erased(self, erased: Sequence[int], line: Line) -> list[Act]:
         """Answer a withdrawal: it and each delivery that it ended here."""
@@ -246,6 +272,13 @@ class Collector:
     async def send(self) -> int:
         """Send the receipts that wait."""
         return await self._receipts.send(self._bus, self._shard)
+
+
+def _judge(record: Record, known: Known) -> Result:
+    try:
+        return check(record.value or b"", known)
+    except RefusedError as error:
+        return error
 
 
 def _check_retention(header: Header, now: int) -> None:

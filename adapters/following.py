@@ -9,18 +9,23 @@ from broker.bus import Bus
 from broker.errors import ConfigurationError
 
 
-async def follow(bus: Bus, known: Versions, heads: Heads, shard: int, at: int, *, versions: bool) -> None:
+async def follow(
+    bus: Bus, known: Versions, heads: Heads, shard: int, at: int, *, versions: bool, to_end: bool = True
+) -> notes.Vkey:
     """Take in new heads; first new `versions`, if asked, or if a head is of a log that none of ours names.
 
-    `at` is the time of an alarm where no version names it either.
+    `at` is the time of an alarm where no version names it either; `to_end` as for `Heads.follow`. Gives the key of the
+    log that was followed, as `log_of` does.
     """
     if versions:
         await known.follow(bus)
-    await heads.follow(bus, log_of(known, shard), shard)
+    log = log_of(known, shard)
+    await heads.follow(bus, log, shard, to_end=to_end)
     if heads.ahead and versions:
         heads.ring_ahead(at)
     elif heads.ahead:
-        await follow(bus, known, heads, shard, at, versions=True)
+        return await follow(bus, known, heads, shard, at, versions=True)
+    return log
 
 
 def log_of(known: Versions, shard: int) -> notes.Vkey:

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS cases(
     at INTEGER NOT NULL
 );
 """
+_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,14 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The delivery with the highest number that was kept, and the directory of its leaf; (0, None) before the first."""
+
+    number: int
+    directory: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A delivery as a person reads it: header and the compartments that are open."""
 
@@ -109,6 +118,13 @@ class Inbox:
     def last_number(self) -> int:
         """Tell the highest delivery number that was kept."""
         return int(self.database.execute("SELECT coalesce(max(delivery_number), 0) FROM deliveries").fetchone()[0])
+
+    def newest(self) -> Newest:
+        """Give the delivery with the highest number."""
+        row = self.database.execute(
+            "SELECT delivery_number, leaf FROM deliveries ORDER BY delivery_number DESC LIMIT 1"
+        ).fetchone()
+        return Newest(row[0], codec.decode(Leaf, bytes(row[1])).directory) if row else Newest(0, None)
 
     def missing(self) -> int:
         """Tell how many delivery numbers below the highest never came."""
@@ -185,10 +201,9 @@ class Inbox:
 
     # Within the caller's transaction
 
-    def keep(self, checked: Checked, taken_at: int) -> Line:
-        """Keep a delivery; if its end came before it, it is kept without its body."""
+    def keep(self, checked: Checked, ordered: tuple[str, int] | None, taken_at: int) -> Line:
+        """Keep a delivery; if its end came before it, by what is `ordered` or else, it is kept without its body."""
         delivery, header = checked.delivery, checked.header
-        ordered = self.ordered(delivery.delivery_number)
         if header.kind != "withdrawal" and (by := self.withdrawn(header.issuer, header.record, delivery.leaf_number)):
             ordered = ("erased", by)
         state, ordered_by = ordered or ("new", None)
@@ -198,13 +213,15 @@ class Inbox:
                 delivery.delivery_number, delivery.leaf_number, checked.shared.leaf, delivery.bureau,
                 delivery.row, delivery.salt, delivery.path, delivery.index,
                 header.notice_id, header.issuer, header.record, header.version, header.kind,
-                json.dumps(header.topics, ensure_ascii=False), header.urgency, checked.header_digest,
+                _JSON(header.topics), header.urgency, checked.header_digest,
                 state, taken_at, None if ordered else delivery.shared, ordered_by,
             ),
         )  # fmt: skip
-        kept = self.line(delivery.delivery_number)
-        assert kept is not None
-        return kept
+        # What a look into the file would give.
+        return Line(
+            delivery.delivery_number, delivery.leaf_number, header.notice_id, header.issuer, header.record,
+            header.version, header.kind, header.topics, header.urgency, state, taken_at, checked.header_digest,
+        )  # fmt: skip
 
     def ordered(self, number: int) -> tuple[str, int] | None:
         """Tell what was ordered for a delivery before it came: (state, number of the delivery that ordered it)."""

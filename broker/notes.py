@@ -8,10 +8,12 @@ Witnesses' signatures (type 0x04) are `cosignature`'s.
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from broker.errors import ProofError, SignatureError
@@ -33,16 +35,18 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 def _b64(text: str) -> bytes:
     """Decode base64 that is written in the one canonical way (RFC 4648 §4)."""
     try:
-        raw = b64decode(text.encode("ascii"), validate=True)
+        encoded = text.encode("ascii")
+        raw = a2b_base64(encoded, strict_mode=True)
     except (Base64Error, UnicodeEncodeError) as error:
         message = "not base64"
         raise ProofError(message) from error
-    if b64encode(raw).decode() != text:
+    if b2a_base64(raw, newline=False) != encoded:
         message = "base64 with stray bits"
         raise ProofError(message)
     return raw
 
 
+@lru_cache(maxsize=256)  # the proofs of neighbours have most of their hashes in common
 def _hash(text: str) -> bytes:
     raw = _b64(text)
     if len(raw) != 32:

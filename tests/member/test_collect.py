@@ -15,12 +15,13 @@ from adapters.receipts import Signer
 from adapters.refusals import RetentionOverError
 from adapters.versions import Versions
 from broker import codec, crash, merkle, notes, streams
-from broker.bus import Copies
+from broker.bus import Copies, Record
 from broker.errors import UnavailableError
 from broker.notice import RECEIPT_TYPE, Delivery, Receipt, Shared, Statement
 from broker.signing import SigningKey, pae
 from broker.sqlite import SqliteBus
 from broker.streams import World as Streams
+from tests.fake_bus import FakeBus
 from tests.honest_broker import BUREAUS, LOG
 from tests.making import FEDERATION, NOW, key_of
 from tests.member.conftest import World, draft
@@ -115,6 +116,39 @@ async def test_a_delivery_that_comes_before_its_head_is_refused(world: World) ->
     inbox = world.machine("LV/ncb").inbox()
     assert (await world.machine("LV/ncb").collector(inbox).drain()).new == []
     assert [each.code for each in inbox.journal.alarms()] == ["unknown-head"]
+    inbox.close()
+
+
+class _SlowHeads(FakeBus):
+    """Gives heads one at a time, as Kafka may."""
+
+    async def read(
+        self, stream: str, offset: int, *, limit: int = 500, wait: float = 0.0, partition: int = 0
+    ) -> list[Record]:
+        limit = 1 if stream == streams.CHECKPOINTS else limit
+        return await super().read(stream, offset, limit=limit, wait=wait, partition=partition)
+
+
+async def test_heads_that_come_slowly_are_waited_for_by_what_names_them(world: World) -> None:
+    for each in await world.publish(draft("R-1"), draft("R-2"), draft("R-3")):
+        await world.broker.route(each, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    lv.bus = _SlowHeads(world.bus.memory)
+    inbox = lv.inbox()
+    taken = await lv.collector(inbox).round()
+    assert ([each.record for each in taken.new], taken.refused) == (["R-1", "R-2", "R-3"], 0)
+    assert inbox.journal.alarms() == []
+    inbox.close()
+
+
+async def test_who_has_nothing_to_check_follows_the_heads_to_their_end(world: World) -> None:
+    for each in await world.publish(draft("R-1"), draft("R-2"), draft("R-3")):
+        await world.broker.route(each, {"GE/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    lv.bus = _SlowHeads(world.bus.memory)
+    inbox = lv.inbox()
+    await lv.collector(inbox).round()
+    assert inbox.heads.newest()[0] == 3
     inbox.close()
 
 
