@@ -84,7 +84,8 @@ def valise(context: click.Context, home: Path | None, as_json: bool, yes: bool) 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # what the bus costs, it costs in the loop
+    if arguments is None:  # the process is ours: what the bus costs, it costs in the loop
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries cannot do comes as an error of ours
     try:
         sys.exit(valise.main(arguments, standalone_mode=False) or exits.DONE)

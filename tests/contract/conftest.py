@@ -1,4 +1,4 @@
-"""Every test runs on the event loop that `valise` runs on."""
+"""The bus is tested on the event loop that `valise` runs on."""
 
 from __future__ import annotations
 
