@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,7 @@ class Step:
 
     def _give(self, ruling: Ruling, lines: Lines, number: int) -> None:
         if ruling.verified and ruling.header_digest:
-            bureaus = tuple([each.bureau for each in lines.recipients])
+            bureaus = _shared(tuple([each.bureau for each in lines.recipients]))
             self.given.append((number, Given(ruling.verified.header.member, ruling.header_digest, bureaus)))
 
     def _lay(self, ruling: Ruling, lines: Lines) -> tuple[Laid | None, bytes]:
@@ -174,6 +175,12 @@ class Step:
         for key, value in changes.items():
             writes.add(streams.REGISTER, key.encode(), value)
         return Done(self.taken, self.entries, self.routes, head, changes, self.given, writes)
+
+
+@lru_cache(maxsize=256)
+def _shared(bureaus: tuple[str, ...]) -> tuple[str, ...]:
+    """Give one value for all that are equal: most notices go to the same bureaus, and thousands are remembered."""
+    return bureaus
 
 
 def _decision_record(
