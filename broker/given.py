@@ -30,7 +30,10 @@ class Givens:
 
     def find(self, leaf_number: int) -> Given | None:
         """Tell what was given under a leaf; None where it is of no notice."""
-        found = self._kept.get(leaf_number) or self._read(leaf_number)
+        kept = self._kept.get(leaf_number)
+        if kept is not None:
+            return kept
+        found = self._read(leaf_number)
         # A leaf that is not there yet may be there when the genuine receipt comes: only what was found is kept.
         if found is not None:
             self.keep([(leaf_number, found)])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import errors as kafka_errors
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.types import String
 from aiokafka.util import wait_for
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ WHOLE = 1 << 15
 """Bytes from which on a batch is handed on as it is; what is smaller shares TLS records with its neighbours."""
 _INT, _HEAD = struct.Struct(">i"), struct.Struct(">hi")
 """An INT32; required acks and time-out, ms."""
+_text = String("utf-8").encode
+"""Encodes a NULLABLE_STRING."""
 
 
 def pieces(head: bytes, request: Any) -> list[bytes]:
@@ -50,14 +53,6 @@ def _parts(head: bytes, request: Any) -> Iterator[bytes]:
         for partition, batch in partitions:
             yield _INT.pack(partition) + _INT.pack(len(batch))
             yield batch
-
-
-def _text(value: str | None) -> bytes:
-    """Encode a NULLABLE_STRING."""
-    if value is None:
-        return b"\xff\xff"
-    raw = value.encode()
-    return len(raw).to_bytes(2, "big") + raw
 
 
 _plainly = AIOKafkaConnection.send

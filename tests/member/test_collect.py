@@ -24,7 +24,7 @@ from broker.streams import World as Streams
 from tests.fake_bus import FakeBus
 from tests.honest_broker import BUREAUS, LOG
 from tests.making import FEDERATION, NOW, key_of
-from tests.member.conftest import World, draft
+from tests.member.conftest import Machine, World, draft
 
 ALL = ("identity", "warnings", "narrative")
 
@@ -129,11 +129,17 @@ class _SlowHeads(FakeBus):
         return await super().read(stream, offset, limit=limit, wait=wait, partition=partition)
 
 
-async def test_heads_that_come_slowly_are_waited_for_by_what_names_them(world: World) -> None:
+async def _beside_slow_heads(world: World, receiver: str) -> Machine:
+    """Route three notices to `receiver`, and give Latvia's machine a bus with slow heads."""
     for each in await world.publish(draft("R-1"), draft("R-2"), draft("R-3")):
-        await world.broker.route(each, {"LV/ncb": ALL})
+        await world.broker.route(each, {receiver: ALL})
     lv = world.machine("LV/ncb")
     lv.bus = _SlowHeads(world.bus.memory)
+    return lv
+
+
+async def test_heads_that_come_slowly_are_waited_for_by_what_names_them(world: World) -> None:
+    lv = await _beside_slow_heads(world, "LV/ncb")
     inbox = lv.inbox()
     taken = await lv.collector(inbox).round()
     assert ([each.record for each in taken.new], taken.refused) == (["R-1", "R-2", "R-3"], 0)
@@ -142,10 +148,7 @@ async def test_heads_that_come_slowly_are_waited_for_by_what_names_them(world: W
 
 
 async def test_who_has_nothing_to_check_follows_the_heads_to_their_end(world: World) -> None:
-    for each in await world.publish(draft("R-1"), draft("R-2"), draft("R-3")):
-        await world.broker.route(each, {"GE/ncb": ALL})
-    lv = world.machine("LV/ncb")
-    lv.bus = _SlowHeads(world.bus.memory)
+    lv = await _beside_slow_heads(world, "GE/ncb")
     inbox = lv.inbox()
     await lv.collector(inbox).round()
     assert inbox.heads.newest()[0] == 3
