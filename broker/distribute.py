@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from broker import codec, crash, streams
+from broker.errors import FencedError
 from broker.notice import Entry, Routed
 from broker.route import Route, deliveries, restored, told
 
@@ -57,10 +58,16 @@ class Distribute:
         self._shard, self._clock = shard, clock
 
     async def catch_up(self) -> None:
-        """Send what was committed before this start and may not have left. Call after the sealer has recovered."""
+        """Send what was committed before this start and may not have left. Call after the sealer has recovered.
+
+        Raises FencedError if another owner has committed since.
+        """
         place = await self._bus.place(GROUP, streams.ROUTED, partition=self._shard)
         while records := await self._bus.read(streams.ROUTED, place, limit=READ_LIMIT, partition=self._shard):
             routes = [restored(codec.decode(Routed, record.value or b"")) for record in records]
+            # The sealer has recovered all that was committed before we owned the shard; this is beyond it.
+            if any(route.leaf_number >= self._sealer.trail.size for route in routes):
+                raise FencedError
             place = records[-1].offset + 1
             await self._send(routes, self._proofs(routes), place)
             log.info("routed.copied-again", leaves=len(routes), place=place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -24,11 +25,19 @@ def jars(deploy: Path = DEPLOY, progress: Callable[[str], None] = lambda _: None
     Raises ConfigurationError if a jar is missing, changed or not on the list, or if Maven cannot fetch.
     """
     folder, expected = deploy / "target" / "libs", digests(deploy / "jars.sha256")
-    if any(not (folder / name).is_file() for name in expected):
-        progress(f"fetching {len(expected)} jars of Apache Kafka with Maven (44 MB, once)")
-        fetch(deploy)
+    if _lacks(folder, expected):
+        folder.parent.mkdir(exist_ok=True)
+        with (folder.parent / "fetching").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be fetching them
+            if _lacks(folder, expected):
+                progress(f"fetching {len(expected)} jars of Apache Kafka with Maven (44 MB, once)")
+                fetch(deploy)
     check(folder, expected)
     return folder
+
+
+def _lacks(folder: Path, expected: Mapping[str, str]) -> bool:
+    return any(not (folder / name).is_file() for name in expected)
 
 
 def digests(path: Path) -> dict[str, str]:

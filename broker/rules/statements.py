@@ -18,8 +18,11 @@ DEPTH = 30
 STEPS = 250
 """How many brackets, dots and operators one rule may have."""
 _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"?|[()\[\]{}<>;.+*!-]|&&|\|\||\bif\b', re.DOTALL)
-_ELSEWHERE = re.compile(r"\s*+(?:(?:[ \t]*+//[^\n]*+\n)++[ \t\r]*+\n\s*+)*+")
-"""Blank lines, and comments that a blank line parts from what follows: they speak of something else."""
+_ELSEWHERE = re.compile(r"\s*(?:(?:[ \t]*//[^\n]*\n)+[ \t\r]*\n\s*)*")
+"""Blank lines, and comments that a blank line parts from what follows: they speak of something else.
+
+Each line is taken in one way only, so the time is linear; possessive quantifiers are wrong in Python before 3.11.5.
+"""
 _REST_OF_LINE = re.compile(r"[ \t]*(//[^\n]*)?")
 
 

@@ -210,10 +210,15 @@ async def test_owners_stopped_and_woken_under_load_leave_one_history(home: Home)
         await stop_between_commits(home, running[-1])
         running.append(await home.owner())
         await home.publish(BATCH)
-        with contextlib.suppress(TimeoutError):
+        begun = False
+        with contextlib.suppress(TimeoutError):  # who was stopped while it writes the checkpoint keeps it waiting
             async with asyncio.timeout(5):
                 await ready(running[-1])
+                begun = True
         os.kill(running[-2].pid, signal.SIGCONT)
+        # Stopped before it has owned anything, it would take the shard from its successor once it is woken.
+        if not begun:
+            await ready(running[-1])
     async with ending(*running):
         await home.publish(BATCH)
         await home.told(running[-1])

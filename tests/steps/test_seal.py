@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from broker import codec, crash, merkle, notes, streams
-from broker.errors import TrailError, UnavailableError
+from broker.distribute import Distribute
+from broker.erase import Eraser
+from broker.errors import FencedError, TrailError, UnavailableError
+from broker.notice import DecisionRecord, Routed
 from broker.records import Records
-from tests.fake_bus import FakeBus, Memory
+from broker.register import Register
+from tests.fake_bus import START, FakeBus, Memory
 from tests.steps.ledger import KEY, ORIGIN, OTHER_KEY, VKEY, Ledger, entry_of, leaf_of
 
 
@@ -321,3 +325,22 @@ async def test_a_kill_at_any_point_leaves_what_recovery_finishes(
 async def test_a_checkpoint_of_one_size_is_the_same_bytes_whenever_it_is_signed(home: Path, tmp_path: Path) -> None:
     first, second = Ledger(home), Ledger(tmp_path / "second")
     assert await first.step(5) == await second.step(5)
+
+
+async def test_what_another_owner_has_committed_since_is_not_sent(ledger: Ledger, tmp_path: Path) -> None:
+    """Who is fenced while it catches up may read on into what only its successor can prove."""
+    register = Register(tmp_path / "register.db")
+    eraser = Eraser(ledger.bus, register, ledger.records, ledger.trail.entry, 0)
+    distribute = Distribute(ledger.bus, ledger.sealer, eraser, 0, lambda: START)
+    await ledger.step(3)
+    for number, read in ((2, 1), (3, 1)):
+        decision = codec.encode(DecisionRecord("", 0, 0, START, bytes(32)))
+        routed = Routed(number, entry_of(number).leaf, b"", decision, b"", None, (), b"")
+        await ledger.bus.append(streams.ROUTED, [(b"", codec.encode(routed))])
+        if number < ledger.trail.size:
+            await distribute.catch_up()
+        else:
+            with pytest.raises(FencedError):
+                await distribute.catch_up()
+        assert await ledger.bus.place("distribute", streams.ROUTED) == read
+    register.close()
