@@ -1,5 +1,7 @@
 # Everything that Valise needs installs itself into .venv, pinned with hashes; nothing here names a host.
-PYTHON ?= python3
+# Debian's own Python where it can make environments: it was compiled with profiles, which others often are not, and
+# spares a tenth of the broker's work. Any other: make PYTHON=…
+PYTHON ?= $(shell /usr/bin/python3.11 -c 'import ensurepip, venv' 2>/dev/null && echo /usr/bin/python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data

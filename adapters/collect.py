@@ -32,6 +32,8 @@ from broker.notice import RELEASED, Header
 from broker.verify import is_order
 
 PAGE = 200
+PAGE_OBJECTS = 50_000
+"""More than a page makes: how rarely a process that collects for long should look for cycles."""
 WITHDRAWAL = "withdrawal"
 Result = Checked | RefusedError
 

@@ -27,7 +27,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.helpers import create_ssl_context
 
-from adapters.collect import Collector
+from adapters.collect import PAGE_OBJECTS, Collector
 from adapters.inbox import Inbox
 from adapters.receipts import Signer
 from adapters.versions import Versions
@@ -35,6 +35,7 @@ from bench import scene
 from broker import codec, node, streams
 from broker.kafka import KafkaBus
 from broker.notice import Envelope, Header
+from broker.quick import seek_cycles_rarely
 from broker.streams import World
 from tests.kafka_world import KafkaWorld, running_kafka
 from tests.making import FEDERATION, key_of
@@ -52,7 +53,7 @@ WORLD = World((*scene.MEMBERS, "XX"), (*scene.WORLD.bureaus, *BARE))
 """XX is no member that the broker knows: its streams are the bare loop's."""
 BARE_SOURCE = streams.notices("XX")
 BARE_INBOXES = tuple(streams.inbox(each) for each in BARE)
-TICK_S = 0.005
+TICK_S = 0.01
 START_S = 30.0
 TAIL_S = 4.0
 """How long after the last publication a notice may still arrive; what comes later counts as lost."""
@@ -140,6 +141,7 @@ def collect(place: Place, ready: Event, out: Connection) -> None:
 
 
 async def _collect(place: Place, ready: Event, out: Connection) -> None:
+    seek_cycles_rarely(PAGE_OBJECTS)  # as `valise inbox --follow` does
     inbox, versions = Inbox(place.folder / "inbox.db"), Versions(place.folder / "versions")
     signer = Signer(FEDERATION, BUREAU, key_of(BUREAU), scene.clock)
     async with place.bus() as bus:
@@ -385,7 +387,7 @@ def _figures(phase: Phase) -> dict[str, object]:
 def main() -> None:
     """Measure and print."""
     as_json, quick = scene.flags(__doc__)
-    seconds, warm, rounds = (2, 1_000, 1) if quick else (20, 10_000, 3)
+    seconds, warm, rounds = (2, 1_000, 1) if quick else (20, 20_000, 3)
     with tempfile.TemporaryDirectory() as folder, running_kafka(WORLD, tuning=node.STEADY) as kafka:
         found = measure(kafka, Path(folder), seconds, warm, rounds)
     show(found, as_json=as_json)

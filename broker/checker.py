@@ -6,7 +6,6 @@ when its parent does. What is not plainly good is left to the parent, which chec
 
 from __future__ import annotations
 
-import gc
 import io
 import marshal
 import multiprocessing
@@ -23,6 +22,7 @@ from broker.errors import NoticeRejectedError, UnavailableError
 from broker.judge import Keys, check
 from broker.marker import CHECKER_SLOT, Marker
 from broker.notice import Receipt, Verified
+from broker.quick import seek_cycles_rarely
 from broker.signing import PublicKey
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WORTH = 8
 """Records below which a batch is not worth the way to another process."""
 READY = b"ready"
+BATCH_OBJECTS = 50_000
+"""More than checking a batch makes."""
 _KINDS: tuple[type[Verified | Receipt], ...] = (Verified, Receipt)
 _PLACES: dict[type, int] = {kind: place for place, kind in enumerate(_KINDS)}
 
@@ -120,8 +122,7 @@ class Checker:
 
 def serve(pipe: Connection, marker: Path) -> None:
     """Answer batches until the parent closes its end (the process's main function)."""
-    # A batch makes some ten thousand objects and no cycles: looking for them as often as usual costs a tenth.
-    gc.set_threshold(50_000, 20, 20)
+    seek_cycles_rarely(BATCH_OBJECTS)
     marks = Marker(marker)
     try:
         pipe.send_bytes(READY)

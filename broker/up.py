@@ -7,7 +7,6 @@ may not have left, and only then takes anything in (DESIGN §7, §8).
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from broker.judge import Judge
 from broker.marker import Marker
 from broker.notice import Head
 from broker.overdue import Overdue
+from broker.quick import seek_cycles_rarely
 from broker.records import Records
 from broker.register import Register
 from broker.seal import Sealer
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 AGAIN_S = 1.0
-GC_THRESHOLDS = (200_000, 20, 20)
+STEP_OBJECTS = 200_000
+"""More than a step makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,7 @@ class Owner:
 
 async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
     """Work for ever. Raises FencedError if another process takes the shard, TrailError if the disk contradicts."""
-    # A step makes some hundred thousand objects and no cycles: looking for them as often as usual costs a tenth.
-    gc.set_threshold(*GC_THRESHOLDS)
+    seek_cycles_rarely(STEP_OBJECTS)
     while True:
         try:
             await _own_and_work(owner, bus, ready)

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
+from adapters.collect import PAGE_OBJECTS
 from adapters.inbox import Inbox, Line, Opened
 from broker.errors import ConfigurationError, UnavailableError, ValiseError
 from broker.notice import H3
+from broker.quick import seek_cycles_rarely
 from cli import answer, in_doubt
 from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
@@ -80,6 +82,7 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
     """Print deliveries as they come, until interrupted; a bus that does not answer is asked again."""
     if not given.as_json:
         click.echo(f"following the inbox of {home.bureau}; Ctrl-C ends it")
+    seek_cycles_rarely(PAGE_OBJECTS)
     with home.inbox() as box:
         seen = 0
         while True:

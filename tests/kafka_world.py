@@ -62,7 +62,7 @@ class KafkaWorld:
         certificates.init_pki(operator, world.members, datetime.now(UTC))
         self.world = world
         setup = self.credentials("setup")
-        pace = topics.STEADY if self.tuning is node.STEADY else QUICK_TOPICS
+        pace = QUICK_TOPICS if self.tuning is node.QUICK else topics.STEADY
         return topics.establish(self.bootstrap, setup, world, shards=shards, pace=pace, overrides=self._overrides)
 
     def kill(self, number: int = 1) -> None:
