@@ -1,6 +1,6 @@
 # Everything that Valise needs installs itself into .venv, pinned with hashes; nothing here names a host.
 # Debian's own Python where it can make environments: it was compiled with profiles, which others often are not, and
-# spares a tenth of the broker's work. Any other: make PYTHON=…
+# spares some 8 % of the work. Any other: make PYTHON=…
 PYTHON ?= $(shell /usr/bin/python3.11 -c 'import ensurepip, venv' 2>/dev/null && echo /usr/bin/python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
