@@ -15,11 +15,11 @@ demo: $(VENV)/.runtime
 	$(BIN)/valise demo
 
 # All of it: lint, types, the architecture, policy cases, units, Kafka, Chromium where pages exist, kill -9. Nothing is skipped.
-# One process more than there are cores in the smallest machine that we use: many tests wait for nodes and processes.
+# Two processes share the files: many tests wait for nodes and processes.
 test: $(VENV)/.dev
 	deploy/system-packages java mvn kcat node openssl softhsm2-util go
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # The quick answer while working: lint, types, unit tests. Under a minute once installed.
 check: $(VENV)/.dev
