@@ -204,6 +204,7 @@ async def test_of_two_brokers_started_at_once_on_one_home_one_works_and_the_othe
 async def test_owners_stopped_and_woken_under_load_leave_one_history(home: Home) -> None:
     """Stopped wherever they are, ten times; who loses is started anew, as systemd would."""
     running = [await home.owner()]
+    await ready(running[0])
     for turn in range(10):
         await home.publish(BATCH)
         await asyncio.sleep(0.01 * turn)
