@@ -54,6 +54,7 @@ WORLD = World((*scene.MEMBERS, "XX"), (*scene.WORLD.bureaus, *BARE))
 BARE_SOURCE = streams.notices("XX")
 BARE_INBOXES = tuple(streams.inbox(each) for each in BARE)
 TICK_S = 0.01
+"""How often is published what is due; a notice's time counts from when it was due."""
 START_S = 30.0
 TAIL_S = 4.0
 """How long after the last publication a notice may still arrive; what comes later counts as lost."""
