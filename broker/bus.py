@@ -94,7 +94,10 @@ class Shard(Protocol):
         ...
 
     async def now(self) -> int:
-        """Tell the bus's present time in ms since the epoch: the clock that stamps `Record.at`."""
+        """Tell the bus's present time in ms since the epoch: the clock that stamps `Record.at`.
+
+        Raises as `commit`: whoever has its answer owned the shard when it asked.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from threading import Lock
 from broker import codec
 from broker.errors import TrailError
 from broker.notice import RELEASED, Entry, Leaf
+from broker.writing import WAIT_S, transaction
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -40,7 +41,7 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self._lock = Lock()
-        self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        self._database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         self._database.executescript(_SCHEMA)
         if self._database.execute("SELECT since FROM listed").fetchone() is None:
             self._database.execute("INSERT INTO listed SELECT coalesce(max(leaf_number) + 1, 0) FROM decision")
@@ -58,17 +59,18 @@ class Records:
         return 0 if highest is None else int(highest) + 1
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Add the records of leaves in order; those that are there stay. Raises TrailError if one would be missing."""
+        """Add the records of leaves in order; those that are there stay.
+
+        Raises TrailError if one would be missing, UnavailableError while another process keeps the file.
+        """
         size = self.size
         new = [(each.leaf_number, each.decision_salt, each.decision) for each in entries if each.leaf_number >= size]
         if [each[0] for each in new] != list(range(size, size + len(new))):
             message = f"the decision records end at leaf {size}; leaf {new[0][0]} does not follow"
             raise TrailError(message)
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._lock, transaction(self._database):
             self._database.executemany("INSERT OR IGNORE INTO decision VALUES (?, ?, ?)", new)
             self._database.executemany("INSERT OR IGNORE INTO release VALUES (?, ?)", _releases(entries, size))
-            self._database.execute("COMMIT")
 
     def get(self, leaf_number: int) -> tuple[bytes, bytes] | None:
         """Give salt and decision record of a leaf, or None."""

@@ -17,6 +17,7 @@ from broker import codec
 from broker.errors import FencedError
 from broker.notice import Series, Standing
 from broker.scrub import scrub
+from broker.writing import WAIT_S, transaction
 
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
@@ -34,7 +35,7 @@ class Register:
     """The register of one shard, opened by its one owner."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         # Of what most entries weigh, a page of 4 KiB holds one, a page of 8 KiB three.
         for pragma in (
             "page_size=8192",
@@ -73,7 +74,9 @@ class Register:
 
     def forget(self) -> None:
         """Empty the cache, to rebuild it from the stream's start."""
-        self._db.executescript("BEGIN; DELETE FROM entry; DELETE FROM stamp; COMMIT")
+        with transaction(self._db):
+            self._db.execute("DELETE FROM entry")
+            self._db.execute("DELETE FROM stamp")
         self._place = 0
         self._looked_up.clear()
         self._series.clear()
@@ -145,6 +148,7 @@ class Register:
         """Keep what a committed step changed; `place` is the next offset of the stream.
 
         Raises FencedError if another process has brought the cache further: what it keeps is newer than ours.
+        Raises UnavailableError while another keeps the file.
         """
         self._keep(changed.items(), place, self._place)
         for key, value in changed.items():
@@ -152,7 +156,7 @@ class Register:
                 del self._recent[key]
 
     def restore(self, records: Sequence[tuple[bytes, bytes | None]], place: int) -> None:
-        """Take in (key, value) records of the stream."""
+        """Take in (key, value) records of the stream. Raises UnavailableError while another process keeps the file."""
         entries = [(key.decode(), value) for key, value in records if key != CLOCK_KEY]
         self._keep(entries, place)
         self._series.clear()
@@ -161,15 +165,13 @@ class Register:
         """Write entries and stamp; with `after` only if the stamp still says so."""
         changed = list(entries)
         self._looked_up.clear()
-        self._db.execute("BEGIN IMMEDIATE")
-        if after is not None and self.place != after:
-            self._db.execute("ROLLBACK")
-            raise FencedError
-        # In order and many in one statement: each statement gives up the interpreter lock and waits to have it back.
-        for removed, group in groupby(changed, key=_is_removal):
-            self._keep_group([*group], removed=removed)
-        self._db.execute("INSERT OR REPLACE INTO stamp VALUES (1, ?)", (place,))
-        self._db.execute("COMMIT")
+        with transaction(self._db):
+            if after is not None and self.place != after:
+                raise FencedError
+            # In order and many in one statement: each gives up the interpreter lock and waits to have it back.
+            for removed, group in groupby(changed, key=_is_removal):
+                self._keep_group([*group], removed=removed)
+            self._db.execute("INSERT OR REPLACE INTO stamp VALUES (1, ?)", (place,))
         self._place = place
 
     def _keep_group(self, entries: list[tuple[str, bytes | None]], *, removed: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
 
 from broker import begun, codec, crash, durable, notes
 from broker.begun import OPENING_KEY
@@ -31,6 +32,14 @@ READ_LIMIT = 500
 READ_WAIT_S = 2.0
 Position = tuple[int, int]
 """Where a record of the `trail` stream stands: (leaves up to and with it, 1 for the head that closes them)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How far the streams of a shard go: the head that everybody saw last, and the end of `trail`."""
+
+    announced: Checkpoint | None
+    end: int
 
 
 class Sealer:
@@ -153,24 +162,29 @@ class Sealer:
         """Say whether the newest head in `checkpoints` is of this very log."""
         return self._opened(await self._last_announced())
 
-    async def recover(self) -> Head | None:
+    async def look(self) -> Outlook:
+        """See how far the streams go. Who still owns the shard after this knows that it saw no successor's work."""
+        return Outlook(await self._last_announced(), await self._bus.end(TRAIL, partition=self._shard))
+
+    async def recover(self, outlook: Outlook | None = None) -> Head | None:
         """Finish what a crash left behind; return the head that the trail then has, None for an empty log.
 
-        Nobody else may write this shard. Raises TrailError where disk and record contradict each other.
+        Only what `outlook` saw is sealed: what came later may be a successor's, who seals it. Raises TrailError where
+        disk and record contradict each other.
         """
-        await self.finish()
+        await self.finish(outlook)
         if self._trail.size == 0:
             return None
         await self._announce()
         now = codec.decode(Leaf, self._trail.entry(self._trail.size - 1)).now
         return Head(self._trail.size, self._trail.root, now)
 
-    async def finish(self) -> None:
+    async def finish(self, outlook: Outlook | None = None) -> None:
         """Seal what the record has and the disk lacks; nobody is shown the head. Raises TrailError, as `recover`."""
         await to_the_end(self._check_key)
-        announced = await self._last_announced()
-        await self._catch_up(announced)
-        self._check_announced(announced)
+        outlook = outlook or await self.look()
+        await self._catch_up(outlook)
+        self._check_announced(outlook.announced)
         if self._records.size > self._trail.size:
             message = f"decision records go to leaf {self._records.size}; the record ends at {self._trail.size}"
             raise TrailError(message)
@@ -189,7 +203,8 @@ class Sealer:
     async def beyond(self) -> AsyncIterator[Entry]:
         """Read the leaves that the record has beyond the disk. Raises TrailError where one is missing."""
         size = self._trail.size
-        async for _, value in self._stream((size, 1)):
+        end = await self._bus.end(TRAIL, partition=self._shard)
+        async for _, value in self._stream((size, 1), end):
             if isinstance(value, Head):
                 continue
             if value.leaf_number != size:
@@ -213,13 +228,13 @@ class Sealer:
         except (OSError, UnicodeDecodeError, ProofError) as error:
             raise TrailError(f"{self._trail.folder}: {error}") from error
 
-    async def _catch_up(self, announced: Checkpoint | None) -> None:
+    async def _catch_up(self, outlook: Outlook) -> None:
         """Seal every step of the `trail` stream that the disk lacks."""
         begin = min(self._trail.size, self._records.size)
         waiting: list[Entry] = []
         seen: Position = (begin, 1)
         met = False
-        async for position, value in self._stream(seen):
+        async for position, value in self._stream(seen, outlook.end):
             if isinstance(value, Head):
                 self._check_head(value, seen[0])
                 met = met or value.size >= self._trail.size
@@ -235,7 +250,7 @@ class Sealer:
             message = f"the record ends at leaf {seen[0]} without a head"
             raise TrailError(message)
         if not met:
-            await self._check_bare(announced)
+            await self._check_bare(outlook.announced)
 
     def _check_head(self, head: Head, leaves: int) -> None:
         if head.size != leaves or (head.size == self._trail.size and head.root != self._trail.root):
@@ -304,6 +319,8 @@ class Sealer:
             if not found:
                 return
             for record in found:
+                if record.offset >= end:
+                    return
                 yield record
             place = found[-1].offset + 1
 
@@ -318,9 +335,8 @@ class Sealer:
 
     # The `trail` stream.
 
-    async def _stream(self, begin: Position) -> AsyncIterator[tuple[Position, Entry | Head]]:
-        """Read the stream from the first record at or after a position."""
-        end = await self._bus.end(TRAIL, partition=self._shard)
+    async def _stream(self, begin: Position, end: int) -> AsyncIterator[tuple[Position, Entry | Head]]:
+        """Read the stream from the first record at or after a position to an offset."""
         place = await self._find(begin, end)
         async for record in self._from(TRAIL, place, end):
             value = _value(record)

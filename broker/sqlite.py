@@ -330,14 +330,21 @@ class _Shard:
     def _commit(
         self, outputs: Mapping[Table, list[Row]], places: Mapping[Table, int], transaction: Transaction
     ) -> dict[str, int]:
-        if transaction.one("SELECT epoch FROM shards WHERE shard = ?", self._shard) != self._epoch:
-            raise FencedError(f"another process has taken over shard {self._shard}")
+        self._check_epoch(transaction)
         _keep(transaction, f"{ROUTER}.{self._shard}", places)
         return {table.stream: transaction.append(table, rows) for table, rows in outputs.items()}
 
     async def now(self) -> int:
         """Tell the append time of a commit that holds nothing else."""
-        return await self._file.write(Transaction.at)
+        return await self._file.write(self._now)
+
+    def _now(self, transaction: Transaction) -> int:
+        self._check_epoch(transaction)
+        return transaction.at()
+
+    def _check_epoch(self, transaction: Transaction) -> None:
+        if transaction.one("SELECT epoch FROM shards WHERE shard = ?", self._shard) != self._epoch:
+            raise FencedError(f"another process has taken over shard {self._shard}")
 
 
 class _Watch:

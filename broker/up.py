@@ -32,7 +32,7 @@ from broker.overdue import Overdue
 from broker.quick import seek_cycles_rarely
 from broker.records import Records
 from broker.register import Register
-from broker.seal import Sealer
+from broker.seal import Outlook, Sealer
 from broker.submit import NONE, Submit, Witnesses, check_seen
 from broker.trail import Trail
 from broker.trust.guard import pinned
@@ -115,7 +115,9 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
                 return
             trail = Trail.open(owner.trail, owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
-            head = await _recovered(sealer)
+            outlook = await sealer.look()
+            await shard.now()  # ours still: otherwise we would seal what a successor commits, and fence it by that
+            head = await _recovered(sealer, outlook)
             await check_seen(sealer, owner.witnesses)
             submit = Submit(sealer, owner.witnesses, owner.clock)
             eraser = Eraser(bus, register, records, trail.entry, owner.shard)
@@ -130,10 +132,10 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             await _work(ingest, distribute, (submit.run, overdue.run, eraser.run), out, ready)
 
 
-async def _recovered(sealer: Sealer) -> Head | None:
+async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
     """Recover; the old owner, no longer able to commit, may have sealed its last step meanwhile: once more then."""
     try:
-        return await sealer.recover()
+        return await sealer.recover(outlook)
     except FencedError as error:
         raise UnavailableError("the old owner has just sealed its last step") from error
 

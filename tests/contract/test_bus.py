@@ -310,6 +310,16 @@ async def test_a_fenced_owner_commits_nothing(stage: Stage) -> None:
         assert [record.value for record in routed] == [b"by the old", b"by the new"]
 
 
+async def test_who_is_told_the_time_owned_the_shard_when_it_asked(stage: Stage) -> None:
+    inputs = [streams.notices(stage.member())]
+    async with stage.open(streams.ROUTER) as old, stage.open(streams.ROUTER) as new, old.own(0, inputs) as fenced:
+        await fenced.now()
+        async with new.own(0, inputs) as owner:
+            with pytest.raises(FencedError):
+                await fenced.now()
+            await owner.now()
+
+
 async def test_a_record_is_never_given_twice_between_own_and_commit(stage: Stage) -> None:
     member = stage.member()
     await give(stage, member, *(f"{i:03}" for i in range(300)))

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,4 +84,5 @@ if __name__ == "__main__":
     try:
         asyncio.run(_main(given.folder, given.bus, given.tls, given.signed))
     except FencedError:
+        traceback.print_exc()  # which of two owners gave way where
         sys.exit(exits.UNAVAILABLE)

@@ -21,6 +21,7 @@ from broker.notice import Delivery, Outcome, Shared
 from broker.rules import PolicySet
 from broker.sqlite import SqliteBus
 from broker.trail import Trail
+from broker.writing import WAIT_S
 from cli import exits
 from tests import federation as world
 from tests.faults.broker_process import clock
@@ -95,10 +96,10 @@ async def ready(process: asyncio.subprocess.Process) -> None:
 
 
 @asynccontextmanager
-async def ending(*processes: asyncio.subprocess.Process) -> AsyncIterator[None]:
+async def ending(*processes: asyncio.subprocess.Process) -> AsyncIterator[tuple[asyncio.subprocess.Process, ...]]:
     """Leave none of these processes behind."""
     try:
-        yield
+        yield processes
     finally:
         for each in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -180,6 +181,24 @@ async def test_an_owner_stopped_at_any_point_and_woken_after_its_successor_turns
             assert new.returncode is None
     await check(home)
     await one_head_of_each_size(home)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["records.db", "register.db"])
+async def test_a_file_that_another_process_keeps_is_waited_for(home: Home, name: str) -> None:
+    """As an owner does that was stopped inside a transaction."""
+    async with ending(await home.owner()) as (first,):
+        await home.publish(BATCH)
+        await home.told(first)
+    await home.publish(BATCH)
+    with contextlib.closing(sqlite3.connect(home.folder / name, isolation_level=None)) as keeping:
+        keeping.execute("BEGIN IMMEDIATE")
+        new = await home.owner()
+        async with ending(new):
+            await asyncio.sleep(2 * WAIT_S)
+            keeping.execute("ROLLBACK")
+            await home.told(new)
+    await check(home)
 
 
 @pytest.mark.slow

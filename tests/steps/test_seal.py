@@ -344,3 +344,18 @@ async def test_what_another_owner_has_committed_since_is_not_sent(ledger: Ledger
                 await distribute.catch_up()
         assert await ledger.bus.place("distribute", streams.ROUTED) == read
     register.close()
+
+
+async def test_what_was_committed_after_the_look_is_left_to_whoever_committed_it(home: Path, tmp_path: Path) -> None:
+    """Who was fenced before it recovers must not seal its successor's steps: the successor would find itself fenced."""
+    bus = FakeBus()
+    successor = Ledger(tmp_path / "successor", bus)
+    await successor.recover()
+    before = await successor.commit(3)
+    late = Ledger(home, bus)
+    outlook = await late.sealer.look()
+    for each in (before, await successor.commit(2)):
+        await successor.sealer.seal(*each)
+    await late.sealer.finish(outlook)
+    assert late.trail.size == late.records.size == before[1].size
+    assert await late.restart() == successor.steps[-1][1]

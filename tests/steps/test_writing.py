@@ -1,0 +1,52 @@
+"""A transaction in a file of the home is kept whole or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.errors import FencedError, UnavailableError
+from broker.writing import transaction
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0, isolation_level=None)
+
+
+def _insert(database: sqlite3.Connection, *, times: int = 1, fenced: bool = False) -> None:
+    with transaction(database):
+        for _ in range(times):
+            database.execute("INSERT INTO t VALUES (1)")
+        if fenced:
+            raise FencedError
+
+
+def test_a_block_that_fails_leaves_nothing_and_the_file_free(tmp_path: Path) -> None:
+    with closing(_connect(tmp_path / "a")) as one, closing(_connect(tmp_path / "a")) as other:
+        one.execute("CREATE TABLE t(n)")
+        with pytest.raises(FencedError):
+            _insert(one, fenced=True)
+        with transaction(other):
+            other.execute("INSERT INTO t VALUES (2)")
+        assert one.execute("SELECT n FROM t").fetchall() == [(2,)]
+
+
+def test_a_file_that_another_keeps_is_unavailable_and_not_broken(tmp_path: Path) -> None:
+    with closing(_connect(tmp_path / "a")) as one, closing(_connect(tmp_path / "a")) as other:
+        one.execute("CREATE TABLE t(n)")
+        with transaction(other), pytest.raises(UnavailableError, match="locked"), transaction(one):
+            pytest.fail("nothing is written while another writes")
+        with transaction(one):
+            one.execute("INSERT INTO t VALUES (1)")
+        assert not one.in_transaction
+
+
+def test_what_is_wrong_with_a_statement_of_ours_is_no_busy_file(tmp_path: Path) -> None:
+    with closing(_connect(tmp_path / "a")) as one:
+        one.execute("CREATE TABLE t(n INTEGER PRIMARY KEY)")
+        with pytest.raises(sqlite3.IntegrityError):
+            _insert(one, times=2)
+        assert one.execute("SELECT count(*) FROM t").fetchone() == (0,)
