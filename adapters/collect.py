@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from adapters.check import Checked, Known, check
-from adapters.database import forget, transaction
+from adapters.database import forget
 from adapters.following import follow
 from adapters.inbox import Inbox, Line, Newest, Opened, record_of
 from adapters.receipts import Act, Receipts, Signer
@@ -30,6 +30,7 @@ from broker import crash, notes, streams
 from broker.bus import Bus, Record
 from broker.notice import RELEASED, Header
 from broker.verify import is_order
+from broker.writing import transaction
 
 PAGE = 200
 PAGE_OBJECTS = 50_000

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,18 +20,6 @@ def connect(path: Path, tables: str) -> sqlite3.Connection:
         database.execute(f"PRAGMA {pragma}")
     database.executescript(tables)
     return database
-
-
-@contextmanager
-def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All or nothing: commit at the end of the block, roll back if it raises."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield database
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
 
 
 def forget(database: sqlite3.Connection) -> None:

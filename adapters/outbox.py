@@ -20,13 +20,14 @@ from adapters import heads
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
-from adapters.database import connect, transaction
+from adapters.database import connect
 from adapters.order import Order
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, NoticeRejectedError
 from broker.notice import ORDERED, Audience, DecisionRecord, Envelope, Header, Origin, Reference, Routing, Verified
 from broker.signing import header_digest
+from broker.writing import transaction
 
 PAGE = 100
 TABLES = """

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
-from adapters.database import transaction
 from adapters.following import follow, log_of
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
@@ -45,6 +44,7 @@ from broker.notice import (
 )
 from broker.route import Lines, lay
 from broker.signing import decision_digest, header_digest, pae
+from broker.writing import transaction
 
 PAGE = 200
 RECORD_LEAVES = ("routed", "held", "rejected", "repeated")

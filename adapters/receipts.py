@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adapters.database import transaction
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.notice import RECEIPT_ITEMS, RECEIPT_TYPE, Receipt, ReceiptItem, Statement
 from broker.signing import SigningKey
+from broker.writing import transaction
 
 PAGE = 100
 TABLES = """

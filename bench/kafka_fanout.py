@@ -64,16 +64,19 @@ async def _copy_all(bootstrap: str, tls: tuple[str, str, str], begin: int, count
         source = TopicPartition(SOURCE, 0)
         consumer.assign([source])
         consumer.seek(source, begin)
-        started, timed, done = time.perf_counter(), 0, 0
-        while done < START + count:
-            found = await consumer.getmany(source, timeout_ms=1000, max_records=min(500, START + count - done))
-            values = [record.value for record in found.get(source, [])]
-            if values:
-                await _copy(producer, values, source, begin + done + len(values))
-                done += len(values)
-            if not timed and done >= START:
-                started, timed = time.perf_counter(), START + count - done
-        return timed / (time.perf_counter() - started)
+
+        async def copy_up_to(place: int, end: int) -> None:
+            while place < end:
+                found = await consumer.getmany(source, timeout_ms=1000, max_records=min(500, end - place))
+                values = [record.value for record in found.get(source, [])]
+                if values:
+                    place += len(values)
+                    await _copy(producer, values, source, place)
+
+        await copy_up_to(begin, begin + START)
+        started = time.perf_counter()
+        await copy_up_to(begin + START, begin + START + count)
+        return count / (time.perf_counter() - started)
 
 
 async def _copy(producer: AIOKafkaProducer, values: Sequence[bytes], source: TopicPartition, place: int) -> None:
@@ -99,18 +102,11 @@ async def valise(kafka: KafkaWorld, folder: Path, first: int, count: int) -> flo
         for begin in range(0, len(values), scene.STEP):
             await adapter.append(SOURCE, values[begin : begin + scene.STEP])
         async with scene.broker(folder, router):
-            timed = done + len(values) - await _copied(router, done + START)
+            # Offsets count commit markers, too.
+            timed = done + len(values) - await scene.copied(router, done + START)
             started = time.perf_counter()
-            await _copied(router, done + len(values))
+            await scene.copied(router, done + len(values))
             return timed / (time.perf_counter() - started)
-
-
-async def _copied(router: KafkaBus, wanted: int) -> int:
-    """Wait until `routed` is copied up to an offset; tell how far it then is (offsets count commit markers, too)."""
-    async with asyncio.timeout(300):
-        while (place := await router.place("distribute", streams.ROUTED)) < wanted:
-            await asyncio.sleep(0.02)
-    return place
 
 
 async def write_versions(kafka: KafkaWorld) -> None:

@@ -112,11 +112,12 @@ async def broker(folder: Path, bus: Bus) -> AsyncIterator[None]:
             await running
 
 
-async def copied(bus: Bus, place: int, limit_s: float = 300.0) -> None:
-    """Return once `distribute` stands at `place` in `routed` or behind it."""
+async def copied(bus: Bus, place: int, limit_s: float = 300.0) -> int:
+    """Return once `distribute` stands at `place` in `routed` or behind it: where it then stands."""
     async with asyncio.timeout(limit_s):
-        while await bus.place("distribute", streams.ROUTED) < place:
+        while (reached := await bus.place("distribute", streams.ROUTED)) < place:
             await asyncio.sleep(0.05)  # more often would be work of the loop that is measured
+    return reached
 
 
 def say(result: dict[str, Any], rows: Sequence[tuple[str, object]], as_json: bool) -> None:

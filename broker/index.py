@@ -30,6 +30,7 @@ from broker.notice import (
 )
 from broker.streams import member_of
 from broker.trail import Trail
+from broker.writing import transaction
 
 VERSION = 4
 _SCHEMA = f"""
@@ -126,8 +127,10 @@ class Index:
             progress(begin, trail.size)
 
     def _keep(self, block: _Block, end: int, root: bytes) -> None:
-        run = self._database.execute
-        run("BEGIN IMMEDIATE")
+        with transaction(self._database):
+            self._keep_all(block, end, root)
+
+    def _keep_all(self, block: _Block, end: int, root: bytes) -> None:
         self._database.executemany("INSERT OR IGNORE INTO notice VALUES (?, ?)", block.notices)
         self._database.executemany("INSERT OR IGNORE INTO event VALUES (?, ?)", block.events)
         postings = [(self._word(name), mask) for name, mask in block.masks.items()]
@@ -137,8 +140,7 @@ class Index:
             "INSERT OR REPLACE INTO posting VALUES (?, ?, ?)",
             [(word, block.number, codec.mask_bytes(mask)) for word, mask in postings],
         )
-        run("INSERT OR REPLACE INTO done VALUES (1, ?, ?)", (end, root))
-        run("COMMIT")
+        self._database.execute("INSERT OR REPLACE INTO done VALUES (1, ?, ?)", (end, root))
 
     def _word(self, name: str) -> int:
         found = self._words.get(name)

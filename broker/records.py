@@ -14,7 +14,7 @@ from threading import Lock
 from broker import codec
 from broker.errors import TrailError
 from broker.notice import RELEASED, Entry, Leaf
-from broker.writing import WAIT_S, transaction
+from broker.writing import WAIT_S, answering, transaction
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -68,7 +68,7 @@ class Records:
         if [each[0] for each in new] != list(range(size, size + len(new))):
             message = f"the decision records end at leaf {size}; leaf {new[0][0]} does not follow"
             raise TrailError(message)
-        with self._lock, transaction(self._database):
+        with self._lock, answering(), transaction(self._database):
             self._database.executemany("INSERT OR IGNORE INTO decision VALUES (?, ?, ?)", new)
             self._database.executemany("INSERT OR IGNORE INTO release VALUES (?, ?)", _releases(entries, size))
 

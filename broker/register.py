@@ -17,7 +17,7 @@ from broker import codec
 from broker.errors import FencedError
 from broker.notice import Series, Standing
 from broker.scrub import scrub
-from broker.writing import WAIT_S, transaction
+from broker.writing import WAIT_S, answering, transaction
 
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
@@ -74,7 +74,7 @@ class Register:
 
     def forget(self) -> None:
         """Empty the cache, to rebuild it from the stream's start."""
-        with transaction(self._db):
+        with answering(), transaction(self._db):
             self._db.execute("DELETE FROM entry")
             self._db.execute("DELETE FROM stamp")
         self._place = 0
@@ -165,7 +165,7 @@ class Register:
         """Write entries and stamp; with `after` only if the stamp still says so."""
         changed = list(entries)
         self._looked_up.clear()
-        with transaction(self._db):
+        with answering(), transaction(self._db):
             if after is not None and self.place != after:
                 raise FencedError
             # In order and many in one statement: each gives up the interpreter lock and waits to have it back.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from broker.errors import UnavailableError
+from broker.writing import answering
 
 WHOLE_BYTES = 256 << 20
 """The largest file that is written anew (about a second, in which nobody else writes)."""
@@ -20,14 +21,12 @@ def scrub(connection: sqlite3.Connection) -> None:
     Outside a transaction only. Raises UnavailableError while another process reads or writes: nothing is lost, call
     again.
     """
-    try:
+    with answering("the file cannot be written anew now"):
         if _bytes(connection) <= WHOLE_BYTES:
             # What is copied is what is left, but a temporary file would lie on whatever disk /tmp is.
             connection.execute("PRAGMA temp_store=MEMORY")
             connection.execute("VACUUM")
         blocked, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.OperationalError as error:
-        raise UnavailableError(f"the file cannot be written anew now: {error}") from error
     if blocked:
         raise UnavailableError("a reader keeps the write-ahead log from being emptied")
 

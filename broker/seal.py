@@ -163,14 +163,18 @@ class Sealer:
         return self._opened(await self._last_announced())
 
     async def look(self) -> Outlook:
-        """See how far the streams go. Who still owns the shard after this knows that it saw no successor's work."""
+        """See how far the streams go. Who still owns the shard after this knows that it saw no successor's work.
+
+        Raises TrailError if this log, or the head that everybody saw, is not ours.
+        """
+        await to_the_end(self._check_key)
         return Outlook(await self._last_announced(), await self._bus.end(TRAIL, partition=self._shard))
 
     async def recover(self, outlook: Outlook | None = None) -> Head | None:
         """Finish what a crash left behind; return the head that the trail then has, None for an empty log.
 
-        Only what `outlook` saw is sealed: what came later may be a successor's, who seals it. Raises TrailError where
-        disk and record contradict each other.
+        Only what `outlook` saw is sealed: what came later may be a successor's, who seals it. Without one nobody else
+        may write this shard. Raises TrailError where disk and record contradict each other.
         """
         await self.finish(outlook)
         if self._trail.size == 0:
@@ -181,7 +185,6 @@ class Sealer:
 
     async def finish(self, outlook: Outlook | None = None) -> None:
         """Seal what the record has and the disk lacks; nobody is shown the head. Raises TrailError, as `recover`."""
-        await to_the_end(self._check_key)
         outlook = outlook or await self.look()
         await self._catch_up(outlook)
         self._check_announced(outlook.announced)

@@ -22,8 +22,9 @@ from broker.fair import shares
 from broker.scrub import scrub
 from broker.sqlite_batch import Copy
 from broker.sqlite_file import Row, Transaction, Writer, checkpoint
-from broker.sqlite_pages import PAGE_BYTES, Table, answering, connect, keyed, replaced, select
+from broker.sqlite_pages import PAGE_BYTES, REFUSAL, Table, connect, keyed, replaced, select
 from broker.streams import DAY_MS, ROUTER, World, family_of
+from broker.writing import answering
 
 if TYPE_CHECKING:
     import sqlite3
@@ -364,14 +365,14 @@ class _Watch:
 
     def one(self, sql: str, *values: object) -> int:
         """Ask for one number; 0 if there is none."""
-        with answering():
+        with answering(REFUSAL):
             row = self._connection.execute(sql, values).fetchone()
         return int(row[0]) if row else 0
 
     def ends(self, tables: Sequence[Table]) -> list[int]:
         """Tell the offset after the last record of each table."""
         numbers = json.dumps([table.id for table in tables])
-        with answering():
+        with answering(REFUSAL):
             (packed,) = self._connection.execute(
                 "SELECT json_group_array(next) FROM (SELECT next FROM json_each(?) AS t"
                 " JOIN streams ON streams.id = t.value ORDER BY t.key)",
@@ -382,7 +383,7 @@ class _Watch:
 
     def tables(self) -> list[Table]:
         """Name every table."""
-        with answering():
+        with answering(REFUSAL):
             rows = self._connection.execute("SELECT id, name, partition FROM streams").fetchall()
         return [Table(*row) for row in rows]
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.bus import Record
-from broker.errors import OffsetGoneError, UnavailableError
+from broker.errors import OffsetGoneError
 from broker.sqlite_batch import BACK, keys_of, unpack
+from broker.writing import answering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 BUSY_MS = 5_000
+REFUSAL = "the bus file cannot be used now"
 PAGE_BYTES = 16 << 20
 """the most that one read brings into memory, but for a single larger record"""
 
@@ -58,15 +59,6 @@ class _Part(NamedTuple):
     size: int
 
 
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turn what SQLite says of a file that is locked, full or out of reach into UnavailableError."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise UnavailableError(f"the bus file cannot be used now: {error}") from error
-
-
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open the file; who reads waits for nobody."""
     mode = "rwc" if write else "ro"
@@ -78,7 +70,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
 
 def select(connection: sqlite3.Connection, table: Table, offset: int, limit: int) -> tuple[list[Record], int]:
     """Read records from `offset` on, and the offset after the table's last. Raises OffsetGoneError."""
-    with answering():
+    with answering(REFUSAL):
         connection.execute("BEGIN")
         try:
             return _select(connection, table, offset, limit)
@@ -164,7 +156,7 @@ def replaced(connection: sqlite3.Connection, table: Table, before: int) -> list[
 
     A batch is replaced as a whole, by one with the same keys: what a kill had us write twice.
     """
-    with answering():
+    with answering(REFUSAL):
         (packed,) = connection.execute(
             "SELECT json_group_array(offset) FROM (SELECT offset, at, value IS NULL AS removal,"  # noqa: S608
             f" max(offset) OVER (PARTITION BY key) AS last FROM s{table.id})"
@@ -183,7 +175,7 @@ def keyed(
     # Whether a batch has one of the keys is looked for in its hex, and made sure of where it is cut into keys.
     held = "EXISTS (SELECT 1 FROM json_each(?1) AS t WHERE instr(named, t.value))"
     row = "SELECT offset, hex(key) AS named, ifnull(shared, 0) < 0 AS many, hex(substr(value, 1, ?2)) AS back"
-    with answering():
+    with answering(REFUSAL):
         packed, last = connection.execute(
             "SELECT json_group_array(json_array(offset, named, iif(many, back, NULL))) FILTER (WHERE found),"  # noqa: S608
             f" ifnull(max(offset), -2) FROM (SELECT *, iif(many, {held}, named IN (SELECT value FROM json_each(?1)))"

@@ -24,6 +24,7 @@ from broker.cosignature import LATEST
 from broker.errors import ConfigurationError, ProofError, UnavailableError, ValiseError
 from broker.notes import Advance, Checkpoint, Vkey
 from broker.signing import SigningKey
+from broker.writing import transaction
 
 log = structlog.get_logger()
 EVIDENCE_LIMIT = 100
@@ -161,7 +162,7 @@ class Witness:
 
     def _see(self, advance: Advance, head: Checkpoint, signed: str, request: bytes) -> None:
         """Check a head against the last one and put it in its place; durable on return."""
-        with _transaction(self._database) as database:
+        with transaction(self._database) as database:
             row = database.execute("SELECT size, root FROM heads WHERE origin = ?", (head.origin,)).fetchone()
             size, root = row or (0, merkle.EMPTY_ROOT)
             if advance.old != size:
@@ -185,7 +186,7 @@ class Witness:
     def _cosign(self, origin: str, signed: str) -> str:
         text = notes.parse(signed).text
         line = cosignature.cosign(text, self.identity.name, self.identity.key, self._clock() // 1000)
-        with _transaction(self._database) as database:
+        with transaction(self._database) as database:
             database.execute("UPDATE heads SET cosigned = ? WHERE origin = ?", (signed + line, origin))
         return line
 
@@ -242,18 +243,6 @@ def _opened(state: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield database
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise
 
 
 @contextmanager

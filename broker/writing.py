@@ -1,4 +1,4 @@
-"""Writes a SQLite file of the operator's home in transactions that keep all or nothing.
+"""Writes a SQLite file in transactions that keep all or nothing, and says when another process keeps it.
 
 Two owners may have one home for a while: one that was stopped inside a transaction keeps the file, and its successor
 waits for it.
@@ -13,22 +13,26 @@ from contextlib import contextmanager
 from broker.errors import UnavailableError
 
 WAIT_S = 5
-"""How long a file that another process keeps is waited for."""
+"""How long a file of the operator's home that another process keeps is waited for."""
 
 
 @contextmanager
-def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Keep what the block writes if it ends well.
-
-    Raises UnavailableError if the file is locked, full or out of reach: nothing was kept, try the same again.
-    """
+def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Keep what the block writes if it ends well, nothing of it otherwise."""
+    database.execute("BEGIN IMMEDIATE")
     try:
-        database.execute("BEGIN IMMEDIATE")
-        yield
+        yield database
         database.execute("COMMIT")
-    except BaseException as error:
+    except BaseException:
         if database.in_transaction:
             database.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError):
-            raise UnavailableError(f"a file of this home cannot be written now: {error}") from error
         raise
+
+
+@contextmanager
+def answering(refusal: str = "a file of this home cannot be written now") -> Iterator[None]:
+    """Turn what SQLite says of a file that is locked, full or out of reach into UnavailableError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise UnavailableError(f"{refusal}: {error}") from error

@@ -96,10 +96,10 @@ async def ready(process: asyncio.subprocess.Process) -> None:
 
 
 @asynccontextmanager
-async def ending(*processes: asyncio.subprocess.Process) -> AsyncIterator[tuple[asyncio.subprocess.Process, ...]]:
+async def ending(*processes: asyncio.subprocess.Process) -> AsyncIterator[None]:
     """Leave none of these processes behind."""
     try:
-        yield processes
+        yield
     finally:
         for each in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -187,7 +187,8 @@ async def test_an_owner_stopped_at_any_point_and_woken_after_its_successor_turns
 @pytest.mark.parametrize("name", ["records.db", "register.db"])
 async def test_a_file_that_another_process_keeps_is_waited_for(home: Home, name: str) -> None:
     """As an owner does that was stopped inside a transaction."""
-    async with ending(await home.owner()) as (first,):
+    first = await home.owner()
+    async with ending(first):
         await home.publish(BATCH)
         await home.told(first)
     await home.publish(BATCH)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import FencedError, UnavailableError
-from broker.writing import transaction
+from broker.writing import answering, transaction
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -17,7 +17,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _insert(database: sqlite3.Connection, *, times: int = 1, fenced: bool = False) -> None:
-    with transaction(database):
+    with answering(), transaction(database):
         for _ in range(times):
             database.execute("INSERT INTO t VALUES (1)")
         if fenced:
@@ -37,7 +37,7 @@ def test_a_block_that_fails_leaves_nothing_and_the_file_free(tmp_path: Path) -> 
 def test_a_file_that_another_keeps_is_unavailable_and_not_broken(tmp_path: Path) -> None:
     with closing(_connect(tmp_path / "a")) as one, closing(_connect(tmp_path / "a")) as other:
         one.execute("CREATE TABLE t(n)")
-        with transaction(other), pytest.raises(UnavailableError, match="locked"), transaction(one):
+        with transaction(other), pytest.raises(UnavailableError, match="locked"), answering(), transaction(one):
             pytest.fail("nothing is written while another writes")
         with transaction(one):
             one.execute("INSERT INTO t VALUES (1)")
