@@ -26,8 +26,8 @@ from adapters.refusals import (
     WrongRowError,
 )
 from broker import begun, codec, merkle, notes
+from broker.directory import Directory
 from broker.errors import NoticeRejectedError, ProofError, SignatureError
-from broker.members import Directory
 from broker.notice import (
     CLOCK_SKEW_MS,
     HEADER_TYPE,

@@ -12,8 +12,8 @@ from typing import Any
 
 from adapters.adapter import Draft
 from broker import codec, streams
+from broker.directory import Directory
 from broker.errors import InvalidFieldError, UnknownKindError
-from broker.members import Directory
 from broker.notice import (
     HEADER_TYPE,
     KINDS,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from broker import codec
-from broker.members import Directory
+from broker.directory import Directory
 from broker.notice import DecisionRecord, Envelope, Header, Leaf, Receipt, Revocation, Shared, Statement
 
 

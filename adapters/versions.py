@@ -14,8 +14,8 @@ from pathlib import Path
 
 from broker import codec, durable, members, streams
 from broker.bus import Bus, Record
+from broker.directory import Directory
 from broker.errors import ConfigurationError, NoticeRejectedError, VersionRefusedError
-from broker.members import Directory
 from broker.notice import Version
 from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, signed_kind, write_seen
 

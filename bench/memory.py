@@ -1,9 +1,8 @@
 """Resident memory of a broker process that has 100,000 notices in force, in MB (of 1,000,000 bytes).
 
 The broker is a process of its own on the embedded bus; each notice goes to 27 inboxes, none expires or is withdrawn.
-`value` is what it and the process that checks for it hold after the last one; the most that
-it ever held by itself is a row. Goal 200. `--quick` routes
-5,000 only, and the result says how many are in force.
+`value` is what it and the process that checks for it hold together after the last one; the most that the broker ever
+held by itself is a row. Goal 200. `--quick` routes 5,000 only, and the result says how many are in force.
 """
 
 from __future__ import annotations

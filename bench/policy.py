@@ -21,10 +21,10 @@ from bench import scene
 from broker import cases, likeness
 from broker.cases import NOW, World, WrittenNotice
 from broker.decide import Subscriptions, View
+from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import VersionRefusedError
 from broker.explain import accounts, of_prospect
 from broker.facts import facts_of
-from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import (
     CONFIDENTIALITIES,
     HANDLING_CODES,

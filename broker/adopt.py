@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from broker import bounds, codec, members, streams
 from broker.decide import Subscriptions, View
+from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import NoticeRejectedError, VersionRefusedError
 from broker.judge import Ruling
-from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import Subscription, Version
 from broker.rules import PolicySet, Rules, read_rules
 from broker.step import InForce

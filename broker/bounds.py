@@ -23,8 +23,8 @@ from broker.rules.policy_set import refused
 from broker.wording import attributes_of
 
 if TYPE_CHECKING:
+    from broker.directory import Directory
     from broker.facts import Facts
-    from broker.members import Directory
 
 SHIELDED = (RECEIVE, *SEE.values())
 """Actions that must be forbidden outside the audience."""

@@ -20,8 +20,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from broker import codec, members, notes
+from broker.directory import Directory
 from broker.errors import NoticeRejectedError, ProofError, VersionRefusedError
-from broker.members import Directory
 from broker.merkle import check_inclusion, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
 from broker.notice import DecisionRecord, Envelope, Leaf, Look, Receipt, Row, Statement, Verified

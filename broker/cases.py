@@ -15,18 +15,10 @@ from typing import Annotated, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from broker import members
+from broker.directory import Annex, Directory
 from broker.errors import VersionRefusedError
 from broker.facts import NO_LIMIT, Facts, facts_of
-from broker.members import (
-    Annex,
-    Clearance,
-    Directory,
-    WrittenAgreement,
-    WrittenBureau,
-    WrittenDirectory,
-    WrittenMember,
-    WrittenTransfer,
-)
+from broker.members import Clearance, WrittenAgreement, WrittenBureau, WrittenDirectory, WrittenMember, WrittenTransfer
 from broker.notice import (
     KINDS,
     ROUTING,

@@ -9,33 +9,30 @@ from __future__ import annotations
 import io
 import marshal
 import multiprocessing
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker import flat
 from broker.bus import Record
-from broker.errors import NoticeRejectedError, UnavailableError
-from broker.judge import Keys, check
-from broker.marker import CHECKER_SLOT, Marker
+from broker.checking import KINDS, READY
+from broker.errors import UnavailableError
 from broker.notice import Receipt, Verified
-from broker.quick import seek_cycles_rarely
 from broker.signing import PublicKey
+from broker.verify import Keys
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
 
 WORTH = 8
 """Records below which a batch is not worth the way to another process."""
-READY = b"ready"
-BATCH_OBJECTS = 50_000
-"""More than checking a batch makes."""
-_KINDS: tuple[type[Verified | Receipt], ...] = (Verified, Receipt)
-_PLACES: dict[type, int] = {kind: place for place, kind in enumerate(_KINDS)}
+_ROOT = str(Path(__file__).parent.parent)
+"""Where the process finds this package."""
 
 
 class Found(NamedTuple):
@@ -46,7 +43,7 @@ class Found(NamedTuple):
 
     def value(self) -> Verified | Receipt:
         """Make the value; whoever uses it does, so that reading batches takes no time from the loop."""
-        return flat.raised(_KINDS[self.kind], self.flat)
+        return flat.raised(KINDS[self.kind], self.flat)
 
 
 class Checker:
@@ -54,7 +51,7 @@ class Checker:
 
     def __init__(self, marker: Path, limit_s: float) -> None:
         self._marker, self._limit_s = marker, limit_s
-        self._process: BaseProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._is_ready = False
         self._keys: tuple[Keys | None, bytes] = (None, b"")
@@ -65,27 +62,31 @@ class Checker:
             self._pipe.close()
         if self._process is not None:
             self._process.kill()
-            self._process.join()
+            self._process.wait()
         self._pipe = self._process = None
         self._is_ready = False
 
     @property
     def pid(self) -> int:
         """Tell the process's number; 0 while there is none."""
-        return (self._process.pid or 0) if self._process else 0
+        return self._process.pid if self._process else 0
 
     def ready(self) -> bool:
         """Tell whether the process can take a batch; the first question starts it, without waiting for it."""
         if self._pipe is None:
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, self._marker), daemon=True)
-            process.start()
-            self._process = process  # not before: what has not started cannot be ended
-            theirs.close()  # so that the end of either process ends the other's reading
-        if not self._is_ready and self._pipe.poll():
+            try:
+                self._open()
+            except OSError:  # no process to be had now: we check by ourselves, and try again with the next batch
+                self.close()
+                return False
+        if self._pipe and not self._is_ready and self._pipe.poll():
             self._is_ready = self._said_ready(self._pipe)
         return self._is_ready
+
+    def _open(self) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        with theirs:  # closed here, so that the end of either process ends the other's reading
+            self._process = _start(theirs.fileno(), self._marker)
 
     def _said_ready(self, pipe: Connection) -> bool:
         try:
@@ -120,29 +121,15 @@ class Checker:
         return [Found(*each) if each else None for each in answers]
 
 
-def serve(pipe: Connection, marker: Path) -> None:
-    """Answer batches until the parent closes its end (the process's main function)."""
-    seek_cycles_rarely(BATCH_OBJECTS)
-    marks = Marker(marker)
-    try:
-        pipe.send_bytes(READY)
-        while True:
-            blob, asked, nows = marshal.loads(pipe.recv_bytes())  # noqa: S302 - our own parent wrote it
-            keys = _unpacked(blob)
-            records = [Record(stream, part, offset, at, b"", value) for stream, part, offset, at, value in asked]
-            pipe.send_bytes(marshal.dumps([_checked(marks, *each, keys) for each in zip(records, nows, strict=True)]))
-    except (EOFError, OSError):
-        return
-
-
-def _checked(marks: Marker, record: Record, now: int, keys: Keys) -> tuple[int, tuple[Any, ...]] | None:
-    with marks.around(record, CHECKER_SLOT):
-        try:
-            found = check(record, now, keys)
-        except NoticeRejectedError:
-            return None
-    place = _PLACES.get(type(found))
-    return None if place is None else (place, flat.flatten(found))
+def _start(socket: int, marker: Path) -> subprocess.Popen[bytes]:
+    """Start the process. What lies in the present folder is no part of it (`-P`), whoever may write there."""
+    path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-P", "-m", "broker.checking", str(socket), str(marker)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(socket,),
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 class _Pickler(pickle.Pickler):
@@ -150,23 +137,13 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, MappingProxyType):
-            return _read_only, (dict(value),)
+            return dict, (dict(value),)
         if isinstance(value, PublicKey):
             return PublicKey.of, (value.raw,)
         return NotImplemented
-
-
-def _read_only(value: dict[Any, Any]) -> MappingProxyType[Any, Any]:
-    return MappingProxyType(value)
 
 
 def _packed(keys: Keys) -> bytes:
     out = io.BytesIO()
     _Pickler(out, pickle.HIGHEST_PROTOCOL).dump(keys)
     return out.getvalue()
-
-
-@lru_cache(maxsize=4)
-def _unpacked(blob: bytes) -> Keys:
-    keys: Keys = pickle.loads(blob)  # noqa: S301 - our own parent wrote it
-    return keys

@@ -310,7 +310,7 @@ def _converter(hint: Any, convert: Callable[[type], Converter], many: type) -> C
 # Written by hand because every notice pays for it once per bureau; tests hold them equal to fastavro's.
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 12)
 def long(number: int) -> bytes:
     """Encode an Avro int or long: zig-zag, seven bits a byte. The same few numbers come again and again."""
     rest = number << 1 ^ number >> 63

@@ -18,8 +18,8 @@ from broker.notice import APPROVAL, KINDS, ROUTING
 from broker.rules import RECEIVE, REVIEW, SEE, Read, Rules
 
 if TYPE_CHECKING:
+    from broker.directory import Directory
     from broker.facts import Facts
-    from broker.members import Directory
     from broker.recorded import Recorded
     from broker.rules import Verdict
 

@@ -18,7 +18,7 @@ from broker.notice import APPROVAL, Decision, Header, Holder, Recipient, Routing
 from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
-    from broker.members import Directory
+    from broker.directory import Directory
     from broker.rules import Rules, Verdict
 
 HOLDERS_NOT_REACHED, REACHED_NOBODY, NO_REVIEWER = "holders-not-reached", "reached-nobody", "no-reviewer"

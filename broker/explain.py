@@ -13,14 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, terms_of
+from broker.directory import NO_ANNEX
 from broker.facts import Facts, facts_of
-from broker.members import NO_ANNEX
 from broker.notice import APPROVAL, KINDS, ROUTING, Terms
 from broker.rules import RECEIVE, REVIEW, SEE
 from broker.wording import Say, Wording, attributes_of
 
 if TYPE_CHECKING:
-    from broker.members import Annex, Bureau, Directory
+    from broker.directory import Annex, Bureau, Directory
     from broker.recorded import Recorded
     from broker.rules import Read, Rule
 

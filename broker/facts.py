@@ -14,7 +14,7 @@ from broker.notice import AREAS, EVERYONE, H3, Header, Origin, Routing
 from broker.quick import quick
 
 if TYPE_CHECKING:
-    from broker.members import Annex, Directory
+    from broker.directory import Annex, Directory
 
 NO_LIMIT = (1 << 63) - 1
 """Stands for a day that the header does not set: the greatest Long of Cedar."""

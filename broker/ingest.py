@@ -20,13 +20,14 @@ from broker import crash, streams
 from broker.checker import WORTH, Checker, Found
 from broker.errors import CouldNotBeJudgedError, NoticeRejectedError
 from broker.handover import Committed, Handover
-from broker.judge import Checked, Judge, Keys, Ruling, check, refused
+from broker.judge import Checked, Judge, Ruling, refused
 from broker.notice import Verified
 from broker.quick import quick
 from broker.register import notice_key
 from broker.step import Done, InForce, Random, Step
 from broker.threads import to_the_end
 from broker.trial import judge_alone
+from broker.verify import Keys, check
 
 if TYPE_CHECKING:
     from broker.adopt import Adopter, Adoption

@@ -24,7 +24,6 @@ from broker.errors import (
     StaleStatementError,
     UnknownDeliveryError,
     UnknownKeyError,
-    UnknownKindError,
 )
 from broker.notice import (
     APPROVAL,
@@ -50,11 +49,10 @@ from broker.notice import (
 from broker.overdue import held_key, held_since
 from broker.quick import quick
 from broker.register import Register, missing_numbers, notice_key, use_number
-from broker.verify import Arrival, is_order, outer, reopen, subject_of, verify, verify_statement
+from broker.verify import is_order, reopen, subject_of
 
 if TYPE_CHECKING:
     from broker.bus import Record
-    from broker.members import Directory
 
 GAPS_LIMIT = 1000
 """Ranges of missing numbers that one series may have; more is a broken outbox."""
@@ -97,28 +95,6 @@ class Ruling:
     """What follows in a leaf of its own: the release of the notice that this one approves, or its end."""
     view: View | None = None
     """The view that is in force from the next step on, if this record changes it."""
-
-
-@dataclass(slots=True)
-class Keys:
-    """What verification needs of the present state: the directory and the keys taken out of force."""
-
-    directory: Directory
-    revoked: set[bytes]
-
-
-def check(record: Record, now: int, keys: Keys) -> Verified | Receipt | Subscription | Revocation | Look:
-    """Check one notice or statement as it arrived. Raises NoticeRejectedError."""
-    if record.value is None:
-        raise BatchRefusedError(record.fault)
-    arrived = outer(record.value)
-    arrival = Arrival(record.stream, now, keys.directory, keys.revoked)
-    if isinstance(arrived, Envelope):
-        if not record.stream.startswith("notices."):
-            message = "a notice does not travel on this stream"
-            raise UnknownKindError(message)
-        return verify(arrived, arrival)
-    return verify_statement(arrived, arrival)
 
 
 class Judge:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from broker import codec
-from broker.members import Directory
+from broker.directory import Directory
 from broker.notice import DecisionRecord, Envelope, Header, Leaf, Revocation, Standing, Statement
 from broker.records import Records
 from broker.register import Register

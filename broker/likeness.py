@@ -27,7 +27,7 @@ from broker.notice import (
 )
 
 if TYPE_CHECKING:
-    from broker.members import Bureau, Directory
+    from broker.directory import Bureau, Directory
 
 NOTICES, REQUESTS = 50, 8
 """How many notices a load makes up, and how many requests on each."""

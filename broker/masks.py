@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from broker.facts import Facts
 
 if TYPE_CHECKING:
-    from broker.members import Annex, Directory
+    from broker.directory import Annex, Directory
 
 MEMO_LIMIT = 4096
 """Entries of one memo; full, it starts anew."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker import bounds, cases, likeness
+from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
 from broker.facts import Facts
 from broker.masks import Apply, Attribute, Constant, Expression
-from broker.members import NO_ANNEX
 from broker.notice import (
     CONFIDENTIALITIES,
     HANDLING_CODES,
@@ -31,7 +31,7 @@ from broker.rules import RECEIVE, REVIEW, SCHEMA, SEE, PolicySet, Read, Rules, r
 
 if TYPE_CHECKING:
     from broker.cases import CaseFile, Ran
-    from broker.members import Annex, Directory
+    from broker.directory import Annex, Directory
     from broker.rules import Rule
 
 TRIALS = 400

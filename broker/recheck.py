@@ -38,7 +38,7 @@ from broker.signing import pae
 from broker.verify import is_order
 
 if TYPE_CHECKING:
-    from broker.members import Directory
+    from broker.directory import Directory
     from broker.rules import Rules, Verdict
     from broker.trail import Trail
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker import codec
+from broker.directory import Annex, Directory
 from broker.errors import TrailError
 from broker.facts import Facts, facts_of
-from broker.members import Annex, Directory
 from broker.notice import RELEASED, DecisionRecord, Header, Leaf, Routing, Terms
 from broker.signing import decision_digest
 

@@ -13,14 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms
+from broker.directory import NO_ANNEX
 from broker.facts import Facts, carried
-from broker.members import NO_ANNEX
 from broker.notice import APPROVAL, KINDS, ROUTING, Terms
 from broker.rules import RECEIVE, REVIEW, SEE, PolicySet, Reference, Verdict, read_rules
 
 if TYPE_CHECKING:
+    from broker.directory import Annex, Bureau, Directory
     from broker.likeness import Answer
-    from broker.members import Annex, Bureau, Directory
     from broker.recorded import Recorded
 
 BY_POLICY, BY_REVIEW, BY_HOLDERS, BY_REVIEWED = "by-policy", "by-review", "by-holders", "by-reviewed"

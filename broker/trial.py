@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from broker import members
 from broker.decide import Subscriptions, View, decide
+from broker.directory import NO_ANNEX
 from broker.errors import NoticeRejectedError
-from broker.judge import Keys, check
-from broker.members import NO_ANNEX
 from broker.notice import Verified
 from broker.rules import PolicySet, Rules
+from broker.verify import Keys, check
 
 if TYPE_CHECKING:
     from broker.bus import Record

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from broker import codec, notice, strict
 from broker.errors import (
     AlreadyExpiredError,
+    BatchRefusedError,
     CompartmentMismatchError,
     EmptyAudienceError,
     InvalidFieldError,
@@ -49,7 +50,8 @@ from broker.quick import quick
 from broker.signing import compartment_digest, header_digest, pae
 
 if TYPE_CHECKING:
-    from broker.members import Directory, Key
+    from broker.bus import Record
+    from broker.directory import Directory, Key
 
 _TOPIC = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*")
 _PATTERN = re.compile(r"\*|[a-z0-9-]+(\.[a-z0-9-]+)*(\.\*)?")
@@ -72,6 +74,30 @@ class Arrival:
     now: int
     directory: Directory
     revoked: Container[bytes]
+
+
+@dataclass(slots=True)
+class Keys:
+    """What verification needs of the present state: the directory and the keys taken out of force."""
+
+    directory: Directory
+    revoked: set[bytes]
+
+
+def check(
+    record: Record, now: int, keys: Keys
+) -> Verified | notice.Receipt | notice.Subscription | notice.Revocation | notice.Look:
+    """Check one notice or statement as it arrived. Raises NoticeRejectedError."""
+    if record.value is None:
+        raise BatchRefusedError(record.fault)
+    arrived = outer(record.value)
+    arrival = Arrival(record.stream, now, keys.directory, keys.revoked)
+    if isinstance(arrived, Envelope):
+        if not record.stream.startswith("notices."):
+            message = "a notice does not travel on this stream"
+            raise UnknownKindError(message)
+        return verify(arrived, arrival)
+    return verify_statement(arrived, arrival)
 
 
 def outer(data: bytes) -> Envelope | Statement:

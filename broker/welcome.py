@@ -14,7 +14,7 @@ from broker.rules import RECEIVE, REVIEW
 from broker.wording import attributes_of
 
 if TYPE_CHECKING:
-    from broker.members import Bureau, Directory
+    from broker.directory import Bureau, Directory
     from broker.notice import Header
     from broker.rules import Read
 

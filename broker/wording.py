@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from broker.directory import NO_ANNEX
 from broker.facts import NO_LIMIT, Facts, carried, indices
 from broker.masks import BUREAU_SETS, Apply, Attribute, Expression, Value, subjects
-from broker.members import NO_ANNEX
 
 if TYPE_CHECKING:
-    from broker.members import Annex, Bureau, Directory
+    from broker.directory import Annex, Bureau, Directory
     from broker.notice import Header, Routing
 
 DAYS = frozenset({"now", "retain_until", "review_due", "expires"})

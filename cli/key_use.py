@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from broker.directory import Directory, Key
 from broker.key_use import KeyUse, Use
-from broker.members import Directory, Key
 from broker.notice import CLOCK_SKEW_MS, Revocation
 from broker.records import Records
 from broker.register import Register

@@ -22,7 +22,7 @@ from broker.signing import Passphrase, SigningKey, is_encrypted, key_id
 from cli import passphrases
 
 if TYPE_CHECKING:
-    from broker.members import Directory
+    from broker.directory import Directory
     from broker.token import Token
 
 _FILE = re.compile(r"([a-z0-9-]+)(?:\.([1-9][0-9]*))?\.(pem|token)")

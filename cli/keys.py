@@ -15,8 +15,8 @@ import click
 from adapters.versions import Versions
 from broker import possession
 from broker import settings as settings_file
+from broker.directory import Key
 from broker.errors import ConfigurationError, ValiseError
-from broker.members import Key
 from broker.possession import REQUEST_TYPE, Asked, canonical
 from broker.settings import Settings
 from broker.signing import Passphrase, SigningKey

@@ -11,8 +11,8 @@ import click
 from adapters.versions import Versions
 from broker import settings as settings_file
 from broker import streams
+from broker.directory import Directory
 from broker.errors import ConfigurationError, UnavailableError
-from broker.members import Directory
 from broker.streams import World
 from cli import answer
 from cli.directory import FROM, REQUESTS, propose

@@ -14,9 +14,10 @@ from broker import certificates, codec, notes, possession, streams
 from broker import settings as settings_file
 from broker.bus import Bus
 from broker.certificates import pki_of
+from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, LogNotNamedError, ProofError
 from broker.ingest import Pace
-from broker.members import Directory, Key, WrittenKey, WrittenLog
+from broker.members import WrittenKey, WrittenLog
 from broker.notice import CLOCK_SKEW_MS, Version
 from broker.possession import KeyRequest
 from broker.register import Register

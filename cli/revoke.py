@@ -15,9 +15,9 @@ from adapters.doubts import Issued
 from adapters.outbox import Outbox
 from adapters.receipts import Signer
 from broker import codec, streams
+from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, UnavailableError
 from broker.key_use import Doubted
-from broker.members import Directory, Key
 from broker.notice import REVOCATION_REASONS, REVOCATION_TYPE, Revocation
 from cli import answer, exits, keyring
 from cli.home import MemberHome, clock, member_home

@@ -9,7 +9,8 @@ from hashlib import sha256
 
 from broker import codec, members, merkle, notes, streams
 from broker.bus import Bus, Copies
-from broker.members import Directory, WrittenBureau, WrittenDirectory, WrittenKey, WrittenLog, WrittenMember
+from broker.directory import Directory
+from broker.members import WrittenBureau, WrittenDirectory, WrittenKey, WrittenLog, WrittenMember
 from broker.notice import (
     BODY_SCHEMAS,
     PURPOSES,

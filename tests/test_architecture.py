@@ -28,6 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "fair",
     ),
     (
+        "directory",
         "members",
         "trust",
         "facts",
@@ -70,6 +71,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "step",
         "trial",
         "marker",
+        "checking",
         "checker",
         "adopt",
         "handover",

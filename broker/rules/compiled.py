@@ -9,10 +9,10 @@ from functools import lru_cache, partial
 
 from broker import cases, likeness
 from broker.cases import Ran
+from broker.directory import NO_ANNEX, Annex, Directory
 from broker.facts import Facts
 from broker.likeness import Answer
 from broker.masks import Compiler, OutsideSubsetError, literals, subjects
-from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import CONFIDENTIALITIES, KINDS, RuleHit
 from broker.quick import quick
 from broker.rules.actions import ACTIONS, RECEIVE, REVIEW, SEE

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 
 import cedarpy
 
+from broker.directory import Annex, Directory
 from broker.errors import VersionRefusedError
 from broker.facts import LATER, Facts
 from broker.likeness import Answer
 from broker.masks import BUREAU_SETS, BUREAUS, CONTEXT, MEMBERS, NOTICE, Value, subjects
-from broker.members import Annex, Directory
 from broker.rules.policy_set import SCHEMA, PolicySet
 
 

@@ -27,7 +27,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # not in __all__
 )
 
 from broker import members
-from broker.members import Directory
+from broker.directory import Directory
 from broker.trust import roles
 from broker.trust.roles import FEDERATION, POLICIES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, refuse
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker import members
+from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import ConfigurationError, VersionRefusedError
 from broker.examine import Gap
-from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import Leaf
 from broker.records import Records
 from broker.trail import Trail

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker import streams
+from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, SignatureError
-from broker.members import Directory, Key, WrittenAuditor
+from broker.members import WrittenAuditor
 from broker.notice import CLOCK_SKEW_MS
 from broker.signing import PublicKey, SigningKey, key_id, pae
 from cli import passphrases

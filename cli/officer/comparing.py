@@ -25,7 +25,7 @@ from cli.options import Everywhere, everywhere
 if TYPE_CHECKING:
     from broker.compare import Comparison, Past, Side
     from broker.decide import Subscriptions
-    from broker.members import Directory
+    from broker.directory import Directory
     from broker.recorded import Recorded
     from broker.rules import PolicySet
     from cli.auditor.opened import Opened

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from adapters.versions import Versions
 from broker import codec, members, streams
+from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import ConfigurationError, NoticeRejectedError, UnavailableError
-from broker.members import NO_ANNEX, Annex, Directory
 from broker.notice import Leaf, Version
 from broker.streams import OPERATOR, ROUTER
 from broker.trail import Trail

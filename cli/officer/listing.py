@@ -23,7 +23,7 @@ from cli.operator_home import operator_folder, operator_home
 from cli.options import Everywhere, bureau, everywhere
 
 if TYPE_CHECKING:
-    from broker.members import Agreement, Directory
+    from broker.directory import Agreement, Directory
     from broker.rules import PolicySet, Read
     from cli.officer.in_force import Basis
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from broker import durable, streams
 from broker.bus import Bus
+from broker.directory import Directory
 from broker.errors import ConfigurationError, VersionRefusedError
-from broker.members import Directory
 from broker.rules import PolicySet
 from broker.signing import SigningKey
 from broker.streams import OPERATOR, World

@@ -13,6 +13,7 @@ import pytest
 from adapters.outbox import Published
 from adapters.trace import trace
 from broker import codec, members
+from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
 from broker.examine import examine
 from broker.notice import Audience, DecisionRecord, Entry, Envelope, Leaf, Outcome
@@ -188,7 +189,7 @@ def _grounds() -> Grounds:
     second = (world.written_key("AT/ncb", 1), world.written_key("LV/ncb", 1))
     written = world.directory(extra_keys=second, reviewers=(REVIEWER,), authorities=(AUTHORITY,))
     directory = members.parse(members.canonical(written))
-    return Grounds(directory, Rules.load(PolicySet.packaged(), directory, members.NO_ANNEX))
+    return Grounds(directory, Rules.load(PolicySet.packaged(), directory, NO_ANNEX))
 
 
 GROUNDS = _grounds()

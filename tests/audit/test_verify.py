@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker import members, notes
+from broker.directory import NO_ANNEX
 from broker.merkle import EMPTY_ROOT, leaf_hash
 from broker.recheck import Grounds, Sent, recheck
 from broker.records import Records
@@ -219,7 +220,7 @@ def test_a_decision_that_other_rules_made_than_those_it_names_is_called_by_its_l
     """The operator put other rules in force than the set whose digest stands in the leaves."""
     files = dict(PolicySet.packaged().files)
     directory = members.parse(members.canonical(world.directory(auditors=(written_auditor(),))))
-    rules = Rules.load(PolicySet.of(files), directory, members.NO_ANNEX)
+    rules = Rules.load(PolicySet.of(files), directory, NO_ANNEX)
     suspended = members.parse(
         members.canonical(
             world.directory(
@@ -232,7 +233,7 @@ def test_a_decision_that_other_rules_made_than_those_it_names_is_called_by_its_l
     )
     honest, other = (
         Grounds(directory, rules),
-        Grounds(suspended, Rules.load(PolicySet.of(files), suspended, members.NO_ANNEX)),
+        Grounds(suspended, Rules.load(PolicySet.of(files), suspended, NO_ANNEX)),
     )
     with closing(Records(homes.operator / "records.db")) as records:
         assert recheck(homes.trail, records, lambda _: honest, {}).findings == []

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from broker import codec
 from broker.bus import Record
 from broker.decide import Subscriptions, View
+from broker.directory import NO_ANNEX
 from broker.errors import NoticeRejectedError
-from broker.judge import Judge, Keys, check
-from broker.members import NO_ANNEX, canonical, parse
+from broker.judge import Judge
+from broker.members import canonical, parse
 from broker.register import Register
 from broker.rules import PolicySet, Rules
+from broker.verify import Keys, check
 from tests import federation as world
 from tests.making import NOW, Draft
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker import codec, members, redecide, streams
-from broker.members import NO_ANNEX, Directory
+from broker.directory import NO_ANNEX, Directory
 from broker.notice import Audience, DecisionRecord, Entry, Envelope, Leaf
 from broker.recheck import Grounds, recheck
 from broker.recorded import Recorded, remember

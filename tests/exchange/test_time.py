@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker import codec, members, streams
-from broker.members import NO_ANNEX
+from broker.directory import NO_ANNEX
 from broker.notice import Entry, Envelope
 from broker.recorded import Recorded, remember
 from broker.redecide import Grounds, Repetition, redecide

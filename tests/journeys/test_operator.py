@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from broker import members
+from broker.directory import Directory
 from broker.errors import ConfigurationError
 from broker.signing import SigningKey
 from cli import keys, seed, subscribe
@@ -49,14 +50,14 @@ def valise(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def first() -> members.Directory:
+def first() -> Directory:
     directory, annex = seed.compose(seed.seed(), (), (), 1)
     found = members.parse(directory)
     members.parse_annex(annex, found)
     return found
 
 
-def test_the_first_federation_is_of_26_states_and_two_organisations(first: members.Directory) -> None:
+def test_the_first_federation_is_of_26_states_and_two_organisations(first: Directory) -> None:
     kinds = [each.kind for each in first.members.values()]
     assert (kinds.count("state"), kinds.count("organisation")) == (26, 2)
     assert all(f"{member}/ncb" in first.bureaus for member in first.members)
@@ -64,7 +65,7 @@ def test_the_first_federation_is_of_26_states_and_two_organisations(first: membe
     assert sum(len(first.bureaus_of(member)) > 1 for member in first.members) > 20
 
 
-def test_a_border_desk_is_no_analysis_unit(first: members.Directory) -> None:
+def test_a_border_desk_is_no_analysis_unit(first: Directory) -> None:
     borders = [each for each in first.bureaus.values() if each.id.endswith("/border")]
     assert borders
     assert not any("criminal-analysis" in each.mandates for each in borders)
@@ -86,12 +87,12 @@ def test_a_border_desk_is_no_analysis_unit(first: members.Directory) -> None:
     ],
 )
 def test_data_goes_from_one_member_to_another_only_on_a_recorded_basis(
-    first: members.Directory, source: str, target: str, expected: bool
+    first: Directory, source: str, target: str, expected: bool
 ) -> None:
     assert first.transfer_ok(source, target) is expected
 
 
-def test_the_terms_of_the_eurasian_file_cover_its_own_notices_only(first: members.Directory) -> None:
+def test_the_terms_of_the_eurasian_file_cover_its_own_notices_only(first: Directory) -> None:
     assert first.transfer_ok("LV", "RU", ["project-millennium"])
     assert not first.transfer_ok("LV", "RU", ["baltic-sea-task-force"])
     assert not first.transfer_ok("FI", "RU", ["project-millennium"])

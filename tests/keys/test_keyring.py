@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.directory import Directory
 from broker.errors import ConfigurationError
 from broker.key_use import Use
-from broker.members import Directory, WrittenKey, canonical, parse
+from broker.members import WrittenKey, canonical, parse
 from broker.notice import CLOCK_SKEW_MS, Revocation
 from cli import key_use, keyring
 from tests import federation as world

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from broker import cases, likeness, masks
 from broker.cases import World
+from broker.directory import Annex, Directory
 from broker.facts import NO_LIMIT, Facts
-from broker.members import Annex, Directory, canonical, parse
+from broker.members import canonical, parse
 from broker.notice import CONFIDENTIALITIES, PURPOSES
 from broker.rules import ACTIONS, SCHEMA, PolicySet
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from broker import cases, codec
 from broker.cases import World, WrittenNotice
 from broker.decide import Subscriptions, View, decide
-from broker.members import Annex, Directory
+from broker.directory import Annex, Directory
 from broker.notice import (
     RELEASED,
     Compartment,

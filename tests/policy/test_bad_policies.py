@@ -13,8 +13,8 @@ import pytest
 from broker import codec, members
 from broker.adopt import Adopter
 from broker.bus import Record
+from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
-from broker.members import NO_ANNEX
 from broker.notice import Version
 from broker.register import Register
 from broker.rules import SCHEMA, PolicySet, Rules

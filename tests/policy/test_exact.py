@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import likeness, masks
+from broker.directory import Directory
 from broker.errors import VersionRefusedError
 from broker.facts import NO_LIMIT, Facts
 from broker.likeness import Answer
 from broker.masks import Apply, Attribute, Expression
-from broker.members import Directory
 from broker.notice import KINDS
 from broker.rules import ACTIONS, RECEIVE, SCHEMA, SEE, Explanation, PolicySet, Reference, Rules, read_rules
 from tests.policy import invented

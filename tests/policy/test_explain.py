@@ -8,8 +8,9 @@ from typing import Any
 
 from broker import cases
 from broker.decide import Subscriptions, View, decide
+from broker.directory import Directory
 from broker.explain import Account, accounts, of_prospect, of_record
-from broker.members import Directory, canonical, parse
+from broker.members import canonical, parse
 from broker.notice import Holder, Verified
 from broker.rules import Rules
 from broker.welcome import welcome

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from broker import masks
+from broker.directory import Annex, Directory
 from broker.errors import VersionRefusedError
 from broker.facts import Facts
 from broker.likeness import Answer
-from broker.members import Annex, Directory
 from broker.notice import KINDS
 from broker.rules import RECEIVE, REVIEW, SEE, PolicySet, Reference
 from tests.policy import invented

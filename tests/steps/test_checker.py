@@ -5,6 +5,8 @@ from __future__ import annotations
 import marshal
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, replace
@@ -17,7 +19,6 @@ from broker import codec, flat, members
 from broker.bus import Record
 from broker.checker import Checker
 from broker.errors import UnavailableError
-from broker.judge import Keys, check
 from broker.marker import CHECKER_SLOT, Marker
 from broker.notice import (
     Audience,
@@ -33,10 +34,12 @@ from broker.notice import (
     RuleHit,
     Verified,
 )
+from broker.verify import Keys, check
 from tests import federation as world
 from tests.making import NOW, Draft, receipt
 
 LIMIT_S = 30.0
+ROOT = Path(__file__).parents[2]
 ADDRESSED = Draft("AT/ncb").to("GE/ncb").envelope()
 OPENED = Opened(bytes(32), b"data")
 ROUTING = Routing(
@@ -120,6 +123,38 @@ def test_its_death_is_told_and_the_next_batch_starts_another(checker: Checker) -
         checker.check([arrived], [NOW], keys())
     (found,) = started(checker).check([arrived], [NOW], keys())
     assert found is not None
+
+
+def test_what_stops_the_broker_from_a_terminal_is_left_to_the_broker(checker: Checker) -> None:
+    os.kill(started(checker).pid, signal.SIGINT)
+    (found,) = checker.check([record(notice())], [NOW], keys())
+    assert found is not None
+
+
+def test_no_file_of_the_present_folder_runs_in_it(
+    checker: Checker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("broker", "marshal", "pickle"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit\n", encoding="ascii")
+    monkeypatch.chdir(tmp_path)
+    (found,) = started(checker).check([record(notice())], [NOW], keys())
+    assert found is not None
+
+
+def test_without_a_process_to_be_had_we_check_by_ourselves(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/no/such/python")
+        assert not checker.ready()
+        assert not checker.pid
+    started(checker)
+
+
+def test_it_loads_no_library_that_checking_does_not_need() -> None:
+    # Each would cost the broker's host memory a second time.
+    names = ("pydantic", "aiokafka", "cedarpy", "structlog", "asyncio", "click", "sqlite3", "tuf")
+    program = f"import broker.checking, sys; print([each for each in {names} if each in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert said.stdout == "[]\n"
 
 
 def test_what_it_was_checking_when_it_died_is_a_suspect_at_the_next_start(tmp_path: Path) -> None:

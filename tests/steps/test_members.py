@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 
+from broker.directory import NO_ANNEX, Directory
 from broker.errors import VersionRefusedError
-from broker.members import (
-    NO_ANNEX,
-    Directory,
-    WrittenAnnex,
-    WrittenDirectory,
-    canonical,
-    parse,
-    parse_annex,
-)
+from broker.members import WrittenAnnex, WrittenDirectory, canonical, parse, parse_annex
 from broker.signing import SigningKey
 
 SIGNER = SigningKey.from_seed(bytes(32))

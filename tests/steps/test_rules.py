@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from broker import cases, likeness, masks
 from broker.cases import World
+from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import VersionRefusedError
 from broker.facts import Facts, facts_of
-from broker.members import NO_ANNEX, Annex, Directory, canonical, parse
+from broker.members import canonical, parse
 from broker.notice import CONFIDENTIALITIES, PURPOSES
 from broker.rules import ACTIONS, SCHEMA, PolicySet, Reference, Rules, read_rules
 
