@@ -28,7 +28,7 @@ from broker.notice import (
     Verified,
 )
 from broker.signing import SigningKey, compartment_digest
-from broker.verify import Arrival, outer, verify
+from broker.verify import Arrival, check_header_words, check_routing_words, outer, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,14 @@ def _routing(draft: Draft, place: Place) -> Routing:
         grants=draft.grants,
         derogation=draft.derogation,
     )
+
+
+def check_words(draft: Draft) -> None:
+    """Check what can be checked of a draft without home and directory. Raises NoticeRejectedError."""
+    bodies(draft)
+    place = Place("", 1, (), b"", 1)
+    check_header_words(_header(draft, place, (), b"", 0, ""))
+    check_routing_words(_routing(draft, place))
 
 
 def bodies(draft: Draft) -> list[bytes]:

@@ -13,10 +13,14 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
 
 from broker import flat
 from broker.bus import Record
@@ -31,8 +35,16 @@ if TYPE_CHECKING:
 
 WORTH = 8
 """Records below which a batch is not worth the way to another process."""
-_ROOT = str(Path(__file__).parent.parent)
-"""Where the process finds this package."""
+RECORD_S = 0.05
+"""s more for each record of a batch, over the limit for one"""
+PAUSE_S = 1.0, 60.0
+"""s before a process that ended is started again, doubled each time up to the second"""
+_PROGRAM = (
+    "import os, sys; sys.path[:] = sys.argv.pop(1).split(os.pathsep); "
+    "from broker.checking import main; main(sys.argv[1:])"
+)
+"""Finds every library where we found it."""
+log = structlog.get_logger()
 
 
 class Found(NamedTuple):
@@ -54,7 +66,14 @@ class Checker:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._is_ready = False
-        self._keys: tuple[Keys | None, bytes] = (None, b"")
+        self._keys: Keys | None = None
+        """Those that the process has."""
+        self._pause_s, self._not_before = PAUSE_S[0], 0.0
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for its answer gets UnavailableError."""
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the process."""
@@ -63,7 +82,7 @@ class Checker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._pipe = self._process = None
+        self._pipe = self._process = self._keys = None
         self._is_ready = False
 
     @property
@@ -73,13 +92,14 @@ class Checker:
 
     def ready(self) -> bool:
         """Tell whether the process can take a batch; the first question starts it, without waiting for it."""
-        if self._pipe is None:
+        if self._process is not None and self._process.poll() is not None:
+            self._rest()
+        if self._pipe is None and time.monotonic() >= self._not_before:
             try:
                 self._open()
-            except OSError:  # no process to be had now: we check by ourselves, and try again with the next batch
-                self.close()
-                return False
-        if self._pipe and not self._is_ready and self._pipe.poll():
+            except OSError:
+                self._rest()
+        if self._pipe is not None and not self._is_ready and self._pipe.poll():
             self._is_ready = self._said_ready(self._pipe)
         return self._is_ready
 
@@ -92,9 +112,15 @@ class Checker:
         try:
             return pipe.recv_bytes() == READY
         except (EOFError, OSError):
-            # It died before it read a record: we check by ourselves, and try again with the next batch.
-            self.close()
+            self._rest()
             return False
+
+    def _rest(self) -> None:
+        """Check by ourselves for a while: what ends at its start would be started with every batch."""
+        self.close()
+        log.warning("checker.ended", again_in_s=self._pause_s)
+        self._not_before = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
 
     def check(self, records: Sequence[Record], nows: Sequence[int], keys: Keys) -> list[Found | None]:
         """Check a batch, each record at its own `now`. Blocks.
@@ -102,33 +128,35 @@ class Checker:
         Gives None for what is not plainly good, or of a rare kind. Raises UnavailableError if the process dies or
         hangs.
         """
-        if self._keys[0] is not keys:
-            self._keys = (keys, _packed(keys))
-        asked = [(each.stream, each.partition, each.offset, each.at, each.value) for each in records]
-        pipe = self._pipe
-        if pipe is None:
+        pipe, process = self._pipe, self._process
+        if pipe is None or process is None:
             message = "the checking process was not started"
             raise UnavailableError(message)
+        asked = [(each.stream, each.partition, each.offset, each.at, each.value) for each in records]
+        limit = self._limit_s + RECORD_S * len(records)
+        # One that stands still takes nothing either: only its end lets us go on.
+        alarm = threading.Timer(limit, process.kill)
+        alarm.start()
         try:
-            pipe.send_bytes(marshal.dumps((self._keys[1], asked, list(nows))))
-            if not pipe.poll(self._limit_s * max(1, len(records))):
-                self.close()
-                raise UnavailableError("the checking process did not answer in time")
+            changed = b"" if keys is self._keys else _packed(keys)
+            pipe.send_bytes(marshal.dumps((changed, limit, asked, list(nows))))
             answers: list[tuple[int, tuple[Any, ...]] | None] = marshal.loads(pipe.recv_bytes())  # noqa: S302 - ours
         except (EOFError, OSError) as error:
             self.close()
-            raise UnavailableError("the checking process has ended") from error
+            raise UnavailableError("the checking process has ended, or did not answer in time") from error
+        finally:
+            alarm.cancel()
+        self._keys, self._pause_s = keys, PAUSE_S[0]
         return [Found(*each) if each else None for each in answers]
 
 
 def _start(socket: int, marker: Path) -> subprocess.Popen[bytes]:
-    """Start the process. What lies in the present folder is no part of it (`-P`), whoever may write there."""
-    path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+    """Start the process. A signal to our process group (Ctrl-C) is ours to obey, not its."""
     return subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-P", "-m", "broker.checking", str(socket), str(marker)],
+        [sys.executable, "-P", "-c", _PROGRAM, os.pathsep.join(sys.path), str(socket), str(marker)],
         stdin=subprocess.DEVNULL,
         pass_fds=(socket,),
-        env={**os.environ, "PYTHONPATH": path},
+        process_group=0,
     )
 
 

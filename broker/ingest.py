@@ -141,7 +141,7 @@ class Ingest:
             if any(record.stream == streams.VERSIONS for record in taken):
                 await self._adopter.fetch_annexes(self._bus)
             if taken:
-                await checked.put(await to_the_end(self._check_all, taken))
+                await checked.put(await to_the_end(self._check_all, taken, hurry=self._checker.kill))
                 most = self._most(len(taken))
                 await asyncio.sleep(max(0.0, started + self._pace.pause_s - clock()))
             else:
@@ -166,7 +166,7 @@ class Ingest:
         """Have a batch checked by the second process, where that is worth it and nothing in it is suspected."""
         keys = self._keys
         plain = all(each.value is not None and each.stream != streams.VERSIONS for each in taken)
-        if keys and plain and len(taken) >= WORTH and self._marker.calm and self._checker.ready():
+        if keys and plain and len(taken) >= WORTH and not self._marker.doubts(taken) and self._checker.ready():
             return self._checker.check(taken, nows, keys)
         return [None] * len(taken)
 

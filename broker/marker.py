@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.errors import CouldNotBeJudgedError
+from broker.errors import CouldNotBeJudgedError, UnavailableError
 
 if TYPE_CHECKING:
     from broker.bus import Record
@@ -57,18 +58,21 @@ class Marker:
             self._map[begin] = 0
 
     def try_out(self, record: Record, trial: Trial, limit_s: float) -> None:
-        """If a start found `record` marked, judge it in children; condemn it after two deaths or time-outs."""
+        """If a start found `record` marked, judge it in children; condemn it after two deaths or time-outs.
+
+        Raises UnavailableError where no child can be had: that says nothing about the record.
+        """
         name = place(record)
         if name not in self.suspects:
             return
-        self.suspects.discard(name)
         if all(not _survives(trial, record, limit_s) for _ in range(TRIALS)):
             self._condemned.add(name)
+        self.suspects.discard(name)
 
-    @property
-    def calm(self) -> bool:
-        """Tell whether no record is under suspicion."""
-        return not self.suspects and not self._condemned
+    def doubts(self, records: Sequence[Record]) -> bool:
+        """Tell whether one of these records is under suspicion."""
+        doubted = self.suspects | self._condemned
+        return bool(doubted) and any(place(each) in doubted for each in records)
 
     def check(self, record: Record) -> None:
         """Raise CouldNotBeJudgedError for a record that killed the children that judged it."""
@@ -83,11 +87,17 @@ def place(record: Record) -> str:
 
 
 def _survives(trial: Trial, record: Record, limit_s: float) -> bool:
+    """Tell whether a child lives to the end of the trial; one that ends with an error does, and we meet that error."""
     child = multiprocessing.get_context("spawn").Process(target=trial, args=(record,), daemon=True)
-    child.start()
-    child.join(limit_s)
-    if child.is_alive():
+    try:
+        child.start()
+    except OSError as error:
+        raise UnavailableError("there is no process to be had for a trial") from error
+    if not connection.wait([child.sentinel], limit_s):
         child.kill()
         child.join()
         return False
-    return child.exitcode == 0
+    child.join()
+    if child.exitcode is None:
+        raise UnavailableError("how the trial ended cannot be known: SIGCHLD is ignored here")
+    return child.exitcode >= 0

@@ -71,9 +71,10 @@ def load(home: Path) -> Settings:
     try:
         return Settings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        message = f"no settings.toml in {home}: make the home with `valise broker init` or `valise demo`"
+        how = "the operator's home with `valise broker init`, a member's with `valise key new`, all with `valise demo`"
+        message = f"no settings.toml in {home}: make {how}"
         raise ConfigurationError(message) from error
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
 
 

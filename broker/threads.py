@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def to_the_end(work: Callable[..., T], *args: object) -> T:
-    """Run in a thread and give its answer; raises what the work raises, and CancelledError only once it has ended."""
+def _no_hurry() -> None:
+    """Let the work take its time."""
+
+
+async def to_the_end(work: Callable[..., T], *args: object, hurry: Callable[[], None] = _no_hurry) -> T:
+    """Run in a thread and give its answer; raises what the work raises, and CancelledError only once it has ended.
+
+    `hurry` is called where somebody is cancelled who waits: it may make the work end sooner.
+    """
     running = asyncio.ensure_future(asyncio.to_thread(work, *args))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        hurry()
+        while not running.done():  # however often we are cancelled
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        running.exception()  # nobody is there any more to be told
         raise

@@ -227,13 +227,7 @@ def _bind(federation: str, bureau: str, key: Key, arrival: Arrival, family: str)
 
 
 def _check_header(header: Header, arrival: Arrival) -> None:
-    if header.kind not in notice.KINDS:
-        raise UnknownKindError
-    if header.purpose not in notice.PURPOSES:
-        raise UnknownPurposeError
-    if any(code not in notice.HANDLING_CODES for code in header.handling):
-        raise UnknownHandlingError
-    _check_fields(header)
+    check_header_words(header)
     _check_references(header, arrival.directory)
     _check_verdict(header)
     if header.issued > arrival.now + notice.CLOCK_SKEW_MS:
@@ -242,23 +236,28 @@ def _check_header(header: Header, arrival: Arrival) -> None:
         raise AlreadyExpiredError
 
 
+def check_header_words(header: Header) -> None:
+    """Check what needs no directory: kind, purpose, handling and fields. Raises NoticeRejectedError."""
+    if header.kind not in notice.KINDS:
+        raise UnknownKindError
+    if header.purpose not in notice.PURPOSES:
+        raise UnknownPurposeError
+    if any(code not in notice.HANDLING_CODES for code in header.handling):
+        raise UnknownHandlingError
+    _check_fields(header)
+
+
 def _check_fields(header: Header) -> None:
-    wrong = [
-        name
-        for name, right in (
-            ("record", 1 <= len(header.record) <= 128),
-            ("version", header.version >= 1),
-            ("topics", 1 <= len(header.topics) <= 16 and all(map(_TOPIC.fullmatch, header.topics))),
-            ("urgency", header.urgency in notice.URGENCIES),
-            ("legal_basis", 1 <= len(header.legal_basis) <= 1000),
-            ("confidentiality", header.confidentiality in notice.CONFIDENTIALITIES),
-            ("source_evaluation", header.source_evaluation in (None, *notice.SOURCE_EVALUATIONS)),
-            ("information_evaluation", header.information_evaluation in (None, 1, 2, 3, 4)),
-        )
-        if not right
-    ]
-    if wrong:
-        raise InvalidFieldError(", ".join(wrong))
+    _refuse_wrong(
+        ("record", 1 <= len(header.record) <= 128),
+        ("version", header.version >= 1),
+        ("topics", 1 <= len(header.topics) <= 16 and all(map(_TOPIC.fullmatch, header.topics))),
+        ("urgency", header.urgency in notice.URGENCIES),
+        ("legal_basis", 1 <= len(header.legal_basis) <= 1000),
+        ("confidentiality", header.confidentiality in notice.CONFIDENTIALITIES),
+        ("source_evaluation", header.source_evaluation in (None, *notice.SOURCE_EVALUATIONS)),
+        ("information_evaluation", header.information_evaluation in (None, 1, 2, 3, 4)),
+    )
 
 
 def _check_references(header: Header, directory: Directory) -> None:
@@ -340,25 +339,38 @@ def _check_schema(name: str, data: bytes, directory: Directory) -> None:
 
 def _check_routing(routing: Routing, directory: Directory) -> None:
     audience = routing.audience
+    _refuse_wrong(
+        ("agreements", all(map(directory.has_agreement, audience.agreements))),
+        ("to", directory.names_all(audience.to)),
+        ("deny", directory.names_all(routing.deny)),
+        ("protected_from", directory.names_all(routing.protected_from)),
+        *_routing_words(routing),
+    )
+
+
+def check_routing_words(routing: Routing) -> None:
+    """Check what needs no directory. Raises EmptyAudienceError, InvalidFieldError."""
+    _refuse_wrong(*_routing_words(routing))
+
+
+def _routing_words(routing: Routing) -> tuple[tuple[str, bool], ...]:
+    """Say of each field whether it is right. Raises EmptyAudienceError."""
+    audience = routing.audience
     listed = (*audience.agreements, *audience.to)
     if not audience.everyone and not listed:
         raise EmptyAudienceError
-    wrong = [
-        name
-        for name, right in (
-            ("audience", not (audience.everyone and listed)),
-            ("agreements", all(map(directory.has_agreement, audience.agreements))),
-            ("to", directory.names_all(audience.to)),
-            ("deny", directory.names_all(routing.deny)),
-            ("protected_from", directory.names_all(routing.protected_from)),
-            ("subject_categories", _SUBJECT_CATEGORIES.issuperset(routing.subject_categories)),
-            ("special_categories", _SPECIAL_CATEGORIES.issuperset(routing.special_categories)),
-            ("minor", routing.minor in notice.MINOR),
-            ("number", routing.number >= 1),
-            ("derogation", routing.derogation is None or routing.derogation in notice.DEROGATIONS),
-        )
-        if not right
-    ]
+    return (
+        ("audience", not (audience.everyone and listed)),
+        ("subject_categories", _SUBJECT_CATEGORIES.issuperset(routing.subject_categories)),
+        ("special_categories", _SPECIAL_CATEGORIES.issuperset(routing.special_categories)),
+        ("minor", routing.minor in notice.MINOR),
+        ("number", routing.number >= 1),
+        ("derogation", routing.derogation is None or routing.derogation in notice.DEROGATIONS),
+    )
+
+
+def _refuse_wrong(*fields: tuple[str, bool]) -> None:
+    wrong = [name for name, right in fields if not right]
     if wrong:
         raise InvalidFieldError(", ".join(wrong))
 

@@ -166,7 +166,8 @@ def _add(archive: tarfile.TarFile, name: str, path: Path, home: OperatorHome) ->
 def _add_database(archive: tarfile.TarFile, name: str, path: Path, aside: Path) -> None:
     """Add a database as it is at one moment, whoever writes it; the copy in between is removed."""
     for each in aside.parent.glob(".snapshot.*"):
-        each.unlink()  # of a backup that was killed
+        if each == aside or not _runs(each.suffix[1:]):
+            each.unlink(missing_ok=True)  # of a backup that was killed; that of another one that runs is its own
     aside.touch(mode=0o600)
     try:
         with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(aside)) as target:
@@ -175,6 +176,16 @@ def _add_database(archive: tarfile.TarFile, name: str, path: Path, aside: Path) 
             archive.addfile(_member(name, aside.stat().st_size, 0o600), opened)
     finally:
         aside.unlink()
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _member(name: str, size: int, mode: int) -> tarfile.TarInfo:

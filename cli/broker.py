@@ -144,6 +144,7 @@ def run(given: Everywhere) -> None:
 async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
     working = asyncio.ensure_future(_run(home, as_json=as_json))
     loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a supervisor may have it ignored; how children end must be known
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)
     with suppress(asyncio.CancelledError):

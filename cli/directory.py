@@ -22,7 +22,7 @@ from cli import answer, seed
 from cli.home import clock, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
 from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates
-from cli.options import Everywhere, bureau, everywhere
+from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import proposing, signing, wording
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -145,7 +145,7 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
         raise ConfigurationError(message)
     if not given.yes:
         click.echo(answer.safe("\n".join([made.title, *_changes(made, base, home.versions)])), err=True)
-        click.confirm(f"sign this as {home.member}?", abort=True, err=True)
+        confirm(f"sign this as {home.member}?")
     signed, done = signing.sign(home.folder, home.member, made, base)
     if not done:
         message = f"{home.member} has no part in this draft, or not with the keys that lie here: nothing was signed"

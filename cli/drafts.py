@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+import typing
+from collections.abc import Iterator
+from dataclasses import is_dataclass
 from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from adapters.adapter import Draft
 from broker.errors import ValiseError
+from broker.members import no_name_twice
 
 _DRAFT: TypeAdapter[Draft] = TypeAdapter(Draft)
-_NAMES = frozenset(each.name for each in fields(Draft))
 
 
 class BadFileError(ValiseError):
@@ -23,7 +25,11 @@ class BadFileError(ValiseError):
 
 def load(file: IO[str]) -> list[Draft]:
     """Read the drafts of an open file. Raises BadFileError."""
-    return read(file.read(), name_of(file))
+    try:
+        text = file.read()
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"{name_of(file)} is not UTF-8: save it as UTF-8") from error
+    return read(text, name_of(file))
 
 
 def name_of(file: IO[str]) -> str:
@@ -35,9 +41,14 @@ def name_of(file: IO[str]) -> str:
 def read(text: str, name: str) -> list[Draft]:
     """Read one draft or a list of them. Raises BadFileError that names the place, never what the field held."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=no_name_twice)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadFileError(f"{name} holds half of a surrogate pair, which is no character") from error
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadFileError(f"{name} is no JSON: {error}") from error
+    except ValueError as error:
+        raise BadFileError(f"{name}: {error}") from error
     values = value if isinstance(value, list) else [value]
     return [_draft(each, f"{name}[{place}]" if len(values) > 1 else name) for place, each in enumerate(values)]
 
@@ -45,7 +56,7 @@ def read(text: str, name: str) -> list[Draft]:
 def _draft(value: Any, place: str) -> Draft:
     if not isinstance(value, dict):
         raise BadFileError(f"{place}: a draft is an object; see `valise schema show person --example`")
-    unknown = sorted(value.keys() - _NAMES)
+    unknown = sorted(_unknown(value, Draft, ""))
     if unknown:
         raise BadFileError(f"{place}: no such field: {', '.join(unknown)}")
     try:
@@ -53,6 +64,20 @@ def _draft(value: Any, place: str) -> Draft:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadFileError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _unknown(value: Any, kind: Any, place: str) -> Iterator[str]:
+    """Name the fields that nothing here reads: one more `deny`, passed over in silence, would reach whom it denies."""
+    if isinstance(value, dict) and is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        for name, each in value.items():
+            if name in hints:
+                yield from _unknown(each, hints[name], f"{place}{name}.")
+            else:
+                yield f"{place}{name}"
+    elif isinstance(value, list) and typing.get_origin(kind) is tuple:
+        for position, each in enumerate(value):
+            yield from _unknown(each, typing.get_args(kind)[0], f"{place}{position}.")
 
 
 def _audience(value: Any) -> Any:

@@ -16,7 +16,7 @@ import click
 from adapters.versions import Versions
 from broker import settings as settings_file
 from broker import streams
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, UnavailableError
 from broker.notice import Reference
 from broker.settings import Settings
 from broker.signing import SigningKey
@@ -53,6 +53,8 @@ async def open_bus(folder: Path, settings: Settings, principal: str, world: Worl
             if not path.parent.is_dir():
                 message = f"no folder {path.parent} for the bus that {folder / 'settings.toml'} names"
                 raise ConfigurationError(message)
+            if settings.role == "member" and not path.is_file():
+                raise UnavailableError(f"there is no bus at {path}, which {folder / 'settings.toml'} names")
             yield await stack.enter_async_context(SqliteBus(path, principal, world, clock))
         else:
             from broker.kafka import KafkaBus  # noqa: PLC0415 -- aiokafka is slow to import
@@ -184,7 +186,10 @@ class MemberHome:
         """Open the inbox of the bureau."""
         from adapters.inbox import Inbox  # noqa: PLC0415
 
-        inbox = Inbox(self.folder / f"inbox.{self.unit}.db")
+        path = self.folder / f"inbox.{self.unit}.db"
+        if not path.exists():
+            self.kept_key()  # who has none leaves no empty inbox behind
+        inbox = Inbox(path)
         try:
             yield inbox
         finally:

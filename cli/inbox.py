@@ -21,6 +21,8 @@ from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError
 
+CASE_LIMIT = 200
+"""characters of a case reference"""
 FOLLOW_WAIT_S = 2.0
 WORDS = {
     "H1": "may be read; no evidence without the owner's consent",
@@ -68,14 +70,18 @@ def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[byte
     )
 
 
+def _why(error: UnavailableError) -> str:
+    return f" ({error})" if str(error) else ""
+
+
 async def collect(home: MemberHome) -> None:
     """Take in what has come, as far as the bus answers."""
     try:
         async with home.inbox_bus() as bus:
             with home.inbox() as box:
                 await home.collector(bus, box).drain()
-    except UnavailableError:
-        click.echo("the bus does not answer: this is what came before", err=True)
+    except UnavailableError as error:
+        click.echo(f"the bus does not answer{_why(error)}: this is what came before", err=True)
 
 
 async def _follow(given: Everywhere, home: MemberHome) -> None:
@@ -94,8 +100,8 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
                             seen = max(seen, line.number)
                             _print(given, line)
                         await collector.round(FOLLOW_WAIT_S)
-            except UnavailableError:
-                click.echo("the bus does not answer; trying again", err=True)
+            except UnavailableError as error:
+                click.echo(f"the bus does not answer{_why(error)}; trying again", err=True)
                 await asyncio.sleep(FOLLOW_WAIT_S)
 
 
@@ -127,9 +133,19 @@ def _value(line: Line) -> dict[str, Any]:
     }
 
 
+def _case(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """Take a case reference that a person can find again."""
+    case = given.strip()
+    if not case or len(case) > CASE_LIMIT or not case.isprintable():
+        raise click.BadParameter(f"1 to {CASE_LIMIT} printable characters, one line")
+    return case
+
+
 @click.command()
 @click.argument("notice", metavar="ID")
-@click.option("--case", required=True, help="Your case reference; only a salted digest of it leaves this machine.")
+@click.option(
+    "--case", required=True, callback=_case, help="Your case reference; only a salted digest of it leaves this machine."
+)
 @click.option("--accept", is_flag=True, help="Accept the terms of an H3 notice, which are shown before it opens.")
 @bureau
 @everywhere
@@ -202,10 +218,13 @@ async def _read(home: MemberHome, notice: str, case: str, *, accept: bool) -> Op
                 opened = collector.read(line.number, case) if line else None
                 await collector.send()
     except UnavailableError as error:
-        message = "the bus does not answer, so nobody knows whether this notice still stands: try again"
+        message = f"the bus does not answer{_why(error)}, so nobody knows whether this notice still stands: try again"
         raise UnavailableError(message) from error
     if line and line.state == "erased":
         message = f"{line.id} was withdrawn and has been erased here"
+        raise ConfigurationError(message)
+    if line and opened is None and line.state == "replaced":
+        message = f"{line.id} was replaced by a later version of {line.record}: valise inbox --bureau {home.bureau}"
         raise ConfigurationError(message)
     if opened is None:
         raise NoSuchNoticeError

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -92,12 +93,29 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            click.echo(json.dumps({"error": "usage", "detail": error.format_message()}, ensure_ascii=False), err=True)
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except ValiseError as error:
         sys.exit(fail(error, as_json=as_json))
+    except (OSError, UnicodeError, sqlite3.Error) as error:
+        sys.exit(fail(RefusedHereError(_said(error)), as_json=as_json))
+
+
+class RefusedHereError(ValiseError):
+    """This machine refused what a command needs: a file, a folder, room on a disk."""
+
+    code = "refused-here"
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{error} (a file is damaged, of another kind, or not ours to write)"
 
 
 def fail(error: ValiseError, *, as_json: bool) -> int:

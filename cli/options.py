@@ -49,6 +49,15 @@ def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_options
 
 
+def confirm(question: str) -> None:
+    """Ask before something that cannot be undone. Raises click.Abort unless the answer is yes."""
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:
+        click.echo("nothing was done; --yes answers without asking", err=True)
+        raise
+
+
 def default_home() -> Path:
     """Give the home that is meant where none is named."""
     return Path(os.environ.get("VALISE_HOME", DEFAULT_HOME))

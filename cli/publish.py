@@ -18,7 +18,7 @@ from adapters.trace import Story, trace
 from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
 from cli import answer, drafts, exits
 from cli.home import MemberHome, member_home
-from cli.options import Everywhere, bureau, everywhere
+from cli.options import Everywhere, bureau, confirm, everywhere
 
 WAIT_S = 5.0
 _FILE = click.argument("file", type=click.File(encoding="utf-8"))
@@ -97,7 +97,7 @@ def withdraw(
         message = "an order gives no reason but 'ordered': leave --reason and --text out"
         raise click.UsageError(message)
     if not given.yes:
-        click.confirm(f"withdraw {notice}: every holder will erase it. Go on?", abort=True, err=True)
+        confirm(f"withdraw {notice}: every holder will erase it. Go on?")
     if order:
         from cli.officer.ordering import by_order  # noqa: PLC0415 -- what is only for authorities
 

@@ -147,7 +147,7 @@ def _say(text: str) -> None:
 
 
 async def _publish(stage: Stage, feed: Feed, path: Path) -> Ran:
-    """Run one adapter over the whole list, as `valise adapter run` does."""
+    """Run one adapter over the whole list."""
     _say(f"{feed.name}: reading, signing")
     source, home = feed.source(), stage.member(feed.bureau)
     drafts: dict[str, Draft] = {}

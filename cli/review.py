@@ -13,7 +13,7 @@ from broker.notice import REFUSE, RELEASE
 from cli import answer
 from cli.home import MemberHome, clock, member_home
 from cli.inbox import collect
-from cli.options import Everywhere, bureau, everywhere
+from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.publish import WAIT_S, NoSuchNoticeError, finish, send
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _decide(given: Everywhere, home: MemberHome, notice: str, word: tuple[str, s
         message = f"nobody here has opened it: valise read {line.id} --case REF --bureau {home.bureau}"
         raise ConfigurationError(message)
     if not given.yes:
-        click.confirm(f"{verdict} {line.kind} {line.id} of {line.issuer}. Go on?", abort=True, err=True)
+        confirm(f"{verdict} {line.kind} {line.id} of {line.issuer}. Go on?")
     draft = reviewing.decision(opened.header, home.bureau, verdict, words)
     finish(given, home, asyncio.run(send(home, lambda outbox: outbox.publish([draft]), wait)))
 

@@ -25,7 +25,7 @@ from cli.in_doubt import Doubt, learn
 from cli.key_use import looking
 from cli.keyring import Kept
 from cli.operator_home import operator_folder, operator_home
-from cli.options import Everywhere, bureau, everywhere
+from cli.options import Everywhere, bureau, confirm, everywhere
 
 PREFIX = 8
 WAIT_S = 10.0
@@ -113,7 +113,7 @@ def _confirm(given: Everywhere, target: Key, with_key: Kept) -> None:
         with_key.key_id() == target.key_id
     )
     ask = f"revoke {target.key_id.hex()[:16]} of {target.bureau}? It signs nothing ever again.{last} Go on?"
-    click.confirm(ask, abort=True, err=True)
+    confirm(ask)
 
 
 async def _send(home: MemberHome, with_key: Kept, said: Revocation, wait: float) -> tuple[str, str | None] | None:

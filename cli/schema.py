@@ -83,14 +83,17 @@ def _single(name: str, *, example: bool) -> dict[str, Any]:
 @click.argument("file", type=click.File(encoding="utf-8"))
 @everywhere
 def check(given: Everywhere, file: IO[str]) -> None:
-    """Check the drafts in FILE against the schemas: nothing is sent."""
-    from adapters.compose import bodies  # noqa: PLC0415
+    """Check the drafts in FILE: schemas, words, lengths. Nothing is sent.
+
+    Whether the members, bureaus and agreements that they name exist only `publish --dry-run` knows.
+    """
+    from adapters.compose import check_words  # noqa: PLC0415
 
     read = drafts.load(file)
     problems: list[dict[str, str]] = []
     for draft in read:
         try:
-            bodies(draft)
+            check_words(draft)
         except NoticeRejectedError as error:
             problems.append({"record": draft.record, "code": error.code, "detail": _said(error)})
     answer.show(
@@ -98,7 +101,7 @@ def check(given: Everywhere, file: IO[str]) -> None:
         {"drafts": len(read), "problems": problems},
         as_json=given.as_json,
         table=answer.Table(("record", "code", "detail"), [tuple(each.values()) for each in problems]),
-        then=given.again(f"valise publish {drafts.name_of(file)} --dry-run"),
+        then="" if problems else given.again(f"valise publish {drafts.name_of(file)} --dry-run"),
     )
     if problems:
         raise click.exceptions.Exit(exits.FAILED)

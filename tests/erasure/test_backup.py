@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import sqlite3
 import subprocess
+import sys
+import tarfile
+from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,7 +18,7 @@ import pytest
 
 from broker import vault
 from broker.errors import ConfigurationError, DamagedError
-from cli import backup_keys, exits, seed
+from cli import backup, backup_keys, exits, seed
 from cli.stage import running, set_up, settled
 from tests.erasure.site import found
 from tests.faults.test_new_log import GE, LV, Exchange
@@ -87,6 +92,20 @@ async def said(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+def test_what_a_backup_has_set_aside_is_removed_by_another_one_only_where_it_was_killed(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "some.db")) as database:
+        database.execute("CREATE TABLE some(number)")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    running_one, killed = tmp_path / f".snapshot.{os.getppid()}", tmp_path / f".snapshot.{ended.pid}"
+    for each in (running_one, killed):
+        each.touch()
+    with tarfile.open(fileobj=io.BytesIO(), mode="w") as archive:
+        backup._add_database(archive, "some.db", tmp_path / "some.db", tmp_path / ".snapshot.own")
+        assert archive.getnames() == ["some.db"]
+    assert (running_one.exists(), killed.exists(), (tmp_path / ".snapshot.own").exists()) == (True, False, False)
+
+
 async def test_a_backup_gives_up_what_was_erased_with_its_key(tmp_path: Path) -> None:
     site = Exchange(await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None))
     keys, backup, elsewhere = tmp_path / "keys", tmp_path / "backups" / "today", tmp_path / "elsewhere"

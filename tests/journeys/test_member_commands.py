@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -306,6 +307,95 @@ def test_the_example_of_a_schema_can_be_published(homes: Homes, tmp_path: Path) 
         assert homes.valise("schema", "check", str(file)).code == 0
     file.write_text(json.dumps(json.loads(example) | {"compartments": {"summary": {"nonsense": 1}}}))
     assert homes.valise("schema", "check", str(file)).code == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"audience": {"to": ["LV/ncb"], "deny": ["GE"]}}, "audience.deny"),
+        ({"audience": {"agreement": "project-millennium"}}, "audience.agreement"),
+        ({"origins": [{"owner": "AT", "releasable": ["LV"]}]}, "origins.0.releasable"),
+        ({"pointers": [{"issuer": "AT/ncb", "nonsense": 1}]}, "pointers.0.nonsense"),
+        ({"denied": ["GE"]}, "denied"),
+        ({"record": "\ud800"}, "surrogate"),
+    ],
+)
+def test_a_draft_with_a_field_that_nothing_reads_is_refused(
+    homes: Homes, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any], named: str
+) -> None:
+    said = homes.valise("publish", "-", "--bureau", "AT/ncb", given=json.dumps(json.loads(person("R-40")) | wrong))
+    assert (said.code, named in capsys.readouterr().err) == (1, True)
+
+
+def test_a_field_given_twice_is_refused(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
+    text = json.dumps(json.loads(person("R-41")) | {"deny": ["GE"]})[:-1] + ', "deny": []}'
+    assert homes.valise("publish", "-", "--dry-run", "--bureau", "AT/ncb", given=text).code == 1
+    assert "deny is given twice" in capsys.readouterr().err
+
+
+def test_a_file_in_another_encoding_is_refused_and_a_byte_order_mark_passed_over(homes: Homes, tmp_path: Path) -> None:
+    text, file = person("R-42"), tmp_path / "draft.json"
+    file.write_text(text, encoding="utf-16")
+    assert homes.valise("schema", "check", str(file)).code == 1
+    file.write_text(text, encoding="utf-8-sig")
+    assert homes.valise("schema", "check", str(file)).code == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"purpose": "curiosity"}, {"handling": ["H9"]}, {"confidentiality": "cosmic"}, {"minor": "maybe"},
+        {"topics": []}, {"subject_categories": ["alien"]}, {"urgency": "now"}, {"legal_basis": ""},
+        {"audience": {"to": []}},
+    ],
+)  # fmt: skip
+def test_a_word_that_no_notice_may_have_is_found_without_a_home(
+    homes: Homes, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    file = tmp_path / "draft.json"
+    file.write_text(json.dumps(json.loads(person("R-43")) | wrong))
+    said = homes.valise("schema", "check", str(file), "--json")
+    assert (said.code, [each["record"] for each in said.value["problems"]]) == (1, ["R-43"])
+
+
+@pytest.mark.parametrize("case", ["", "  ", "two\nlines", "\x1b[2J", "9" * 201])
+def test_a_case_reference_is_one_that_can_be_found_again(homes: Homes, case: str) -> None:
+    assert homes.valise("read", "nothing", "--case", case, "--bureau", "LV/ncb").code == 2
+
+
+def test_who_has_no_key_leaves_no_inbox_behind(homes: Homes) -> None:
+    assert homes.valise("inbox", "--bureau", "LV/nobody").code == 1
+    assert not list(homes.folder.rglob("inbox.nobody.db*"))
+
+
+def test_a_bus_that_is_not_there_is_made_by_no_member(
+    homes: Homes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "members" / "LV"
+    shutil.copytree(homes.folder / "members" / "LV", home)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["read", "ID", "--case", "1", "--bureau", "LV/ncb", "--home", str(tmp_path)])
+    assert (ended.value.code, "there is no bus at" in capsys.readouterr().err) == (5, True)
+    assert not list(tmp_path.rglob("bus.db*"))
+
+
+def test_what_this_machine_refuses_is_said_without_a_traceback(
+    homes: Homes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = homes.valise("cases", "--bureau", "LV/ncb", "--to", str(tmp_path / "no" / "folder" / "x"))
+    assert (said.code, "refused-here: No such file or directory" in capsys.readouterr().err) == (1, True)
+
+
+def test_a_question_that_nobody_answers_changes_nothing_and_says_so(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert homes.valise("withdraw", "R-1", "--bureau", "AT/ncb").code == 130
+    assert "nothing was done; --yes" in capsys.readouterr().err
+
+
+def test_a_usage_error_is_json_where_json_was_asked_for(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert homes.valise("inbox", "--nonsense", "--json").code == 2
+    assert json.loads(capsys.readouterr().err)["error"] == "usage"
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,31 @@ async def test_a_withdrawal_that_comes_before_what_it_erases_is_kept_in_mind(wor
     inbox.close()
 
 
+async def test_a_withdrawal_that_names_what_is_missing_may_lie_on_the_next_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, other = await world.publish(draft("R-1"), draft("R-2"))
+    world.broker.record(lost, {"LV/ncb": ALL})
+    await world.broker.route(other, {"LV/ncb": ALL})
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    outbox.close()
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    whole = world.bus.read
+
+    async def one_by_one(stream: str, offset: int, **more: int) -> list[Record]:
+        found = await whole(stream, offset, **more)
+        return found[:1] if stream == "inbox.lv.ncb" else found
+
+    monkeypatch.setattr(world.bus, "read", one_by_one)
+    inbox = world.machine("LV/ncb").inbox()
+    taken = await world.machine("LV/ncb").collector(inbox).round()
+    assert (taken.records, [each.number for each in inbox.lines()]) == (2, [2, 3])
+    assert [each.code for each in inbox.journal.alarms()] == ["erased-unseen"]
+    inbox.close()
+
+
 async def test_what_was_withdrawn_before_anybody_read_it_is_no_gap_and_is_still_told(world: World) -> None:
     lost, other = await world.publish(draft("R-1"), draft("R-2"))
     world.broker.record(lost, {"LV/ncb": ALL})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import marshal
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 from broker import codec, flat, members
 from broker.bus import Record
 from broker.checker import Checker
+from broker.checking import READY
 from broker.errors import UnavailableError
 from broker.marker import CHECKER_SLOT, Marker
 from broker.notice import (
@@ -125,10 +128,8 @@ def test_its_death_is_told_and_the_next_batch_starts_another(checker: Checker) -
     assert found is not None
 
 
-def test_what_stops_the_broker_from_a_terminal_is_left_to_the_broker(checker: Checker) -> None:
-    os.kill(started(checker).pid, signal.SIGINT)
-    (found,) = checker.check([record(notice())], [NOW], keys())
-    assert found is not None
+def test_a_signal_to_the_group_of_the_broker_is_left_to_the_broker(checker: Checker) -> None:
+    assert os.getpgid(started(checker).pid) != os.getpgid(0)
 
 
 def test_no_file_of_the_present_folder_runs_in_it(
@@ -141,12 +142,88 @@ def test_no_file_of_the_present_folder_runs_in_it(
     assert found is not None
 
 
-def test_without_a_process_to_be_had_we_check_by_ourselves(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_process_to_be_had_we_check_by_ourselves_and_try_again(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.checker.PAUSE_S", (0.05, 0.05))
     with monkeypatch.context() as patch:
         patch.setattr("sys.executable", "/no/such/python")
         assert not checker.ready()
         assert not checker.pid
     started(checker)
+
+
+def test_one_that_ends_at_its_start_is_not_started_with_every_batch(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.checker._PROGRAM", "raise SystemExit")
+    begun: list[int] = []
+    open_ = checker._open
+
+    def opened() -> None:
+        begun.append(1)
+        open_()
+
+    monkeypatch.setattr(checker, "_open", opened)
+    deadline = time.monotonic() + 0.8
+    while time.monotonic() < deadline:
+        assert not checker.ready()
+    assert len(begun) == 1
+
+
+def test_one_that_stands_still_is_ended_and_its_batch_told_as_unavailable(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.checker.RECORD_S", 0.0)
+    started(checker)._limit_s = 0.3
+    os.kill(checker.pid, signal.SIGSTOP)
+    with pytest.raises(UnavailableError):  # more than its socket takes
+        checker.check([record(notice(), offset) for offset in range(500)], [NOW] * 500, keys())
+    assert not checker.pid
+
+
+def test_one_that_died_while_nothing_was_asked_is_noticed_before_the_next_batch(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.checker.PAUSE_S", (0.05, 0.05))
+    os.kill(started(checker).pid, signal.SIGKILL)
+    deadline = time.monotonic() + LIMIT_S
+    while checker.ready():
+        assert time.monotonic() < deadline
+    (found,) = started(checker).check([record(notice())], [NOW], keys())
+    assert found is not None
+
+
+def test_it_ends_by_itself_where_its_parent_cannot_end_it(tmp_path: Path) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    program = "import broker.checking as c, sys; c.check = lambda *_: exec('while True: pass'); c.main(sys.argv[1:])"
+    arguments = [sys.executable, "-c", program, str(theirs.fileno()), str(tmp_path / "judging")]
+    with theirs, ours, subprocess.Popen(arguments, pass_fds=[theirs.fileno()], cwd=ROOT) as child:
+        assert ours.recv_bytes() == READY
+        ours.send_bytes(marshal.dumps((pickle.dumps(None), 0.2, [("notices.at", 0, 0, NOW, b"")], [NOW])))
+        assert child.wait(LIMIT_S) == -signal.SIGALRM
+    assert Marker(tmp_path / "judging").suspects == {"notices.at/0/0"}
+
+
+def test_a_bug_that_one_record_hits_is_left_to_us(tmp_path: Path) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    program = "import broker.checking as c, sys; c.check = lambda *_: 1 / 0; c.main(sys.argv[1:])"
+    arguments = [sys.executable, "-c", program, str(theirs.fileno()), str(tmp_path / "judging")]
+    with theirs, ours, subprocess.Popen(arguments, pass_fds=[theirs.fileno()], cwd=ROOT) as child:
+        assert ours.recv_bytes() == READY
+        ours.send_bytes(marshal.dumps((pickle.dumps(None), LIMIT_S, [("notices.at", 0, 0, NOW, b"")], [NOW])))
+        assert marshal.loads(ours.recv_bytes()) == [None]
+        child.kill()
+
+
+def test_keys_go_to_it_only_where_they_have_changed(checker: Checker) -> None:
+    arrived, same = record(notice()), keys()
+    for _ in range(2):
+        (found,) = started(checker).check([arrived], [NOW], same)
+        assert found is not None
+    verified = check(arrived, NOW, same)
+    assert isinstance(verified, Verified)
+    assert checker.check([arrived], [NOW], Keys(same.directory, {verified.envelope.key_id})) == [None]
 
 
 def test_it_loads_no_library_that_checking_does_not_need() -> None:
@@ -162,7 +239,10 @@ def test_what_it_was_checking_when_it_died_is_a_suspect_at_the_next_start(tmp_pa
     arrived = record(b"deadly", 17)
     with marker.around(arrived, CHECKER_SLOT):
         assert Marker(tmp_path / "judging").suspects == {"notices.at/0/17"}
-    assert Marker(tmp_path / "judging").calm
+    again = Marker(tmp_path / "judging")
+    assert not again.doubts([record(b"other", 18)])
+    with marker.around(arrived, CHECKER_SLOT):
+        assert Marker(tmp_path / "judging").doubts([record(b"other", 18), arrived])
 
 
 @pytest.mark.parametrize("value", FLAT, ids=lambda value: type(value).__name__)

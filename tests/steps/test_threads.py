@@ -32,6 +32,29 @@ async def test_who_is_cancelled_waits_for_the_work_to_end() -> None:
     assert ended.is_set()
 
 
+async def test_who_is_cancelled_twice_waits_all_the_same_and_may_hurry_the_work() -> None:
+    begun, go_on, ended = Event(), Event(), Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(10)
+        ended.set()
+        raise EOFError
+
+    hurried = Event()
+    waiting = asyncio.create_task(to_the_end(work, hurry=hurried.set))
+    await asyncio.to_thread(begun.wait, 10)
+    for _ in range(3):
+        waiting.cancel()
+        await asyncio.sleep(0.01)
+    assert hurried.is_set()
+    assert not waiting.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()
+
+
 async def test_the_answer_and_the_error_of_the_work_arrive() -> None:
     def work(number: int) -> int:
         if number < 0:
