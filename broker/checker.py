@@ -37,6 +37,8 @@ WORTH = 8
 """Records below which a batch is not worth the way to another process."""
 RECORD_S = 0.05
 """s more for each record of a batch, over the limit for one"""
+HURRY_S = 1.0
+"""s that a batch may take once the broker is to stop; one that is cut off leaves its record under suspicion"""
 PAUSE_S = 1.0, 60.0
 """s before a process that ended is started again, doubled each time up to the second"""
 _PROGRAM = (
@@ -70,10 +72,13 @@ class Checker:
         """Those that the process has."""
         self._pause_s, self._not_before = PAUSE_S[0], 0.0
 
-    def kill(self) -> None:
-        """End the process at once; whoever waits for its answer gets UnavailableError."""
-        if self._process is not None:
-            self._process.kill()
+    def hurry(self) -> None:
+        """End the process unless it answers soon; whoever waits for it gets UnavailableError. Any thread may call."""
+        process = self._process
+        if process is not None:
+            alarm = threading.Timer(HURRY_S, process.kill)
+            alarm.daemon = True  # whoever ends meanwhile ends the process, too
+            alarm.start()
 
     def close(self) -> None:
         """End the process."""

@@ -141,7 +141,7 @@ class Ingest:
             if any(record.stream == streams.VERSIONS for record in taken):
                 await self._adopter.fetch_annexes(self._bus)
             if taken:
-                await checked.put(await to_the_end(self._check_all, taken, hurry=self._checker.kill))
+                await checked.put(await to_the_end(self._check_all, taken, hurry=self._checker.hurry))
                 most = self._most(len(taken))
                 await asyncio.sleep(max(0.0, started + self._pace.pause_s - clock()))
             else:

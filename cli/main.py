@@ -102,6 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except ValiseError as error:
         sys.exit(fail(error, as_json=as_json))
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # bugs of ours
     except (OSError, UnicodeError, sqlite3.Error) as error:
         sys.exit(fail(RefusedHereError(_said(error)), as_json=as_json))
 

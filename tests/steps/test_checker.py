@@ -182,6 +182,16 @@ def test_one_that_stands_still_is_ended_and_its_batch_told_as_unavailable(
     assert not checker.pid
 
 
+def test_a_broker_that_stops_waits_no_longer_than_a_batch_takes(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.checker.HURRY_S", 0.3)
+    os.kill(started(checker).pid, signal.SIGSTOP)
+    checker.hurry()
+    with pytest.raises(UnavailableError):
+        checker.check([record(notice())], [NOW], keys())
+
+
 def test_one_that_died_while_nothing_was_asked_is_noticed_before_the_next_batch(
     checker: Checker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
