@@ -339,12 +339,14 @@ def _check_schema(name: str, data: bytes, directory: Directory) -> None:
 
 def _check_routing(routing: Routing, directory: Directory) -> None:
     audience = routing.audience
+    whom, *words = _routing_words(routing)  # the fields are named in the order of the schema
     _refuse_wrong(
+        whom,
         ("agreements", all(map(directory.has_agreement, audience.agreements))),
         ("to", directory.names_all(audience.to)),
         ("deny", directory.names_all(routing.deny)),
         ("protected_from", directory.names_all(routing.protected_from)),
-        *_routing_words(routing),
+        *words,
     )
 
 

@@ -91,7 +91,6 @@ async def said(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(valise, "broker", *words, "--home", str(home), "--json")
 
 
-@pytest.mark.slow
 def test_what_a_backup_has_set_aside_is_removed_by_another_one_only_where_it_was_killed(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "some.db")) as database:
         database.execute("CREATE TABLE some(number)")
@@ -106,6 +105,7 @@ def test_what_a_backup_has_set_aside_is_removed_by_another_one_only_where_it_was
     assert (running_one.exists(), killed.exists(), (tmp_path / ".snapshot.own").exists()) == (True, False, False)
 
 
+@pytest.mark.slow
 async def test_a_backup_gives_up_what_was_erased_with_its_key(tmp_path: Path) -> None:
     site = Exchange(await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None))
     keys, backup, elsewhere = tmp_path / "keys", tmp_path / "backups" / "today", tmp_path / "elsewhere"

@@ -230,14 +230,27 @@ def _files(folder: Path) -> bytes:
     return b"".join(each.read_bytes() for each in sorted(folder.glob("inbox.db*")))
 
 
-async def test_a_withdrawal_that_comes_before_what_it_erases_is_kept_in_mind(world: World) -> None:
-    (first,) = await world.publish(draft())
-    number = world.broker.record(first, {"LV/ncb": ALL})
+async def _withdraw(world: World) -> None:
+    """Withdraw R-1, whose delivery is the first."""
     outbox = world.machine("AT/ncb").outbox()
     outbox.withdraw("R-1")
     await outbox.flush(world.bus)
     outbox.close()
     await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+
+
+async def _erase_unseen(world: World) -> None:
+    """Withdraw R-1 before its delivery came; that of R-2 stands between."""
+    lost, other = await world.publish(draft("R-1"), draft("R-2"))
+    world.broker.record(lost, {"LV/ncb": ALL})
+    await world.broker.route(other, {"LV/ncb": ALL})
+    await _withdraw(world)
+
+
+async def test_a_withdrawal_that_comes_before_what_it_erases_is_kept_in_mind(world: World) -> None:
+    (first,) = await world.publish(draft())
+    number = world.broker.record(first, {"LV/ncb": ALL})
+    await _withdraw(world)
     await world.broker.deliver(number)
     inbox = world.machine("LV/ncb").inbox()
     await world.machine("LV/ncb").collector(inbox).drain()
@@ -249,14 +262,7 @@ async def test_a_withdrawal_that_comes_before_what_it_erases_is_kept_in_mind(wor
 async def test_a_withdrawal_that_names_what_is_missing_may_lie_on_the_next_page(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost, other = await world.publish(draft("R-1"), draft("R-2"))
-    world.broker.record(lost, {"LV/ncb": ALL})
-    await world.broker.route(other, {"LV/ncb": ALL})
-    outbox = world.machine("AT/ncb").outbox()
-    outbox.withdraw("R-1")
-    await outbox.flush(world.bus)
-    outbox.close()
-    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    await _erase_unseen(world)
     whole = world.bus.read
 
     async def one_by_one(stream: str, offset: int, **more: int) -> list[Record]:
@@ -272,14 +278,7 @@ async def test_a_withdrawal_that_names_what_is_missing_may_lie_on_the_next_page(
 
 
 async def test_what_was_withdrawn_before_anybody_read_it_is_no_gap_and_is_still_told(world: World) -> None:
-    lost, other = await world.publish(draft("R-1"), draft("R-2"))
-    world.broker.record(lost, {"LV/ncb": ALL})
-    await world.broker.route(other, {"LV/ncb": ALL})
-    outbox = world.machine("AT/ncb").outbox()
-    outbox.withdraw("R-1")
-    await outbox.flush(world.bus)
-    outbox.close()
-    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    await _erase_unseen(world)
     inbox = world.machine("LV/ncb").inbox()
     await world.machine("LV/ncb").collector(inbox).drain()
     assert [each.number for each in inbox.lines()] == [2, 3]

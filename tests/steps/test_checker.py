@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +147,7 @@ def test_no_file_of_the_present_folder_runs_in_it(
 def test_without_a_process_to_be_had_we_check_by_ourselves_and_try_again(
     checker: Checker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.checker.PAUSE_S", (0.05, 0.05))
+    checker._pause_s = 0.05
     with monkeypatch.context() as patch:
         patch.setattr("sys.executable", "/no/such/python")
         assert not checker.ready()
@@ -192,10 +194,8 @@ def test_a_broker_that_stops_waits_no_longer_than_a_batch_takes(
         checker.check([record(notice())], [NOW], keys())
 
 
-def test_one_that_died_while_nothing_was_asked_is_noticed_before_the_next_batch(
-    checker: Checker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("broker.checker.PAUSE_S", (0.05, 0.05))
+def test_one_that_died_while_nothing_was_asked_is_noticed_before_the_next_batch(checker: Checker) -> None:
+    checker._pause_s = 0.05
     os.kill(started(checker).pid, signal.SIGKILL)
     deadline = time.monotonic() + LIMIT_S
     while checker.ready():
@@ -204,25 +204,27 @@ def test_one_that_died_while_nothing_was_asked_is_noticed_before_the_next_batch(
     assert found is not None
 
 
-def test_it_ends_by_itself_where_its_parent_cannot_end_it(tmp_path: Path) -> None:
+@contextmanager
+def asked(check: str, limit_s: float, marker: Path) -> Iterator[tuple[Connection, subprocess.Popen[bytes]]]:
+    """Start the program with another `check`, and ask it about one record."""
     ours, theirs = multiprocessing.Pipe()
-    program = "import broker.checking as c, sys; c.check = lambda *_: exec('while True: pass'); c.main(sys.argv[1:])"
-    arguments = [sys.executable, "-c", program, str(theirs.fileno()), str(tmp_path / "judging")]
+    program = f"import broker.checking as c, sys; c.check = lambda *_: {check}; c.main(sys.argv[1:])"
+    arguments = [sys.executable, "-c", program, str(theirs.fileno()), str(marker)]
     with theirs, ours, subprocess.Popen(arguments, pass_fds=[theirs.fileno()], cwd=ROOT) as child:
         assert ours.recv_bytes() == READY
-        ours.send_bytes(marshal.dumps((pickle.dumps(None), 0.2, [("notices.at", 0, 0, NOW, b"")], [NOW])))
+        ours.send_bytes(marshal.dumps((pickle.dumps(None), limit_s, [("notices.at", 0, 0, NOW, b"")], [NOW])))
+        yield ours, child
+
+
+def test_it_ends_by_itself_where_its_parent_cannot_end_it(tmp_path: Path) -> None:
+    with asked("exec('while True: pass')", 0.2, tmp_path / "judging") as (_, child):
         assert child.wait(LIMIT_S) == -signal.SIGALRM
     assert Marker(tmp_path / "judging").suspects == {"notices.at/0/0"}
 
 
 def test_a_bug_that_one_record_hits_is_left_to_us(tmp_path: Path) -> None:
-    ours, theirs = multiprocessing.Pipe()
-    program = "import broker.checking as c, sys; c.check = lambda *_: 1 / 0; c.main(sys.argv[1:])"
-    arguments = [sys.executable, "-c", program, str(theirs.fileno()), str(tmp_path / "judging")]
-    with theirs, ours, subprocess.Popen(arguments, pass_fds=[theirs.fileno()], cwd=ROOT) as child:
-        assert ours.recv_bytes() == READY
-        ours.send_bytes(marshal.dumps((pickle.dumps(None), LIMIT_S, [("notices.at", 0, 0, NOW, b"")], [NOW])))
-        assert marshal.loads(ours.recv_bytes()) == [None]
+    with asked("1 / 0", LIMIT_S, tmp_path / "judging") as (pipe, child):
+        assert marshal.loads(pipe.recv_bytes()) == [None]
         child.kill()
 
 
