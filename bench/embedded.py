@@ -46,8 +46,8 @@ async def measure(count: int, warm: int) -> float:
 
 async def _publish(adapter: SqliteBus, count: int, first: int) -> None:
     values = [(b"", each) for each in scene.notices(count, first)]
-    for begin in range(0, len(values), scene.STEP):
-        await adapter.append(streams.notices("AT"), values[begin : begin + scene.STEP])
+    for begin in range(0, len(values), scene.PAGE):
+        await adapter.append(streams.notices("AT"), values[begin : begin + scene.PAGE])
 
 
 def main() -> None:

@@ -99,8 +99,8 @@ async def valise(kafka: KafkaWorld, folder: Path, first: int, count: int) -> flo
     async with bus(kafka, "at.adapter") as adapter, bus(kafka, "router") as router:
         values = [(b"", each) for each in scene.notices(START + count, first)]
         done = await router.end(streams.ROUTED)
-        for begin in range(0, len(values), scene.STEP):
-            await adapter.append(SOURCE, values[begin : begin + scene.STEP])
+        for begin in range(0, len(values), scene.PAGE):
+            await adapter.append(SOURCE, values[begin : begin + scene.PAGE])
         async with scene.broker(folder, router):
             # Offsets count commit markers, too.
             timed = done + len(values) - await scene.copied(router, done + START)

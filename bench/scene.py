@@ -29,6 +29,7 @@ from broker.members import (
 )
 from broker.notice import BODY_SCHEMAS, PURPOSES, Version
 from broker.rules import PolicySet
+from broker.settings import Settings
 from broker.signing import SigningKey
 from broker.streams import World
 from tests.making import FEDERATION, Draft, key_of
@@ -40,7 +41,9 @@ WORLD = World(MEMBERS, (ISSUER, *RECIPIENTS))
 LOG_KEY = SigningKey.from_seed(sha256(b"bench log").digest())
 LOG = notes.vkey(f"{FEDERATION}/trail", LOG_KEY.public.raw)
 BODY = 1024
-STEP = 200
+STEP = Settings.model_fields["step_limit"].default
+PAGE = 200
+"""Notices that an adapter sends at once, and records that a bare loop copies at once."""
 PAUSE_S = 0.02
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from broker.errors import UnavailableError
 
 AT_ONCE = 8
+_SYNCING = ThreadPoolExecutor(AT_ONCE, "fsync")
+"""Its threads start with the first use and stay."""
 ALONE_S, AGAIN_S = 10.0, 0.05
 """Seconds that one process waits for another in a folder, and between two tries."""
 
@@ -54,8 +56,7 @@ def sync_together(files: Sequence[int], folders: Iterable[Path]) -> None:
     """Make open files and the entries of folders durable, all at once: a disk takes many as fast as one."""
     opened = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders]
     try:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(os.fsync, [*files, *opened]))
+        list(_SYNCING.map(os.fsync, [*files, *opened]))
     finally:
         for each in opened:
             os.close(each)

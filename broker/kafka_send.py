@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WHOLE = 1 << 15
 """Bytes from which on a batch is handed on as it is; what is smaller shares TLS records with its neighbours."""
+WRITTEN = 1 << 16
+"""Bytes that are encrypted and handed to the system at a time: the node deciphers them while we encrypt the next."""
 _INT, _HEAD = struct.Struct(">i"), struct.Struct(">hi")
 """An INT32; required acks and time-out, ms."""
 _text = String("utf-8").encode
@@ -74,7 +76,10 @@ def _send(self: Any, request: Any, expect_response: bool = True) -> Any:
     number = self._next_correlation_id()
     head = made.build_request_header(correlation_id=number, client_id=self._client_id).encode()
     try:
-        self._writer.writelines(pieces(head, made))
+        for piece in pieces(head, made):
+            whole = memoryview(piece)
+            for begin in range(0, len(piece), WRITTEN):
+                self._writer.write(whole[begin : begin + WRITTEN])
     except OSError as error:
         self.close(reason=CloseReason.CONNECTION_BROKEN)
         message = f"Connection at {self._host}:{self._port} broken: {error}"

@@ -39,7 +39,7 @@ class Settings(BaseModel):
     member: str | None = Field(default=None, description="the member whose home this is")
     bureau: str | None = Field(default=None, description="the bureau to act for where no --bureau says")
     tls: dict[str, Tls] = Field(default_factory=dict, description="PEM files by principal, for a Kafka bus")
-    step_limit: int = Field(default=200, ge=1, le=500, description="records in one step")
+    step_limit: int = Field(default=140, ge=1, le=500, description="records in one step")
     step_pause_ms: int = Field(default=20, ge=0, description="ms between the starts of two steps")
     shard: int = Field(default=0, ge=0, description="the shard that this broker owns")
     witnesses: tuple[Witness, ...] = Field(default=(), description="who is asked to cosign checkpoints; [[witnesses]]")
