@@ -144,19 +144,24 @@ class Outbox:
         return int(self.database.execute("SELECT count(*) FROM envelopes WHERE sent_at IS NULL").fetchone()[0])
 
     def find(self, text: str) -> Published | None:
-        """Find a notice by its id, or the newest of a record."""
+        """Find a notice by its id, or the newest of a record: our bureau's, or another's if it has none."""
+        value: bytes | str
         try:
-            query, sought = "notice_id = ?", uuid.UUID(text).bytes
+            query, value = "notice_id = ?2", uuid.UUID(text).bytes
         except ValueError:
-            query, sought = "record = ?", text.encode()
-        value: bytes | str = sought if query.startswith("notice_id") else text
+            query, value = "record = ?2", text
         row = self.database.execute(
-            f"SELECT * FROM envelopes WHERE {query} ORDER BY version DESC LIMIT 1",  # noqa: S608 -- two fixed texts
-            (value,),
+            f"SELECT * FROM envelopes WHERE {query} ORDER BY bureau = ?1 DESC, version DESC LIMIT 1",  # noqa: S608 -- two
+            (self._bureau, value),
         ).fetchone()
         if row is None:
             return None
         return Published(bytes(row["notice_id"]), row["record"], row["version"], row["kind"], row["number"])
+
+    def bureaus_with(self, record: str) -> list[str]:
+        """Name the bureaus that have published a record of this name."""
+        rows = self.database.execute("SELECT bureau FROM records WHERE record = ? ORDER BY bureau", (record,))
+        return [str(row[0]) for row in rows]
 
     def bureau_of(self, notice_id: bytes) -> str:
         """Name the bureau that issued one of our notices."""
@@ -177,7 +182,7 @@ class Outbox:
     def apply(self, changes: Iterable[Change], source: str, cursor: Cursor | None = None) -> list[Result]:
         """Publish what a run of an adapter found (adapters/changes.py), all in one transaction."""
         with transaction(self.database):
-            results = [result for change in changes if (result := self._apply(change, source)) is not None]
+            results = [result for change in changes for result in self._apply(change, source)]
             self._keep_cursor(cursor)
         crash.here("outbox.stored")
         return results
@@ -234,17 +239,27 @@ class Outbox:
         )
         return _published(made)
 
-    def _apply(self, change: Change, source: str) -> Result | None:
+    def _apply(self, change: Change, source: str) -> list[Result]:
         if isinstance(change, New | Corrected):
-            return self._publish(change.draft, source, change.digest)
+            return self._published_from(source, change.draft, change.digest)
         if isinstance(change, Withdrawn):
-            bureau = self.database.execute(
-                "SELECT bureau FROM records WHERE record = ? AND source = ?", (change.record, source)
-            ).fetchone()
-            return self._withdraw(change.record, bureau[0] if bureau else self._bureau, None)
-        if isinstance(change, Rejected):
-            return None
-        return change
+            return [self._withdraw(change.record, bureau, None) for bureau in self._live_at(change.record, source)]
+        return [] if isinstance(change, Rejected) else [change]
+
+    def _published_from(self, source: str, draft: Draft, digest: bytes) -> list[Result]:
+        """Publish a draft; at another bureau that had the record from this source until now it ends."""
+        result = self._publish(draft, source, digest)
+        if isinstance(result, Refusal):
+            return [result]
+        before = [each for each in self._live_at(draft.record, source) if each != (draft.bureau or self._bureau)]
+        return [result, *(self._withdraw(draft.record, each, None) for each in before)]
+
+    def _live_at(self, record: str, source: str) -> list[str]:
+        """Name the bureaus at which a record of a source stands published."""
+        rows = self.database.execute(
+            "SELECT bureau FROM records WHERE record = ? AND source = ? AND state = 'live'", (record, source)
+        )
+        return [str(row[0]) for row in rows]
 
     def _publish(self, draft: Draft, source: str, digest: bytes | None = None) -> Result:
         bureau = draft.bureau or self._bureau
@@ -345,7 +360,10 @@ class Outbox:
 
     def _keep_record(self, bureau: str, draft: Draft, source: str, state: tuple[bytes, int, str]) -> None:
         self.database.execute(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET digest = excluded.digest,"
+            " version = excluded.version, state = excluded.state, facts = excluded.facts,"
+            # What stands published from a source and is corrected by hand is withdrawn when it leaves the source.
+            " source = CASE WHEN excluded.source = '' AND state = 'live' THEN source ELSE excluded.source END",
             (bureau, draft.record, source, *state, facts(draft)),
         )
 

@@ -192,9 +192,11 @@ class Outcomes:
         ).fetchone()
         if row is None:
             self.journal.alarm(checked.leaf.now, "not-from-this-outbox", f"leaf {outcome.leaf_number}")
-        elif bytes(row[0]) != digest and (outcome.kind, outcome.code) != ("rejected", "id-reused"):
-            message = "the leaf is that of another header"
-            raise AlteredError(message)
+        elif bytes(row[0]) != digest:
+            if (outcome.kind, outcome.code) != ("rejected", "id-reused"):
+                message = "the leaf is that of another header"
+                raise AlteredError(message)
+            self.journal.alarm(checked.leaf.now, "not-from-this-outbox", f"leaf {outcome.leaf_number}")
         elif outcome.kind == "repeated" and bytes(row[0]) == digest:
             self._check_original(checked, digest)
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,10 @@ def sync_together(files: Sequence[int], folders: Iterable[Path]) -> None:
     """Make open files and the entries of folders durable, all at once: a disk takes many as fast as one."""
     opened = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders]
     try:
-        list(_SYNCING.map(os.fsync, [*files, *opened]))
+        under_way = [_SYNCING.submit(os.fsync, each) for each in (*files, *opened)]
+        wait(under_way)  # after a failure, too: a descriptor that is closed under a call may be another file's by then
+        for done in under_way:
+            done.result()
     finally:
         for each in opened:
             os.close(each)

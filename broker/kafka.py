@@ -25,7 +25,7 @@ from aiokafka.record._crecords import default_records
 from aiokafka.structs import ConsumerRecord
 
 from broker import kafka_send
-from broker.bus import Copies, Place, Record, Shard, Writes
+from broker.bus import MAX_RECORD, Copies, Place, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
     FencedError,
@@ -57,6 +57,8 @@ REQUEST_BYTES = 1_040_000
 """a batch of one large record; the nodes take 1 MiB with its head"""
 HELD_BYTES = 4 << 20
 """what is read ahead of one stream before its reading pauses"""
+UNPACKED = 64
+"""records unpacked between two looks at that: a few bytes on the way may be megabytes here"""
 
 APPENDS, FAN_OUT_LANES = 0, (1, 2)
 """Producers, by what they carry. aiokafka has one request under way for each: a head that waits to be announced must
@@ -102,6 +104,7 @@ class KafkaBus:
         self._producers: dict[int, AIOKafkaProducer] = {}
         self._queueing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._starting = asyncio.Lock()
+        self._fanning, self._fan_failed = 0, False
 
     async def __aenter__(self) -> Self:
         _tune()
@@ -126,7 +129,18 @@ class KafkaBus:
         return last[stream, partition]
 
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
-        """Append every copy with idempotent producers, all inboxes at once."""
+        """Append every copy with idempotent producers, all inboxes at once.
+
+        Once one call has failed, those under way and those that begin before they all have ended fail, too.
+        """
+        self._fanning += 1
+        try:
+            await self._fan_out(copies, partition)
+        finally:
+            self._fanning -= 1
+            self._fan_failed = self._fan_failed and self._fanning > 0
+
+    async def _fan_out(self, copies: Sequence[Copies], partition: int) -> None:
         inboxes: dict[str, list[Value]] = defaultdict(list)
         for copy in copies:
             for stream, own in copy.own:
@@ -148,21 +162,31 @@ class KafkaBus:
         known = {} if heads is None else heads
         most = min(BATCH_BYTES, FAN_OUT_BYTES // len(values))
         batches = {place: make_batches(rows, known, most=most) for place, rows in values.items()}
-        async with self._starting:
-            if lane not in self._producers:
-                self._producers[lane] = await self._client.producer(None)
-            producer = self._producers[lane]
+        producer: AIOKafkaProducer | None = None
         try:
+            async with self._starting:
+                self._check_order(lane)
+                if lane not in self._producers:
+                    self._producers[lane] = await self._client.producer(None)
+                producer = self._producers[lane]
             with _answering(self._principal, "write", _names(values)):
                 async with asyncio.timeout(self._client.limit):
                     async with self._queueing[lane]:  # whoever called first, first
+                        self._check_order(lane)
                         sent = await _queue(producer, batches)
                     return await _acknowledged(sent)
         except BaseException:
-            if self._producers.get(lane) is producer:
-                del self._producers[lane]
-            await _discard(producer)
+            # Before anything is awaited: the next call would find a new producer, and overtake this one.
+            self._fan_failed = self._fan_failed or lane in FAN_OUT_LANES
+            if producer:
+                if self._producers.get(lane) is producer:
+                    del self._producers[lane]
+                await _discard(producer)
             raise
+
+    def _check_order(self, lane: int) -> None:
+        if self._fan_failed and lane in FAN_OUT_LANES:
+            raise UnavailableError("what was to be there before could not be written")
 
     async def read(
         self, stream: str, offset: int, *, limit: int = 500, wait: float = 0.0, partition: int = 0
@@ -436,7 +460,7 @@ class _Backlog:
 
     def _give(self, place: Place) -> Record:
         record = self._held[place].popleft()
-        self._bytes[place] -= len(record.value or b"")
+        self._bytes[place] -= _weight(record)
         # At half, so that the next records are there before these are gone.
         if place in self._paused and self._bytes[place] <= HELD_BYTES // 2:
             self._paused.discard(place)
@@ -446,17 +470,30 @@ class _Backlog:
     async def _fetch(self, wait: float) -> None:
         with _answering(self._principal, "read", "a shard's inputs"):
             try:
-                found = await self._consumer.getmany(timeout_ms=int(wait * 1000))
+                while going := [TopicPartition(*each) for each in self._held if each not in self._paused]:
+                    found = await self._consumer.getmany(*going, timeout_ms=int(wait * 1000), max_records=UNPACKED)
+                    if not found:
+                        return
+                    self._hold(found)
+                    wait = 0
             except kafka_errors.OffsetOutOfRangeError as error:
                 for place, offset in error.args[0].items():
                     await _raise_if_gone(self._consumer, place, offset)
                 raise UnavailableError("a shard's place lies beyond the end of its input") from error
+
+    def _hold(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         for place, messages in found.items():
-            self._held[place].extend(map(_record, messages))
-            self._bytes[place] += sum(len(message.value or b"") for message in messages)
+            records = [_record(message) for message in messages]
+            self._held[place].extend(records)
+            self._bytes[place] += sum(map(_weight, records))
             if self._bytes[place] > HELD_BYTES:
                 self._paused.add(place)
                 self._consumer.pause(place)
+
+
+def _weight(record: Record) -> int:
+    # Empty ones weigh, too, or a flood of them would be read without end.
+    return len(record.key) + len(record.value or b"") + 100
 
 
 class _Shard:
@@ -558,7 +595,7 @@ def _names(places: Iterable[Place]) -> str:
 
 
 class _Refused(ConsumerRecord):  # type: ignore[misc]  # aiokafka's records are untyped
-    """Stands for a whole batch that could not be read: its offset is the batch's last."""
+    """Stands for a record that is too large, or a whole batch that could not be read, at the batch's last offset."""
 
 
 def _record(message: ConsumerRecord) -> Record:
@@ -596,11 +633,16 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
             for record in batch:
                 if record.offset >= self.next_fetch_offset:
                     self.next_fetch_offset = record.offset + 1
-                    yield self._consumer_record(self._tp, record)
+                    if len(record.key or b"") + len(record.value or b"") > MAX_RECORD:
+                        yield self._refused(record.offset, record.timestamp, "a record is larger than the bus takes")
+                    else:
+                        yield self._consumer_record(self._tp, record)
         except _DAMAGED as error:
             fault = f"a batch could not be read: {type(error).__name__}"
-            offset, at = batch.next_offset - 1, batch.max_timestamp
-            yield _Refused(self._tp.topic, self._tp.partition, offset, at, 1, None, fault, None, -1, -1, ())
+            yield self._refused(batch.next_offset - 1, batch.max_timestamp, fault)
+
+    def _refused(self, offset: int, at: int, fault: str) -> _Refused:
+        return _Refused(self._tp.topic, self._tp.partition, offset, at, 1, None, fault, None, -1, -1, ())
 
 
 def _bounded_gunzip(payload: Any) -> bytes:
@@ -655,7 +697,8 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
 async def _discard(producer: AIOKafkaProducer) -> None:
     """Stop a producer without waiting for what it still holds: that has no one who waits for it."""
     producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())  # noqa: SLF001 - stop() would wait for it
-    with suppress(*_FAILED):
+    # It raises what its sending task ended with, KeyError among others: a batch that was taken away and comes back.
+    with suppress(Exception):
         async with asyncio.timeout(STOP_S):
             await producer.stop()
     # Does nothing after a good stop; after one that hung it ends what still waits for an answer.

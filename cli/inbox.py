@@ -19,7 +19,7 @@ from broker.quick import seek_cycles_rarely
 from cli import answer, in_doubt
 from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
-from cli.publish import NoSuchNoticeError
+from cli.publish import NoSuchNoticeError, troubled
 
 CASE_LIMIT = 200
 """characters of a case reference"""
@@ -53,9 +53,8 @@ def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[byte
     lines = list(box.lines())
     alarms = box.journal.alarms()
     new = sum(each.state == "new" for each in lines)
-    troubled = f"; ALARMS: {len(alarms)}, the last one {alarms[-1].code} ({alarms[-1].about})" if alarms else ""
     answer.show(
-        f"{len(lines)} notices for {home.bureau}, {new} of them new{troubled}"
+        f"{len(lines)} notices for {home.bureau}, {new} of them new{troubled(alarms)}"
         + (f"; {len(doubted)} IN DOUBT: see `valise key revoked`" if doubted else ""),
         {
             "bureau": home.bureau,

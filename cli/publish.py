@@ -7,11 +7,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
 import click
 
+from adapters.heads import Alarm, Journal
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
 from adapters.trace import Story, trace
@@ -34,12 +35,24 @@ class NoSuchNoticeError(ValiseError):
         super().__init__("no such notice")
 
 
+class OthersRecordError(ValiseError):
+    """The record of this name is another bureau's."""
+
+    code = "no-such-notice"
+
+    def __init__(self, record: str, bureau: str, others: Sequence[str]) -> None:
+        super().__init__(
+            f"{bureau} has published no record {record}; there is one of {', '.join(others)}: say --bureau"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """What was published and, as far as it is known, what became of it. `sent` False: the bus did not answer."""
 
     results: list[Result]
     stories: dict[bytes, Story]
+    alarms: list[Alarm]
     sent: bool
 
 
@@ -74,7 +87,9 @@ def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, w
     (draft,) = drafts.load(file)
 
     def job(outbox: Outbox) -> list[Result]:
-        found = _own(outbox, notice)
+        found = _own(outbox, home, notice, asked=bureau)
+        if found is None:
+            raise NoSuchNoticeError
         return outbox.publish([replace(draft, record=found.record, bureau=outbox.bureau_of(found.notice_id))])
 
     finish(given, home, asyncio.run(send(home, job, wait)))
@@ -106,7 +121,7 @@ def withdraw(
     reason = {"code": code or "other", "text": text} if code or text else None
 
     def job(outbox: Outbox) -> list[Result]:
-        found = outbox.find(notice)
+        found = _own(outbox, home, notice, asked=bureau)
         if found is None:
             return [_disown(outbox, notice, reason)]
         return [outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))]
@@ -122,10 +137,12 @@ def _disown(outbox: Outbox, notice: str, reason: dict[str, str | None] | None) -
         raise NoSuchNoticeError from error
 
 
-def _own(outbox: Outbox, notice: str) -> Published:
+def _own(outbox: Outbox, home: MemberHome, notice: str, *, asked: str | None) -> Published | None:
+    """Find a notice of ours to act on; several bureaus may have a record of one name. Raises OthersRecordError."""
     found = outbox.find(notice)
-    if found is None:
-        raise NoSuchNoticeError
+    having = outbox.bureaus_with(notice)  # none for an id, which means one notice and no other
+    if found and having and home.bureau not in having and (asked or len(having) > 1):
+        raise OthersRecordError(notice, home.bureau, having)
     return found
 
 
@@ -140,7 +157,8 @@ async def send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: fl
                 await _await_outcomes(home.outcomes(bus, outbox), outbox, results, wait)
         except UnavailableError as error:
             click.echo(f"{error.code}: {error}", err=True)
-        return Done(results, _stories(outbox, results), sent=not outbox.waiting())
+        alarms = Journal(outbox.database).alarms()
+        return Done(results, _stories(outbox, results), alarms, sent=not outbox.waiting())
 
 
 async def _await_outcomes(outcomes: Outcomes, outbox: Outbox, results: Sequence[Result], wait: float) -> None:
@@ -163,8 +181,8 @@ def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
     published = [each for each in done.results if isinstance(each, Published)]
     last = f"valise trace {published[0].id} --bureau {home.bureau}" if published else "valise trace --help"
     answer.show(
-        _first(rows, done),
-        {"sent": done.sent, "notices": rows},
+        _first(rows, done) + troubled(done.alarms),
+        {"sent": done.sent, "notices": rows, "alarms": [asdict(each) for each in done.alarms]},
         as_json=given.as_json,
         table=answer.Table(
             ("record", "version", "notice", "state", "bureaus", "detail"),
@@ -185,6 +203,11 @@ def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
     code = _exit(rows, done)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def troubled(alarms: Sequence[Alarm]) -> str:
+    """Say how many alarms there are, and which is the last; nothing if there are none."""
+    return f"; ALARMS: {len(alarms)}, the last one {alarms[-1].code} ({alarms[-1].about})" if alarms else ""
 
 
 def _row(result: Result, done: Done) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from broker.notice import ORDERED
 from cli import answer, exits
 from cli.home import MemberHome, member_home
 from cli.options import Everywhere, bureau, everywhere
-from cli.publish import NoSuchNoticeError
+from cli.publish import NoSuchNoticeError, troubled
 
 
 @click.command()
@@ -29,7 +29,7 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
     home = member_home(given.home, bureau)
     story, alarms, looks = asyncio.run(_trace(home, notice))
     answer.show(
-        "\n".join([_first(story), *map(_looked, looks)]),
+        "\n".join([_first(story) + troubled(alarms), *map(_looked, looks)]),
         _value(story, alarms) | {"looks": [asdict(each) for each in looks]},
         as_json=given.as_json,
         table=answer.Table(
@@ -125,4 +125,5 @@ def _value(story: Story, alarms: list[Alarm]) -> dict[str, Any]:
         ],
         "silent": list(story.silent),
         "alarms": len(alarms),
+        "last_alarm": asdict(alarms[-1]) if alarms else None,
     }

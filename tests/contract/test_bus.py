@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import pytest_asyncio
@@ -22,6 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 
+from broker import kafka as kafka_bus
 from broker import streams
 from broker.bus import MAX_RECORD, Bus, Copies, Record, Shard, Writes
 from broker.errors import (
@@ -41,7 +42,7 @@ from broker.sqlite_pages import Table, connect, select
 from broker.topics import client_settings
 from tests.kafka_world import KafkaWorld, running_kafka
 
-MEMBERS = tuple("ORG" + "".join(letters) for letters in itertools.product("ABCDEF", repeat=2))
+MEMBERS = tuple("ORG" + "".join(letters) for letters in itertools.product("ABCDEF", "ABCDEFG"))
 WORLD = streams.World(
     MEMBERS,
     tuple(f"{member}/{bureau}" for member in MEMBERS for bureau in ("ncb", "border")),
@@ -852,6 +853,43 @@ async def test_a_batch_that_cannot_be_read_is_one_refused_record(
             await shard.commit(taken[:2], Writes())
         async with bus.own(0, [stream]) as shard:
             assert await take_all(shard) == records[2:]
+
+
+@pytest.mark.kafka
+async def test_a_record_that_unpacks_to_more_than_the_bus_takes_is_refused_and_not_held(kafka: OnKafka) -> None:
+    member = kafka.member()
+    stream = streams.notices(member)
+    for _ in range(3):
+        await give_compressed(kafka, member, "gzip", [bytes(15 << 20)])
+    await give(kafka, member, "after")
+    async with kafka.open(streams.ROUTER) as bus:
+        records = await read_all(bus, stream, 0, 4)
+        assert [record.value is None for record in records] == [True, True, True, False]
+        assert [record.fault for record in records] == ["a record is larger than the bus takes"] * 3 + [""]
+        async with bus.own(0, [stream]) as shard:
+            assert await take_all(shard) == records
+
+
+@pytest.mark.kafka
+async def test_a_shard_takes_in_no_more_than_it_holds_at_once(kafka: OnKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    member = kafka.member()
+    stream = streams.notices(member)
+    for _ in range(8):
+        await give_compressed(kafka, member, "gzip", [bytes(900_000)] * 16)
+    held = [0]
+    weigh = kafka_bus._Backlog._hold
+
+    def watched(backlog: Any, found: Any) -> None:
+        weigh(backlog, found)
+        held[0] = max(held[0], sum(backlog._bytes.values()))
+
+    monkeypatch.setattr(kafka_bus._Backlog, "_hold", watched)
+    async with kafka.open(streams.ROUTER) as bus, bus.own(0, [stream]) as shard:
+        taken: list[Record] = []
+        while len(taken) < 128:
+            taken += await shard.take(10, 5)
+    assert [record.offset for record in taken] == list(range(128))
+    assert held[0] <= kafka_bus.HELD_BYTES + kafka_bus.UNPACKED * 900_200
 
 
 @pytest.mark.kafka

@@ -235,6 +235,24 @@ def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
     assert story["silent"] == ["LV/ncb"]
 
 
+def test_a_record_of_another_bureau_is_not_touched(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
+    (ours,) = notices(publish(homes, person("R-N")))
+    for action in ("watch", "arrest"):
+        draft = person("R-N", action_sought=action)
+        homes.valise("publish", "-", "--bureau", "AT/organised-crime", "--json", "--wait", "20", given=draft)
+    publish(homes, person("R-M"))
+    withdraw = ("withdraw", "--yes", "--json", "--wait", "20", "--bureau")
+    wrong = homes.valise(*withdraw, "AT/organised-crime", "R-M")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "AT/organised-crime has published no record R-M; there is one of AT/ncb" in capsys.readouterr().err
+    (withdrawn,) = notices(homes.valise(*withdraw, "AT/ncb", "R-N"))
+    assert withdrawn["version"] == 2
+    told = homes.valise("trace", ours["notice"], "--bureau", "AT/ncb", "--json").value
+    assert told["outcome"] == "routed"
+    theirs = homes.valise("trace", "R-N", "--bureau", "AT/organised-crime", "--json").value
+    assert (theirs["bureau"], theirs["version"], theirs["kind"]) == ("AT/organised-crime", 2, "person")
+
+
 def _states(homes: Homes, bureau: str, record: str) -> list[str]:
     listed = notices(homes.valise("inbox", "--bureau", bureau, "--json"))
     return [each["state"] for each in listed if each["record"] == record]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.adapter import Pointer
-from adapters.changes import Unchanged, changes
+from adapters.adapter import Draft, Pointer
+from adapters.changes import Guard, Unchanged, changes
 from adapters.compose import Maker
 from adapters.outbox import Cursor, Outbox, Published, Refusal
 from broker import codec, crash, members
@@ -93,6 +93,49 @@ def test_a_run_of_one_source_does_not_touch_another(world: World) -> None:
     outbox.apply(changes({}, [draft("R-1")]), "one")
     outbox.apply(changes(outbox.published("two"), [draft("R-2")]), "two")
     assert (set(outbox.published("one")), set(outbox.published("two"))) == ({"R-1"}, {"R-2"})
+    outbox.close()
+
+
+def test_what_is_corrected_by_hand_still_belongs_to_its_source(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.apply(changes({}, [draft("R-1"), draft("R-2")]), "list")
+    outbox.publish([draft("R-1", action_sought="by hand")])
+    assert set(outbox.published("list")) == {"R-1", "R-2"}
+    results = outbox.apply(changes(outbox.published("list"), [draft("R-2")]), "list")
+    assert [(each.record, each.kind) for each in results if isinstance(each, Published)] == [("R-1", "withdrawal")]
+    # What has left its source and is published by hand is nobody's list's.
+    outbox.publish([draft("R-1")])
+    assert set(outbox.published("list")) == {"R-2"}
+    outbox.close()
+
+
+def test_a_record_that_changes_its_bureau_ends_at_the_one_before(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+
+    def run(*drafts: Draft) -> list[tuple[str, str, str]]:
+        results = outbox.apply(changes(outbox.published("list"), drafts, Guard(accept_withdrawals=True)), "list")
+        published = [each for each in results if isinstance(each, Published)]
+        return [(each.record, each.kind, outbox.bureau_of(each.notice_id)) for each in published]
+
+    run(draft("R-1"))
+    assert run(draft("R-1", bureau="AT/border")) == [("R-1", "person", "AT/border"), ("R-1", "withdrawal", "AT/ncb")]
+    assert run() == [("R-1", "withdrawal", "AT/border")]
+    assert run() == []
+    assert run(draft("R-1")) == [("R-1", "person", "AT/ncb")]
+    outbox.close()
+
+
+def test_a_record_name_means_our_own_bureaus_record(world: World) -> None:
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.publish([draft("R-1"), draft("R-1", bureau="AT/border")])
+    outbox.publish([draft("R-1", bureau="AT/border", action_sought="arrest"), draft("R-2", bureau="AT/border")])
+    found, others = outbox.find("R-1"), outbox.find("R-2")
+    assert found
+    assert others
+    assert (outbox.bureau_of(found.notice_id), found.version) == ("AT/ncb", 1)
+    assert outbox.bureau_of(others.notice_id) == "AT/border"
+    assert outbox.bureaus_with("R-1") == ["AT/border", "AT/ncb"]
     outbox.close()
 
 

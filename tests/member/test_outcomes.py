@@ -11,7 +11,7 @@ from broker import codec, streams
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
 from broker.route import Lines, lay
 from tests.honest_broker import directory
-from tests.making import key_of
+from tests.making import NOW, Draft, key_of
 from tests.making import receipt as forged
 from tests.member.conftest import Machine, World, draft
 
@@ -114,6 +114,19 @@ async def test_what_was_rejected_for_its_key_alone_is_signed_anew(world: World) 
     anew = codec.decode(Envelope, (await world.sent())[-1])
     assert anew.header == codec.decode(Envelope, data).header
     assert anew.key_id == key_of("AT/ncb", 1).public.id
+    outbox.close()
+
+
+async def test_who_uses_an_id_of_ours_for_other_bytes_has_our_key(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    thiefs = Draft("AT/ncb").but(notice_id=identity(data), record="another", issued=NOW).envelope()
+    outcome = world.broker.reject(codec.encode(thiefs), "id-reused")
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == ["not-from-this-outbox"]
+    assert outbox.database.execute("SELECT outcome FROM envelopes").fetchone()[0] == "routed"
     outbox.close()
 
 

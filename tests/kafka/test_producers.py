@@ -1,0 +1,108 @@
+"""What a producer's failure does to the calls beside it; aiokafka's own parts, without a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka_errors
+
+from broker import kafka, streams
+from broker.bus import Copies
+from broker.errors import UnavailableError
+from broker.kafka import KafkaBus
+from broker.streams import World
+
+BUREAUS = tuple(f"LV/b{number}" for number in range(9))
+WORLD = World(("AT", "LV"), BUREAUS)
+NOT_ENOUGH_REPLICAS = 19
+
+
+class Refusing:
+    """A node's answer to every produce request: too few nodes have the batch."""
+
+    API_VERSION = 7
+
+    def __init__(self, request: Any) -> None:
+        self.topics = [
+            (topic, [(place, NOT_ENOUGH_REPLICAS, -1, -1, 0) for place, _ in batches])
+            for topic, batches in request._topics
+        ]
+
+
+async def test_nodes_that_are_too_few_for_long_are_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    producer = AIOKafkaProducer(bootstrap_servers="x:1", acks="all", enable_idempotence=True, retry_backoff_ms=5)
+
+    async def answered(_node: int, request: Any, group: Any = None) -> Refusing:  # noqa: ARG001
+        await asyncio.sleep(0.02)
+        return Refusing(request)
+
+    async def done(*_: object) -> bool:
+        return True
+
+    async def close() -> None:
+        closed.append(True)
+
+    client: Any = producer.client
+    client.send, client._wait_on_metadata, client._maybe_wait_metadata, client.close = answered, done, done, close
+    client.force_metadata_update = lambda: asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(producer, "_partition", lambda *_: 0)
+    monkeypatch.setattr(producer._metadata, "leader_for_partition", lambda _: 1)
+    producer._txn_manager.set_pid_and_epoch(1, 0)
+    await producer._sender.start()
+    bus = KafkaBus("x:1", streams.ROUTER, None, WORLD, limit=0.3)
+    bus._producers[kafka.APPENDS] = producer
+    with pytest.raises(UnavailableError):
+        await bus.append(streams.outcomes("AT"), [(b"", b"x")])
+    assert closed
+
+
+class Producer:
+    """Answers with what it is given, at once or later."""
+
+    def __init__(self, answer: object, after: float) -> None:
+        self.answer, self.after = answer, after
+        self.written: list[str] = []
+
+    async def send_batch(self, _batch: object, stream: str, partition: int) -> asyncio.Future[Any]:  # noqa: ARG002
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.written.append(stream)
+        tell: Any = future.set_exception if isinstance(self.answer, BaseException) else future.set_result
+        asyncio.get_running_loop().call_later(self.after, lambda: future.done() or tell(self.answer))
+        return future
+
+
+async def test_no_inbox_gets_what_came_later_without_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane fails at once; while the other is waited for, the next step must not go out by a new producer."""
+    inboxes = [streams.inbox(bureau) for bureau in BUREAUS]
+    first, second = (next(each for each in inboxes if kafka._lane(each) == lane) for lane in kafka.FAN_OUT_LANES)
+    place = type("Place", (), {"offset": 0})()
+    new = Producer(place, 0)
+    bus = KafkaBus("x:1", streams.ROUTER, None, WORLD, limit=5)
+
+    async def make(_: str | None) -> Producer:
+        return new
+
+    async def discard(_: object) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(bus._client, "producer", make)
+    monkeypatch.setattr(kafka, "_discard", discard)
+    lanes: dict[int, Any] = defaultdict()
+    lanes[kafka.FAN_OUT_LANES[0]] = Producer(kafka_errors.OutOfOrderSequenceNumber(), 0)
+    lanes[kafka.FAN_OUT_LANES[1]] = Producer(place, 0.3)
+    monkeypatch.setattr(bus, "_producers", lanes)
+    earlier = asyncio.create_task(bus.fan_out([Copies(b"k1", b"", [(first, b"1"), (second, b"1")])]))
+    await asyncio.sleep(0.1)
+    assert not earlier.done()
+    with pytest.raises(UnavailableError):
+        await bus.fan_out([Copies(b"k2", b"", [(first, b"2")])])
+    assert not new.written
+    with pytest.raises(UnavailableError):
+        await earlier
+    await bus.fan_out([Copies(b"k1", b"", [(first, b"1")])])
+    assert new.written == [first]
