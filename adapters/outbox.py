@@ -269,7 +269,7 @@ class Outbox:
             return Refusal(draft.record, ORDERED, "an authority has withdrawn this record by order: it stays withdrawn")
         if kept and kept.state == "live" and kept.digest == digest:
             return Unchanged(draft.record)
-        corrected = self._current(bureau, draft.record) if kept and kept.state == "live" else None
+        corrected = self.held(bureau, draft.record) if kept and kept.state == "live" else None
         try:
             references = self._references(draft, bureau)
             if corrected:
@@ -281,7 +281,7 @@ class Outbox:
         return _published(made)
 
     def _withdraw(self, record: str, bureau: str, reason: Mapping[str, Any] | None) -> Result:
-        kept, current = self._record(bureau, record), self._current(bureau, record)
+        kept, current = self._record(bureau, record), self.held(bureau, record)
         if kept is None or current is None or kept.state != "live":
             message = "no such record is published"
             raise InvalidReferenceError(message)
@@ -341,9 +341,40 @@ class Outbox:
         ).fetchone()
         return Reference(bureau, bytes(row[0]), bytes(row[1]), "") if row else None
 
+    def held(self, bureau: str, record: str) -> Reference | None:
+        """Find the newest notice of a record that bureaus may hold; None if all of it is withdrawn or was rejected.
+
+        A withdrawal that builds on a rejected notice ended nothing: the broker knew of nobody who holds that.
+        """
+        rows = self.database.execute(
+            "SELECT notice_id, header_digest, kind, outcome, header FROM envelopes WHERE bureau = ? AND record = ?"
+            " ORDER BY version",
+            (bureau, record),
+        )
+        found: Reference | None = None
+        ours: set[bytes] = set()
+        for row in rows:
+            digest = bytes(row["header_digest"])
+            if row["outcome"] == "rejected":
+                continue
+            if row["kind"] != "withdrawal":
+                found = Reference(bureau, bytes(row["notice_id"]), digest, "")
+                ours.add(digest)
+            elif ours & _subjects(bytes(row["header"])):  # and not another's record of this name, by order
+                found = None
+        return found
+
+    def built_on(self, digest: bytes, bureau: str, record: str) -> bool:
+        """Say whether the newest notice of a record is a withdrawal of that header."""
+        row = self.database.execute(
+            "SELECT kind, header FROM envelopes WHERE bureau = ? AND record = ? ORDER BY version DESC LIMIT 1",
+            (bureau, record),
+        ).fetchone()
+        return row is not None and row["kind"] == "withdrawal" and digest in _subjects(bytes(row["header"]))
+
     def standing(self, bureau: str, record: str) -> tuple[int, Reference] | None:
         """Give version and notice of a record that is published, which the next publication corrects; None: no such."""
-        kept, current = self._record(bureau, record), self._current(bureau, record)
+        kept, current = self._record(bureau, record), self.held(bureau, record)
         return (kept.version, current) if kept and current and kept.state == "live" else None
 
     def _is_ordered(self, bureau: str, record: str) -> bool:
@@ -420,6 +451,10 @@ class Outbox:
             "UPDATE envelopes SET sent_at = NULL WHERE notice_id = ? AND compartments IS NOT NULL", (notice_id,)
         )
         return bool(changed.rowcount)
+
+
+def _subjects(header: bytes) -> set[bytes]:
+    return {each.header_digest for each in codec.decode(Header, header).references}
 
 
 def facts(draft: Draft) -> str:

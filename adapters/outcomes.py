@@ -275,14 +275,17 @@ class Outcomes:
             self.journal.alarm(checked.leaf.now, ORDERED, f"leaf {checked.outcome.leaf_number}")
 
     def _reopen(self, digest: bytes) -> None:
-        """Forget that a rejected record was published, so that the next run of its source publishes it again."""
+        """Forget that a rejected record was published, so that the next run of its source publishes it again.
+
+        Or withdraws it again, where its withdrawal built on what was rejected.
+        """
+        bureau, record, version = self._database.execute(
+            "SELECT bureau, record, version FROM envelopes WHERE header_digest = ?", (digest,)
+        ).fetchone()
+        state = "live" if self._outbox.held(bureau, record) else "refused"
         self._database.execute(
-            "UPDATE records SET digest = x'', state = CASE WHEN EXISTS ("
-            " SELECT 1 FROM envelopes AS e WHERE e.bureau = records.bureau AND e.record = records.record"
-            " AND e.kind != 'withdrawal' AND e.outcome IS NOT 'rejected') THEN 'live' ELSE 'refused' END"
-            " WHERE (bureau, record, version) IN (SELECT bureau, record, version FROM envelopes"
-            " WHERE header_digest = ?)",
-            (digest,),
+            "UPDATE records SET digest = x'', state = ?1 WHERE bureau = ?2 AND record = ?3 AND (version = ?4 OR ?5)",
+            (state, bureau, record, version, self._outbox.built_on(digest, bureau, record)),
         )
 
     def _sign_anew(self, outcome: Outcome) -> None:

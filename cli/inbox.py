@@ -89,7 +89,7 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
         click.echo(f"following the inbox of {home.bureau}; Ctrl-C ends it")
     seek_cycles_rarely(PAGE_OBJECTS)
     with home.inbox() as box:
-        seen = 0
+        seen = rung = 0
         while True:
             try:
                 async with home.inbox_bus() as bus:
@@ -98,10 +98,19 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
                         for line in box.lines(after=seen):
                             seen = max(seen, line.number)
                             _print(given, line)
+                        rung = _ring(box, rung)
                         await collector.round(FOLLOW_WAIT_S)
             except UnavailableError as error:
                 click.echo(f"the bus does not answer{_why(error)}; trying again", err=True)
                 await asyncio.sleep(FOLLOW_WAIT_S)
+
+
+def _ring(box: Inbox, after: int) -> int:
+    """Tell the alarms that are new, apart from what the lines say; return how many there are."""
+    alarms = box.journal.alarms()
+    for each in alarms[after:]:
+        click.echo(f"ALARM {each.code} ({each.about}), {answer.when(each.at)}", err=True)
+    return len(alarms)
 
 
 def _print(given: Everywhere, line: Line) -> None:

@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from adapters.inbox import Inbox
 from broker import settings as settings_file
 from broker.rules import PolicySet
 from broker.settings import Settings
 from broker.sqlite import SqliteBus
+from cli import inbox as inbox_command
 from cli import main as command
 from cli.home import clock
 from schemas import loader
@@ -251,6 +253,17 @@ def test_a_record_of_another_bureau_is_not_touched(homes: Homes, capsys: pytest.
     assert told["outcome"] == "routed"
     theirs = homes.valise("trace", "R-N", "--bureau", "AT/organised-crime", "--json").value
     assert (theirs["bureau"], theirs["version"], theirs["kind"]) == ("AT/organised-crime", 2, "person")
+
+
+def test_who_follows_is_told_of_new_alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box = Inbox(tmp_path / "inbox.db")
+    box.journal.alarm(0, "gap", "LV/ncb deliveries 2 to 3")
+    assert inbox_command._ring(box, 0) == 1
+    assert "ALARM gap (LV/ncb deliveries 2 to 3)" in capsys.readouterr().err
+    box.journal.alarm(0, "split-view", "leaf 9")
+    assert inbox_command._ring(box, 1) == 2
+    assert capsys.readouterr().err.count("ALARM") == 1
+    box.close()
 
 
 def _states(homes: Homes, bureau: str, record: str) -> list[str]:

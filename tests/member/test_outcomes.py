@@ -8,6 +8,7 @@ import pytest
 from adapters.outbox import Outbox
 from adapters.trace import trace
 from broker import codec, streams
+from broker.errors import InvalidReferenceError
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
 from broker.route import Lines, lay
 from tests.honest_broker import directory
@@ -115,6 +116,47 @@ async def test_what_was_rejected_for_its_key_alone_is_signed_anew(world: World) 
     assert anew.header == codec.decode(Envelope, data).header
     assert anew.key_id == key_of("AT/ncb", 1).public.id
     outbox.close()
+
+
+async def test_a_withdrawal_that_builds_on_a_rejected_correction_is_made_again(world: World) -> None:
+    """Both were on their way when the correction was rejected: the broker knew of nobody who holds it."""
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    outcome = world.broker.reject(second, "already-expired")
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    assert await learn(at, outbox) == ["already-expired"]
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    with pytest.raises(InvalidReferenceError):
+        outbox.withdraw("R-1")
+    outbox.close()
+    header = codec.decode(Header, codec.decode(Envelope, (await world.sent())[-1]).header)
+    assert (header.kind, header.version) == ("withdrawal", 4)
+    assert [each.notice_id for each in header.references] == [identity(first)]
+
+
+async def test_what_was_withdrawn_is_not_corrected_by_a_later_try(world: World) -> None:
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    (again,) = await world.publish(draft())
+    outcome = world.broker.reject(again, "invalid-field")
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    await learn(at, outbox)
+    outbox.close()
+    (once_more,) = await world.publish(draft())
+    header = codec.decode(Header, codec.decode(Envelope, once_more).header)
+    assert (header.version, header.references) == (4, ())
 
 
 async def test_who_uses_an_id_of_ours_for_other_bytes_has_our_key(world: World) -> None:
