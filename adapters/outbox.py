@@ -11,6 +11,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +25,7 @@ from adapters.database import connect
 from adapters.order import Order
 from broker import codec, crash, streams
 from broker.bus import Bus
-from broker.errors import InvalidReferenceError, NoticeRejectedError
+from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError
 from broker.notice import ORDERED, Audience, DecisionRecord, Envelope, Header, Origin, Reference, Routing, Verified
 from broker.signing import header_digest
 from broker.writing import transaction
@@ -61,6 +62,8 @@ CREATE TABLE IF NOT EXISTS answers(
     PRIMARY KEY(leaf_number, header_digest, bureau, act, receipt_leaf)
 );
 """
+KEY_CODES = ("key-not-in-force", "key-revoked", "unknown-key")
+"""What is rejected so burns neither id nor number: the same header bytes may come again under another key."""
 Resolve = Callable[[Pointer], Reference | None]
 """Finds the notice that a pointer to another bureau's record means."""
 
@@ -405,7 +408,12 @@ class Outbox:
     # Sending
 
     async def flush(self, bus: Bus, shard: int = 0) -> int:
-        """Append what waits, in order; return how many went. May append the same again after a raise."""
+        """Append what waits, in order; return how many went. May append the same again after a raise.
+
+        What was rejected for its key alone waits for the bureau's next key.
+        """
+        with transaction(self.database):
+            self._sign_anew()
         sent = 0
         while rows := self.database.execute(
             "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
@@ -438,10 +446,28 @@ class Outbox:
         )
         return anew
 
+    def _sign_anew(self) -> None:
+        rows = self.database.execute(
+            "SELECT e.notice_id, e.bureau, e.key_id FROM envelopes AS e JOIN outcomes AS o"
+            " ON o.record_digest = e.sent_digest WHERE o.code IN (SELECT value FROM json_each(?))"
+            " AND e.outcome IS NULL AND e.sent_at IS NOT NULL",
+            (json.dumps(KEY_CODES),),
+        ).fetchall()
+        for row in rows:
+            with suppress(ConfigurationError):  # the bureau has no key at all now: that is for its own notices to say
+                if self.has_other_key(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"])):
+                    self.send_again(bytes(row["notice_id"]))
+
     def has_other_key(self, notice_id: bytes, bureau: str, key_id: bytes) -> bool:
-        """Say whether a notice was signed with another key than the bureau's present one, and can be sent again."""
+        """Say whether a notice was signed with another key than the bureau's present one, and can be sent again.
+
+        Not if a later version of its record is on record already: it would stand beside that, as if it were new.
+        """
         row = self.database.execute(
-            "SELECT 1 FROM envelopes WHERE notice_id = ? AND compartments IS NOT NULL", (notice_id,)
+            "SELECT 1 FROM envelopes AS e WHERE notice_id = ? AND compartments IS NOT NULL AND NOT EXISTS ("
+            " SELECT 1 FROM envelopes AS later WHERE later.bureau = e.bureau AND later.record = e.record"
+            " AND later.version > e.version AND later.outcome IS NOT NULL AND later.outcome != 'rejected')",
+            (notice_id,),
         ).fetchone()
         return row is not None and self._maker.key(bureau).public.id != key_id
 

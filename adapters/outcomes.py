@@ -11,7 +11,7 @@ from adapters.check import Known, check_key, check_leaf, check_time, find_direct
 from adapters.following import follow, log_of
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
-from adapters.outbox import Outbox
+from adapters.outbox import KEY_CODES, Outbox
 from adapters.refusals import (
     AlteredError,
     IssuerKeyError,
@@ -48,7 +48,6 @@ from broker.writing import transaction
 
 PAGE = 200
 RECORD_LEAVES = ("routed", "held", "rejected", "repeated")
-KEY_CODES = ("key-not-in-force", "key-revoked", "unknown-key")
 """Codes after which the same header bytes are signed anew, if the bureau has another key by now."""
 
 

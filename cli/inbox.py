@@ -99,7 +99,8 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
                             seen = max(seen, line.number)
                             _print(given, line)
                         rung = _ring(box, rung)
-                        await collector.round(FOLLOW_WAIT_S)
+                        if not (await collector.round(FOLLOW_WAIT_S)).records:
+                            collector = home.collector(bus, box)  # with the key that is in force by now
             except UnavailableError as error:
                 click.echo(f"the bus does not answer{_why(error)}; trying again", err=True)
                 await asyncio.sleep(FOLLOW_WAIT_S)

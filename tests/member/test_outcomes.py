@@ -172,6 +172,44 @@ async def test_who_uses_an_id_of_ours_for_other_bytes_has_our_key(world: World) 
     outbox.close()
 
 
+async def test_what_was_rejected_for_its_key_waits_for_the_next_one(world: World) -> None:
+    sent = await world.publish(draft("R-1"), draft("R-2"))
+    at = world.machine("AT/ncb")
+    for data in sent:
+        outcome = world.broker.reject(data, "key-revoked", signed=False)
+        await world.broker.seal()
+        await world.broker.tell("AT", outcome)
+    outbox = at.outbox()
+    assert await learn(at, outbox) == ["key-revoked", "key-revoked"]
+    assert await outbox.flush(world.bus) == 0
+    outbox.close()
+    at.generation = 1
+    outbox = at.outbox()
+    assert await outbox.flush(world.bus) == 2
+    assert await outbox.flush(world.bus) == 0
+    outbox.close()
+    anew = [codec.decode(Envelope, each) for each in (await world.sent())[2:]]
+    assert {each.key_id for each in anew} == {key_of("AT/ncb", 1).public.id}
+
+
+async def test_an_older_version_is_not_signed_anew_where_a_later_one_is_on_record(world: World) -> None:
+    (first,) = await world.publish(draft())
+    world.broker.written = directory({"AT/ncb": 1}, 2)
+    await world.broker.publish_directory()
+    at = world.machine("AT/ncb")
+    await at.versions.follow(world.bus)
+    at.generation = 1
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    await world.broker.route(second, SHOWS)
+    outcome = world.broker.reject(first, "key-not-in-force", signed=False)
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    outbox = at.outbox()
+    assert await learn(at, outbox) == ["key-not-in-force"]
+    assert await outbox.flush(world.bus) == 0
+    outbox.close()
+
+
 async def test_who_has_not_erased_is_named(world: World) -> None:
     (data,) = await world.publish(draft())
     await world.broker.route(data, SHOWS)
