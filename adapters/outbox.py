@@ -466,7 +466,8 @@ class Outbox:
         row = self.database.execute(
             "SELECT 1 FROM envelopes AS e WHERE notice_id = ? AND compartments IS NOT NULL AND NOT EXISTS ("
             " SELECT 1 FROM envelopes AS later WHERE later.bureau = e.bureau AND later.record = e.record"
-            " AND later.version > e.version AND later.outcome IS NOT NULL AND later.outcome != 'rejected')",
+            " AND later.version > e.version AND later.kind != 'withdrawal'"
+            " AND later.outcome IS NOT NULL AND later.outcome != 'rejected')",
             (notice_id,),
         ).fetchone()
         return row is not None and self._maker.key(bureau).public.id != key_id

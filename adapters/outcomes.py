@@ -42,13 +42,13 @@ from broker.notice import (
     Revocation,
     Statement,
 )
+from broker.recorded import binds
 from broker.route import Lines, lay
 from broker.signing import decision_digest, header_digest, pae
 from broker.writing import transaction
 
 PAGE = 200
 RECORD_LEAVES = ("routed", "held", "rejected", "repeated")
-"""Codes after which the same header bytes are signed anew, if the bureau has another key by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +339,9 @@ def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
     record = codec.decode(DecisionRecord, outcome.decision)
     if record.record_digest != outcome.record_digest:
         message = "the decision is about another record"
+        raise WrongLeafError(message)
+    if not binds(leaf, record):
+        message = "the decision is about another notice than the leaf"
         raise WrongLeafError(message)
     if record.header:
         _check_header(outcome, record, leaf)

@@ -29,6 +29,7 @@ from broker.notice import (
     APPROVAL,
     NOT_RELEASED,
     ORDERED,
+    RECORD_LIMIT,
     REFUSE,
     RELEASED,
     Decision,
@@ -145,9 +146,11 @@ class Judge:
     def _burn(self, ruling: Ruling, signed: Signed) -> Ruling:
         header, routing = signed.header, signed.routing
         number = (routing.series, routing.number) if routing else (b"", 0)
-        own = Standing(
-            signed.header_digest, "refused", OWN_LEAF, number[0], number[1], header.record, header.version, (), b""
-        )
+        before = self.register.standing(header.issuer, header.notice_id)
+        # A withdrawal that came first stays one; of a record's name no more is kept than a good one has.
+        state = "withdrawn" if before and before.state == "withdrawn" else "refused"
+        record = header.record if len(header.record) <= RECORD_LIMIT else ""
+        own = Standing(signed.header_digest, state, OWN_LEAF, number[0], number[1], record, header.version, (), b"")
         series: tuple[tuple[str, Series], ...] = ()
         if routing and routing.number >= 1:
             key = _series_key(header.issuer, routing.series)
@@ -178,6 +181,7 @@ class Judge:
             reference, target = self._newest(reference, target)
         if reference:
             _check_subject(header, reference, target)
+            _check_ends(reference, target)
         holders = target.holders if target else ()
         decision = decide(verified, self.view, now, holders)
         waiting = _waiting(header, decision, reference, target, now)
@@ -207,8 +211,9 @@ class Judge:
 
     def _reviewed(self, approval: Header, reference: Reference, target: Standing, now: int) -> Ruling:
         """Release a held notice, decided anew at this `now`, or end it. Raises InvalidReferenceError."""
-        bureau = self.view.directory.bureaus.get(approval.issuer)
-        if bureau is None or all(each.index != bureau.index for each in target.holders):
+        # Not the holders: of a held correction those are also who has the version before it.
+        given = self._given(target.leaf_number)
+        if given is None or approval.issuer not in given.bureaus:
             message = "this bureau was not given the notice to review"
             raise InvalidReferenceError(message)
         held = reopen(codec.decode(Envelope, target.envelope))
@@ -217,11 +222,24 @@ class Judge:
             raise InvalidReferenceError(message)
         if approval.action_sought == REFUSE:
             return _ended_by_review(held, reference, target)
+        self._check_sender(held)
         decision = decide(held, self.view, now, target.holders, released=True)
         if decision.state == "held":
             message = "the rules hold it although it was released"
             raise InvalidReferenceError(message)
         return _released(held, reference, target, decision)
+
+    def _check_sender(self, held: Verified) -> None:
+        """Check that the issuer of a held notice may still send it, under this key. Raises InvalidReferenceError."""
+        if not self.view.directory.is_active(held.header.member):
+            message = "the member that sent it has been suspended since"
+            raise InvalidReferenceError(message)
+        kept = self.register.get(f"revoked/{held.envelope.key_id.hex()}")
+        if kept is not None:
+            revocation = codec.decode(Revocation, codec.decode(Statement, kept).payload)
+            if revocation.compromised_since is not None:
+                message = "the key that signed it has been called compromised since: its issuer has to publish it anew"
+                raise InvalidReferenceError(message)
 
     def _use_number(self, verified: Verified) -> tuple[str, Series]:
         routing = verified.routing
@@ -445,6 +463,23 @@ def _check_subject(header: Header, reference: Reference, target: Standing | None
         raise InvalidReferenceError(message)
     if reference.relation == "corrects" and (target.state == "withdrawn" or header.version <= target.version):
         message = "a correction has a higher version, and what was withdrawn is not corrected"
+        raise InvalidReferenceError(message)
+
+
+def _check_ends(reference: Reference, target: Standing | None) -> None:
+    """Check that what a notice ends or restricts is something that bureaus hold. Raises InvalidReferenceError."""
+    if target is None or reference.relation not in _END_STATES:
+        return
+    if target.state == "refused" and not target.holders and target.version > 1:
+        # The version before it stands, and its holders would not hear of this.
+        message = "the version that it names was rejected: name the one that stands"
+        raise InvalidReferenceError(message)
+    if reference.relation == "restricts" and target.state in {"withdrawn", "refused"}:
+        message = "what was withdrawn is not restricted"
+        raise InvalidReferenceError(message)
+    ends = codec.decode(Header, codec.decode(Envelope, target.envelope).header).kind if target.envelope else ""
+    if ends in {"withdrawal", APPROVAL}:
+        message = "a withdrawal or an approval stands: publish the record anew"
         raise InvalidReferenceError(message)
 
 

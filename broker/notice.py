@@ -39,6 +39,8 @@ RELATIONS = ("corrects", "withdraws", "restricts", "answers", "approves", "cites
 RELATION_OF_KIND = {"withdrawal": "withdraws", "restriction": "restricts", "approval": "approves"}
 """These kinds carry exactly one reference, of this relation; no other kind may use the relation."""
 APPROVAL = "approval"
+RECORD_LIMIT = 128
+"""characters of a record's name"""
 RELEASE, REFUSE = "release", "refuse"
 REVIEW_VERDICTS = (RELEASE, REFUSE)
 """What an approval seeks, as its header's `action_sought`."""

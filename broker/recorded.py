@@ -8,8 +8,8 @@ from broker import codec
 from broker.directory import Annex, Directory
 from broker.errors import TrailError
 from broker.facts import Facts, facts_of
-from broker.notice import RELEASED, DecisionRecord, Header, Leaf, Routing, Terms
-from broker.signing import decision_digest
+from broker.notice import RELEASED, ROUTING, DecisionRecord, Header, Leaf, Routing, Terms
+from broker.signing import compartment_digest, decision_digest, header_digest
 
 SALT = 32
 """Bytes of salt before the routing compartment's own bytes."""
@@ -46,17 +46,36 @@ class Recorded:
         return facts_of(self.header, self.routing, directory, annex, self.leaf.now, released=released, holders=holders)
 
 
+def binds(leaf: Leaf, decision: DecisionRecord) -> bool:
+    """Say whether header and routing in a decision record are the issuer's, to which the leaf commits by the header.
+
+    Whoever was given a delivery was given it on these: a leaf with rows has both.
+    """
+    if not decision.header:
+        return leaf.rows is None
+    if header_digest(decision.header) != leaf.header_digest:
+        return False
+    if leaf.rows is None:
+        return True
+    slot = codec.decode(Header, decision.header).compartments[0]
+    routing = decision.routing
+    return slot.name == ROUTING and slot.digest == compartment_digest(ROUTING, routing[:SALT], routing[SALT:])
+
+
 def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recorded | None:
     """Read what a leaf and its decision record hold; None where no notice was decided (rejected, a receipt, a start).
 
-    Raises TrailError if the record is not the one that the leaf commits to.
+    Raises TrailError if the record is not the one that the leaf commits to, or not of the notice of that leaf.
     """
     known = codec.decode(Leaf, leaf)
     if decision_digest(salt, record) != known.decision:
         message = f"the decision record of leaf {leaf_number} is not the one that the leaf commits to"
         raise TrailError(message)
     decision = codec.decode(DecisionRecord, record)
-    if not decision.header or not decision.routing or known.rows is None:
+    if not binds(known, decision):
+        message = f"the decision record of leaf {leaf_number} is not about the notice of that leaf"
+        raise TrailError(message)
+    if known.rows is None or not decision.header or not decision.routing:
         return None
     header = codec.decode(Header, decision.header)
     return Recorded(leaf_number, known, decision, header, codec.decode(Routing, decision.routing[SALT:]))

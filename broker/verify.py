@@ -249,7 +249,7 @@ def check_header_words(header: Header) -> None:
 
 def _check_fields(header: Header) -> None:
     _refuse_wrong(
-        ("record", 1 <= len(header.record) <= 128),
+        ("record", 1 <= len(header.record) <= notice.RECORD_LIMIT),
         ("version", header.version >= 1),
         ("topics", 1 <= len(header.topics) <= 16 and all(map(_TOPIC.fullmatch, header.topics))),
         ("urgency", header.urgency in notice.URGENCIES),

@@ -334,7 +334,7 @@ function open(bytes, known) {
   const leafHash = sha256(Buffer.of(0), common.leaf);
   demand(included(leafHash, proof.number, head.size, proof.hashes, head.root), 'the leaf is not in the log');
   const entry = decode('leaf', common.leaf, leaf);
-  demand(['routed', 'held'].includes(entry.kind) && entry.rows && entry.headerDigest, 'a leaf without deliveries');
+  demand(['routed', 'held', 'released'].includes(entry.kind) && entry.rows && entry.headerDigest, 'a leaf without deliveries');
 
   demand(same(rowRoot(given), entry.rows), 'the row is not below the root of rows');
   const line = decode('row', given.row, row);
@@ -349,7 +349,7 @@ function open(bytes, known) {
   const heading = decode('header', sent.header, header);
   demand(known.issuer === undefined || heading.issuer === known.issuer, 'the issuer is not the owner of the key');
   demand(known.federation === undefined || heading.federation === known.federation, 'of another federation');
-  demand(head.origin === logOf(heading.federation, given.shard), "the log is not that of the header's federation");
+  demand(head.origin.replace(/\.[1-9][0-9]*$/, '') === logOf(heading.federation, given.shard), "the log is not that of the header's federation");
 
   const parts = decode('compartments', sent.compartments, compartments);
   const shown = checkParts(heading, parts);

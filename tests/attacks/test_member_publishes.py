@@ -7,6 +7,7 @@ import gzip
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from broker.notice import (
     LOOK_TYPE,
     Audience,
     Compartment,
+    Envelope,
     Header,
     Look,
     Opened,
@@ -121,6 +123,38 @@ async def test_a_member_corrects_another_record_of_its_own_out_of_sight(shared: 
     await shared.delivered(other, "GE/ncb")
     false = notice("AT/ncb", "GE/ncb").but(record="another", version=2, references=(reference(other, "corrects"),))
     assert (await shared.publish(false)).code == "invalid-reference"
+
+
+def after(of: Envelope, relation: str, kind: str, version: int, *to: str, **header: Any) -> Envelope:
+    """What AT says next of a record."""
+    parts = {"person": ("identity",), "withdrawal": (), "restriction": ("reason",)}[kind]
+    record = codec.decode(Header, of.header).record
+    made = notice("AT/ncb", *to, kind=kind, parts=parts)
+    return made.but(record=record, version=version, references=(reference(of, relation),), **header).envelope()
+
+
+async def test_a_member_ends_a_version_that_was_rejected(shared: Bench) -> None:
+    """The holders are those of the version before; a withdrawal that reached nobody would leave it with them."""
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    await shared.delivered(first, "GE/ncb")
+    second = after(first, "corrects", "person", 2, "GE/ncb", expires=1)
+    assert (await shared.publish(second)).code == "already-expired"
+    assert (await shared.publish(after(second, "withdraws", "withdrawal", 3, "GE/ncb"))).code == "invalid-reference"
+    assert (await shared.publish(after(second, "corrects", "person", 3, "GE/ncb"))).code == "invalid-reference"
+    before = await shared.inboxes()
+    assert (await shared.publish(after(first, "withdraws", "withdrawal", 4, "GE/ncb"))).kind == "routed"
+    assert (await shared.inboxes())["GE/ncb"] == before["GE/ncb"] + 1
+
+
+async def test_a_member_takes_a_withdrawal_back(shared: Bench) -> None:
+    """What was withdrawn is over: neither a restriction nor the withdrawal of its withdrawal lets it live again."""
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    await shared.delivered(first, "GE/ncb")
+    end = after(first, "withdraws", "withdrawal", 2, "GE/ncb")
+    assert (await shared.publish(end)).kind == "routed"
+    assert (await shared.publish(after(first, "restricts", "restriction", 3, "GE/ncb"))).code == "invalid-reference"
+    assert (await shared.publish(after(end, "withdraws", "withdrawal", 3, "GE/ncb"))).code == "invalid-reference"
+    assert (await shared.publish(after(first, "corrects", "person", 4, "GE/ncb"))).code == "invalid-reference"
 
 
 async def test_a_member_reuses_an_id_with_other_bytes(shared: Bench) -> None:

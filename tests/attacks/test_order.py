@@ -8,6 +8,7 @@ import pytest
 
 from broker import codec
 from broker.notice import Envelope, Leaf
+from broker.signing import header_digest
 from tests.attacks.bench import AUTHORITY, Bench, notice
 from tests.attacks.scene import ALL, Scene
 from tests.attacks.test_review import Books, said
@@ -67,7 +68,10 @@ async def test_the_operator_lets_anybody_order(shared: Bench) -> None:
     sent = order(notice("AT/ncb").envelope(), "any", "RU/ncb").envelope()
     about = codec.decode(Leaf, books.entries[leaf.about or 0].leaf)
     assert about.header_digest
-    books.put(number, leaf, replace(record, header=sent.header))
+    routing = codec.decode_compartments(sent.compartments)[0].opened
+    assert routing
+    false = replace(record, header=sent.header, routing=routing.salt + routing.data)
+    books.put(number, replace(leaf, header_digest=header_digest(sent.header)), false)
     with books.checked() as (_, found):
         assert "withdraws another's notice, and RU/ncb is no authority" in said(found, number)
 

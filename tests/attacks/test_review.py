@@ -16,7 +16,7 @@ from broker import codec, members
 from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
 from broker.examine import examine
-from broker.notice import Audience, DecisionRecord, Entry, Envelope, Leaf, Outcome
+from broker.notice import Audience, DecisionRecord, Entry, Envelope, Header, Leaf, Outcome
 from broker.recheck import Grounds, Rechecked, recheck
 from broker.records import Records
 from broker.route import Lines, lay
@@ -60,6 +60,22 @@ async def test_a_held_notice_is_released_by_who_was_given_it(shared: Bench) -> N
     before = await shared.inboxes()
     assert (await shared.publish(approval(envelope))).kind == "routed"
     assert (await shared.inboxes())["LV/ncb"] == before["LV/ncb"] + 1
+
+
+@pytest.mark.parametrize("verdict", ["release", "refuse"])
+async def test_who_has_the_version_before_releases_its_correction(shared: Bench, verdict: str) -> None:
+    """LV got AT's notice; AT's correction of it is held, and LV was not asked: neither release nor refusal counts."""
+    first = notice("AT/ncb", "LV/ncb").envelope()
+    await shared.delivered(first)
+    record = codec.decode(Header, first.header).record
+    corrects = (reference(first, "corrects"),)
+    second = wanted("LV/ncb", "GE/ncb").but(record=record, version=2, references=corrects).envelope()
+    assert (await shared.publish(second)).kind == "held"
+    before = await shared.inboxes()
+    outcome = await shared.publish(approval(second, "LV/ncb", verdict))
+    assert (outcome.kind, outcome.code) == ("rejected", "invalid-reference")
+    assert await shared.inboxes() == before
+    assert (await shared.publish(approval(second))).kind == "routed"
 
 
 async def test_issuer_and_holder_follow_a_release_and_a_refusal(shared: Bench, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from broker.decide import Subscriptions, View, decide
 from broker.directory import Annex, Directory
 from broker.notice import (
     RELEASED,
+    ROUTING,
     Compartment,
     DecisionRecord,
     Envelope,
@@ -19,11 +20,12 @@ from broker.notice import (
     Leaf,
     Opened,
     Reference,
+    Slot,
     Verified,
 )
 from broker.recorded import Recorded, remember
 from broker.rules import PolicySet, Read, Rules, read_rules
-from broker.signing import decision_digest, header_digest
+from broker.signing import compartment_digest, decision_digest, header_digest
 
 PACKAGED = PolicySet.packaged()
 NAMES = ("AT/ncb", "AT/border", "GE/ncb", "GE/analysis", "LV/ncb", "RU/ncb", "US/ncb")
@@ -60,6 +62,9 @@ class Place:
         header, routing = cases.notice_of(written, self.directory.federation)
         if relation:
             header = _referring(header, relation)
+        inside = codec.encode(routing)
+        digest = compartment_digest(ROUTING, SALT, inside)
+        header = replace(header, compartments=(Slot(ROUTING, digest), *header.compartments[1:]))
         opened = [not place or not present or slot.name in present for place, slot in enumerate(header.compartments)]
         parts = tuple(
             Compartment(slot.name, Opened(SALT, b"x") if there else None)
@@ -68,9 +73,7 @@ class Place:
         data = codec.encode(header)
         mask = sum(1 << place for place, there in enumerate(opened) if there)
         envelope = Envelope(data, bytes(32), bytes(64), b"")
-        return Verified(
-            header, header_digest(data), routing, Opened(SALT, codec.encode(routing)), parts, mask, envelope
-        )
+        return Verified(header, header_digest(data), routing, Opened(SALT, inside), parts, mask, envelope)
 
     def decided(
         self,

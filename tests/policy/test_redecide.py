@@ -10,9 +10,10 @@ import pytest
 
 from broker import codec
 from broker.errors import TrailError
-from broker.notice import Header, Holder, RuleHit, Terms
+from broker.notice import DecisionRecord, Header, Holder, Leaf, RuleHit, Terms
 from broker.recorded import Recorded, remember
 from broker.redecide import Difference, Grounds, Repetition, redecide
+from broker.signing import decision_digest
 from cli.officer import repeating
 from tests.policy.remembered import EVERYBODY, NAMES, NOW, SALT, WORLD, Place
 
@@ -212,6 +213,24 @@ def test_a_record_that_is_not_the_leafs_is_refused() -> None:
     with pytest.raises(TrailError, match="leaf 3 is not the one"):
         remember(3, leaf, salt, record + b"x")
     assert salt == SALT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"routing": b""}, {"header": b"", "routing": b""}, {"routing": SALT + b"another"}, "other"],
+    ids=["no-routing", "nothing", "anothers-routing", "anothers-header"],
+)
+def test_a_decision_on_another_notice_than_the_leafs_is_refused(change: dict[str, Any] | str) -> None:
+    """The leaf commits to a record that the operator made up: who was let in stands on AT's words, or on none."""
+    data, salt, record = PLACE.entry(PLACE.notice(everyone=True))
+    leaf, decision = codec.decode(Leaf, data), codec.decode(DecisionRecord, record)
+    if isinstance(change, str):
+        other = codec.decode(DecisionRecord, PLACE.entry(PLACE.notice(to=("RU/ncb",)))[2])
+        change = {"header": other.header, "routing": other.routing}
+    false = codec.encode(replace(decision, **change))
+    committed = codec.encode(replace(leaf, decision=decision_digest(salt, false)))
+    with pytest.raises(TrailError, match="leaf 3 is not about the notice of that leaf"):
+        remember(3, committed, salt, false)
 
 
 def test_a_different_answer_is_told_by_bureau_and_term() -> None:
