@@ -35,16 +35,15 @@ from broker.notice import (
     RELEASED,
     REVOCATION_TYPE,
     DecisionRecord,
-    Header,
     Leaf,
     Outcome,
     Receipt,
     Revocation,
     Statement,
 )
-from broker.recorded import binds
+from broker.recorded import binds, header_in
 from broker.route import Lines, lay
-from broker.signing import decision_digest, header_digest, pae
+from broker.signing import decision_digest, pae
 from broker.writing import transaction
 
 PAGE = 200
@@ -340,25 +339,19 @@ def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
     if record.record_digest != outcome.record_digest:
         message = "the decision is about another record"
         raise WrongLeafError(message)
-    if not binds(leaf, record):
+    header = header_in(record)
+    if not binds(leaf, record, header):
         message = "the decision is about another notice than the leaf"
         raise WrongLeafError(message)
-    if record.header:
-        _check_header(outcome, record, leaf)
+    if header:
+        check_time(header, leaf)
+        if (outcome.notice_id, outcome.warnings) != (header.notice_id, record.warnings):
+            message = "the outcome is about another notice than the decision, or warns of something else"
+            raise WrongLeafError(message)
     # What the decision says of its recipients is what they were shown a row of.
     if leaf.rows is not None and lay(Lines.numbered(record.rows), record.seed, record.depth).root != leaf.rows:
         raise WrongRowError
     return record
-
-
-def _check_header(outcome: Outcome, record: DecisionRecord, leaf: Leaf) -> None:
-    """Check that outcome, decision and leaf speak of one notice, and that the warnings are those of the decision."""
-    header = codec.decode(Header, record.header)
-    check_time(header, leaf)
-    said = (outcome.notice_id, outcome.warnings, leaf.header_digest)
-    if said != (header.notice_id, record.warnings, header_digest(record.header)):
-        message = "outcome, decision and leaf do not speak of one notice"
-        raise WrongLeafError(message)
 
 
 def _check_revocation(outcome: Outcome, leaf: Leaf, known: Known) -> Revocation:

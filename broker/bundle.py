@@ -25,6 +25,7 @@ from broker.errors import NoticeRejectedError, ProofError, VersionRefusedError
 from broker.merkle import check_inclusion, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
 from broker.notice import DecisionRecord, Envelope, Leaf, Look, Receipt, Row, Statement, Verified
+from broker.recorded import binds, header_in
 from broker.route import Laid, Lines, lay
 from broker.signing import decision_digest, header_digest
 from broker.verify import Arrival, verify, verify_statement
@@ -261,8 +262,8 @@ class _Check:
             message = "the decision record is not the one that the leaf commits to"
             raise ProofError(message)
         decision = codec.decode(DecisionRecord, record)
-        if decision.header and header_digest(decision.header) != told.leaf.header_digest:
-            message = "the header is not the one that the leaf commits to"
+        if not binds(told.leaf, decision, header_in(decision)):
+            message = "the header or routing is not the one that the leaf commits to"
             raise ProofError(message)
         if told.leaf.rows is not None and _rows_root(decision) != told.leaf.rows:
             message = "the recipients are not those whose rows the leaf commits to"

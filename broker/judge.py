@@ -141,12 +141,11 @@ class Judge:
             "rejected", error.code, str(error), header_digest=signed.header_digest,
             notice_id=header.notice_id, issuer=header.issuer,
         )  # fmt: skip
-        return named if standing and _arrived(standing) else self._burn(named, signed)
+        return named if standing and _arrived(standing) else self._burn(named, signed, standing)
 
-    def _burn(self, ruling: Ruling, signed: Signed) -> Ruling:
+    def _burn(self, ruling: Ruling, signed: Signed, before: Standing | None) -> Ruling:
         header, routing = signed.header, signed.routing
         number = (routing.series, routing.number) if routing else (b"", 0)
-        before = self.register.standing(header.issuer, header.notice_id)
         # A withdrawal that came first stays one; of a record's name no more is kept than a good one has.
         state = "withdrawn" if before and before.state == "withdrawn" else "refused"
         record = header.record if len(header.record) <= RECORD_LIMIT else ""
@@ -235,11 +234,9 @@ class Judge:
             message = "the member that sent it has been suspended since"
             raise InvalidReferenceError(message)
         kept = self.register.get(f"revoked/{held.envelope.key_id.hex()}")
-        if kept is not None:
-            revocation = codec.decode(Revocation, codec.decode(Statement, kept).payload)
-            if revocation.compromised_since is not None:
-                message = "the key that signed it has been called compromised since: its issuer has to publish it anew"
-                raise InvalidReferenceError(message)
+        if kept is not None and _compromised_since(kept) is not None:
+            message = "the key that signed it has been called compromised since: its issuer has to publish it anew"
+            raise InvalidReferenceError(message)
 
     def _use_number(self, verified: Verified) -> tuple[str, Series]:
         routing = verified.routing
@@ -368,9 +365,14 @@ class Judge:
         )
 
 
+def _compromised_since(kept: bytes) -> int | None:
+    """Tell from when on the revocation on record calls its key into doubt; None: from its own leaf."""
+    return codec.decode(Revocation, codec.decode(Statement, kept).payload).compromised_since
+
+
 def _further_back(revocation: Revocation, kept: bytes) -> bool:
     """Tell whether this revocation calls more into doubt than the one on record."""
-    before = codec.decode(Revocation, codec.decode(Statement, kept).payload).compromised_since
+    before = _compromised_since(kept)
     since = revocation.compromised_since
     return since is not None and (before is None or since < before)
 

@@ -46,19 +46,23 @@ class Recorded:
         return facts_of(self.header, self.routing, directory, annex, self.leaf.now, released=released, holders=holders)
 
 
-def binds(leaf: Leaf, decision: DecisionRecord) -> bool:
+def header_in(decision: DecisionRecord) -> Header | None:
+    """Read the header of the notice that a decision record is about; None where there is none."""
+    return codec.decode(Header, decision.header) if decision.header else None
+
+
+def binds(leaf: Leaf, decision: DecisionRecord, header: Header | None) -> bool:
     """Say whether header and routing in a decision record are the issuer's, to which the leaf commits by the header.
 
-    Whoever was given a delivery was given it on these: a leaf with rows has both.
+    Whoever was given a delivery was given it on these: a leaf with rows has both. `header` is `header_in(decision)`.
     """
-    if not decision.header:
+    if header is None:
         return leaf.rows is None
     if header_digest(decision.header) != leaf.header_digest:
         return False
     if leaf.rows is None:
         return True
-    slot = codec.decode(Header, decision.header).compartments[0]
-    routing = decision.routing
+    slot, routing = header.compartments[0], decision.routing
     return slot.name == ROUTING and slot.digest == compartment_digest(ROUTING, routing[:SALT], routing[SALT:])
 
 
@@ -72,10 +76,10 @@ def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recor
         message = f"the decision record of leaf {leaf_number} is not the one that the leaf commits to"
         raise TrailError(message)
     decision = codec.decode(DecisionRecord, record)
-    if not binds(known, decision):
+    header = header_in(decision)
+    if not binds(known, decision, header):
         message = f"the decision record of leaf {leaf_number} is not about the notice of that leaf"
         raise TrailError(message)
-    if known.rows is None or not decision.header or not decision.routing:
+    if header is None or known.rows is None:
         return None
-    header = codec.decode(Header, decision.header)
     return Recorded(leaf_number, known, decision, header, codec.decode(Routing, decision.routing[SALT:]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -92,10 +91,8 @@ async def test_no_inbox_gets_what_came_later_without_what_came_before(monkeypatc
 
     monkeypatch.setattr(bus._client, "producer", make)
     monkeypatch.setattr(kafka, "_discard", discard)
-    lanes: dict[int, Any] = defaultdict()
-    lanes[kafka.FAN_OUT_LANES[0]] = Producer(kafka_errors.OutOfOrderSequenceNumber(), 0)
-    lanes[kafka.FAN_OUT_LANES[1]] = Producer(place, 0.3)
-    monkeypatch.setattr(bus, "_producers", lanes)
+    failing, slow = Producer(kafka_errors.OutOfOrderSequenceNumber(), 0), Producer(place, 0.3)
+    monkeypatch.setattr(bus, "_producers", dict(zip(kafka.FAN_OUT_LANES, (failing, slow), strict=True)))
     earlier = asyncio.create_task(bus.fan_out([Copies(b"k1", b"", [(first, b"1"), (second, b"1")])]))
     await asyncio.sleep(0.1)
     assert not earlier.done()

@@ -45,6 +45,23 @@ async def learn(machine: Machine, outbox: Outbox) -> list[str]:
     return [each.code for each in outcomes.journal.alarms()]
 
 
+async def reject(world: World, data: bytes, code: str, *, signed: bool = True) -> None:
+    """Let the broker reject what AT sent, and tell AT."""
+    outcome = world.broker.reject(data, code, signed=signed)
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+
+
+async def renewed(world: World) -> Machine:
+    """Give AT/ncb another key, of which everybody knows."""
+    world.broker.written = directory({"AT/ncb": 1}, 2)
+    await world.broker.publish_directory()
+    at = world.machine("AT/ncb")
+    await at.versions.follow(world.bus)
+    at.generation = 1
+    return at
+
+
 async def test_the_issuer_learns_who_was_given_what_and_who_is_silent(world: World) -> None:
     (data,) = await world.publish(draft())
     await world.broker.route(data, SHOWS)
@@ -72,9 +89,7 @@ async def test_what_was_decided_needs_its_body_here_no_longer(world: World) -> N
 
 async def test_a_rejected_record_is_published_again_by_the_next_run(world: World) -> None:
     (data,) = await world.publish(draft())
-    outcome = world.broker.reject(data, "unknown-purpose")
-    await world.broker.seal()
-    await world.broker.tell("AT", outcome)
+    await reject(world, data, "unknown-purpose")
     outbox = world.machine("AT/ncb").outbox()
     assert await learn(world.machine("AT/ncb"), outbox) == ["unknown-purpose"]
     assert outbox.published("") == {}
@@ -87,9 +102,7 @@ async def test_after_a_rejected_correction_the_next_one_names_the_version_that_s
     (first,) = await world.publish(draft())
     (second,) = await world.publish(draft(action_sought="arrest"))
     await world.broker.route(first, SHOWS)
-    outcome = world.broker.reject(second, "invalid-field")
-    await world.broker.seal()
-    await world.broker.tell("AT", outcome)
+    await reject(world, second, "invalid-field")
     outbox = world.machine("AT/ncb").outbox()
     await learn(world.machine("AT/ncb"), outbox)
     outbox.close()
@@ -101,14 +114,8 @@ async def test_after_a_rejected_correction_the_next_one_names_the_version_that_s
 
 async def test_what_was_rejected_for_its_key_alone_is_signed_anew(world: World) -> None:
     (data,) = await world.publish(draft())
-    world.broker.written = directory({"AT/ncb": 1}, 2)
-    await world.broker.publish_directory()
-    at = world.machine("AT/ncb")
-    await at.versions.follow(world.bus)
-    at.generation = 1
-    outcome = world.broker.reject(data, "key-not-in-force", signed=False)
-    await world.broker.seal()
-    await world.broker.tell("AT", outcome)
+    at = await renewed(world)
+    await reject(world, data, "key-not-in-force", signed=False)
     outbox = at.outbox()
     assert await learn(at, outbox) == []
     assert await outbox.flush(world.bus) == 1
@@ -127,9 +134,7 @@ async def test_a_withdrawal_that_builds_on_a_rejected_correction_is_made_again(w
     outbox = at.outbox()
     outbox.withdraw("R-1")
     await outbox.flush(world.bus)
-    outcome = world.broker.reject(second, "already-expired")
-    await world.broker.seal()
-    await world.broker.tell("AT", outcome)
+    await reject(world, second, "already-expired")
     assert await learn(at, outbox) == ["already-expired"]
     outbox.withdraw("R-1")
     await outbox.flush(world.bus)
@@ -149,9 +154,7 @@ async def test_what_was_withdrawn_is_not_corrected_by_a_later_try(world: World) 
     outbox.withdraw("R-1")
     await outbox.flush(world.bus)
     (again,) = await world.publish(draft())
-    outcome = world.broker.reject(again, "invalid-field")
-    await world.broker.seal()
-    await world.broker.tell("AT", outcome)
+    await reject(world, again, "invalid-field")
     await learn(at, outbox)
     outbox.close()
     (once_more,) = await world.publish(draft())
@@ -163,9 +166,7 @@ async def test_who_uses_an_id_of_ours_for_other_bytes_has_our_key(world: World) 
     (data,) = await world.publish(draft())
     await world.broker.route(data, SHOWS)
     thiefs = Draft("AT/ncb").but(notice_id=identity(data), record="another", issued=NOW).envelope()
-    outcome = world.broker.reject(codec.encode(thiefs), "id-reused")
-    await world.broker.seal()
-    await world.broker.tell("AT", outcome)
+    await reject(world, codec.encode(thiefs), "id-reused")
     outbox = world.machine("AT/ncb").outbox()
     assert await learn(world.machine("AT/ncb"), outbox) == ["not-from-this-outbox"]
     assert outbox.database.execute("SELECT outcome FROM envelopes").fetchone()[0] == "routed"
@@ -176,9 +177,7 @@ async def test_what_was_rejected_for_its_key_waits_for_the_next_one(world: World
     sent = await world.publish(draft("R-1"), draft("R-2"))
     at = world.machine("AT/ncb")
     for data in sent:
-        outcome = world.broker.reject(data, "key-revoked", signed=False)
-        await world.broker.seal()
-        await world.broker.tell("AT", outcome)
+        await reject(world, data, "key-revoked", signed=False)
     outbox = at.outbox()
     assert await learn(at, outbox) == ["key-revoked", "key-revoked"]
     assert await outbox.flush(world.bus) == 0
@@ -194,16 +193,10 @@ async def test_what_was_rejected_for_its_key_waits_for_the_next_one(world: World
 
 async def test_an_older_version_is_not_signed_anew_where_a_later_one_is_on_record(world: World) -> None:
     (first,) = await world.publish(draft())
-    world.broker.written = directory({"AT/ncb": 1}, 2)
-    await world.broker.publish_directory()
-    at = world.machine("AT/ncb")
-    await at.versions.follow(world.bus)
-    at.generation = 1
+    at = await renewed(world)
     (second,) = await world.publish(draft(action_sought="arrest"))
     await world.broker.route(second, SHOWS)
-    outcome = world.broker.reject(first, "key-not-in-force", signed=False)
-    await world.broker.seal()
-    await world.broker.tell("AT", outcome)
+    await reject(world, first, "key-not-in-force", signed=False)
     outbox = at.outbox()
     assert await learn(at, outbox) == ["key-not-in-force"]
     assert await outbox.flush(world.bus) == 0
