@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from broker import begun, codec, earlier, notes
+from broker import begun, codec, earlier, extent, notes
 from broker.begun import GAP
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
@@ -171,9 +171,9 @@ def examine(
     report = Report(key.name)
     head = _head(folder, key, report)
     walk = _Walk(folder, key, head, report, iter(heads), iter(deliveries), iter(told))
-    for index in range(-(-head.size // WIDTH)):
-        walk.bundle(index)
-        if index % PROGRESS_EVERY == 0:
+    for done, some in enumerate(extent.bundles(folder, head.size)):
+        walk.some(some)
+        if done % PROGRESS_EVERY == 0:
             progress(report.leaves, head.size)
     walk.finish()
     if not report.wrong:  # where the tiles in force do not hold, nothing can be told from them about earlier ones
@@ -227,7 +227,18 @@ class _Walk:
         self._notices = [array("Q") for _ in range(256)]
         self._again: tuple[int, list[bytes]] = (-1, [])
 
-    def bundle(self, index: int) -> None:
+    def some(self, bundles: range) -> None:
+        """Examine one bundle, or pass over many in a row of which nothing lies on disk."""
+        if len(bundles) == 1:
+            self._bundle(bundles[0])
+            return
+        self._whole = False
+        end = min(bundles.stop * WIDTH, self._head.size)
+        first, last = path(ENTRIES, bundles[0]), path(ENTRIES, bundles[-1], end - bundles[-1] * WIDTH)
+        what = f"are missing with their hashes: leaves {bundles[0] * WIDTH} to {end - 1}"
+        self._report.add(f"{first} to {last}", what)
+
+    def _bundle(self, index: int) -> None:
         """Examine one bundle of entries and the tile of its hashes."""
         width = min(WIDTH, self._head.size - index * WIDTH)
         entries = self._entries(index, width)
@@ -338,10 +349,10 @@ class _Walk:
     def _leaf(self, number: int, entry: bytes, kinds: bytes) -> int:
         """Examine one leaf; return 1 for a record leaf, 0 for an event leaf."""
         while self._next_delivery and self._next_delivery.leaf_number <= number:
-            self._check_delivery(self._next_delivery, entry)
+            self._check_delivery(self._next_delivery, entry if self._next_delivery.leaf_number == number else None)
             self._next_delivery = next(self._deliveries, None)
         while self._next_told and self._next_told.number <= number:
-            self._check_told(self._next_told, entry)
+            self._check_told(self._next_told, entry if self._next_told.number == number else None)
             self._next_told = next(self._told, None)
         try:
             leaf = codec.decode(Leaf, entry)
@@ -411,7 +422,7 @@ class _Walk:
         """Check that each notice was taken in once: a second leaf of it went to somebody behind its issuer's back."""
         twice = {each for some in self._notices for each in _repeated(some)}
         seen: dict[bytes, int] = {}
-        for number in range(self._head.size if twice else 0):
+        for number in self._numbers() if twice else ():
             leaf = self._read_again(number)
             digest = leaf.header_digest if leaf and leaf.kind in ONCE else None
             if digest is None or _short(digest) not in twice:
@@ -419,6 +430,12 @@ class _Walk:
             if digest in seen:
                 self._report.add(f"leaf {number}", f"takes in the notice of leaf {seen[digest]} once more")
             seen.setdefault(digest, number)
+
+    def _numbers(self) -> Iterator[int]:
+        """Give the numbers of the leaves whose bundles lie on disk."""
+        for some in extent.bundles(self._folder, self._head.size):
+            if len(some) == 1:
+                yield from range(some[0] * WIDTH, min(some.stop * WIDTH, self._head.size))
 
     def _read_again(self, number: int) -> Leaf | None:
         index, place = divmod(number, WIDTH)

@@ -45,6 +45,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "records",
         "recorded",
         "index",
+        "extent",
         "earlier",
         "examine",
         "key_use",
