@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from broker import codec, durable, members, streams
+from broker import codec, durable, members, reading, streams
 from broker.bus import Bus, Record
 from broker.directory import Directory
 from broker.errors import ConfigurationError, NoticeRejectedError, VersionRefusedError
@@ -20,6 +20,8 @@ from broker.notice import Version
 from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, signed_kind, write_seen
 
 PAGE = 100
+VERSION_LIMIT, SIGNED_LIMIT = 16 * 1024 * 1024, 1024 * 1024 * 1024
+"""Bytes of one version, and of all that was published under signatures."""
 SIGNED = "signed"
 """Folder with all that was published under signatures, as it came: what an auditor holds `adopted` leaves against."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -82,9 +84,12 @@ class Versions:
 
     def signed(self) -> dict[str, bytes]:
         """Give all that was published under signatures, nothing of it checked, in the order of its names."""
-        folder = self._folder / SIGNED
-        files = sorted(each for each in folder.iterdir() if _PLACE.fullmatch(each.name)) if folder.is_dir() else []
-        return {each.name: each.read_bytes() for each in files}
+        folder, found, left = self._folder / SIGNED, dict[str, bytes](), SIGNED_LIMIT
+        for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if _PLACE.fullmatch(each.name):
+                found[each.name] = reading.read(each, min(VERSION_LIMIT, left))
+                left -= len(found[each.name])
+        return found
 
     def guard(self) -> Guard:
         """Stand guard as this home does: with its pinned root, what it has seen, and the newest bundle."""
@@ -166,7 +171,7 @@ class Versions:
     def content(self, digest: bytes) -> bytes | None:
         """Give a version's bytes; None if they are not there or not what they are called."""
         try:
-            content = (self._folder / digest.hex()).read_bytes()
+            content = reading.read(self._folder / digest.hex(), VERSION_LIMIT)
         except FileNotFoundError:
             return None
         return content if sha256(content).digest() == digest else None

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import codec, merkle, notes
+from broker import codec, merkle, notes, reading
 from broker.errors import NoticeRejectedError, ProofError, TrailError
 from broker.notes import Checkpoint, Vkey
 from broker.notice import BEGUN, LOST, DecisionRecord, Entry, Leaf, Opening
@@ -103,7 +103,7 @@ def ended(folder: Path) -> list[str]:
     """Read the checkpoints that are kept in a trail's folder of logs that have ended, the oldest first."""
     files = [each for each in folder.glob(f"{ENDED}*") if each.name.removeprefix(ENDED).isdecimal()]
     ordered = sorted(files, key=lambda each: int(each.name.removeprefix(ENDED)))
-    return [each.read_text(encoding="utf-8") for each in ordered]
+    return [reading.read(each, notes.NOTE_LIMIT).decode() for each in ordered]
 
 
 def detail(ended: str, seen: str) -> str:

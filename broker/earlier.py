@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker import reading
 from broker.errors import ProofError
-from broker.tiles import ENTRIES, HEIGHT, WIDTH, unbundle
+from broker.tiles import ENTRIES, HEIGHT, WIDTH, limit_of, unbundle
 from broker.trail import read_part
 
 
@@ -67,7 +68,7 @@ def _wrong(folder: Path, part: _Part, have: int) -> tuple[str, str] | None:
     level = ENTRIES if part.level == ENTRIES else int(part.level)
     try:
         whole = part.items(read_part(folder, level, part.index, have))
-        found = part.items(part.file.read_bytes())
+        found = part.items(reading.read(part.file, limit_of(level)))
     except FileNotFoundError:
         return None
     except (OSError, ProofError) as error:

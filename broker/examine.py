@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from broker import begun, codec, earlier, extent, notes
+from broker import begun, codec, earlier, extent, notes, reading
 from broker.begun import GAP
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
@@ -186,7 +186,7 @@ def _head(folder: Path, key: Vkey, report: Report) -> Checkpoint:
     """Read the checkpoint; one that cannot be trusted is still examined for what it says."""
     checkpoint = Checkpoint(key.name, 0, EMPTY_ROOT)
     try:
-        note = (folder / "checkpoint").read_text(encoding="utf-8")
+        note = reading.read(folder / "checkpoint", notes.NOTE_LIMIT).decode()
         checkpoint = notes.parse_checkpoint(notes.parse(note).text)
         notes.open_checkpoint(note, key)
     except FileNotFoundError:
@@ -273,8 +273,11 @@ class _Walk:
         name = path(level, index, width)
         try:
             data = read_part(self._folder, level, index, width)
-        except OSError:
+        except FileNotFoundError:
             self._report.add(name, "is missing")
+            return None
+        except OSError as error:
+            self._report.add(name, f"cannot be read: {error}")
             return None
         if len(data) != 32 * width:
             self._report.add(name, f"holds {len(data)} bytes instead of {32 * width}")

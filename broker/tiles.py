@@ -16,6 +16,8 @@ HEIGHT = 8
 ENTRY_LIMIT = 65_535
 """Bytes of one entry: its length is a u16 (C2SP tlog-tiles, "Log entries")."""
 ENTRIES = "entries"
+TILE_LIMIT, BUNDLE_LIMIT = 32 * WIDTH, (2 + ENTRY_LIMIT) * WIDTH
+"""Bytes of the largest tile and the largest bundle."""
 
 
 def path(level: int | str, index: int, width: int = WIDTH) -> str:
@@ -25,6 +27,11 @@ def path(level: int | str, index: int, width: int = WIDTH) -> str:
     parts = [digits[each : each + 3] for each in range(0, len(digits), 3)]
     name = "/".join([*("x" + each for each in parts[:-1]), parts[-1]])
     return f"tile/{level}/{name}" + ("" if width == WIDTH else f".p/{width}")
+
+
+def limit_of(level: int | str) -> int:
+    """Tell how many bytes a tile or (level `entries`) bundle has at most."""
+    return BUNDLE_LIMIT if level == ENTRIES else TILE_LIMIT
 
 
 def bundle(entries: Sequence[bytes]) -> bytes:

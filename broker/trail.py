@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from broker import crash, durable, notes
+from broker import crash, durable, notes, reading
 from broker.errors import FencedError, ProofError, TrailError
 from broker.merkle import EMPTY_ROOT, Frontier, consistency_proof, leaf_hash, node_hash, range_root
 from broker.notes import Checkpoint
-from broker.tiles import ENTRIES, HEIGHT, WIDTH, Edge, Tile, bundle, path, unbundle, widths
+from broker.tiles import ENTRIES, HEIGHT, WIDTH, Edge, Tile, bundle, limit_of, path, unbundle, widths
 
 CACHED_TILES = 64
 CACHED_BUNDLES = 8
@@ -63,7 +63,7 @@ class Trail:
         """
         file = folder / "checkpoint"
         try:
-            note = file.read_text(encoding="utf-8") if file.exists() else ""
+            note = reading.read(file, notes.NOTE_LIMIT).decode() if os.path.lexists(file) else ""
             head = notes.parse_checkpoint(notes.parse(note).text) if note else Checkpoint(origin, 0, EMPTY_ROOT)
             edge, tail = _load(folder, head.size)
         except (OSError, ProofError, UnicodeDecodeError) as error:
@@ -208,11 +208,12 @@ class Trail:
         return _cached(self._bundles, index, self._read_bundle, CACHED_BUNDLES)
 
     def _read_bundle(self, index: int) -> list[bytes]:
-        return self._whole(path(ENTRIES, index), lambda data: _entries(data, WIDTH))
+        return self._whole(ENTRIES, index, lambda data: _entries(data, WIDTH))
 
-    def _whole(self, name: str, parse: Callable[[bytes], T]) -> T:
+    def _whole(self, level: int | str, index: int, parse: Callable[[bytes], T]) -> T:
+        name = path(level, index)
         try:
-            return parse((self.folder / name).read_bytes())
+            return parse(reading.read(self.folder / name, limit_of(level)))
         except (OSError, ProofError) as error:
             raise TrailError(f"{name}: {error}") from error
 
@@ -222,7 +223,7 @@ class Trail:
         return _cached(self._tiles, (level, index), self._read_tile, CACHED_TILES)
 
     def _read_tile(self, place: tuple[int, int]) -> Tile:
-        return self._whole(path(*place), lambda data: _tile(data, WIDTH))
+        return self._whole(*place, lambda data: _tile(data, WIDTH))
 
     def subtree(self, level: int, index: int) -> bytes:
         """Give the root of the complete subtree of 2^level leaves that begins at leaf index·2^level."""
@@ -297,8 +298,8 @@ def _load(folder: Path, size: int) -> tuple[Edge, tuple[bytes, ...]]:
 def read_part(folder: Path, level: int | str, index: int, width: int) -> bytes:
     """Read a partial tile or bundle, or the full one where the partial is gone already. Raises OSError."""
     with suppress(FileNotFoundError):
-        return (folder / path(level, index, width)).read_bytes()
-    data = (folder / path(level, index)).read_bytes()
+        return reading.read(folder / path(level, index, width), limit_of(level))
+    data = reading.read(folder / path(level, index), limit_of(level))
     if level != ENTRIES:
         return data[: 32 * width]
     return bundle(unbundle(data)[:width])

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker import codec, cosignature, notes
+from broker import codec, cosignature, notes, reading
 from broker.cosignature import Cosigned, Cosigner
 from broker.errors import ProofError
 from broker.notes import Checkpoint, Vkey
@@ -16,6 +16,7 @@ from broker.trail import Trail
 
 CHECKPOINT, WITNESSED = "checkpoint", "checkpoint.witnessed"
 """Files of a trail: its newest checkpoint; the newest that a quorum has cosigned."""
+ON_DISK = (CHECKPOINT, WITNESSED)
 NO_QUORUM_MS = 3_600_000
 """Milliseconds without the word of a quorum after which the trail is red."""
 
@@ -68,9 +69,14 @@ def to_prove_with(trail: Trail, number: int) -> tuple[int, str]:
 
 def on_disk(folder: Path) -> Iterator[str]:
     """Read the notes of a trail that may bear cosignatures."""
-    for name in (CHECKPOINT, WITNESSED):
+    for name in ON_DISK:
         with suppress(FileNotFoundError):
-            yield (folder / name).read_text(encoding="utf-8")
+            yield note_of(folder, name)
+
+
+def note_of(folder: Path, name: str) -> str:
+    """Read one of these notes. Raises OSError or UnicodeDecodeError."""
+    return reading.read(folder / name, notes.NOTE_LIMIT).decode()
 
 
 def confirmed(folder: Path, log: Vkey, known: Sequence[Cosigner], quorum: int) -> Witnessed | None:

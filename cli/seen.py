@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -12,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from broker import begun, bundle, codec, notes
+from broker import begun, bundle, codec, notes, reading
 from broker.errors import ConfigurationError, NoticeRejectedError, ProofError
 from broker.examine import SeenDelivery, SeenHead, SeenLeaf
 from broker.notice import Receipt, Statement
@@ -31,7 +32,7 @@ class Seen:
 
     def __init__(self, paths: Sequence[Path], trail: Path) -> None:
         own = trail.resolve()
-        files = sorted({each.resolve() for path in paths for each in _files(path)})
+        files = sorted({_regular(each) for path in paths for each in _files(path)})
         self.files = [each for each in files if not each.is_relative_to(own)]
         self._sort()
 
@@ -125,19 +126,25 @@ def _files(path: Path) -> Iterator[Path]:
     if path.is_dir():
         yield from path.rglob(INBOX)
         yield from path.rglob(OUTBOX)
-        yield from (each for pattern in (CHECKPOINT, PROOF, WITNESS) for each in path.rglob(pattern) if each.is_file())
+        more = (each for pattern in (CHECKPOINT, PROOF, WITNESS) for each in path.rglob(pattern))
+        yield from (each for each in more if not each.is_dir())
     elif path.exists():
         yield path
     else:
         raise ConfigurationError(f"there is nothing to compare with at {path}")
 
 
+def _regular(file: Path) -> Path:
+    """Follow a link. Raises ConfigurationError that names it as the auditor does if what it leads to is no file."""
+    if not file.is_file():
+        raise ConfigurationError(f"{file} cannot be read: it is no regular file, nor a link to one")
+    return file.resolve()
+
+
 def _plain(file: Path) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
     """Read a checkpoint, a proof or a bundle: the head in it, and the leaves that it brings along."""
     try:
-        if file.stat().st_size > bundle.SIZE_LIMIT:
-            raise ConfigurationError(f"{file} is over the limit of {bundle.SIZE_LIMIT:,} bytes")
-        data = file.read_bytes()
+        data = reading.read(file, bundle.SIZE_LIMIT)
         if data.startswith(b"{"):
             return _bundle(data, str(file))
         text = data.decode()
@@ -167,7 +174,10 @@ def _bundle(data: bytes, source: str) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
 
 
 def _open(file: Path) -> sqlite3.Connection:
-    """Open a file to read it, also one that nobody here may write. Raises sqlite3.Error."""
+    """Open a file to read it, also one that nobody here may write. Raises sqlite3.Error; OSError for a pipe or link."""
+    for each in ("", "-wal", "-shm", "-journal"):  # SQLite opens all of them, and would wait for a pipe's writer
+        if os.path.lexists(beside := file.with_name(f"{file.name}{each}")):
+            reading.check(beside)
     with ExitStack() as stack:
         try:
             database = stack.enter_context(closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)))
@@ -187,7 +197,7 @@ def _rows(file: Path, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
     try:
         with closing(_open(file)) as database:
             yield from database.execute(query, values)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigurationError(f"{file} cannot be read as a member's file: {error}") from error
 
 
@@ -209,8 +219,8 @@ AND NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.record_digest = e.sent_diges
 
 def _is_database(file: Path) -> bool:
     try:
-        with file.open("rb") as opened:
-            return opened.read(len(_SQLITE)) == _SQLITE
+        with reading.opened(file) as found:
+            return found.read(len(_SQLITE)) == _SQLITE
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
 

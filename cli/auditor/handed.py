@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from broker import bundle, codec, notes
+from broker import bundle, codec, notes, reading
 from broker.bundle import Checked, Told
 from broker.errors import ConfigurationError, ProofError
 from broker.merkle import check_inclusion, leaf_hash
@@ -24,10 +24,11 @@ SHOWN_FINDINGS = 20
 
 
 def _read(file: Path) -> bytes:
-    if file.stat().st_size > bundle.SIZE_LIMIT:
-        message = f"{file} is over the limit of {bundle.SIZE_LIMIT:,} bytes"
-        raise ProofError(message)
-    return file.read_bytes()
+    try:
+        return reading.read(file.resolve(), bundle.SIZE_LIMIT)
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror}"
+        raise ProofError(message) from error
 
 
 def checkpoint_of(file: Path) -> str:

@@ -50,7 +50,7 @@ class Quorum:
         others = (each.note for each in kept if any(name in each.note for name in names))
         good: dict[str, Witnessed] = {}
         bad: list[str] = []
-        for note in (*_on_disk(folder), *others):
+        for note in (*_on_disk(folder, bad), *others):
             try:
                 for one in witnessed.gather([note], log, self.cosigners):
                     good.setdefault(one.head.text, one).found.update(one.found)
@@ -125,11 +125,15 @@ class Stood:
         }
 
 
-def _on_disk(folder: Path) -> list[str]:
-    try:
-        return list(witnessed.on_disk(folder))
-    except (OSError, UnicodeDecodeError):
-        return []  # `examine` says what is wrong with a checkpoint that cannot be read
+def _on_disk(folder: Path, bad: list[str]) -> Iterator[str]:
+    """Read the notes of a trail; add to `bad` why one cannot be read."""
+    for name in witnessed.ON_DISK:
+        try:
+            yield witnessed.note_of(folder, name)
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            bad.append(f"{name} cannot be read: {error}")
 
 
 def _cosigner(text: str) -> Cosigner:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from broker import notes
+from broker import notes, reading
 from broker.errors import ConfigurationError, ProofError
 from broker.examine import Finding, Gap, Report, examine
 from broker.notes import Vkey
@@ -176,7 +176,7 @@ def _check(
     if not folder.is_dir():
         message = f"there is no trail in {folder}: name its folder, or the home with --home"
         raise ConfigurationError(message)
-    key = _key(key_file or folder / "vkey")
+    key = _key(key_file) if key_file else _key(folder / "vkey", _of_trail)
     others = Seen(seen or beside(folder), folder)
     if len(all_of_them) > 1:
         others = others.of(key.name)
@@ -207,9 +207,14 @@ def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Q
         raise click.exceptions.Exit(code)
 
 
-def _key(file: Path) -> Vkey:
+def _of_trail(file: Path) -> bytes:
+    """Read the key in the trail's own folder; one that the auditor names may be a link or a pipe of his."""
+    return reading.read(file, notes.NOTE_LIMIT)
+
+
+def _key(file: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Vkey:
     try:
-        return notes.parse_vkey(file.read_text(encoding="utf-8"))
+        return notes.parse_vkey(read(file).decode())
     except (OSError, UnicodeDecodeError, ProofError) as error:
         raise ConfigurationError(f"{file} holds no verifier key: name one with --vkey ({error})") from error
 

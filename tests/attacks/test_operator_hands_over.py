@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 
 from broker import notes
 from tests.steps.ledger import KEY, ORIGIN, Ledger
+from tests.witness.log import cosigner
 
 SIZE, ENDLESS = 600, 9_000_000_000_000_000_000
-ROOT, LIMIT_S = Path(__file__).parent.parent.parent, 60.0
+ROOT, LIMIT_S = Path(__file__).parent.parent.parent, 30.0
 
 
 @pytest.fixture
@@ -22,16 +25,22 @@ async def ledger(tmp_path: Path) -> Ledger:
     """A trail of 600 leaves, whose heads and deliveries AT's collector kept."""
     ledger = Ledger(tmp_path / "home")
     await ledger.recover()
-    await ledger.step(SIZE)
+    await ledger.step(550)
+    await ledger.step(SIZE - 550)
     ledger.stop()
     ledger.keep()
     return ledger
 
 
-def verify(ledger: Ledger, *more: str) -> dict[str, Any]:
+def run(ledger: Ledger, *more: str) -> subprocess.CompletedProcess[str]:
     """Verify in a process of its own: a tool that hangs is ended, and found out."""
     command = [sys.executable, "-m", "cli.main", "audit", "verify", str(ledger.folder), "--json", *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=ROOT)
+
+
+def verify(ledger: Ledger, *more: str) -> dict[str, Any]:
+    """Verify what does not hold."""
+    done = run(ledger, *more)
     assert done.returncode == 4, done.stderr
     value: dict[str, Any] = json.loads(done.stdout)
     return value
@@ -67,3 +76,102 @@ def test_the_operator_puts_one_bundle_far_beyond_his_log(ledger: Ledger) -> None
     far.write_bytes((ledger.folder / "tile/entries/000").read_bytes())
     told = wrong(ledger)
     assert any(f"leaves 512 to {20 * 1000**5 * 256 - 1}" in each for each in told), told
+
+
+NAMES = ("tile/1/000.p/2", "tile/0/002.p/88", "ended.1"), ("tile/entries/001", "tile/0/001")
+"""Without the second pair no root can be told, and the tile above is not looked at."""
+EARLIER = ("tile/0/002.p/38", "tile/entries/002.p/38")
+
+
+def pipe(file: Path) -> None:
+    """Nobody ever writes into it: whoever opens it waits."""
+    os.mkfifo(file)
+
+
+def link(file: Path) -> None:
+    """It leads to bytes without an end."""
+    file.symlink_to("/dev/zero")
+
+
+def endless(file: Path) -> None:
+    """A terabyte, of which not a block lies on disk."""
+    file.touch()
+    os.truncate(file, 2**40)
+
+
+Put = Callable[[Path], None]
+THINGS = pytest.mark.parametrize(
+    ("put", "said"),
+    [(pipe, "it is no regular file"), (link, "it is no regular file"), (endless, "it has more than")],
+)
+
+
+def replaced(file: Path, put: Put) -> Path:
+    """Put something else in a file's place."""
+    file.unlink(missing_ok=True)
+    put(file)
+    return file
+
+
+@THINGS
+def test_the_operator_puts_pipes_links_and_endless_files_in_the_place_of_tiles(
+    ledger: Ledger, put: Put, said: str
+) -> None:
+    """Each is called by its name and passed over: nothing waits, nothing is followed, nothing is read to its end."""
+    for names in NAMES:
+        for name in names:
+            replaced(ledger.folder / name, put)
+        told = [each for each in wrong(ledger) if said in each]
+        for name in names:
+            assert any(name in each for each in told), name
+
+
+@THINGS
+def test_the_operator_puts_pipes_links_and_endless_files_in_the_place_of_earlier_tiles(
+    ledger: Ledger, put: Put, said: str
+) -> None:
+    """No head in force needs them; they are called by their names all the same."""
+    for name in EARLIER:
+        replaced(ledger.folder / name, put)
+    told = wrong(ledger)
+    assert [each.partition(":")[0] for each in told] == list(EARLIER)
+    assert all(said in each for each in told)
+
+
+@THINGS
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoint.witnessed"])
+def test_the_operator_puts_pipes_links_and_endless_files_in_the_place_of_checkpoints(
+    ledger: Ledger, put: Put, said: str, name: str
+) -> None:
+    """The checkpoint, or that which witnesses are said to have cosigned."""
+    replaced(ledger.folder / name, put)
+    told = wrong(ledger, "--witness", str(cosigner()))
+    assert any(name in each and said in each for each in told), told
+
+
+@THINGS
+@pytest.mark.parametrize(
+    "name",
+    [
+        "operator/trail/vkey",
+        "operator/versions/signed/000000000000-0123456789abcdef",
+        "members/AT/outbox.db",
+        "members/AT/inbox.ncb.db-journal",
+        "members/AT/witness.db",
+    ],
+)
+def test_the_operator_puts_pipes_links_and_endless_files_beside_his_log(
+    ledger: Ledger, put: Put, said: str, name: str
+) -> None:
+    """What cannot be compared with ends the command, which names it; a database may be of any size."""
+    file = ledger.home / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replaced(file, put)
+    (ledger.home / "operator" / "root.sha256").write_text("0" * 64, encoding="ascii")
+    done = run(ledger)
+    if put is endless and file.match("*.db*"):
+        assert done.returncode in (0, 1), done
+        return
+    assert done.returncode == 1, done
+    assert str(file) in done.stderr
+    assert said in done.stderr
