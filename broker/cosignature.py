@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from broker import notes
 from broker.errors import ProofError, SignatureError
-from broker.notes import Checkpoint
+from broker.notes import Checkpoint, Vkey
 from broker.signing import PublicKey, SigningKey
 
 COSIGNATURE = 4
@@ -142,3 +142,15 @@ def head_of(text: str) -> Checkpoint:
         message = "not a checkpoint: origin, size, root"
         raise ProofError(message)
     return notes.parse_checkpoint("\n".join([*lines[:3], ""]))
+
+
+def open_head(note: str | bytes, log: Vkey) -> Checkpoint:
+    """Check the log's signature under a checkpoint that somebody kept, and read its head; extension lines may follow.
+
+    Raises ProofError, also for another log's checkpoint.
+    """
+    head = head_of(notes.check(note, [log]))
+    if head.origin != log.name:
+        message = f"a checkpoint of {head.origin}, not of {log.name}"
+        raise ProofError(message)
+    return head

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from broker import begun, codec, earlier, extent, notes, reading
+from broker import begun, codec, cosignature, earlier, extent, notes, reading
 from broker.begun import GAP
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
@@ -494,7 +494,8 @@ class _Walk:
     def _is_of_ended(self, seen: SeenHead) -> bool:
         """Say whether a head is of a log that this one went on from, and bears its signature."""
         try:
-            head = begun.open_checkpoint(seen.note, self._key)
+            origin = cosignature.head_of(notes.parse(seen.note).text).origin
+            head = cosignature.open_head(seen.note, begun.key_of(origin, self._key))
         except ProofError:
             return False
         return (head.size, head.root) == (seen.size, seen.root) and head.origin != self._key.name
@@ -504,7 +505,7 @@ class _Walk:
 
     def _signed(self, seen: SeenHead) -> str:
         try:
-            head = notes.open_checkpoint(seen.note, self._key)
+            head = cosignature.open_head(seen.note, self._key)
         except ProofError:
             return ", but does not bear the signature of this log"
         if (head.size, head.root) != (seen.size, seen.root):

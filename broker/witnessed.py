@@ -40,8 +40,8 @@ def gather(candidates: Iterable[str], log: Vkey, known: Sequence[Cosigner]) -> l
         found = cosignature.cosignatures(note, known)
         if not found:
             continue
-        head = notes.open_checkpoint(note, log)
-        one = gathered.setdefault(head.text, Witnessed(head, note))
+        head = cosignature.open_head(note, log)
+        one = gathered.setdefault(notes.parse(note).text, Witnessed(head, note))
         for key, each in found.items():
             if key not in one.found or one.found[key].time < each.time:
                 one.found[key] = each

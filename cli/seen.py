@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from broker import begun, bundle, codec, notes, reading
+from broker import begun, bundle, codec, cosignature, notes, reading
 from broker.errors import ConfigurationError, NoticeRejectedError, ProofError
 from broker.examine import SeenDelivery, SeenHead, SeenLeaf
 from broker.notice import Receipt, Statement
@@ -159,7 +159,7 @@ def _plain(file: Path) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
 
 
 def _head(note: str, source: str) -> SeenHead:
-    head = notes.parse_checkpoint(notes.parse(note).text)
+    head = cosignature.head_of(notes.parse(note).text)  # a log that signs more lines than a head has signed a head
     return SeenHead(head.size, head.root, note, source)
 
 
@@ -236,7 +236,7 @@ def _heads_of_ended(file: Path) -> Iterator[SeenHead]:
 def _before(head: SeenHead, origin: str) -> bool:
     """Say whether a head is of a log that `origin` went on from."""
     try:
-        return begun.is_before(begun.origin_of(head.note), origin)
+        return begun.is_before(_plain_origin(head), origin)
     except ProofError:
         return False
 
@@ -295,4 +295,4 @@ def _origin(file: Path) -> str:
 
 
 def _plain_origin(head: SeenHead) -> str:
-    return notes.parse_checkpoint(notes.parse(head.note).text).origin
+    return cosignature.head_of(notes.parse(head.note).text).origin

@@ -31,6 +31,10 @@ class World(Homes):
     def folder_of_trail(self) -> Path:
         return self.operator / "trail"
 
+    @property
+    def log(self) -> str:
+        return str(self.folder_of_trail)
+
     def cosign(self, *names: str, size: int = 12, ago_s: int = 0, file: str = "checkpoint") -> None:
         head = notes.Checkpoint(ORIGIN, size, self.trail.root_of(size))
         time = clock() // 1000 - ago_s
@@ -146,6 +150,25 @@ def test_what_a_witness_saw_is_a_view_from_outside(world: World, tmp_path: Path)
     cosigned = tmp_path / "checkpoint.kept"
     cosigned.write_text(note, encoding="utf-8")
     assert world.audit("verify", trail, "--seen", str(cosigned)).code == 0
+
+
+def test_a_head_with_more_lines_that_a_witness_kept_is_the_split_view_that_it_is(world: World, tmp_path: Path) -> None:
+    """A log that signs another line below its head has signed the head; C2SP lets witnesses cosign such notes."""
+    state, size = tmp_path / "state.db", world.trail.size
+    note = notes.sign(f"{notes.Checkpoint(ORIGIN, size, world.trail.root).text}a line\n", ORIGIN, KEY)
+    other = notes.sign(f"{notes.Checkpoint(ORIGIN, size, bytes(32)).text}a line\n", ORIGIN, KEY)
+    with closing(Witness(state, identity(A), [VKEY], clock)) as witness:
+        witness.add(notes.format_advance(0, [], note).encode())
+        assert world.audit("verify", world.log, "--seen", str(state)).code == 0
+        assert world.verify("--seen", str(state), of=(A,))[0] == 0
+        with pytest.raises(Exception, match="two different heads"):
+            witness.add(notes.format_advance(size, [], other).encode())
+    kept = tmp_path / "checkpoint.kept"
+    kept.write_text(other, encoding="utf-8")
+    for each in (state, kept):
+        said = world.audit("verify", world.log, "--seen", str(each))
+        assert said.code == 4, said
+        assert "bears the signature of this log: it showed others another history (split view)" in said.out
 
 
 def test_the_state_of_a_member_s_witness_beside_the_trail_is_looked_at(world: World) -> None:
