@@ -28,7 +28,8 @@ from broker.writing import transaction
 
 log = structlog.get_logger()
 EVIDENCE_LIMIT = 100
-"""Requests kept that a log signed and that contradict what was seen: enough to prove it, too few to fill a disk."""
+"""Requests kept of each log that it signed and that contradict what was seen: enough to prove it, too few to fill a
+disk. One log's are not counted against another's: it could leave no room for theirs."""
 BUSY_S = 5.0
 TABLES = """
 CREATE TABLE IF NOT EXISTS heads(
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS heads(
 );
 CREATE TABLE IF NOT EXISTS evidence(number INTEGER PRIMARY KEY, at INTEGER NOT NULL, origin TEXT, request BLOB);
 """
+_ENOUGH = "SELECT 1 FROM evidence WHERE origin = ? LIMIT 1 OFFSET ?"
 
 
 class NotCosignedError(ValiseError):
@@ -174,7 +176,7 @@ class Witness:
                     " DO UPDATE SET size = excluded.size, root = excluded.root, note = excluded.note",
                     (head.origin, head.size, head.root, signed),
                 )
-            elif not database.execute("SELECT 1 FROM evidence LIMIT 1 OFFSET ?", (EVIDENCE_LIMIT - 1,)).fetchone():
+            elif not database.execute(_ENOUGH, (head.origin, EVIDENCE_LIMIT - 1)).fetchone():
                 values = (self._clock(), head.origin, request)
                 database.execute("INSERT INTO evidence(at, origin, request) VALUES (?, ?, ?)", values)
         if wrong is not None:

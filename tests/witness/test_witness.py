@@ -134,6 +134,21 @@ async def test_what_a_log_signed_against_its_own_past_is_kept_as_evidence_within
     assert kept == [(START, ORIGIN, liar)] * EVIDENCE_LIMIT
 
 
+async def test_one_log_s_contradictions_leave_room_for_another_s(tmp_path: Path) -> None:
+    other = notes.vkey("log.example/trail-1", OTHER_KEY.public.raw)
+    with closing(made(tmp_path / "witness.db", LOG, other)) as witness:
+        log = Log(5)
+        await asked(witness, log.request(0))
+        for _ in range(EVIDENCE_LIMIT):
+            await asked(witness, log.fork(2, 3).request(5))
+        for root in (bytes(32), bytes([1] * 32)):
+            note = notes.sign_checkpoint(Checkpoint(other.name, 2, root), OTHER_KEY)
+            heard = await asked(witness, notes.format_advance(2 if root[0] else 0, [], note).encode())
+    assert heard.status == 422
+    with closing(sqlite3.connect(tmp_path / "witness.db")) as database:
+        assert database.execute("SELECT count(*) FROM evidence WHERE origin = ?", (other.name,)).fetchone() == (1,)
+
+
 async def test_the_whole_text_is_cosigned_with_lines_that_the_log_added(witness: Witness) -> None:
     text = f"{Log(3).head().text}extension\n"
     heard = await asked(witness, notes.format_advance(0, [], notes.sign(text, ORIGIN, LOG_KEY)).encode())
