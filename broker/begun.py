@@ -26,6 +26,7 @@ GAP = frozenset({BEGUN, LOST})
 """Kinds of leaf that stand where a leaf was lost."""
 _BLANK, _PARTS = "\n\n", 4
 """A checkpoint is text and signatures with an empty line in between; so are two, one after the other."""
+_SHARD = re.compile(r"(.+)/trail(?:-([0-9]{1,9}))?")
 _LATER = re.compile(r"(.+/trail(?:-[0-9]+)?)\.([1-9][0-9]{0,8})")
 
 
@@ -48,6 +49,12 @@ def first_of(origin: str) -> str:
     """Name the first log of the shard whose log this is."""
     found = _LATER.fullmatch(origin)
     return found[1] if found else origin
+
+
+def shard_of(origin: str) -> tuple[str, int] | None:
+    """Tell the federation and shard whose log this is by its name; None where it is named otherwise."""
+    found = _SHARD.fullmatch(first_of(origin))
+    return (found[1], int(found[2] or 0)) if found else None
 
 
 def place_of(origin: str) -> int:

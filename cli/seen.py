@@ -34,6 +34,7 @@ class Seen:
         own = trail.resolve()
         files = sorted({_regular(each) for path in paths for each in _files(path)})
         self.files = [each for each in files if not each.is_relative_to(own)]
+        self.left_out = list[Path]()
         self._sort()
 
     def _sort(self) -> None:
@@ -46,9 +47,17 @@ class Seen:
 
     def of(self, origin: str) -> Seen:
         """Leave out what others kept of another log, where a home has several."""
-        found = copy(self)
         first = begun.first_of(origin)
-        found.files = [each for each in self.files if begun.first_of(_origin(each)) in ("", first)]
+        return self._only([each for each in self.files if begun.first_of(_origin(each)) in ("", first)])
+
+    def without_other_shards(self, origin: str) -> Seen:
+        """Leave out what others kept of other shards of the same federation; a log of another name contradicts this."""
+        ours = begun.shard_of(origin)
+        return self._only([each for each in self.files if not _is_beside(ours, begun.shard_of(_origin(each)))])
+
+    def _only(self, files: list[Path]) -> Seen:
+        found = copy(self)
+        found.files, found.left_out = files, [each for each in self.files if each not in files]
         found._sort()  # noqa: SLF001 - our own
         return found
 
@@ -132,6 +141,11 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     else:
         raise ConfigurationError(f"there is nothing to compare with at {path}")
+
+
+def _is_beside(one: tuple[str, int] | None, other: tuple[str, int] | None) -> bool:
+    """Say whether two logs are of different shards of one federation."""
+    return one is not None and other is not None and one[0] == other[0] and one != other
 
 
 def _regular(file: Path) -> Path:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from broker import begun
 from broker.errors import ConfigurationError
+
+_TRAIL = re.compile(r"trail(?:-([0-9]{1,9}))?")
 
 
 def trails(operator: Path) -> list[Path]:
@@ -21,3 +25,9 @@ def shard_of(folder: Path) -> int:
     """Tell a trail's shard by the name of its folder."""
     suffix = folder.name.removeprefix("trail").removeprefix("-")
     return int(suffix) if suffix.isdecimal() else 0
+
+
+def may_hold(folder: Path, origin: str) -> bool:
+    """Say whether a trail's folder, by its name, may hold this log: `trail-1` holds no other shard's."""
+    named, shard = _TRAIL.fullmatch(folder.resolve().name), begun.shard_of(origin)
+    return named is None or shard is None or int(named[1] or 0) == shard[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from cli.auditor.decisions import NOT_REPEATED, Decisions, records_beside
 from cli.auditor.handed import checkpoint_of, verify_file
 from cli.auditor.progress import progress
 from cli.auditor.quorum import Quorum, Stood
-from cli.auditor.shards import trails
+from cli.auditor.shards import may_hold, trails
 from cli.auditor.signed import Signatures
 from cli.home import clock
 from cli.operator_home import operator_folder
 from cli.options import Everywhere, everywhere
 from cli.seen import Seen, beside
 
-SHOWN_FINDINGS, SHOWN_LOST = 20, 20
+SHOWN_FINDINGS, SHOWN_LOST, SHOWN_LEFT_OUT = 20, 20, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def verify(
         _verify_file(given, trail_dir, key_file, asked, told_cases.read(case_files))
         return
     folders = [trail_dir] if trail_dir else trails(operator_folder(given.home))
-    checked = [_check(each, folders, seen, key_file, Asked(policies, records, root, asked)) for each in folders]
+    checked = [_check(each, seen, key_file, Asked(policies, records, root, asked)) for each in folders]
     code = next(
         (each for each in (exits.VERIFICATION_FAILED, exits.PARTLY) if each in {one.code for one in checked}), 0
     )
@@ -168,7 +168,6 @@ def verify(
 
 def _check(
     folder: Path,
-    all_of_them: Sequence[Path],
     seen: tuple[Path, ...],
     key_file: Path | None,
     asked: Asked,
@@ -177,9 +176,10 @@ def _check(
         message = f"there is no trail in {folder}: name its folder, or the home with --home"
         raise ConfigurationError(message)
     key = _key(key_file) if key_file else _key(folder / "vkey", _of_trail)
-    others = Seen(seen or beside(folder), folder)
-    if len(all_of_them) > 1:
-        others = others.of(key.name)
+    everything = others = Seen(seen or beside(folder), folder)
+    # A log that took another shard's name by its own word would be rid of all that others kept of it.
+    if key_file or may_hold(folder, key.name):
+        others = everything.without_other_shards(key.name)
     stood = asked.quorum.look(folder, key, others.heads(key.name)) if asked.quorum else None
     heads = heapq.merge(
         others.heads(key.name), others.ended(key.name), stood.heads() if stood else (), key=lambda each: each.size
@@ -191,7 +191,7 @@ def _check(
     sent = bool(seen) and records_beside(folder).is_file() and others.keeps_what_was_sent
     wanted = asked.policies or asked.records or sent
     decisions = Decisions.of(folder, asked.policies, others, report.gaps) if wanted else None
-    signatures = signed.check(folder, report, others, asked.root)
+    signatures = signed.check(folder, report, everything, asked.root)
     return Checked(folder, report, others, key_file, decisions, signatures, stood)
 
 
@@ -225,7 +225,8 @@ def _answer(checked: Checked) -> str:
         first = checked.findings[0]
         return f"The trail does not hold: {first.place}: {first.what}"
     if not report.compared:
-        return f"The trail of {report.size:,} leaves is sound in itself, but was compared with nothing"
+        left_out = ": all that is here of others is of other shards" if checked.others.left_out else ""
+        return f"The trail of {report.size:,} leaves is sound in itself, but was compared with nothing{left_out}"
     compared = f"{report.size:,} leaves, compared with {_compared(report)} that others kept"
     reserve = _reserve(checked)
     return f"The trail is sound, {compared}; but {reserve}" if reserve else f"The trail is good: {compared}"
@@ -269,6 +270,7 @@ def _print(checked: Checked) -> None:
         ("root", report.root.hex()),
         ("key", str(pinned)),
         ("compared with", f"{len(checked.others.files)} files: {_compared(report)}"),
+        *_left_out(checked.others),
         *_beyond(report),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
         *checked.signatures.lines(),
@@ -283,6 +285,12 @@ def _print(checked: Checked) -> None:
         facts.append(("WRONG", f"and {checked.wrong - SHOWN_FINDINGS:,} more"))
     for name, value in facts:
         click.echo(f"  {name:<14} {value}")
+
+
+def _left_out(others: Seen) -> list[tuple[str, str]]:
+    """Say what speaks of other shards, and so neither for this trail nor against it."""
+    names = ", ".join(f"{each.parent.name}/{each.name}" for each in others.left_out[:SHOWN_LEFT_OUT])
+    return [("left out", answer.safe(f"{len(others.left_out)} files of other shards: {names}"))] if names else []
 
 
 def _beyond(report: Report) -> list[tuple[str, str]]:
@@ -318,6 +326,7 @@ def _value(checked: Checked) -> dict[str, Any]:
         "key": str(checked.key_file) if checked.key_file else "own-folder",
         "compared": {
             "files": [str(each) for each in checked.others.files],
+            "left_out": [str(each) for each in checked.others.left_out],
             "heads": report.heads,
             "deliveries": report.deliveries,
             "outcomes": report.told,

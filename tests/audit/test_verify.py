@@ -282,6 +282,41 @@ def test_all_shards_are_checked_each_against_what_was_kept_of_it(homes: Homes) -
     assert said.code == 6
 
 
+def test_one_of_several_shards_is_compared_with_what_was_kept_of_it_alone(homes: Homes) -> None:
+    """What members kept of shard 0 is nothing against shard 1, and it is said that nothing was compared."""
+    second_shard(homes)
+    second = homes.audit("verify", str(homes.operator / "trail-1"), "--json")
+    assert (second.code, second.value["findings"]) == (6, [])
+    assert second.value["compared"]["left_out"]
+    said = homes.audit("verify", str(homes.operator / "trail-1")).out
+    assert said.splitlines()[0].endswith("compared with nothing: all that is here of others is of other shards")
+    assert "AT/outbox.db" in said
+    first = homes.audit("verify", str(homes.operator / "trail"), "--json")
+    assert (first.code, first.value["compared"]["left_out"]) == (0, [])
+
+
+def test_what_was_kept_of_a_second_shard_is_held_against_it(homes: Homes, tmp_path: Path) -> None:
+    second_shard(homes)
+    folder, kept = homes.operator / "trail-1", tmp_path / "checkpoint.kept"
+    kept.write_text((folder / "checkpoint").read_text(encoding="utf-8"), encoding="utf-8")
+    seen = ("--seen", str(kept), "--seen", str(homes.folder / "members"))
+    assert homes.audit("verify", str(folder), *seen).code == 0
+    assert homes.audit("verify", str(homes.operator / "trail"), *seen).code == 0
+    head = notes.Checkpoint(f"{world.ORIGIN}-1", 1, bytes(32))
+    kept.write_text(notes.sign_checkpoint(head, world.LOG_KEY), encoding="utf-8")
+    said = homes.audit("verify", str(folder), *seen)
+    assert said.code == 4
+    assert "split view" in said.out
+
+
+def test_a_log_that_takes_another_shards_name_is_compared_with_all(homes: Homes) -> None:
+    """Its operator names it after a shard of which nobody kept anything, to be compared with nothing."""
+    second_shard(homes)
+    shutil.rmtree(homes.operator / "trail")
+    (homes.operator / "trail-1").rename(homes.operator / "trail")
+    assert homes.audit("verify", str(homes.operator / "trail")).code == 4
+
+
 def test_a_notice_is_told_from_the_shard_that_has_it(homes: Homes) -> None:
     notice = homes.audit("search", "--outcome", "routed", "--json").value["leaves"][0]["notice"]
     told = homes.audit("show", notice, "--json").value
