@@ -43,7 +43,7 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
         asked = {} if digests_only else _by_member(leaves)
     looks = [] if digests_only else looked(operator_home(given.home), asked, why)
     with opened_about(given.home, notices[0]) as home:  # anew: the looks are on record by now, and go along
-        made = _bundle(home, _leaves(home, notices), digests_only=digests_only)
+        made = _bundle(home, _leaves(home, notices), None if digests_only else looks)
     data = made.written()
     file.write_bytes(data)
     file.chmod(0o600)
@@ -104,27 +104,31 @@ def _leaf(home: Opened, number: int) -> _Leaf:
 
 
 def _by_member(leaves: list[_Leaf]) -> dict[str, list[int]]:
-    """Sort the notices by whose they are: each issuer is told of its own."""
+    """Sort the leaves whose records tell a notice by whose it is, also of its end: each issuer is told of its own."""
     found: dict[str, list[int]] = {}
     for each in leaves:
-        if each.own:
+        if each.decision.header:
             found.setdefault(codec.decode(Header, each.decision.header).member, []).append(each.number)
     return found
 
 
-def _bundle(home: Opened, leaves: list[_Leaf], *, digests_only: bool) -> Bundle:
+def _bundle(home: Opened, leaves: list[_Leaf], looks: list[Looked] | None) -> Bundle:
+    """Put a bundle together; without looks (None) of digests only."""
     numbers = [each.number for each in leaves]
+    # What came on record since the looks were asked for is in none of them: of that, too, digests only.
+    seen = {number for each in looks or () for number in each.leaves}
+    clear = {each.number for each in leaves if each.number in seen or not each.decision.header} if looks else set()
     size, checkpoint = to_prove_with(home.trail, max(numbers, default=0))
     parts = {"checkpoint": checkpoint.encode()}
     proofs = home.trail.proofs(numbers, size, checkpoint)
     for each, proof in zip(leaves, proofs, strict=True):
         parts |= bundle.leaf_parts(each.number, home.trail.entry(each.number), proof)
-        parts |= _digests(each) if digests_only else _data(home, each)
+        parts |= _data(home, each) if each.number in clear else _digests(each)
     for content_of in _directories(home, leaves):
         parts |= bundle.directory_part(content_of)
     manifest = Manifest(
         origin=home.trail.origin,
-        data="digests" if digests_only else "clear",
+        data="digests" if looks is None else "clear",
         notices=tuple(each.number for each in leaves if each.own),
         size=size,
     )

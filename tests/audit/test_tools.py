@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from broker.bundle import Bundle, Manifest
 from broker.index import Index
 from broker.merkle import check_inclusion, leaf_hash
 from broker.sqlite import SqliteBus
+from cli.auditor import export
+from cli.auditor.looks import Looked
+from cli.auditor.opened import opened_about
 from cli.home import clock
 from tests import federation as world
 from tests.audit.homes import BASIS, SECRET, Homes, standing
@@ -235,6 +239,20 @@ def test_a_bundle_with_data_says_who_read_what_when_and_for_which_case(homes: Ho
     assert leaves["receiptread"]["receipt"]["bureau"] == "LV/ncb"
     assert len(leaves["receiptread"]["receipt"]["case_digest"]) == 64
     assert leaves["look"]["look"] == {"by": "auditor-1", "reason": REASON}
+
+
+def test_every_record_of_a_notice_in_a_bundle_is_named_by_a_look(homes: Homes, notice: tuple[str, int]) -> None:
+    """Also what came on record while the looks were asked for, and what ended a notice that nobody released."""
+    with opened_about(homes.folder, notice[0]) as home:
+        leaves = export._leaves(home, [notice[0]])
+        (own,) = [each for each in leaves if each.own]
+        ended = replace(own, number=own.number + 1, own=False, leaf=replace(own.leaf, kind="not-released"))
+        assert export._by_member([*leaves, ended]) == {"AT": [own.number, ended.number]}
+        look = Looked(own.number + 9, "auditor-1", REASON, (own.number + 9,))
+        parts = export._bundle(home, leaves, [look]).parts
+    assert f"leaf/{own.number}" in parts
+    assert f"decision/{own.number}" not in parts
+    assert not any(word.encode() in b"".join(parts.values()) for word in (SECRET, BASIS))
 
 
 def test_a_bundle_of_digests_holds_nothing_that_the_issuer_wrote(
