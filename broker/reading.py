@@ -1,17 +1,22 @@
-"""Reads files that somebody else may have put there: regular ones only, and no more than their kind can hold."""
+"""Reads files that somebody else may have put there: regular ones only, no more than they can hold, writing nothing."""
 
 from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """A pipe is opened without its writer, a link not at all: what it leads to may have no end."""
+_BESIDE = ("-wal", "-shm", "-journal")
+_UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+WAIT_S = 10.0
+"""How long a database that another process keeps is waited for."""
 
 
 def read(file: Path, limit: int) -> bytes:
@@ -22,6 +27,45 @@ def read(file: Path, limit: int) -> bytes:
     if size > limit or len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(file))
     return data
+
+
+def database(file: Path) -> sqlite3.Connection:
+    """Open a SQLite file to read it, also where nothing may be written; whoever writes it may go on meanwhile.
+
+    Raises sqlite3.Error, and OSError for what is no file. A thread may read what another has opened, one at a time.
+    """
+    file = file.resolve()
+    check(file)
+    for each in _BESIDE:  # SQLite opens these, too, and would wait for a pipe's writer
+        if os.path.lexists(beside := file.with_name(f"{file.name}{each}")):
+            check(beside)
+    try:
+        return _tried(file, "mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
+            raise
+        # SQLite reads a file that once had a write-ahead log only where it may write beside it. One without such a log,
+        # or anything else that is to be played back first, stands still, unless a writer is there: then it has both.
+        if _unfinished(file):
+            message = f"what its log holds can be read only where one may write: copy all of {file.parent} there"
+            raise sqlite3.OperationalError(message) from error
+        return _tried(file, "mode=ro&immutable=1")
+
+
+def _tried(file: Path, how: str) -> sqlite3.Connection:
+    with ExitStack() as stack:
+        made = sqlite3.connect(
+            f"{file.as_uri()}?{how}", uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
+        )
+        stack.callback(made.close)
+        made.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        stack.pop_all()
+        return made
+
+
+def _unfinished(file: Path) -> bool:
+    logs = (file.with_name(f"{file.name}{each}") for each in ("-wal", "-journal"))
+    return any(each.exists() and each.stat().st_size for each in logs)
 
 
 def check(file: Path) -> None:

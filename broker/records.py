@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 
-from broker import codec
+from broker import codec, reading
 from broker.errors import TrailError
 from broker.notice import RELEASED, Entry, Leaf
 from broker.writing import WAIT_S, answering, transaction
@@ -45,6 +45,16 @@ class Records:
         self._database.executescript(_SCHEMA)
         if self._database.execute("SELECT since FROM listed").fetchone() is None:
             self._database.execute("INSERT INTO listed SELECT coalesce(max(leaf_number) + 1, 0) FROM decision")
+
+    @classmethod
+    def to_read(cls, path: Path) -> Records:
+        """Open what another process may be writing, or what nobody here may write: nothing of it changes.
+
+        Raises sqlite3.Error, and OSError where there is no such file.
+        """
+        made = cls.__new__(cls)
+        made._lock, made._database = Lock(), reading.database(path)  # noqa: SLF001 - our own
+        return made
 
     def close(self) -> None:
         """Close the file, once nobody is reading it."""

@@ -119,7 +119,7 @@ def _recorded(stage: Stage, told: Happened) -> None:
         told.leaves[leaf.kind] += 1
         if leaf.kind == "rejected":
             told.rejected[leaf.code or "?"] += 1
-    with closing(Records(stage.operator.folder / "records.db")) as records:
+    with closing(Records.to_read(stage.operator.folder / "records.db")) as records:
         for _, _, record in records.since(0):
             told.kept_from += _kept_from(codec.decode(DecisionRecord, record), rules)
 
@@ -172,7 +172,10 @@ def chapters(stage: Stage, notice: str) -> list[dict[str, Any]]:
     """Tell one notice's story from trail and decision records, as `valise audit show` does."""
     operator = stage.operator.folder
     trail = Trail.open(operator / "trail")
-    with closing(Records(operator / "records.db")) as records, closing(Index(operator / "records.index.db")) as index:
+    with (
+        closing(Records.to_read(operator / "records.db")) as records,
+        closing(Index(operator / "records.index.db")) as index,
+    ):
         index.update(trail, records, lambda _done, _all: None)
         stories = Stories(trail, records, index, operator / "versions")
         return stories.tell(stories.find(notice))

@@ -46,7 +46,7 @@ def looking(home: OperatorHome) -> Iterator[KeyUse]:
     with ExitStack() as stack:
         register = Register(home.folder / "register.db")
         stack.callback(register.close)
-        records = Records(home.folder / "records.db")
+        records = Records.to_read(home.folder / "records.db")
         stack.callback(records.close)
         yield KeyUse(register, records, Trail.open(home.folder / "trail", home.owner().origin))
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
@@ -187,29 +186,9 @@ def _bundle(data: bytes, source: str) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
     return _head(parts.get("checkpoint", b"").decode(), source), leaves
 
 
-def _open(file: Path) -> sqlite3.Connection:
-    """Open a file to read it, also one that nobody here may write. Raises sqlite3.Error; OSError for a pipe or link."""
-    for each in ("", "-wal", "-shm", "-journal"):  # SQLite opens all of them, and would wait for a pipe's writer
-        if os.path.lexists(beside := file.with_name(f"{file.name}{each}")):
-            reading.check(beside)
-    with ExitStack() as stack:
-        try:
-            database = stack.enter_context(closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)))
-            database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        except sqlite3.OperationalError:
-            # SQLite reads a file that once had a write-ahead log only where it may write beside it; a copy whose log is
-            # empty or gone stands still.
-            log = file.with_name(f"{file.name}-wal")
-            if log.exists() and log.stat().st_size:
-                raise
-            return sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)
-        stack.pop_all()
-        return database
-
-
 def _rows(file: Path, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
     try:
-        with closing(_open(file)) as database:
+        with closing(reading.database(file)) as database:
             yield from database.execute(query, values)
     except (sqlite3.Error, OSError) as error:
         raise ConfigurationError(f"{file} cannot be read as a member's file: {error}") from error

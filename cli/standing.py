@@ -83,7 +83,7 @@ def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
     path = home.folder / "records.db"
     if not waiting or not path.is_file():
         return found
-    with closing(Records(path)) as records:
+    with closing(Records.to_read(path)) as records:
         for place in waiting:
             kept = records.get(place)
             if kept is None:
@@ -123,7 +123,7 @@ def _last_seen(home: OperatorHome, world: World) -> dict[str, int | None]:
     seen: dict[str, int | None] = dict.fromkeys(world.members)
     path = home.folder / "records.db"
     if path.is_file():
-        with closing(Records(path)) as records:
+        with closing(Records.to_read(path)) as records:
             for _, _, record in records.since(0):
                 decision = codec.decode(DecisionRecord, record)
                 if member := streams.member_of(decision.stream):

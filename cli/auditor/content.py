@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from broker import codec
+from broker import codec, reading
 from broker.errors import ConfigurationError, NoticeRejectedError
 from broker.notice import ROUTING, Compartment, Envelope, Header, Standing
 from broker.register import notice_key
@@ -17,9 +17,9 @@ def envelope(operator: Path, issuer: str, notice_id: bytes) -> Envelope | None:
     """Give a notice's envelope as it arrived; None once it has ended, or was never taken in."""
     file = operator / "register.db"
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+        with closing(reading.database(file)) as database:
             row = database.execute("SELECT value FROM entry WHERE key = ?", (notice_key(issuer, notice_id),)).fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         message = f"{file} cannot be read ({error}): name the operator's home with --home"
         raise ConfigurationError(message) from error
     standing = codec.decode(Standing, bytes(row[0])) if row else None

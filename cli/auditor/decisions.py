@@ -61,7 +61,7 @@ class Decisions:
         }
         sent |= {each.digest: Sent(each.bureau, each.number, each.source, each.series) for each in seen.notices()}
         grounds = _grounds(operator_home(trail.resolve().parent), named) if named else _none
-        with closing(Records(file)) as records:
+        with closing(Records.to_read(file)) as records:
             found = recheck(Trail.open(trail), records, grounds, sent, progress("decisions checked"))
         return cls(found, tuple(each.digest.hex() for each in named))
 

@@ -130,7 +130,7 @@ async def _recorded(home: OperatorHome, begin: int, wanted: set[bytes]) -> dict[
     found: dict[bytes, int] = {}
     while wanted - found.keys():
         trail = Trail.open(home.folder / "trail")
-        records = Records(home.folder / "records.db")
+        records = Records.to_read(home.folder / "records.db")
         try:
             for number, _salt, record in records.since(begin):
                 if number >= trail.size:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker import reading
 from broker.errors import ConfigurationError
 from broker.index import Index
 from broker.records import Records
@@ -36,7 +37,7 @@ def opened(home: Path, shard: int = 0, *, rebuild: bool = False) -> Iterator[Ope
     if not (operator / f"records{suffix}.db").is_file():
         message = f"there are no decision records in {operator}: name the home with --home"
         raise ConfigurationError(message)
-    records = Records(operator / f"records{suffix}.db")
+    records = Records.to_read(operator / f"records{suffix}.db")
     index = _index(operator / f"records{suffix}.index.db")
     try:
         trail = Trail.open(operator / f"trail{suffix}")
@@ -68,9 +69,28 @@ def _shard_of(home: Path, notice: str) -> int:
 
 def _index(file: Path) -> Index:
     try:
-        return Index(file)
+        return Index(file if _is_ours(file) else None)
     except sqlite3.OperationalError:
         return Index(None)  # an auditor may look at what he may not write
     except sqlite3.DatabaseError:
-        file.unlink()  # derived: what is damaged is made again
-        return Index(file)
+        return _again(file)
+
+
+def _is_ours(file: Path) -> bool:
+    """Say whether the index is there, or can be: through a link it would be written elsewhere."""
+    try:
+        reading.check(file)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _again(file: Path) -> Index:
+    """Make again what is damaged: it is derived."""
+    try:
+        file.unlink()
+    except OSError:
+        return Index(None)
+    return Index(file)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker import codec
+from broker import codec, reading
 from broker.notice import RELEASED, DecisionRecord, Leaf, Standing, Statement, Subscription
 from broker.recorded import Recorded, remember
 
@@ -89,7 +88,7 @@ def standing_notices(register: Path) -> dict[tuple[str, bytes], Standing]:
     """Read the notices that have not ended, by issuer and notice id; the broker may run meanwhile."""
     if not register.is_file():
         return {}
-    with closing(sqlite3.connect(f"{register.resolve().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+    with closing(reading.database(register)) as database:
         rows = database.execute("SELECT key, value FROM entry WHERE key >= 'notice/' AND key < 'notice0'").fetchall()
     found = ((key.removeprefix("notice/").rpartition("/"), codec.decode(Standing, bytes(value))) for key, value in rows)
     return {(place[0], bytes.fromhex(place[2])): each for place, each in found if each.state in IN_FORCE}

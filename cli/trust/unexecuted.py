@@ -28,7 +28,7 @@ def unexecuted(folder: Path, member: str) -> list[Unexecuted]:
     path, owed = folder / "records.db", dict[tuple[str, int], Unexecuted]()
     if not path.is_file():
         return []
-    with closing(Records(path)) as records:
+    with closing(Records.to_read(path)) as records:
         for number, _, content in records.since(0):
             record = codec.decode(DecisionRecord, content)
             for each in _given(record, number, member):
