@@ -44,8 +44,8 @@ def database(file: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
             raise
-        # SQLite reads a file that once had a write-ahead log only where it may write beside it. One without such a log,
-        # or anything else that is to be played back first, stands still, unless a writer is there: then it has both.
+        # SQLite reads a file that once had a write-ahead log only where that log and its index lie beside it, or may be
+        # written there. A running writer keeps both there; where no log waits to be played back, the file stands still.
         if _unfinished(file):
             message = f"what its log holds can be read only where one may write: copy all of {file.parent} there"
             raise sqlite3.OperationalError(message) from error
@@ -69,9 +69,12 @@ def _unfinished(file: Path) -> bool:
 
 
 def check(file: Path) -> None:
-    """Check that a file is a regular one, for whoever has to open it himself. Raises OSError."""
-    with opened(file):
-        pass
+    """Check that a file is a regular one, for whoever has to open it himself. Raises OSError.
+
+    Nothing is opened: to close it would give up the locks that SQLite holds on this file for the whole process.
+    """
+    if not stat.S_ISREG(file.lstat().st_mode):
+        raise _irregular(file)
 
 
 @contextmanager
