@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker.decide import TO_HOLDERS, audience_of, held_terms
+from broker.decide import TO_HOLDERS, audience_of, held_terms, sight_of
 from broker.facts import carried
 from broker.notice import APPROVAL, KINDS, ROUTING
 from broker.rules import RECEIVE, REVIEW, SEE, Read, Rules
@@ -98,9 +98,10 @@ def _changes(past: Past, old: Side, new: Side, directory: Directory) -> list[Cha
     reviewers = [_reviewers(recorded, known, directory, each) for each in (before, after)]
     changes += _gaining_and_losing(REVIEW, REVIEW, reviewers, *sides)
     both = before.receive & after.receive & open_to
+    sights = [sight_of(recorded, known, each.see, directory) for each in (before, after)]
     for place, name in enumerate((ROUTING, *KINDS.get(recorded.header.kind, ()))):
         if place and past.present >> place & 1:
-            seen = [both & each.see.get(name, 0) for each in (before, after)]
+            seen = [both & each.get(name, 0) for each in sights]
             changes += _gaining_and_losing(name, SEE[name], seen, *sides)
     return changes
 

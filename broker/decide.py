@@ -114,8 +114,8 @@ def decide(
         return _held(notice, known, view, verdict)
     terms = terms_of(notice, known, view, verdict.receive)
     replaced = {each.index: each.numbers for each in holders} if known.corrects or released else {}
-    limits = _granted(notice, known, now, view.directory)
-    recipients = _recipients(notice, view.directory, verdict, terms.receivers, replaced, limits)
+    see = sight_of(notice, known, verdict.see, view.directory)
+    recipients = _recipients(notice, view.directory, see, terms.receivers, replaced)
     # Whoever reviewed it has what it corrects replaced by what was reviewed, and is no holder left behind.
     reviewed = view.directory.reviewers if released else 0
     missed = known.corrects and any(not (terms.receivers | reviewed) >> index & 1 for index in replaced)
@@ -162,19 +162,30 @@ def audience_of(notice: Spoken, known: Facts, directory: Directory) -> int:
     return mask
 
 
+def sight_of(notice: Spoken, known: Facts, see: Mapping[str, int], directory: Directory) -> Mapping[str, int]:
+    """Narrow what the rules let be seen (compartment → bureaus): who has it only by grants sees what these name."""
+    limited = known.granted & ~known.named
+    if not limited:
+        return see
+    grants = [each for each in notice.routing.grants if known.now < each.until]
+    return {
+        name: mask & (~limited | directory.bureau_mask(each.bureau for each in grants if name in each.compartments))
+        for name, mask in see.items()
+    }
+
+
 def _recipients(
     notice: Verified,
     directory: Directory,
-    verdict: Verdict,
+    see: Mapping[str, int],
     receivers: int,
     replaced: Mapping[int, tuple[int, ...]],
-    limits: Mapping[int, int],
 ) -> tuple[Recipient, ...]:
-    groups = _shown(notice.header, notice.present, verdict.see, receivers)
+    groups = _shown(notice.header, notice.present, see, receivers)
     ids = directory.ids
-    if not limits and not replaced:
+    if not replaced:
         return _alike(ids, tuple(groups))
-    shown_to = {index: shown & limits.get(index, -1) for mask, shown in groups for index in indices(mask)}
+    shown_to = {index: shown for mask, shown in groups for index in indices(mask)}
     return tuple(_recipient(index, ids[index], shown_to[index], replaced.get(index, ())) for index in sorted(shown_to))
 
 
@@ -271,18 +282,6 @@ def _with_issuer(
 def _warnings(recipients: tuple[Recipient, ...], *, missed: bool, broken: bool = False) -> tuple[str, ...]:
     found = ((HOLDERS_NOT_REACHED, missed), (REACHED_NOBODY, not recipients), (GLASS_BROKEN, broken))
     return tuple(name for name, so in found if so)
-
-
-def _granted(notice: Verified, known: Facts, now: int, directory: Directory) -> Mapping[int, int]:
-    """Give for each bureau that has the notice only by a grant what its grants in force let it see: index → mask."""
-    places = {slot.name: 1 << place for place, slot in enumerate(notice.header.compartments)}
-    limits: dict[int, int] = {}
-    for grant in notice.routing.grants:
-        only = directory.bureau_mask((grant.bureau,)) & known.granted & ~known.named
-        if only and now < grant.until:
-            index = only.bit_length() - 1
-            limits[index] = limits.get(index, 0) | sum(places.get(name, 0) for name in set(grant.compartments))
-    return limits
 
 
 def _mask(holders: Sequence[Holder]) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, terms_of
+from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, sight_of, terms_of
 from broker.directory import NO_ANNEX
 from broker.facts import Facts, facts_of
 from broker.notice import APPROVAL, KINDS, ROUTING, Terms
@@ -28,6 +28,7 @@ POLICY, AUDIENCE, DENY, REACH, ISSUER, SUSPENDED = "policy", "audience", "deny",
 """The terms that can stand in the way, as `Obstacle.term` names them."""
 RECEIVES, IF_SUBSCRIBED = "receives", "if-subscribed"
 HELD = "held"
+NOT_GRANTED = "not-granted"
 CLEARED = ("principal", "cleared_for")
 SUPERVISED = ("notice", "supervised")
 """What a rule asks that only the annex can answer."""
@@ -58,7 +59,8 @@ class Account(NamedTuple):
     obstacles: tuple[Obstacle, ...]
     shown: tuple[str, ...]
     withheld: Mapping[str, tuple[str, ...]]
-    """Compartment → ids of the rules that withhold it (`no-permit` where none permits it)."""
+    """Compartment → ids of the rules that withhold it; `no-permit` where none permits it, `not-granted` where the
+    issuer's grants to it do not name it."""
     doubts: tuple[str, ...]
     """What this party may not know and could change the answer."""
     held: bool = False
@@ -171,7 +173,8 @@ class _Telling:
             (mask & ~own.get(attributes_of(each.condition), 0), each.rule, *self._told(each))
             for mask, each in self._forbidding
         ]
-        self._sight = {name: self._seeing(name) for name in KINDS.get(ground.notice.header.kind, ())}
+        permitted = {name: self._seeing(name) for name in KINDS.get(ground.notice.header.kind, ())}
+        self._sight = sight_of(ground.notice, ground.known, permitted, ground.directory)
         self._topics = ", ".join(ground.notice.header.topics) or "no topic"
         self._topics_said = (f"its topics: {self._topics}",)
 
@@ -403,6 +406,8 @@ class _Telling:
             forbids = tuple(each.rule.id for each in self._met(bit, "forbid", SEE[name]))
             if forbids or not self._met(bit, "permit", SEE[name]):
                 yield name, forbids or ("no-permit",)
+            elif not self._sight[name] & bit:
+                yield name, (NOT_GRANTED,)
 
 
 _NO_RULE = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from broker import codec
-from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, View, approval_terms, held_terms, terms_of
+from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, SignatureError, TrailError
 from broker.examine import Finding
 from broker.holders import Holders
@@ -312,9 +312,12 @@ class _Recheck:
         )
         self._terms(place, recorded, found, directory)
         self._rules(place, recorded, verdict, directory)
-        self._shown(
-            place, recorded, dict.fromkeys(SHOWN_TO_REVIEW, found.receivers) if held else verdict.see, directory
+        see = (
+            dict.fromkeys(SHOWN_TO_REVIEW, found.receivers)
+            if held
+            else sight_of(recorded, known, verdict.see, directory)
         )
+        self._shown(place, recorded, see, directory)
 
     def _terms(self, place: str, recorded: Recorded, found: Terms, directory: Directory) -> None:
         for what, name in TERMS.items():

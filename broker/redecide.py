@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms
+from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms, sight_of
 from broker.directory import NO_ANNEX
 from broker.facts import Facts, carried
 from broker.notice import APPROVAL, KINDS, ROUTING, Terms
@@ -187,14 +187,17 @@ class _Again:
     # What was shown
 
     def seen(self) -> Iterator[Difference]:
-        """Compare what each was shown: permitted and carried. Carried is what anybody at all was shown."""
-        yield from self._seeing(lambda bureau, name: self._answers[bureau, SEE[name]].allowed)
+        """Compare what each was shown: permitted, granted and carried. Carried is what anybody at all was shown."""
+        names = KINDS.get(self._recorded.header.kind, ())
+        permitted = {name: self._mask(SEE[name]) for name in names}
+        see = sight_of(self._recorded, self._known, permitted, self._directory)
+        yield from self._seeing(lambda index, name: bool(see[name] >> index & 1))
 
     def reviewed(self) -> Iterator[Difference]:
         """Compare what each reviewing bureau was shown: all that is carried but its sources."""
         yield from self._seeing(lambda _, name: name != SOURCE)
 
-    def _seeing(self, may_see: Callable[[str, str], bool]) -> Iterator[Difference]:
+    def _seeing(self, may_see: Callable[[int, str], bool]) -> Iterator[Difference]:
         shown, names = self._recorded.shown, (ROUTING, *KINDS.get(self._recorded.header.kind, ()))
         carried = 0
         for mask in shown.values():
@@ -204,7 +207,7 @@ class _Again:
                 if not place or not carried >> place & 1 or index >= len(self._directory.by_index):
                     continue
                 bureau, saw = self._name(index), bool(mask >> place & 1)
-                may = (bureau, RECEIVE) in self._answers and may_see(bureau, name)
+                may = (bureau, RECEIVE) in self._answers and may_see(index, name)
                 if may != saw:
                     yield Difference(bureau, f"sees {name}", _yes(saw), _yes(may))
 

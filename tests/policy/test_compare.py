@@ -52,6 +52,11 @@ def test_to_whom_corrections_go_on_under_an_agreement_that_was_suspended_since_i
     assert found.lines[("loses", "GE", "agreement-in-force", "receive")] == Line(1, 1, {"GE/ncb"})
 
 
+def test_a_compartment_that_a_grant_keeps_back_is_neither_gained_nor_lost() -> None:
+    made = PLACE.notice(minor="yes", handling=["H2"], grants=[["GE/ncb", ["warnings"], 2_000_000]])
+    assert compared([past(made)], without("10-vulnerable")).lines == {}
+
+
 # What was held or released
 
 

@@ -90,6 +90,17 @@ def test_a_suspended_bureau_is_told_apart() -> None:
     assert found.obstacles[0].change == "the directory would have to make RU active again"
 
 
+def test_under_a_grant_it_is_told_what_the_grant_names_and_what_it_keeps_back() -> None:
+    grants = [["GE/ncb", ["warnings", "source"], NOW + 1], ["GE/ncb", ["location"], NOW + 1]]
+    made = PLACE.notice(to=["LV/ncb", "US/ncb"], handling=["H2"], grants=[*grants, ["US/ncb", ["warnings"], NOW + 1]])
+    recorded = accounts(of_record(PLACE.decided(made), PLACE.directory, PLACE.annex, PLACE.read))
+    for found in (told(made), {each.bureau: each for each in recorded}):
+        assert (found["GE/ncb"].shown, found["LV/ncb"].withheld) == (("warnings", "location"), {})
+        assert found["GE/ncb"].withheld["identity"] == ("not-granted",)
+        assert found["GE/ncb"].withheld["source"] == ("source-named",)
+        assert found["US/ncb"].shown == found["LV/ncb"].shown
+
+
 def random_notice(chance: random.Random) -> Verified:
     return PLACE.notice(
         to=chance.sample(NAMES, 2),

@@ -100,6 +100,14 @@ def test_what_each_was_shown_is_compared() -> None:
     assert differences(bent(ALLOWED, rows=blind)) == {("GE/ncb", "sees warnings")}
 
 
+def test_what_each_was_shown_under_a_grant_is_compared() -> None:
+    grants = [["GE/ncb", ["warnings"], NOW + DAY], ["RU/ncb", ["identity"], NOW]]
+    recorded = PLACE.decided(PLACE.notice(to=["LV/ncb"], handling=["H2"], grants=grants))
+    assert again(recorded).same
+    more = tuple(replace(each, shown=each.shown | 2) for each in recorded.record.rows)
+    assert differences(bent(recorded, rows=more)) == {("GE/ncb", "sees identity")}
+
+
 def test_which_rules_said_so_is_compared() -> None:
     rules = ALLOWED.record.rules
     invented = (*rules, RuleHit("protected-person", 2))
