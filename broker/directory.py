@@ -176,6 +176,10 @@ class Directory:
         """Say whether a bureau may withdraw what others published."""
         return bool(self._masks.get(bureau, 0) & self.authorities) and bureau in self.bureaus
 
+    def reviews(self, bureau: str) -> bool:
+        """Say whether a bureau reviews what the rules hold."""
+        return bool(self._masks.get(bureau, 0) & self.reviewers) and bureau in self.bureaus
+
     def names(self, name: str) -> bool:
         """Say whether this is a member or a bureau, suspended or not."""
         return name in self._names

@@ -215,6 +215,9 @@ class Judge:
         if given is None or approval.issuer not in given.bureaus:
             message = "this bureau was not given the notice to review"
             raise InvalidReferenceError(message)
+        if not self.view.directory.reviews(approval.issuer):
+            message = "this bureau reviews no longer"
+            raise InvalidReferenceError(message)
         held = reopen(codec.decode(Envelope, target.envelope))
         if held.header.expires is not None and held.header.expires <= now:
             message = "the held notice has expired"

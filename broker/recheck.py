@@ -204,13 +204,15 @@ class _Recheck:
             self._receipt(record)
 
     def _reviewed(self, number: int, leaf: Leaf, verdict: str) -> None:
-        """Check that a bureau which was given the held notice said so, in the leaf before."""
+        """Check that a bureau which was given the held notice said so, in the leaf before, and reviewed still."""
         said, held = self._find(number - 1), self._find(-1 if leaf.about is None else leaf.about)
         given = {each.bureau for each in held.record.rows} if held and held.leaf.kind == HELD else set()
         if said is None or held is None or leaf.header_digest != held.leaf.header_digest:
             self._found.add(f"leaf {number}", "is the end of a review that is not on record")
         elif (said.header.kind, said.header.action_sought) != (APPROVAL, verdict) or said.header.issuer not in given:
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and no bureau that was given it to review said so")
+        elif (grounds := self._grounds(leaf)) and not grounds.directory.reviews(said.header.issuer):
+            self._found.add(f"leaf {number}", f"is {leaf.kind}, and {said.header.issuer} was no reviewing bureau then")
 
     def _ordered(self, number: int, leaf: Leaf) -> None:
         """Check that the leaf before is an authority's withdrawal of this notice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from broker import codec, members
 from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
 from broker.examine import examine
+from broker.members import WrittenDirectory
 from broker.notice import Audience, DecisionRecord, Entry, Envelope, Header, Leaf, Outcome
 from broker.recheck import Grounds, Rechecked, recheck
 from broker.records import Records
@@ -148,6 +149,30 @@ async def test_a_member_has_another_notice_released_than_was_reviewed(shared: Be
     assert (await shared.inboxes())["LV/ncb"] == before["LV/ncb"]
 
 
+@pytest.mark.parametrize("verdict", ["release", "refuse"])
+async def test_who_reviews_no_longer_decides_on_what_it_was_given(shared: Bench, verdict: str) -> None:
+    """EUROPOL is given AT's notice to review; then all members together take the office from it. Its word on what it
+    still has counts for nothing: `invalid-reference`. Named again, it decides."""
+    envelope, _ = await held(shared)
+    await adopted(shared, reviewers=("GE/ncb",))
+    before = await shared.inboxes()
+    outcome = await shared.publish(approval(envelope, verdict=verdict))
+    assert (outcome.kind, outcome.code) == ("rejected", "invalid-reference")
+    assert await shared.inboxes() == before
+    await adopted(shared, reviewers=(REVIEWER,))
+    assert (await shared.publish(approval(envelope, verdict=verdict))).kind == "routed"
+
+
+async def adopted(shared: Bench, **offices: tuple[str, ...]) -> None:
+    """Put a directory in force that names other offices."""
+    leaves = await shared.federation.leaves()
+    before = sum(each.kind == "adopted" for each in leaves)
+    made = world.directory(1 + before, SECOND, **{"authorities": (AUTHORITY,), **offices})
+    await world.write_versions(shared.federation.bus, made)
+    while sum(each.kind == "adopted" for each in await shared.federation.leaves()) == before:
+        await shared.federation.bus.read("trail", len(leaves), wait=0.05)
+
+
 @pytest.mark.parametrize("office", ["reviewers", "authorities"])
 async def test_a_member_makes_itself_a_reviewer(office: str) -> None:
     """RU's friend AT signs a directory in which AT reviews. Who reviews is decided jointly: `more must sign`."""
@@ -189,7 +214,7 @@ class Books:
         self.entries[number : number + 1] = [Entry(number, codec.encode(leaf), salt, decision)]
 
     @contextmanager
-    def checked(self) -> Iterator[tuple[list[str], Rechecked]]:
+    def checked(self, grounds: Callable[[Leaf], Grounds] = lambda _: GROUNDS) -> Iterator[tuple[list[str], Rechecked]]:
         """Examine the trail as `audit verify --policy` does; give its findings, and those of the decisions."""
         made = self.folder / "changed"
         made.mkdir(exist_ok=True)
@@ -198,17 +223,16 @@ class Books:
         report = examine(made / "trail", world.LOG)
         with closing(Records(made / "records.db")) as records:
             trail = Trail.open(made / "trail")
-            yield [each.what for each in report.findings], recheck(trail, records, lambda _: GROUNDS, {})
+            yield [each.what for each in report.findings], recheck(trail, records, grounds, {})
 
 
-def _grounds() -> Grounds:
-    second = (world.written_key("AT/ncb", 1), world.written_key("LV/ncb", 1))
-    written = world.directory(extra_keys=second, reviewers=(REVIEWER,), authorities=(AUTHORITY,))
+def _grounds(written: WrittenDirectory) -> Grounds:
     directory = members.parse(members.canonical(written))
     return Grounds(directory, Rules.load(PolicySet.packaged(), directory, NO_ANNEX))
 
 
-GROUNDS = _grounds()
+SECOND = (world.written_key("AT/ncb", 1), world.written_key("LV/ncb", 1))
+GROUNDS: Grounds = _grounds(world.directory(1, SECOND, reviewers=(REVIEWER,), authorities=(AUTHORITY,)))
 
 
 def said(found: Rechecked, number: int) -> str:
@@ -264,7 +288,8 @@ async def test_the_operator_routes_what_the_rules_hold(shared: Bench) -> None:
 
 
 async def test_the_operator_releases_what_nobody_approved(shared: Bench) -> None:
-    """He records a release with no approval before it; then one whose approval is another notice: exit 4."""
+    """He records a release with no approval before it; one on the word of a bureau that reviews no longer; then one
+    whose approval is another notice: exit 4."""
     envelope, outcome = await held(shared)
     assert (await shared.publish(approval(envelope))).kind == "routed"
     await shared.federation.settled()
@@ -277,6 +302,9 @@ async def test_the_operator_releases_what_nobody_approved(shared: Bench) -> None
     with books.checked() as (findings, _):
         assert "is released without the word that says so before it" in findings
     books.entries.pop()
+    others = _grounds(world.directory(1, SECOND, reviewers=("GE/ncb",)))
+    with books.checked(lambda leaf: others if leaf.about == outcome.leaf_number else GROUNDS) as (_, found):
+        assert f"is released, and {REVIEWER} was no reviewing bureau then" in said(found, number)
     leaf, record = books.find(number - 1)
     ordinary, other = books.find(next(place for place, each in enumerate(kinds) if each.kind == "routed"))
     books.put(number - 1, replace(ordinary, about=leaf.about, now=leaf.now), other)
