@@ -240,7 +240,7 @@ class Collector:
             message = f"a {header.kind} cannot erase"
             raise UnrelatedError(message)
         if delivery.replaces and not _replaces(checked):
-            message = "only a correction replaces, or the release of what was held"
+            message = "only a correction that is not held replaces, or the release of what was held"
             raise UnrelatedError(message)
         if is_order(header) and not self._may_order(checked):
             message = "only its issuer withdraws a notice, or an authority"
@@ -324,6 +324,9 @@ def _erases(checked: Checked) -> tuple[int, ...]:
 
 
 def _replaces(checked: Checked) -> bool:
-    """Tell whether a delivery may take the place of others: a correction does, and a release at who reviewed it."""
+    """Tell whether a delivery may take the place of others: a correction does, and a release at who reviewed it.
+
+    A correction that is held does not: until it is released the version before it is in force.
+    """
     corrects = any(each.relation == "corrects" for each in checked.header.references)
-    return corrects or checked.leaf.kind == RELEASED
+    return (corrects and checked.leaf.kind != "held") or checked.leaf.kind == RELEASED

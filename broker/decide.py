@@ -98,11 +98,17 @@ def facts(notice: Verified, view: View, now: int, *, released: bool = False, hol
 
 
 def decide(
-    notice: Verified, view: View, now: int, holders: Sequence[Holder] = (), *, released: bool = False
+    notice: Verified,
+    view: View,
+    now: int,
+    holders: Sequence[Holder] = (),
+    *,
+    released: bool = False,
+    reviewers: Sequence[Holder] = (),
 ) -> Decision:
     """Decide at one `now`. `holders` hold what the notice corrects, withdraws or restricts; delivery numbers are 0.
 
-    `released`: a reviewing bureau has approved it, and `holders` are the reviewers.
+    `released`: a reviewing bureau has approved it; `reviewers` were given it to review and hold nothing older.
     """
     if notice.header.kind in TO_HOLDERS:
         return _to_holders(notice, view.directory, holders)
@@ -113,12 +119,10 @@ def decide(
     if verdict.review and not verdict.receive:
         return _held(notice, known, view, verdict)
     terms = terms_of(notice, known, view, verdict.receive)
-    replaced = {each.index: each.numbers for each in holders} if known.corrects or released else {}
+    replaced = {each.index: each.numbers for each in (*holders, *reviewers)} if known.corrects or released else {}
     see = sight_of(notice, known, verdict.see, view.directory)
     recipients = _recipients(notice, view.directory, see, terms.receivers, replaced)
-    # Whoever reviewed it has what it corrects replaced by what was reviewed, and is no holder left behind.
-    reviewed = view.directory.reviewers if released else 0
-    missed = known.corrects and any(not (terms.receivers | reviewed) >> index & 1 for index in replaced)
+    missed = known.corrects and any(not terms.receivers >> each.index & 1 for each in holders)
     warnings = _warnings(recipients, missed=missed, broken=known.derogation)
     return Decision("routed", recipients, terms, verdict.hits, warnings, _on_record(known))
 

@@ -58,7 +58,7 @@ class Facts:
     """The issuer breaks the glass: a threat to life."""
     corrects: bool
     holders: Mask
-    """Of a correction: the bureaus that hold what it corrects."""
+    """Of a correction: the bureaus that hold what it corrects; to have been given it itself to review is not that."""
     retain_until: int
     review_due: int
     everyone: bool
@@ -92,7 +92,7 @@ def facts_of(
 ) -> Facts:
     """Compute the facts of one notice at one `now`. Needs a header and routing that `verify` has checked.
 
-    `holders`: who holds what it corrects; at a release its reviewers may be among them.
+    `holders`: who holds what it corrects.
     """
     audience = routing.audience
     named = directory.bureau_mask(audience.to)
@@ -117,7 +117,7 @@ def facts_of(
         unreadable=H3 in header.handling and directory.reads_none(named, header.languages),
         derogation=routing.derogation is not None,
         corrects=corrects,
-        holders=_holders(holders, directory, released=released) if corrects and holders else 0,
+        holders=holders & directory.everyone if corrects and holders else 0,
         retain_until=NO_LIMIT if header.retain_until is None else header.retain_until,
         review_due=NO_LIMIT if header.review_due is None else header.review_due,
         everyone=audience.everyone,
@@ -146,11 +146,6 @@ def _audience(routing: Routing, addressed: int, directory: Directory) -> int:
     for agreement in routing.audience.agreements:
         mask |= directory.circle_mask(agreement)
     return mask
-
-
-def _holders(holders: int, directory: Directory, *, released: bool) -> int:
-    """Leave out whom the directory does not let take part, and who was only given the notice itself to review."""
-    return holders & directory.everyone & ~(directory.reviewers if released else 0)
 
 
 def carried(routing: Routing, known: Facts, directory: Directory) -> int:

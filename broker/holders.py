@@ -46,14 +46,19 @@ class Holders:
         return wrong
 
     def holding(self, recorded: Recorded) -> int | None:
-        """Count who holds what a correction corrects, as a mask; ask before `take`.
+        """Count who holds what a correction corrects, as a mask; ask before `take`. None: it corrects nothing.
 
-        At its release those who were given it to review are among them. None: it corrects nothing.
+        Of a release, too: whoever was only given it to review is not among them.
         """
         subject, leaf = subject_of(recorded.header), recorded.leaf
         if subject is None or subject.relation != "corrects":
             return None
-        digest = leaf.header_digest if leaf.kind == RELEASED else subject.header_digest
+        if leaf.kind == RELEASED:
+            held = self._find(-1 if leaf.about is None else leaf.about)
+            if held is None:
+                return 0
+            leaf = held.leaf
+        digest = subject.header_digest
         about = self._first(short(digest)) if leaf.about is None else leaf.about
         if about is None or not 0 <= about < recorded.leaf_number or self._leaf(about).header_digest != digest:
             return 0

@@ -225,7 +225,8 @@ class Judge:
         if approval.action_sought == REFUSE:
             return _ended_by_review(held, reference, target)
         self._check_sender(held)
-        decision = decide(held, self.view, now, target.holders, released=True)
+        holders, reviewers = _apart(target.holders, self.view.directory.bureau_mask(given.bureaus))
+        decision = decide(held, self.view, now, holders, released=True, reviewers=reviewers)
         if decision.state == "held":
             message = "the rules hold it although it was released"
             raise InvalidReferenceError(message)
@@ -488,10 +489,21 @@ def _check_ends(reference: Reference, target: Standing | None) -> None:
         raise InvalidReferenceError(message)
 
 
+def _apart(holders: tuple[Holder, ...], given: int) -> tuple[tuple[Holder, ...], tuple[Holder, ...]]:
+    """Part the holders of a held notice: who has a version before it, and who was only given it itself to review."""
+    only = tuple(each for each in holders if given >> each.index & 1 and len(each.numbers) == 1)
+    return tuple(each for each in holders if each not in only), only
+
+
 def _inherited(header: Header, decision: Decision, target: Standing | None) -> tuple[Holder, ...]:
-    """Keep as holders of the record those whom its correction does not reach: a withdrawal must."""
+    """Keep as holders of the record those whom its correction does not reach: a withdrawal must.
+
+    Of a correction that is held all: whoever reviews it keeps the version before it, too.
+    """
     if target is None or header.kind == "withdrawal":
         return ()
+    if decision.state == "held":
+        return target.holders
     reached = {each.index for each in decision.recipients}
     return tuple(each for each in target.holders if each.index not in reached)
 

@@ -291,7 +291,7 @@ class _Recheck:
         self._tells_holders = True
         given, said = counted or 0, said or 0
         if directory:
-            given &= directory.everyone & ~(directory.reviewers if recorded.leaf.kind == RELEASED else 0)
+            given &= directory.everyone
         for mask, wrong in ((said & ~given, NEVER_GIVEN), (given & ~said if directory else 0, NOT_NAMED)):
             if mask:
                 self._found.add(place, f"{_who(mask, directory)}: {wrong}")

@@ -17,7 +17,19 @@ from broker.bus import Writes
 from broker.confirm import Given
 from broker.judge import OWN_LEAF, Ruling
 from broker.merkle import Frontier, leaf_hash, rows_depth
-from broker.notice import NOT_RELEASED, ORDERED, DecisionRecord, Entry, Head, Header, Leaf, Outcome, Standing, Terms
+from broker.notice import (
+    NOT_RELEASED,
+    ORDERED,
+    DecisionRecord,
+    Entry,
+    Head,
+    Header,
+    Holder,
+    Leaf,
+    Outcome,
+    Standing,
+    Terms,
+)
 from broker.route import NOBODY, Laid, Lines, Route, delivery_key, ended_by, kept, lay
 from broker.signing import decision_digest
 
@@ -152,9 +164,12 @@ class Step:
             self.register.put(key, value)
         if ruling.own:
             key, standing = ruling.own
-            if ruling.inherited:
+            holders = lines.holders
+            if ruling.inherited and ruling.kind == "held":
+                standing, holders = replace(standing, holders=_with(ruling.inherited, lines)), []
+            elif ruling.inherited:
                 standing = replace(standing, holders=ruling.inherited)
-            self._put_standing(key, standing, number, lines.holders)
+            self._put_standing(key, standing, number, holders)
 
     def _put_standing(self, key: str, standing: Standing, number: int, holders: list[bytes]) -> None:
         leaf_number = number if standing.leaf_number == OWN_LEAF else standing.leaf_number
@@ -175,6 +190,14 @@ class Step:
         for key, value in changes.items():
             writes.add(streams.REGISTER, key.encode(), value)
         return Done(self.taken, self.entries, self.routes, head, changes, self.given, writes)
+
+
+def _with(inherited: Sequence[Holder], lines: Lines) -> tuple[Holder, ...]:
+    """Add what is given to reviewers to what holders have already: a reviewer may be one of them."""
+    numbers = {each.index: each.numbers for each in inherited}
+    for each, number in zip(lines.recipients, lines.numbers, strict=True):
+        numbers[each.index] = (*numbers.get(each.index, ()), number)
+    return tuple(Holder(index, each) for index, each in sorted(numbers.items()))
 
 
 @lru_cache(maxsize=256)

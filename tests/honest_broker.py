@@ -111,7 +111,11 @@ class HonestBroker:
         return notes.format_proof(number, proof, notes.sign_checkpoint(self.head(), self.key))
 
     def record(
-        self, data: bytes, shows: Mapping[str, tuple[str, ...]], ends: Mapping[str, tuple[str, int]] | None = None
+        self,
+        data: bytes,
+        shows: Mapping[str, tuple[str, ...]],
+        ends: Mapping[str, tuple[str, int]] | None = None,
+        kind: str = "routed",
     ) -> int:
         """Take in a notice as it came on the bus and decide who is shown what; `ends` orders replaces or erases."""
         envelope = codec.decode(Envelope, data)
@@ -135,10 +139,10 @@ class HonestBroker:
         record = replace(self._decision(data, envelope.header, tuple(rows)), seed=seed, routing=routing)
         decision, salt = codec.encode(record), os.urandom(32)
         digest = header_digest(envelope.header)
-        leaf = self._leaf("routed", None, decision_digest(salt, decision), digest, laid.root)
+        leaf = self._leaf(kind, None, decision_digest(salt, decision), digest, laid.root)
         number = self.add(leaf)
         outcome = Outcome(
-            "routed", None, "", header.notice_id, header.issuer, sha256(data).digest(), None, (), (), b"",
+            kind, None, "", header.notice_id, header.issuer, sha256(data).digest(), None, (), (), b"",
             salt, decision, number, codec.encode(leaf), "",
         )  # fmt: skip
         self.routes[number] = Route(
@@ -196,10 +200,14 @@ class HonestBroker:
         await self.bus.append(streams.outcomes(member), [(b"", value)])
 
     async def route(
-        self, data: bytes, shows: Mapping[str, tuple[str, ...]], ends: Mapping[str, tuple[str, int]] | None = None
+        self,
+        data: bytes,
+        shows: Mapping[str, tuple[str, ...]],
+        ends: Mapping[str, tuple[str, int]] | None = None,
+        kind: str = "routed",
     ) -> int:
         """The whole way of one notice."""
-        number = self.record(data, shows, ends)
+        number = self.record(data, shows, ends, kind)
         await self.seal()
         await self.deliver(number)
         return number

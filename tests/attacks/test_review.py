@@ -241,9 +241,15 @@ def said(found: Rechecked, number: int) -> str:
 
 
 async def test_an_operator_who_reviewed_nothing_away_is_called_honest(shared: Bench) -> None:
-    """Of what the honest broker held, released and refused above, and of a refusal, nothing is said."""
+    """Of what the honest broker held, released and refused above, and of a refusal, nothing is said; nor of the release
+    of a correction whose reviewer has the version before it."""
     envelope, _ = await held(shared)
     assert (await shared.publish(approval(envelope, verdict="refuse"))).kind == "routed"
+    got = await shared.delivered(notice("AT/ncb", "LV/ncb", REVIEWER))
+    corrects = (reference(got.envelope, "corrects"),)
+    second = wanted("LV/ncb", "GE/ncb").but(record=got.header.record, version=2, references=corrects).envelope()
+    assert (await shared.publish(second)).kind == "held"
+    assert (await shared.publish(approval(second))).kind == "routed"
     await shared.federation.settled()
     with Books.of(shared).checked() as (findings, found):
         assert (findings, found.findings) == ([], [])

@@ -143,6 +143,27 @@ async def test_a_withdrawal_reaches_who_has_the_version_before_a_correction_that
     assert (await reviewed.inbox(REVIEWER, 2))[1].header.notice_id == codec.decode(Header, end.header).notice_id
 
 
+@pytest.mark.parametrize("end", ["release", "refuse", "withdraw"])
+async def test_a_reviewer_who_has_the_version_before_keeps_it_until_the_correction_is_released_or_ended(
+    reviewed: Federation, end: str
+) -> None:
+    first, _ = await publish(reviewed, one().to(TO, REVIEWER))
+    header = codec.decode(Header, first.header)
+    again = wanted(version=2, references=(reference(first, "corrects"),)).to(TO, REVIEWER).but(record=header.record)
+    second, _ = await publish(reviewed, again)
+    had, held = await reviewed.inbox(REVIEWER, 2)
+    assert (held.leaf.kind, held.delivery.replaces) == ("held", ())
+    both = (had.delivery.delivery_number, held.delivery.delivery_number)
+    if end != "withdraw":
+        await publish(reviewed, word(second, end))
+    if end == "release":
+        released = (await reviewed.inbox(REVIEWER, 3))[2]
+        assert (released.leaf.kind, released.delivery.replaces) == ("released", both)
+    await publish(reviewed, withdrawal(second).but(version=3))
+    last = (await reviewed.inbox(REVIEWER, 4 if end == "release" else 3))[-1]
+    assert last.delivery.erases == ((released.delivery.delivery_number,) if end == "release" else both)
+
+
 def forget_register(folder: Path) -> None:
     """Lose the cache, as an empty disk does."""
     for each in folder.glob("register.db*"):

@@ -204,6 +204,25 @@ async def test_a_correction_takes_the_body_of_what_it_replaces(world: World) -> 
     inbox.close()
 
 
+@pytest.mark.parametrize(("order", "refused"), [({}, 0), ({"LV/ncb": ("replaces", 1)}, 1)])
+async def test_a_correction_that_is_held_leaves_its_reviewer_the_version_in_force_until_it_is_released(
+    world: World, order: dict[str, tuple[str, int]], refused: int
+) -> None:
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, {"LV/ncb": ALL})
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    await world.broker.route(second, {"LV/ncb": ALL}, order, "held")
+    inbox = world.machine("LV/ncb").inbox()
+    collector = world.machine("LV/ncb").collector(inbox)
+    assert (await collector.drain()).refused == refused
+    assert inbox.open(1) is not None
+    await world.broker.route(second, {"LV/ncb": ALL}, {}, "released")
+    await collector.drain()
+    assert {each.state for each in inbox.lines() if each.number < 3} == {"replaced"}
+    assert inbox.open(3) is not None
+    inbox.close()
+
+
 async def test_a_withdrawal_leaves_nothing_of_the_body_in_any_file_and_is_answered(world: World) -> None:
     secret = "Zebedee-Unmistakable"
     body = {"names": [{"family": secret, "script": "Latn", "kind": "primary"}]}

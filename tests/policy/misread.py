@@ -520,7 +520,7 @@ class ReviewersHoldWhatTheyReviewed(Misread):
     """To have been given a correction to review would count as holding what it corrects."""
 
     def holds_older(self, bureau: str) -> bool:
-        return self.notice.corrects and bureau in self.holders
+        return self.notice.corrects and bureau in {**self.holders, **self.given}
 
 
 class CorrectionsNeedASubscription(Misread):

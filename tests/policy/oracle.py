@@ -44,7 +44,8 @@ class Answer:
 class Oracle:
     """One notice in one federation. `present`: the compartments that carry something; `without`: rules left out.
 
-    `holders`: bureau → the delivery numbers that it holds of what this notice changes.
+    `holders`: bureau → the delivery numbers that it holds of what this notice changes; a reviewing bureau's own one of
+    this notice is among them. `given`: the same of those who were only given this notice itself, to review.
     """
 
     world: World
@@ -54,6 +55,7 @@ class Oracle:
     now: int
     without: frozenset[str] = frozenset()
     holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    given: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def answer(self) -> Answer:
         """Say who receives and sees what."""
@@ -82,18 +84,13 @@ class Oracle:
         return Answer(
             held=False,
             shown=shown,
-            replaces={bureau: numbers for bureau, numbers in self.holders.items() if bureau in shown},
+            replaces={bureau: numbers for bureau, numbers in {**self.holders, **self.given}.items() if bureau in shown},
             warnings=_warnings(
                 ("reached-nobody", not shown),
-                ("holders-not-reached", self.notice.corrects and not self.left_behind() <= shown.keys()),
+                ("holders-not-reached", self.notice.corrects and not self.holders.keys() <= shown.keys()),
                 ("glass-broken", self.notice.derogation is not None),
             ),
         )
-
-    def left_behind(self) -> set[str]:
-        """Whom a correction must reach; at a release who reviewed it holds nothing older."""
-        reviewers = {each for each in self.world.reviewers if self.notice.released and self.is_active(each)}
-        return self.holders.keys() - reviewers
 
     def on(self, rule: str) -> bool:
         return rule not in self.without
@@ -123,7 +120,7 @@ class Oracle:
 
     def holds_older(self, bureau: str) -> bool:
         """It holds what this notice corrects; to have been given the notice itself to review is not that."""
-        return self.notice.corrects and bureau in self.left_behind()
+        return self.notice.corrects and bureau in self.holders
 
     def is_reached(self, bureau: str) -> bool:
         """Addressed, subscribed, or a flash; or it has what is corrected under a suspended agreement."""

@@ -83,17 +83,24 @@ class Place:
         number: int = 7,
         *,
         releases: int | None = None,
+        reviewers: tuple[Holder, ...] = (),
     ) -> Recorded:
-        """Decide it and remember it; `releases`: the leaf in which it was held until a reviewer released it."""
-        found = remember(number, *self.entry(made, now, holders, releases=releases))
+        """Decide it and remember it; `releases`: the leaf in which it was held until one of `reviewers` released it."""
+        found = remember(number, *self.entry(made, now, holders, releases=releases, reviewers=reviewers))
         assert found is not None
         return found
 
     def entry(
-        self, made: Verified, now: int = NOW, holders: tuple[Holder, ...] = (), *, releases: int | None = None
+        self,
+        made: Verified,
+        now: int = NOW,
+        holders: tuple[Holder, ...] = (),
+        *,
+        releases: int | None = None,
+        reviewers: tuple[Holder, ...] = (),
     ) -> tuple[bytes, bytes, bytes]:
         """Give leaf, salt and decision record as the trail keeps them."""
-        decision = decide(made, self.view, now, holders, released=releases is not None)
+        decision = decide(made, self.view, now, holders, released=releases is not None, reviewers=reviewers)
         record = codec.encode(
             DecisionRecord(
                 "notices.at", 0, 1, now, bytes(32),

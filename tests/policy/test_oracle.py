@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -22,6 +22,7 @@ from tests.policy.tricky import Author
 WORLDS, NOTICES = 60, 120
 FEWEST = 2
 """How many notices must tell a wrong answer from the right one."""
+Holders = Mapping[str, tuple[int, ...]]
 RELATIONS = {"withdrawal": "withdraws", "restriction": "restricts"}
 
 
@@ -46,9 +47,18 @@ def tried() -> tuple[Tried, ...]:
             oracle = Oracle(world, made.notice, place.patterns, made.present, NOW, holders=made.holders)
             found.append(Tried(oracle, decided(place, oracle)))
             if found[-1].decided.held:
-                released = replace(oracle, notice=made.notice.model_copy(update={"released": True}))
+                holders, given = reviewed(found[-1])
+                approved = made.notice.model_copy(update={"released": True})
+                released = replace(oracle, notice=approved, holders=holders, given=given)
                 found.append(Tried(released, decided(place, released)))
     return tuple(found)
+
+
+def reviewed(held: Tried) -> tuple[Holders, Holders]:
+    """Who holds what at the release of what was held, and who was only given it itself, by their 9th delivery."""
+    had, shown = held.oracle.holders, held.decided.shown
+    holders = {each: (*numbers, 9) if each in shown else numbers for each, numbers in had.items()}
+    return holders, {each: (9,) for each in shown if each not in had}
 
 
 def decided(place: Place, asked: Oracle) -> Answer:
@@ -56,8 +66,11 @@ def decided(place: Place, asked: Oracle) -> Answer:
     notice = asked.notice
     fields = notice.model_dump(exclude={"released"}, exclude_defaults=True) | {"issuer": notice.issuer}
     made = place.notice(present=tuple(asked.present), relation=RELATIONS.get(notice.kind, ""), **fields)
-    holders = tuple(Holder(place.directory.bureaus[each].index, numbers) for each, numbers in asked.holders.items())
-    decision = decide(made, place.view, asked.now, holders, released=notice.released)
+    holders, given = (
+        tuple(Holder(place.directory.bureaus[each].index, numbers) for each, numbers in found.items())
+        for found in (asked.holders, asked.given)
+    )
+    decision = decide(made, place.view, asked.now, holders, released=notice.released, reviewers=given)
     slots = made.header.compartments
     shown = {
         each.bureau: frozenset(slot.name for at, slot in enumerate(slots) if each.shown >> at & 1)

@@ -178,11 +178,13 @@ def test_the_release_of_a_correction_goes_to_holders_of_a_suspended_circle_and_n
     made = REVIEWED.notice(agreements=["old-circle"], corrects=True, topics=["wanted.red"])
     held = REVIEWED.decided(made, holders=HELD_BY)
     assert (held.leaf.kind, held.record.holders, again(held, REVIEWED).same) == ("held", 0b100100, True)
-    given = (*(Holder(each.index, (9,)) for each in held.record.rows), *HELD_BY, Holder(1, (1,)))
-    released = REVIEWED.decided(made, holders=given, releases=7)
-    # AT/border holds the version before, and is a reviewing bureau: it has the new one already.
-    assert [each.bureau for each in released.record.rows] == ["GE/ncb"]
-    assert (released.record.holders, again(released, REVIEWED).same) == (0b100, True)
+    assert {each.bureau for each in held.record.rows} == {"US/ncb", "RU/ncb"}
+    # RU/ncb has the version before as well, AT/border that alone.
+    given, before = (Holder(6, (9,)),), (Holder(1, (1,)), Holder(2, (1,)), Holder(5, (1, 9)))
+    released = REVIEWED.decided(made, holders=before, releases=7, reviewers=given)
+    assert [(each.bureau, each.replaces) for each in released.record.rows] == [("AT/border", (1,)), ("GE/ncb", (1,))]
+    assert (released.record.holders, again(released, REVIEWED).same) == (0b100110, True)
+    assert "holders-not-reached" in released.record.warnings
 
 
 def test_what_was_routed_though_it_waits_and_held_though_nothing_holds_it_is_noticed() -> None:
