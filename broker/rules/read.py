@@ -47,10 +47,13 @@ class Read:
 def read_rules(policies: PolicySet) -> tuple[Read, ...]:
     """Read a set. Raises VersionRefusedError with file, line, reason and what to do."""
     schema = read_schema(policies)
+    for name in policies.policy_files:
+        _check_lines(name, policies.files[name])
     cut = {name: tuple(statements(name, policies.files[name])) for name in policies.policy_files}
     _count(cut)
     parsed = [(name, each) for name, found in cut.items() for each in _parse_file(name, found)]
     for name, found in cut.items():
+        check_cuts(name, policies.files[name], len(found))
         _validate(name, found, schema)
     reach = _reach((template for _, (_, template) in parsed), schema)
     rules = tuple(_rule(name, statement, template, reach) for name, (statement, template) in parsed)
@@ -63,11 +66,33 @@ def read_schema(policies: PolicySet) -> cedarpy.Schema:
     if SCHEMA not in policies.files:
         raise VersionRefusedError(f"policies: {SCHEMA} is missing: every set carries what its rules speak of")
     text = policies.files[SCHEMA]
+    _check_lines(SCHEMA, text)
     check_depth(SCHEMA, text)
     try:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:
         raise refused(SCHEMA, _line_of(text, str(error)), f"{error}: correct the schema") from error
+
+
+def _check_lines(name: str, text: str) -> None:
+    """Refuse a carriage return: Cedar ends a comment there, we and every editor go on. Raises VersionRefusedError."""
+    before, found, _ = text.partition("\r")
+    if found:
+        raise refused(name, 1 + before.count("\n"), "a carriage return stands here: end each line by a line feed alone")
+
+
+def check_cuts(name: str, text: str, count: int) -> None:
+    """Check that Cedar finds in a whole file as many rules as were cut from it: one more would be in no mask.
+
+    Raises VersionRefusedError. Call it once each cut was read: Cedar must not meet what is nested too deep.
+    """
+    try:
+        whole = cedarpy.policies_to_pst(text)
+    except ValueError as error:
+        raise refused(name, 1, f"{error}: correct the file") from error
+    found = len(whole.static_policies) + len(whole.templates)
+    if found != count:
+        raise refused(name, 1, f"Cedar reads {found} rules in this file, of which {count} were cut: write them plainly")
 
 
 def _line_of(text: str, message: str) -> int:

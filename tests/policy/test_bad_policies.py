@@ -17,7 +17,9 @@ from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
 from broker.notice import Version
 from broker.register import Register
-from broker.rules import SCHEMA, PolicySet, Rules
+from broker.rules import SCHEMA, PolicySet, Rules, read_rules
+from broker.rules.read import check_cuts
+from broker.rules.statements import statements
 from tests import federation as world
 from tests.making import NOW
 from tests.policy.invented import PACKAGED
@@ -95,6 +97,13 @@ INDICES = '["a"]' * 50_000
 BAD: list[tuple[str, PolicySet, str]] = [
     ("does not parse", second("permit (principal, action);"), r"one\.cedar:7: .*: correct the rule that begins here"),
     ("no end", second("permit (principal, action, resource)"), r"one\.cedar:7: .*: correct the rule that begins here"),
+    (
+        "a rule behind a comment",
+        one(FIRST.rstrip() + " // end\r" + BAN.replace("\n", "\r")),
+        r"one\.cedar:5: a carriage return stands here: end each line by a line feed alone",
+    ),
+    ("lines of Windows", one(FIRST.replace("\n", "\r\n")), r"one\.cedar:1: a carriage return stands here"),
+    ("a schema's", schema("entity Member;", "entity Member; //\r"), r"schema\.cedarschema:\d+: a carriage return"),
     ("no rule at all", one("// Nothing.\n"), r"there is no rule, so nobody would receive anything: add a file"),
     (
         "unknown bureau",
@@ -325,6 +334,16 @@ def test_it_is_refused_with_file_line_reason_and_what_to_do(policies: PolicySet,
         Rules.load(policies, DIRECTORY, NO_ANNEX)
     assert time.process_time() - started < 5
     assert len(str(refused.value)) < 1000
+
+
+def test_a_rule_that_only_cedar_would_see_is_refused() -> None:
+    hidden = FIRST.rstrip() + " // end\r" + BAN.replace("\n", "\r")
+    assert [each.line for each in statements("one.cedar", hidden)] == [1]
+    with pytest.raises(VersionRefusedError, match="a carriage return stands here"):
+        read_rules(one(hidden))
+    # Whatever else Cedar may read otherwise than we cut: the number of rules tells.
+    with pytest.raises(VersionRefusedError, match="Cedar reads 2 rules in this file, of which 1 were cut"):
+        check_cuts("one.cedar", hidden, 1)
 
 
 @pytest.mark.parametrize("seed", range(120))
