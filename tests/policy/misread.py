@@ -300,7 +300,7 @@ class DeniedReviews(Misread):
 
     def may_review(self, bureau: str) -> bool:
         kept_out = self.is_own(bureau) or self.is_feared(bureau)
-        return not kept_out and self.is_active(bureau) and self.may_go_to(bureau)
+        return not kept_out and self.is_active(bureau) and self.may_be_asked(bureau)
 
 
 class FearedReviews(Misread):
@@ -308,7 +308,7 @@ class FearedReviews(Misread):
 
     def may_review(self, bureau: str) -> bool:
         denied = self.is_own(bureau) or self.named_in(self.notice.deny, bureau)
-        return not denied and self.is_active(bureau) and self.may_go_to(bureau)
+        return not denied and self.is_active(bureau) and self.may_be_asked(bureau)
 
 
 class IssuerReviews(Misread):
@@ -330,6 +330,20 @@ class FearedBureauOnly(Misread):
 
     def is_feared(self, bureau: str) -> bool:
         return self.named_in(self.notice.protected_from, bureau)
+
+
+class ReviewNeedsNoBasis(Misread):
+    """Data would go to a reviewing bureau without a basis for the transfer."""
+
+    def may_be_asked(self, bureau: str) -> bool:
+        return self.may_go_to(bureau) and self.rule_7(bureau)
+
+
+class ReviewNeedsNoConsent(Misread):
+    """A reviewing bureau would be no third party for an origin."""
+
+    def may_be_asked(self, bureau: str) -> bool:
+        return self.may_go_to(bureau) and self.rule_6(bureau)
 
 
 class ReviewerNeedsAMandate(Misread):

@@ -257,7 +257,7 @@ class Oracle:
     def is_held(self) -> bool:
         """Until it is released, as long as the rules would let somebody at all review it."""
         waits = self.on("review") and self.must_be_reviewed() and not self.notice.released
-        return waits and any(self.is_active(each) and self.may_go_to(each) for each in self.world.bureaus)
+        return waits and any(self.is_active(each) and self.may_be_asked(each) for each in self.world.bureaus)
 
     def must_be_reviewed(self) -> bool:
         """Rule 8, and rule 5 where an addressee reads none of the languages."""
@@ -282,7 +282,16 @@ class Oracle:
     def may_review(self, bureau: str) -> bool:
         """Outside the audience; neither who is denied, feared, or of the issuer's own, nor whom it may not go to."""
         denied = self.named_in(self.notice.deny, bureau) or self.is_feared(bureau)
-        return not self.is_own(bureau) and self.is_active(bureau) and not denied and self.may_go_to(bureau)
+        return not self.is_own(bureau) and self.is_active(bureau) and not denied and self.may_be_asked(bureau)
+
+    def may_be_asked(self, bureau: str) -> bool:
+        """What must go to nobody goes to no reviewer, and to a third one needs a basis and every origin's consent."""
+        lawful, consented = self.rule_6(bureau), self.rule_7(bureau)
+        return (
+            self.may_go_to(bureau)
+            and (lawful or not self.on("transfer"))
+            and (consented or not self.on("origin-consent"))
+        )
 
     def is_own(self, bureau: str) -> bool:
         """Nobody reviews what his own member sends, least of all under supervision."""
