@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.decide import TO_HOLDERS, audience_of, held_terms, sight_of
-from broker.facts import carried
 from broker.notice import APPROVAL, KINDS, ROUTING
 from broker.rules import RECEIVE, REVIEW, SEE, Read, Rules
 
@@ -107,15 +106,14 @@ def _changes(past: Past, old: Side, new: Side, directory: Directory) -> list[Cha
 
 
 def _reached(past: Past, known: Facts, directory: Directory) -> int:
-    """Give who is addressed, has subscribed or gets a flash: as on record, but for what was held.
+    """Give who is addressed, has subscribed, gets a flash or holds what is corrected: on record, but for what was held.
 
-    To whom a correction goes on under an agreement that is suspended follows from today's directory.
+    Holders count in any case: decisions of before did not reach all of them.
     """
-    holding = carried(past.recorded.routing, known, directory)
     if past.recorded.leaf.kind != HELD:
-        return past.recorded.terms.reached | holding
+        return past.recorded.terms.reached | known.holders
     flash = directory.everyone if known.urgency == "flash" else 0
-    return known.addressed | past.subscribed | flash | holding
+    return known.addressed | past.subscribed | flash | known.holders
 
 
 def _reviewers(recorded: Recorded, known: Facts, directory: Directory, verdict: Verdict) -> int:

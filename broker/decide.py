@@ -2,8 +2,9 @@
 
 `receivers = allowed by policy & in the issuer's audience & not denied by the issuer & (addressed | subscribed | flash)`
 Only the first term is Cedar's; the others come from signed bytes, so that even `permit(principal, action, resource);`
-reaches nobody outside the audience. A suspended agreement is no audience, but for a correction and those of its circle
-who hold what it corrects. Withdrawals and restrictions go to the holders, whatever the policy says.
+reaches nobody outside the audience. A correction also reaches those who hold what it corrects. A suspended agreement is
+no audience, but for a correction and those of its circle who hold that. Withdrawals and restrictions go to the holders,
+whatever the policy says.
 """
 
 from __future__ import annotations
@@ -144,12 +145,11 @@ def terms_of(notice: Spoken, known: Facts, view: View, allowed: int) -> Terms:
     directory, header = view.directory, notice.header
     own = directory.bureau_mask((header.issuer,))
     flash = directory.everyone if header.urgency == "flash" else 0
-    holding = carried(notice.routing, known, directory)
     return Terms(
         allowed=allowed,
         audience=audience_of(notice, known, directory) & ~own,
         denied=known.denied,
-        reached=known.addressed | view.subscriptions.mask(header.topics) | flash | holding,
+        reached=known.addressed | view.subscriptions.mask(header.topics) | flash | known.holders,
     )
 
 

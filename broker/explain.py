@@ -1,8 +1,9 @@
 """Says for every bureau whether it receives a notice: by which term and rule, on which facts, and what would change it.
 
-`receivers = allowed by policy & in the audience & not denied & (addressed | subscribed | flash)`: each term that is not
-met is an obstacle of its own, so that nobody mends one and finds the next. Of what the rules hold it says who reviews
-it, and what each other bureau will meet once it is released. Only the issuer and auditors may read this.
+`receivers = allowed by policy & in the audience & not denied & reached` (addressed, subscribed, a flash, or it holds
+what is corrected): each term that is not met is an obstacle of its own, so that nobody mends one and finds the next. Of
+what the rules hold it says who reviews it, and what each other bureau will meet once it is released. Only the issuer
+and auditors may read this.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms, sight_of
 from broker.directory import NO_ANNEX
-from broker.facts import Facts, carried
+from broker.facts import Facts
 from broker.notice import APPROVAL, KINDS, ROUTING, Terms
 from broker.rules import RECEIVE, REVIEW, SEE, PolicySet, Reference, Verdict, read_rules
 
@@ -132,7 +132,7 @@ class _Again:
         flash = self._directory.everyone if header.urgency == "flash" else 0
         subscribed = Subscriptions.of(self._directory, self._grounds.patterns).mask(header.topics)
         audience = audience_of(self._recorded, known, self._directory) & ~own
-        reached = known.addressed | subscribed | flash | carried(self._recorded.routing, known, self._directory)
+        reached = known.addressed | subscribed | flash | known.holders
         yield from self._of_terms(Terms(self._mask(RECEIVE), audience, known.denied, reached))
 
     def review(self) -> Iterator[Difference]:

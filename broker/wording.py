@@ -87,6 +87,8 @@ class Wording:
             return "A flash goes to the whole audience."
         if self._carried >> bureau.index & 1:
             return "It holds what this notice corrects: a correction goes on although the agreement is suspended."
+        if self._known.holders >> bureau.index & 1:
+            return "It holds what this notice corrects."
         if self._header.kind in ("withdrawal", "restriction"):
             return "It held what this notice ends, whatever the policy says."
         return "It has subscribed to one of the topics."

@@ -538,10 +538,17 @@ class ReviewersHoldWhatTheyReviewed(Misread):
 
 
 class CorrectionsNeedASubscription(Misread):
-    """Under a suspended agreement a correction would go to those holders only who are subscribed still."""
+    """A correction would go to those holders only who are subscribed still."""
 
     def is_reached(self, bureau: str) -> bool:
-        return SuspensionStopsCorrections.of(self).is_reached(bureau)
+        return self.is_sent(bureau)
+
+
+class HoldersOfASuspendedCircleAreReachedAlone(Misread):
+    """Only under a suspended agreement would a correction need no subscription."""
+
+    def is_reached(self, bureau: str) -> bool:
+        return self.is_sent(bureau) or self.still_flows_to(bureau)
 
 
 class CorrectionsGoPastADenial(Misread):

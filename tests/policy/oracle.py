@@ -123,13 +123,17 @@ class Oracle:
         return self.notice.corrects and bureau in self.holders
 
     def is_reached(self, bureau: str) -> bool:
-        """Addressed, subscribed, or a flash; or it has what is corrected under a suspended agreement."""
+        """Addressed, subscribed, or a flash; or it has what is corrected."""
+        return self.is_sent(bureau) or self.holds_older(bureau)
+
+    def is_sent(self, bureau: str) -> bool:
+        """Addressed, subscribed, or a flash."""
         wants = any(
             pattern in ("*", topic) or (pattern.endswith(".*") and topic.startswith(pattern[:-1]))
             for pattern in self.patterns.get(bureau, ())
             for topic in self.notice.topics
         )
-        return self.is_addressed(bureau) or wants or self.notice.urgency == "flash" or self.still_flows_to(bureau)
+        return self.is_addressed(bureau) or wants or self.notice.urgency == "flash"
 
     # Who is who
 

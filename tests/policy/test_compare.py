@@ -45,7 +45,7 @@ def test_to_whom_corrections_go_on_under_an_agreement_that_was_suspended_since_i
     before = Place(world=WORLD.model_copy(update=then), patterns={})
     made = before.notice(agreements=["old-circle"], corrects=True)
     recorded = before.decided(made, holders=(Holder(2, (1,)),))
-    assert recorded.record.rows == ()
+    assert [each.bureau for each in recorded.record.rows] == ["GE/ncb"]
     text = PACKAGED.files["12-agreement.cedar"].replace("unless { resource.holders.contains(principal) };", ";")
     deaf = PolicySet.of({**PACKAGED.files, "12-agreement.cedar": text})
     found = compared([Past(recorded, True, made.present)], deaf)

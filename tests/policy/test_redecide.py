@@ -10,6 +10,7 @@ import pytest
 
 from broker import codec
 from broker.errors import TrailError
+from broker.explain import accounts, of_record
 from broker.notice import DecisionRecord, Header, Holder, Leaf, RuleHit, Terms
 from broker.recorded import Recorded, remember
 from broker.redecide import Difference, Grounds, Repetition, redecide
@@ -148,6 +149,20 @@ def test_it_is_repeated_for_holders_who_have_unsubscribed_since() -> None:
     recorded = quiet.decided(CORRECTION, holders=HELD_BY)
     assert [each.bureau for each in recorded.record.rows] == ["GE/ncb"]
     assert again(recorded, quiet).same
+
+
+def test_a_correction_is_repeated_for_holders_under_an_agreement_in_force_too() -> None:
+    quiet = Place(patterns={})
+    made = quiet.notice(everyone=True, corrects=True)
+    recorded = quiet.decided(made, holders=HELD_BY)
+    assert [each.bureau for each in recorded.record.rows] == ["GE/ncb", "RU/ncb"]
+    assert again(recorded, quiet).same
+    silent = bent(recorded, rows=recorded.record.rows[:1])
+    assert again(silent, quiet).differences == (Difference("RU/ncb", "receives", "no", "yes"),)
+    told = accounts(of_record(recorded, quiet.directory, quiet.annex, quiet.read))
+    assert [each.sentence.endswith("It holds what this notice corrects.") for each in told if each.receives] == [
+        True
+    ] * 2
 
 
 def test_a_correction_that_was_recorded_before_holders_were_is_repeated_without() -> None:

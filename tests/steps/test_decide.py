@@ -324,10 +324,21 @@ def test_a_suspended_agreement_carries_no_correction_past_the_issuers_denial_nor
     assert received(decide(unnamed, view(rules), 0, IN_THE_CIRCLE)) == {"LV/ncb"}
 
 
-def test_under_an_agreement_in_force_a_correction_wants_a_subscription_as_before() -> None:
-    correction = about("person", "corrects", agreements=["project-millennium"])
-    assert decide(correction, view(RULES, {}), 0, IN_THE_CIRCLE).recipients == ()
-    assert received(decide(correction, view(RULES, {"RU/ncb": ("*",)}), 0, IN_THE_CIRCLE)) == {"RU/ncb"}
+@pytest.mark.parametrize("audience", [{"agreements": ["project-millennium"]}, {"everyone": True}])
+def test_a_correction_reaches_who_holds_what_it_corrects_subscribed_still_or_not(audience: dict[str, object]) -> None:
+    correction = about("person", "corrects", ALL, **audience)
+    decision = decide(correction, view(RULES, {}), 0, IN_THE_CIRCLE)
+    assert {each.bureau: each.replaces for each in decision.recipients} == {"GE/ncb": (1,), "RU/ncb": (4, 5)}
+    assert decision.warnings == ()
+    assert decide(correction, view(RULES, {}), 0).recipients == ()
+    assert received(decide(correction, view(RULES, {"LV/ncb": ("*",)}), 0, IN_THE_CIRCLE)) >= {"GE/ncb", "RU/ncb"}
+
+
+@pytest.mark.parametrize("bound", [{"to": ["LV/ncb"]}, {"everyone": True, "deny": ["GE", "RU"]}])
+def test_it_reaches_no_holder_outside_the_audience_or_denied(bound: dict[str, object]) -> None:
+    decision = decide(about("person", "corrects", ALL, **bound), view(RULES, {}), 0, IN_THE_CIRCLE)
+    assert not received(decision) & {"GE/ncb", "RU/ncb"}
+    assert "holders-not-reached" in decision.warnings
 
 
 @pytest.mark.parametrize("relation", ["cites", "answers"])
