@@ -229,5 +229,6 @@ def _check_compartments(
 
 
 def _ran_out(header: Header, opened: int, now: int) -> bool:
-    """Say whether it expired between record and delivery: then nothing is open (DESIGN §6)."""
-    return opened == 0 and header.expires is not None and header.expires <= now + CLOCK_SKEW_MS
+    """Say whether its time ran out between record and delivery: then nothing is open (DESIGN §6, rule 11)."""
+    until = header.shown_until
+    return opened == 0 and until is not None and until <= now + CLOCK_SKEW_MS

@@ -149,6 +149,14 @@ class Header:
         """The member whose bureau issued it."""
         return self.issuer.partition("/")[0]
 
+    @property
+    def shown_until(self) -> int | None:
+        """When nothing of it is shown any more: expired, no longer to be kept, or its review overdue (rule 11)."""
+        if self.retain_until is None and self.review_due is None:
+            return self.expires
+        ends = (self.expires, self.retain_until, self.review_due)
+        return min(each for each in ends if each is not None)
+
 
 @quick
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ class Route:
     envelope: Envelope | None
     compartments: tuple[Compartment, ...]
     expires: int | None
+    """When nothing of it is shown any more."""
     tell: tuple[str, ...]
     outcome: Outcome | None
     key: bytes = b""
@@ -113,7 +114,8 @@ def restored(routed: Routed) -> Route:
         laid=lay(lines, record.seed, record.depth) if record else None,
         envelope=envelope,
         compartments=codec.decode_compartments(envelope.compartments) if envelope else (),
-        expires=routed.expires,
+        # From the header, which says more than what a broker of before kept.
+        expires=header.shown_until if envelope and header else None,
         tell=routed.tell,
         outcome=_told(routed) if routed.outcome else None,
         key=delivery_key(routed.leaf_number) if envelope else b"",

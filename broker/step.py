@@ -241,7 +241,7 @@ def _route(digest: bytes, ruling: Ruling, lines: Lines, laid: Laid | None, entry
         laid=laid if lines.recipients else None,
         envelope=verified.envelope if verified else None,
         compartments=verified.compartments if verified else (),
-        expires=verified.header.expires if verified else None,
+        expires=verified.header.shown_until if verified else None,
         tell=ruling.tell,
         outcome=_outcome(digest, ruling, entry) if ruling.tell else None,
         key=delivery_key(entry.leaf_number) if verified else b"",

@@ -353,7 +353,8 @@ function open(bytes, known) {
 
   const parts = decode('compartments', sent.compartments, compartments);
   const shown = checkParts(heading, parts);
-  const expired = shown === 0n && heading.expires !== null && heading.expires <= known.now + SKEW_MS;
+  const ends = [heading.expires, heading.retain_until, heading.review_due];
+  const expired = shown === 0n && ends.some((each) => each !== null && each <= known.now + SKEW_MS);
   demand(shown === line.shown || expired, 'what is open is not what the row says is shown');
   return report({ given, entry, line, head, heading, parts, leafHash, headerDigest });
 }

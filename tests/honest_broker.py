@@ -147,7 +147,7 @@ class HonestBroker:
         )  # fmt: skip
         self.routes[number] = Route(
             number, codec.encode(leaf), salt, decision, lines, laid, envelope, compartments,
-            header.expires, (header.member,), outcome, header.notice_id,
+            header.shown_until, (header.member,), outcome, header.notice_id,
         )  # fmt: skip
         return number
 

@@ -9,7 +9,7 @@ import pytest
 
 from broker import codec, members, streams
 from broker.directory import NO_ANNEX
-from broker.notice import Entry, Envelope
+from broker.notice import Entry, Envelope, Row
 from broker.recorded import Recorded, remember
 from broker.redecide import Grounds, Repetition, redecide
 from broker.rules import PolicySet
@@ -92,6 +92,27 @@ async def test_after_its_day_nothing_is_delivered_until_a_correction_sets_a_late
 
     await times.publish(Draft("AT/ncb").to(TO).but(**{field: NOW + 2 * DAY}), corrects=third)
     assert len(await times.received()) == 3
+
+
+@pytest.mark.parametrize("field", ["expires", "retain_until", "review_due"])
+async def test_what_runs_out_before_it_leaves_arrives_with_nothing_open_after_a_restart_too(
+    tmp_path: Path, field: str
+) -> None:
+    bus, own = FakeBus(Memory(clock=Clock(NOW))), Clock(NOW)
+    await world.write_versions(bus, world.directory(), POLICIES)
+    made, short = Federation(tmp_path, bus, Clock(NOW)), Draft("AT/ncb").to(TO).but(**{field: NOW + DAY})
+    async with world.running(tmp_path, bus, lambda: own.now):
+        await made.adopted()
+        await made.publish(short.numbered(1).envelope())
+        await made.inbox(TO, 1)
+        own.now = NOW + DAY  # from here on all is decided in time, by the bus's clock, and leaves too late
+        await made.publish(short.numbered(2).envelope())
+        await made.inbox(TO, 2)
+    await bus.keep_place("distribute", streams.ROUTED, 0)
+    async with world.running(tmp_path, bus, lambda: own.now):
+        copies = await made.inbox(TO, 4)
+    assert [len(each.shown) for each in copies] == [2, 0, 0, 0]
+    assert {codec.decode(Row, each.delivery.row).shown for each in copies} == {0b110}
 
 
 async def test_the_eighteenth_birthday_decides_again_when_the_notice_is_corrected(times: Times) -> None:

@@ -321,8 +321,9 @@ async def test_a_compartment_that_the_row_does_not_show_is_refused(world: World)
         check(changed(delivered(broker, number), show_more), known(broker))
 
 
-async def test_what_expired_on_its_way_comes_with_nothing_open(world: World) -> None:
-    (data,) = await world.publish(draft(expires=NOW + 1_000_000))
+@pytest.mark.parametrize("field", ["expires", "retain_until", "review_due"])
+async def test_what_ran_out_on_its_way_comes_with_nothing_open(world: World, field: str) -> None:
+    (data,) = await world.publish(draft("R-1", **{field: NOW + 1_000_000}))
     number = world.broker.record(data, {"LV/ncb": SHOWN})
     late = delivered(world.broker, number, expired=True)
     with pytest.raises(NotAsShownError):
