@@ -1,9 +1,14 @@
-"""A drop folder of CSV files with semicolons: wanted and missing persons, stolen objects, expert contacts."""
+"""A drop folder of CSV files with semicolons: wanted and missing persons, stolen objects, expert contacts.
+
+What was half written restricts less than it should: without its last columns a row denies nobody. So the columns of a
+row must be those of the header, the header must have those that restrict, and a file ends with a line break.
+"""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from adapters import terms, values
@@ -11,7 +16,7 @@ from adapters.adapter import Draft, Rejected, SourceReport
 from adapters.fields import FieldError, Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
 
 ENCODING = "utf-8-sig"
 LIST = "|"
+DELIMITER = ";"
+MORE = "more columns"
+RESTRICTING = frozenset({"audience", "deny", "origins", "handling"})
 STATUSES = {
     "wanted": ("wanted.red", "extradition", "Locate and arrest with a view to extradition.", "suspect"),
     "convicted": ("wanted.red", "extradition", "Locate and arrest with a view to extradition.", "convicted"),
@@ -46,11 +54,20 @@ class CsvFolder:
                 yield from (self.report.count(made) for made in self._lines(file, name, make))
 
     def _lines(self, file: Path, name: str, make: Callable[[Fields, str], Draft]) -> Iterator[Draft | Rejected]:
-        with file.open(encoding=ENCODING, newline="") as lines:
-            for number, row in enumerate(csv.DictReader(lines, delimiter=";", restkey="more columns"), 2):
-                yield self._line(Fields(row, self.report, f"{name}."), f"{name}.csv line {number}", make)
+        text = file.read_bytes().decode(ENCODING)  # all at once: what is looked at is what is read
+        rows = csv.DictReader(StringIO(text, newline=""), delimiter=DELIMITER, restkey=MORE)
+        if wrong := _unsound(text, rows.fieldnames or ()):
+            yield Rejected(file.name, "file", wrong)
+            return
+        for number, row in enumerate(rows, 2):
+            yield self._line(row, name, f"{file.name} line {number}", make)
 
-    def _line(self, fields: Fields, where: str, make: Callable[[Fields, str], Draft]) -> Draft | Rejected:
+    def _line(
+        self, row: dict[str, Any], name: str, where: str, make: Callable[[Fields, str], Draft]
+    ) -> Draft | Rejected:
+        if MORE in row or None in row.values():
+            return Rejected(where, "row", "not as many columns as the header")  # nor is its id to be believed
+        fields = Fields(row, self.report, f"{name}.")
         record = None
         try:
             record = f"{self.member.lower()}-{fields.need('id')}"
@@ -129,11 +146,20 @@ class CsvFolder:
         return {
             "legal_basis": row.need("basis"),
             "audience": terms.audience(row, "audience"),
-            "deny": terms.listed(row, "deny"),
+            "deny": terms.denied(row, "deny"),
             "origins": terms.origins(row, "origins"),
-            "handling": terms.listed(row, "handling") or ("H0",),
+            "handling": terms.handling(row, "handling"),
             "languages": (self.language, "en"),
         }
+
+
+def _unsound(text: str, columns: Sequence[str]) -> str | None:
+    """Say why nothing in a file can be believed; None if that is not so."""
+    if lacking := RESTRICTING.difference(columns):
+        return f"no column {', '.join(sorted(lacking))}"
+    if len(set(columns)) != len(columns):
+        return "two columns have one name"
+    return None if text.endswith("\n") else "cut off: it does not end with a line break"
 
 
 def _identity(row: Fields) -> tuple[Value, str | None]:

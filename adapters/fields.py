@@ -54,10 +54,14 @@ class Fields:
 
     def need(self, name: str) -> str:
         """Give a value without which there is no draft. Raises FieldError."""
-        value = self.take(name)
-        if value is None:
+        return "; ".join(self.need_all(name))
+
+    def need_all(self, name: str) -> list[str]:
+        """Give all values of a field without which there is no draft. Raises FieldError."""
+        values = self.take_all(name)
+        if not values:
             raise FieldError(self._prefix + name, "missing")
-        return value
+        return values
 
     def skip(self, name: str, reason: str) -> None:
         """Pass over a field for a reason."""

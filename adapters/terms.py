@@ -1,7 +1,8 @@
-"""The terms of a national record in words of one line: audience, denials, origins."""
+"""The terms of a national record in words of one line: audience, denials, origins, handling."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from adapters.fields import FieldError
@@ -11,11 +12,12 @@ if TYPE_CHECKING:
     from adapters.fields import Fields
 
 AGREEMENT, TO = "agreement:", "to:"
+_PARTY = re.compile(r"[A-Z][A-Z0-9]*(?:/[a-z0-9-]+)?")
 
 
 def audience(fields: Fields, name: str) -> Audience:
     """Read `everyone`, or `agreement:NAME` and `to:BUREAU` in any number. Raises FieldError: empty is nobody."""
-    words = fields.need(name).split()
+    words = [word for said in fields.need_all(name) for word in said.split()]
     if words == [EVERYONE]:
         return Audience(everyone=True)
     if not all(word.startswith((AGREEMENT, TO)) and word.partition(":")[2] for word in words):
@@ -28,8 +30,21 @@ def audience(fields: Fields, name: str) -> Audience:
 
 
 def listed(fields: Fields, name: str, separator: str | None = None) -> tuple[str, ...]:
-    """Read a list in one field; empty if there is nothing."""
-    return tuple(part.strip() for part in (fields.take(name) or "").split(separator) if part.strip())
+    """Read a list in one field, or in several of one name; empty if there is nothing."""
+    return tuple(part.strip() for said in fields.take_all(name) for part in said.split(separator) if part.strip())
+
+
+def denied(fields: Fields, name: str) -> tuple[str, ...]:
+    """Read members and bureaus. Raises FieldError: a word like `RU,` would deny nobody."""
+    words = listed(fields, name)
+    if not all(map(_PARTY.fullmatch, words)):
+        raise FieldError(name, "names something else than members and bureaus")
+    return words
+
+
+def handling(fields: Fields, name: str) -> tuple[str, ...]:
+    """Read handling codes. Raises FieldError: that nothing is said of it does not mean that anything goes."""
+    return tuple(code for said in fields.need_all(name) for code in said.split())
 
 
 def origins(fields: Fields, name: str) -> tuple[Origin, ...]:

@@ -22,6 +22,7 @@ from adapters.csv_folder import CsvFolder
 from adapters.interpol_json import InterpolJson
 from adapters.xml_export import XmlExport
 from broker.notice import KINDS, SIZE_LIMIT
+from cli.invented.systems import PERSON_COLUMNS
 from cli.invention import Site, invent
 from tests.adapters.reading import TODAY, body, draft, drafts, encode, read, vocabulary
 
@@ -191,6 +192,71 @@ def test_denials_and_origins_are_carried(home: Path) -> None:
     item = draft(read(CsvFolder("LV", TODAY, "lv"), home / "LV"), "lv-p0001")
     assert item.deny == ("RU", "AE/border")
     assert [(origin.owner, origin.releasable_to) for origin in item.origins] == [("US", ("AT", "DE")), (None, ())]
+
+
+def rewrite(file: Path, *pairs: tuple[str, str]) -> None:
+    """Replace text of a file, each piece once."""
+    text = file.read_bytes().decode()
+    for before, after in pairs:
+        assert text.count(before) >= 1, before
+        text = text.replace(before, after, 1)
+    file.write_bytes(text.encode())
+
+
+def persons(home: Path) -> list[Draft | Rejected]:
+    return [
+        item
+        for item in CsvFolder("LV", TODAY, "lv").drafts(home / "LV")
+        if (isinstance(item, Draft) and item.kind == "person")
+        or (isinstance(item, Rejected) and item.place.startswith("persons.csv"))
+    ]
+
+
+@pytest.mark.parametrize("column", range(5, len(PERSON_COLUMNS)))
+def test_a_line_that_was_half_written_is_no_notice_with_fewer_restrictions(column: int, home: Path) -> None:
+    file = home / "LV" / "persons.csv"
+    spoil_line(file, 1, deny="RU", origins="US", handling="H1")
+    lines = file.read_bytes().decode().split("\r\n")
+    lines[2] = ";".join(lines[2].split(";")[:column])
+    file.write_bytes("\r\n".join(lines).encode())
+    found = persons(home)
+    assert found[1] == Rejected("persons.csv line 3", "row", "not as many columns as the header")
+    assert sum(isinstance(item, Draft) for item in found) == 7
+
+
+def test_a_line_with_more_columns_than_the_header_is_rejected(home: Path) -> None:
+    rewrite(home / "LV" / "persons.csv", ("\r\np0002;", "\r\np0002;;"))
+    assert persons(home)[1] == Rejected("persons.csv line 3", "row", "not as many columns as the header")
+
+
+def test_a_file_that_does_not_end_with_a_line_break_gives_nothing(home: Path) -> None:
+    file = home / "LV" / "persons.csv"
+    file.write_bytes(file.read_bytes().rstrip())
+    assert persons(home) == [Rejected("persons.csv", "file", "cut off: it does not end with a line break")]
+
+
+@pytest.mark.parametrize("column", ["audience", "deny", "origins", "handling"])
+def test_a_file_without_a_column_that_restricts_gives_nothing(column: str, home: Path) -> None:
+    rewrite(home / "LV" / "persons.csv", (f";{column};", f";{column}s;"))
+    assert persons(home) == [Rejected("persons.csv", "file", f"no column {column}")]
+
+
+def test_a_column_that_comes_twice_does_not_empty_the_first(home: Path) -> None:
+    rewrite(home / "LV" / "persons.csv", (";clerk", ";deny"))
+    assert persons(home) == [Rejected("persons.csv", "file", "two columns have one name")]
+
+
+def test_no_handling_does_not_mean_that_anything_goes(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, handling="")
+    assert persons(home)[0] == Rejected("persons.csv line 2", "persons.handling", "missing", "lv-p0001")
+
+
+@pytest.mark.parametrize("words", ["RU,UA", "RU;", "ru", "everyone"])
+def test_a_denial_in_words_that_mean_nobody_is_rejected(words: str, home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, deny=words)
+    rejected = persons(home)[0]
+    assert isinstance(rejected, Rejected)
+    assert (rejected.field, rejected.record) == ("deny", "lv-p0001")
 
 
 # The SQLite case database.
