@@ -46,7 +46,7 @@ class CsvFolder:
     report: SourceReport = field(default_factory=SourceReport)
 
     def drafts(self, path: Path) -> Iterator[Draft | Rejected]:
-        """Give a draft for every line. Raises OSError, UnicodeDecodeError, csv.Error if a file is not sound."""
+        """Give a draft for every line. Raises OSError, UnicodeDecodeError."""
         readers = (("persons", self._person), ("objects", self._object), ("contacts", self._contact))
         for name, make in readers:
             file = path / f"{name}.csv"
@@ -55,18 +55,24 @@ class CsvFolder:
 
     def _lines(self, file: Path, name: str, make: Callable[[Fields, str], Draft]) -> Iterator[Draft | Rejected]:
         text = file.read_bytes().decode(ENCODING)  # all at once: what is looked at is what is read
-        rows = csv.DictReader(StringIO(text, newline=""), delimiter=DELIMITER, restkey=MORE)
+        # strict: a stray quote would otherwise take in whatever follows it, rows and all
+        rows = csv.DictReader(StringIO(text, newline=""), delimiter=DELIMITER, restkey=MORE, strict=True)
         if wrong := _unsound(text, rows.fieldnames or ()):
             yield Rejected(file.name, "file", wrong)
             return
-        for number, row in enumerate(rows, 2):
-            yield self._line(row, name, f"{file.name} line {number}", make)
+        try:
+            for number, row in enumerate(rows, 2):
+                yield self._line(row, name, f"{file.name} line {number}", make)
+        except csv.Error:
+            yield Rejected(file.name, "file", f"a stray quote or a cell too long at line {rows.line_num}")
 
     def _line(
         self, row: dict[str, Any], name: str, where: str, make: Callable[[Fields, str], Draft]
     ) -> Draft | Rejected:
         if MORE in row or None in row.values():
             return Rejected(where, "row", "not as many columns as the header")  # nor is its id to be believed
+        if any(DELIMITER in cell and ("\n" in cell or "\r" in cell) for cell in row.values()):
+            return Rejected(where, "row", "a line break and a semicolon in one cell: quotes that swallow rows")
         fields = Fields(row, self.report, f"{name}.")
         record = None
         try:

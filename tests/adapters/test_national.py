@@ -17,7 +17,7 @@ import pytest
 
 from adapters.adapter import NO_HOME, Draft, Rejected
 from adapters.case_database import CaseDatabase
-from adapters.changes import Corrected, RunRefusedError, changes
+from adapters.changes import Corrected, Guard, RunRefusedError, changes
 from adapters.csv_folder import CsvFolder
 from adapters.interpol_json import InterpolJson
 from adapters.xml_export import XmlExport
@@ -257,6 +257,36 @@ def test_a_denial_in_words_that_mean_nobody_is_rejected(words: str, home: Path) 
     rejected = persons(home)[0]
     assert isinstance(rejected, Rejected)
     assert (rejected.field, rejected.record) == ("deny", "lv-p0001")
+
+
+SWALLOWED = Rejected("persons.csv line 6", "row", "a line break and a semicolon in one cell: quotes that swallow rows")
+
+
+def test_two_stray_quotes_do_not_swallow_the_lines_between_them(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 4, facts="MARK")
+    spoil_line(home / "LV" / "persons.csv", 6, facts="MARK")
+    rewrite(home / "LV" / "persons.csv", (";MARK;", ';"seen;'), (";MARK;", ';seen";'))
+    found = persons(home)
+    assert found[4] == SWALLOWED
+    assert sum(isinstance(item, Draft) for item in found) == 5
+    before = {item.record: item.digest() for item in everything(invent(home / "sound")) if item.record[:2] == "lv"}
+    with pytest.raises(RunRefusedError):
+        changes(before, CsvFolder("LV", TODAY, "lv").drafts(home / "LV"), Guard(rejects=1.0))
+
+
+@pytest.mark.parametrize("cell", ['"seen', '"seen" again'])
+def test_a_stray_quote_ends_the_file_where_it_stands(cell: str, home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 1, facts="MARK")
+    rewrite(home / "LV" / "persons.csv", (";MARK;", f";{cell};"))
+    first, rejected = persons(home)
+    assert isinstance(first, Draft)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.field, rejected.record) == ("file", None)
+
+
+def test_a_cell_may_hold_a_line_break_or_a_semicolon(home: Path) -> None:
+    spoil_line(home / "LV" / "persons.csv", 0, facts="One.\nTwo.", charge="this; that")
+    assert sum(isinstance(item, Draft) for item in persons(home)) == 8
 
 
 # The SQLite case database.
