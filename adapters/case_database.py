@@ -47,9 +47,9 @@ class CaseDatabase:
             record = self._record(dossier.top.need("id"))
             kind = dossier.top.need("kind")
             draft = self._draft(dossier, record, kind, self._bodies(kind, dossier))
+            dossier.close()
         except FieldError as error:
             return Rejected(f"dossier {dossier.number}", error.field, error.reason, record)
-        dossier.close()
         return draft
 
     def _bodies(self, kind: str, dossier: _Dossier) -> dict[str, Value | None]:
@@ -64,8 +64,8 @@ class CaseDatabase:
         return Draft(
             record=record, kind=kind, topics=terms.listed(top, "topics", LIST) or (kind,),
             purpose=top.take("purpose") or "criminal-analysis", legal_basis=top.need("basis"),
-            audience=terms.audience(top, "audience"), deny=terms.listed(top, "deny"),
-            origins=terms.origins(top, "origins"), handling=terms.listed(top, "handling") or ("H1",), minor="no",
+            audience=terms.audience(top, "audience"), deny=terms.denied(top, "deny"),
+            origins=terms.origins(top, "origins"), handling=terms.handling(top, "handling"), minor="no",
             confidentiality=top.take("confidentiality") or "restricted", source_evaluation=top.take("source_grade"),
             information_evaluation=terms.whole_number(top, "info_grade"), subject_categories=("suspect",),
             languages=terms.listed(top, "languages", LIST) or ("en",),
@@ -112,11 +112,8 @@ class _Dossier:
         self.number = row["id"]
         self.top = _watched(row, "dossier", report)
         self._rows = {
-            table: [
-                _watched(found, table, report)
-                for found in database.execute(f"SELECT * FROM {table} WHERE dossier = ? ORDER BY rowid", (self.number,))  # noqa: S608 - our own table names
-            ]
-            for table in TABLES
+            table: [_watched(found, table, report) for found in database.execute(query, (self.number,))]
+            for table, query in _queries(database).items()
         }
         for fields in (one for rows in self._rows.values() for one in rows):
             fields.skip("dossier", "a key of the database's own tables")
@@ -129,6 +126,16 @@ class _Dossier:
         """Report what is left over."""
         for fields in (self.top, *(one for rows in self._rows.values() for one in rows)):
             fields.close()
+
+
+def _queries(database: sqlite3.Connection) -> dict[str, str]:
+    """Give a query for each table that holds something on dossiers; of one that we do not know all is left over."""
+    rows = database.execute(
+        "SELECT t.name FROM sqlite_schema AS t JOIN pragma_table_info(t.name) AS c ON c.name = 'dossier'"
+        " WHERE t.type IN ('table', 'view')"
+    )
+    others = {row[0]: f'SELECT * FROM "{row[0]}" WHERE dossier = ?' for row in rows}  # noqa: S608 - names in its schema
+    return others | {table: f"SELECT * FROM {table} WHERE dossier = ? ORDER BY rowid" for table in TABLES}  # noqa: S608 - ours
 
 
 def _watched(row: sqlite3.Row, table: str, report: SourceReport) -> Fields:

@@ -78,9 +78,9 @@ class CsvFolder:
         try:
             record = f"{self.member.lower()}-{fields.need('id')}"
             draft = make(fields, record)
+            fields.close()
         except FieldError as error:
             return Rejected(where, error.field, error.reason, record)
-        fields.close()
         return draft
 
     def _person(self, row: Fields, record: str) -> Draft:

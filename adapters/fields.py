@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from adapters.adapter import NO_HOME
@@ -10,6 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from adapters.adapter import SourceReport
+
+
+RESTRICTIONS = frozenset(
+    {"audience", "deny", "origins", "handling", "protected_from", "verteiler", "ausgenommen", "herkunft", "behandlung"}
+)
+"""Names under which the sources say whom a record may reach: in any case, and wherever they stand in a field's path."""
+NOT_READ = "restricts, and stands where we do not read it"
+_PARTS = re.compile(r"[/.@{}\s]+")
+
+
+def restricts(path: str) -> bool:
+    """Tell whether a field of this name or path would restrict a record."""
+    return not RESTRICTIONS.isdisjoint(_PARTS.split(path.casefold()))
 
 
 class Fields:
@@ -75,7 +89,10 @@ class Fields:
             self.skip(name, reason)
 
     def close(self) -> None:
-        """Report what is left over."""
+        """Report what is left over. Raises FieldError if that would restrict: in that shape nobody has read it."""
+        for name in self._left:
+            if restricts(self._prefix + name):
+                raise FieldError(self._prefix + name, NOT_READ)
         self.skip_all(NO_HOME)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters import terms, values
 from adapters.adapter import EVERYONE, Draft, Rejected, SourceReport
-from adapters.fields import FieldError, Fields
+from adapters.fields import NOT_READ, FieldError, Fields, restricts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,8 @@ class InterpolJson:
     """Reads one file or all `*.json` of a folder; the form names no audience, so the settings do.
 
     A query never gives more than 160 notices: a file that holds fewer than its `total` is reported as cut off, with no
-    record named, so that nobody takes the rest for withdrawn.
+    record named, so that nobody takes the rest for withdrawn. A notice, or a file, that names restrictions of its own
+    is rejected: the form has no place for them.
     """
 
     member: str
@@ -49,9 +50,13 @@ class InterpolJson:
     def _file(self, file: Path) -> Iterator[Draft | Rejected]:
         try:
             page = json.loads(file.read_text(encoding="utf-8"))
-            notices, total = list(page["_embedded"]["notices"]), int(page["total"])
-        except (ValueError, KeyError, TypeError):
+            notices, total = list(page.pop("_embedded")["notices"]), int(page.pop("total"))
+            _refuse_restrictions(page, "page")
+        except (ValueError, KeyError, TypeError, AttributeError):
             yield Rejected(file.name, "file", "not of the INTERPOL form")
+            return
+        except FieldError as error:
+            yield Rejected(file.name, error.field, error.reason)
             return
         if total != len(notices):
             yield Rejected(file.name, "total", f"cut off: {len(notices)} of {total} notices")
@@ -64,10 +69,11 @@ class InterpolJson:
             flat = _flat(notice)
             fields = Fields(flat, self.report, "notice.", EMPTY)
             record = f"{self.member.lower()}-{fields.need('entity_id').replace('/', '-')}"
+            _refuse_restrictions(notice, "notice")
             draft = self._draft(fields, record, _colour(fields), _warrants(notice, self.report))
+            fields.close()
         except FieldError as error:
             return Rejected(where, error.field, error.reason, record)
-        fields.close()
         return draft
 
     def _draft(self, row: Fields, record: str, colour: str, warrants: list[Value]) -> Draft:
@@ -106,6 +112,19 @@ def _flat(notice: Any) -> dict[str, list[str]]:
         many = value if isinstance(value, list) else [value]
         found[name] = [json.dumps(one) if isinstance(one, dict) else str(one) for one in many if one is not None]
     return found
+
+
+def _refuse_restrictions(value: Any, place: str) -> None:
+    """Refuse what says at any depth whom it may reach. Raises FieldError."""
+    if any(map(restricts, _names(value))):
+        raise FieldError(place, NOT_READ)
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (name for name, held in value.items() if held)
+    for held in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _names(held)
 
 
 def _colour(row: Fields) -> str:

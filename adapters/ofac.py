@@ -66,9 +66,9 @@ class OfacSource:
             return Rejected(f"entry {entry.number}", "row", f"{len(row)} columns, not {len(SDN)}", entry.record)
         try:
             draft = self._draft(entry, eurasian)
+            entry.close()
         except FieldError as error:
             return Rejected(f"entry {entry.number}", error.field, error.reason, entry.record)
-        entry.close()
         return draft
 
     def _draft(self, entry: _Entry, eurasian: set[str]) -> Draft:

@@ -48,9 +48,9 @@ class UnSource:
         try:
             record = f"un-{parts.top.need('DATAID')}"
             draft = self._person(parts, record) if entry.tag == "INDIVIDUAL" else self._organisation(parts, record)
+            parts.close()
         except FieldError as error:
             return Rejected(where, error.field, error.reason, record)
-        parts.close()
         return draft
 
     def _person(self, entry: XmlEntry, record: str) -> Draft:

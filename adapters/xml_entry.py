@@ -38,16 +38,20 @@ class XmlEntry:
         return [value for group in self.each(tag) for value in group.take_all("VALUE")]
 
     def close(self) -> None:
-        """Report what is left over."""
+        """Report what is left over. Raises FieldError if that would restrict."""
         for each in (self.top, *(group for groups in self._groups.values() for group in groups)):
             each.close()
 
 
 def _values(group: Element) -> dict[str, list[str]]:
-    held: dict[str, list[str]] = defaultdict(list, {f"@{name}": [value] for name, value in group.attrib.items()})
-    if group.text and group.text.strip():
-        held["."].append(" ".join(group.text.split()))
-    for leaf in group.iter():
-        if leaf is not group:
-            held[leaf.tag].append(" ".join((leaf.text or "").split()))
+    """Give what a group holds by path: `child`, `@name`, `child/@name`, `child/grandchild`; `.` is its own text."""
+    held: dict[str, list[str]] = defaultdict(list)
+    open_ = [("", group)]
+    while open_:
+        path, each = open_.pop()
+        held[path or "."].append(" ".join((each.text or "").split()))
+        inner = f"{path}/" if path else ""
+        for name, value in each.attrib.items():
+            held[f"{inner}@{name}"].append(value)
+        open_ += [(f"{inner}{child.tag}", child) for child in reversed(each)]
     return held

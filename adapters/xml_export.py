@@ -9,7 +9,7 @@ from defusedxml import ElementTree
 
 from adapters import terms, values
 from adapters.adapter import Draft, Pointer, Rejected, SourceReport
-from adapters.fields import FieldError
+from adapters.fields import NOT_READ, FieldError, restricts
 from adapters.xml_entry import XmlEntry
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class XmlExport:
         """Give a draft for every entry. Raises what defusedxml raises if the file is not sound XML."""
         root = ElementTree.parse(path / "export.xml" if path.is_dir() else path, forbid_dtd=True).getroot()
         assert root is not None
+        if any(map(restricts, root.attrib)):
+            yield self.report.count(Rejected("export.xml", root.tag, NOT_READ))
+            return
         for number, element in enumerate(root, 1):
             entry = XmlEntry(element, self.report)
             yield self.report.count(self._judge(entry, element.tag, f"{element.tag} {number}"))
@@ -49,9 +52,9 @@ class XmlExport:
         try:
             record = f"{self.member.lower()}-{entry.top.need('@ID')}"
             draft = self._maker(tag)(entry, record)
+            entry.close()
         except FieldError as error:
             return Rejected(where, error.field, error.reason, record)
-        entry.close()
         return draft
 
     def _maker(self, tag: str) -> Callable[[XmlEntry, str], Draft]:
@@ -129,8 +132,8 @@ class XmlExport:
         return Draft(
             record=record, kind=kind, topics=tuple(top.take_all("Thema")) or (kind,), purpose=purpose,
             legal_basis=top.need("Rechtsgrundlage"), audience=terms.audience(top, "Verteiler"),
-            deny=terms.listed(top, "Ausgenommen"), origins=terms.origins(top, "Herkunft"),
-            handling=terms.listed(top, "Behandlung") or ("H0",), urgency=top.take("Dringlichkeit") or "routine",
+            deny=terms.denied(top, "Ausgenommen"), origins=terms.origins(top, "Herkunft"),
+            handling=terms.handling(top, "Behandlung"), urgency=top.take("Dringlichkeit") or "routine",
             subject_categories=tuple(top.take_all("Eigenschaft")), minor=minor, pointers=pointers,
             conversation=top.take("Vorgang"), languages=(self.language,),
             compartments=values.compartments(**bodies, **more),

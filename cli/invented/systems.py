@@ -266,7 +266,7 @@ def xml_answers(rng: Random, member: str, folder: Path, asker: str) -> None:
     text = "Ein Eintrag, siehe Vorgang." if hit else "Kein Eintrag in den Registern."
     _tags(
         entry, Thema="request.ownership", Rechtsgrundlage=LAW.format(section=14), Verteiler=f"to:{asker}/ncb",
-        Vorgang=f"{asker.lower()}-2026-1", Ergebnis="Treffer" if hit else "kein Treffer", Text=text,
+        Behandlung="H0", Vorgang=f"{asker.lower()}-2026-1", Ergebnis="Treffer" if hit else "kein Treffer", Text=text,
         Dienststelle="Auskunft", Aktenzeichen=f"{member}-A-1",
     )  # fmt: skip
     reference = ET.SubElement(entry, "Bezug")
@@ -316,7 +316,7 @@ def _xml_firm(rng: Random, member: str, number: int, entry: ET.Element) -> None:
         entry, Name=f"{rng.choice(world()['firms'])} {number}", Form="company", Gruendung=f"00.00.{2010 + number}",
         Sitzstaat=member, Firmenbuch=f"FN {rng.randrange(99999)}x", Taetigkeit="freight",
         Thema="organised-crime.fronts", Eigenschaft="suspect", Rechtsgrundlage=LAW.format(section=7), Verteiler=CIRCLE,
-        Sachverhalt=rng.choice(world()["facts"]),
+        Behandlung="H0", Sachverhalt=rng.choice(world()["facts"]),
     )  # fmt: skip
 
 
@@ -325,7 +325,7 @@ def _xml_request(rng: Random, member: str, asked: str, entry: ET.Element) -> Non
     _tags(
         entry, Frage=rng.choice(world()["questions"]), Gesucht="ownership", Anlass="pending investigation",
         Thema="request.ownership", Rechtsgrundlage=LAW.format(section=13), Verteiler=f"to:{asked}/ncb",
-        Vorgang=f"{member.lower()}-2026-1", Dienststelle="Ermittlung", Aktenzeichen=f"{member}-Q-1",
+        Behandlung="H0", Vorgang=f"{member.lower()}-2026-1", Dienststelle="Ermittlung", Aktenzeichen=f"{member}-Q-1",
     )  # fmt: skip
     subject = ET.SubElement(entry, "Betroffen", Art="person")
     _tags(subject, Familienname=one.family, Vorname=one.given, Geburtsdatum=_german(one.born))

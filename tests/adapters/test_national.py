@@ -299,6 +299,30 @@ def test_a_finding_without_a_source_rejects_the_report(home: Path) -> None:
     assert found["ge-r0001"] == Rejected("dossier r0001", "finding.cites", "a finding has no source", "ge-r0001")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE subject ADD COLUMN deny TEXT DEFAULT 'RU'",
+        "CREATE TABLE deny AS SELECT 'n0001' AS dossier, 'RU' AS member",
+        "CREATE VIEW restriction AS SELECT 'n0001' AS dossier, 'RU' AS deny",
+        "UPDATE dossier SET handling = NULL",
+        "UPDATE dossier SET deny = 'RU,UA'",
+    ],
+)
+def test_a_restriction_of_a_dossier_that_is_not_understood_rejects_it(change: str, home: Path) -> None:
+    with closing(sqlite3.connect(home / "GE" / "cases.db")) as database, database:
+        database.execute(change)
+    assert isinstance(read(CaseDatabase("GE/organised-crime"), home / "GE")["ge-n0001"], Rejected)
+
+
+def test_a_table_that_we_do_not_know_is_told(home: Path) -> None:
+    with closing(sqlite3.connect(home / "GE" / "cases.db")) as database, database:
+        database.execute("CREATE TABLE weather AS SELECT 'n0001' AS dossier, 'rain' AS sky")
+    source = CaseDatabase("GE/organised-crime")
+    assert isinstance(read(source, home / "GE")["ge-n0001"], Draft)
+    assert source.report.skipped["weather.sky", NO_HOME] == 1
+
+
 def test_the_case_database_is_read_and_never_written(home: Path) -> None:
     file = home / "GE" / "cases.db"
     file.chmod(0o444)
@@ -319,6 +343,58 @@ def test_an_unknown_entry_and_a_field_too_many_are_named(home: Path) -> None:
     found = read(source, home / "AT")
     assert found["at-w1"] == Rejected("Wetter 11", "Wetter", "not an entry that we know", "at-w1")
     assert source.report.skipped["Person/Lieblingsfarbe", NO_HOME] == 1
+
+
+@pytest.mark.parametrize("name", ["Ausgenommen", "Herkunft", "Behandlung", "Verteiler", "ausgenommen"])
+@pytest.mark.parametrize("shape", ["attribute", "child", "its own attribute", "in a group", "on a value", "deep"])
+def test_a_restriction_in_another_shape_rejects_the_entry(name: str, shape: str, home: Path) -> None:
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    entry = tree.getroot()[0]
+    if shape == "attribute":
+        entry.set(name, "RU")
+    elif shape == "child":
+        ET.SubElement(ET.SubElement(entry, name), "Land").text = "RU"
+    elif shape == "its own attribute":
+        ET.SubElement(entry, name, Land="RU")
+    elif shape == "in a group":
+        ET.SubElement(entry[0], name).text = "RU"
+    elif shape == "on a value":
+        entry[0][0].set(name, "RU")
+    else:
+        ET.SubElement(ET.SubElement(ET.SubElement(entry, "Steuerung"), name), "Land").text = "RU"
+    tree.write(file, encoding="utf-8")
+    rejected = read(XmlExport("AT", TODAY), home / "AT")["at-p0001"]
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "restricts, and stands where we do not read it"
+
+
+def test_an_export_that_restricts_all_of_its_entries_at_once_gives_none(home: Path) -> None:
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    tree.getroot().set("Ausgenommen", "RU")
+    tree.write(file, encoding="utf-8")
+    (rejected,) = XmlExport("AT", TODAY).drafts(file)
+    assert isinstance(rejected, Rejected)
+
+
+def test_every_denial_of_several_elements_is_carried(home: Path) -> None:
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    for each in ("RU", "UA/border"):
+        ET.SubElement(tree.getroot()[0], "Ausgenommen").text = each
+    tree.write(file, encoding="utf-8")
+    assert draft(read(XmlExport("AT", TODAY), home / "AT"), "at-p0001").deny == ("RU", "UA/border")
+
+
+def test_an_entry_without_handling_is_not_taken_for_free(home: Path) -> None:
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    (handling,) = (each for each in tree.getroot()[0] if each.tag == "Behandlung")
+    handling.text = " "
+    tree.write(file, encoding="utf-8")
+    found = read(XmlExport("AT", TODAY), home / "AT")["at-p0001"]
+    assert found == Rejected("Person 1", "Person/Behandlung", "missing", "at-p0001")
 
 
 def test_a_german_date_with_unknown_parts_keeps_what_is_known(home: Path) -> None:
@@ -351,6 +427,23 @@ def test_the_traps_of_the_interpol_form_are_unknown_not_values(home: Path) -> No
     assert identity["births"] == [{"date": "1971", "precision": "year"}]
     assert body(found, "ua-2026-00001", "description").keys() <= {"eyes", "hair", "marks"}
     assert "warrants" not in draft(found, "ua-2026-00001").compartments
+
+
+@pytest.mark.parametrize("fields", [{"deny": "RU"}, {"terms": [{"Deny": ["RU"]}]}, {"sex_id": {"handling": "H3"}}])
+def test_a_notice_that_names_restrictions_is_rejected(fields: dict[str, Any], home: Path) -> None:
+    file = spoil_page(home, 0, **fields)
+    found = read(InterpolJson("UA", TODAY), file)["ua-2026-00001"]
+    assert isinstance(found, Rejected)
+    assert (found.field, found.record) == ("notice", "ua-2026-00001")
+
+
+def test_a_page_that_names_restrictions_gives_nothing(home: Path) -> None:
+    file = home / "UA" / "notices.json"
+    page = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(page | {"query": {"deny": "RU"}}), encoding="utf-8")
+    (rejected,) = InterpolJson("UA", TODAY).drafts(file)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.field, rejected.record) == ("page", None)
 
 
 @pytest.mark.parametrize("warrants", ["x", ["x"], 7])
