@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adapters import terms, values
 from adapters.adapter import Draft, Pointer, Rejected, SourceReport
 from adapters.fields import FieldError, Fields
+from broker.notice import MINOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,10 @@ TABLES = ("subject", "tie", "occurrence", "holding", "opinion", "finding", "pass
 
 @dataclass
 class CaseDatabase:
-    """Reads `cases.db`, read-only and in one transaction; `bureau` issues, its member prefixes the record ids."""
+    """Reads `cases.db`, read-only and in one transaction; `bureau` issues, its member prefixes the record ids.
+
+    Its subjects have no birth dates: `minors` of a dossier says whether one of them is a minor.
+    """
 
     bureau: str
     report: SourceReport = field(default_factory=SourceReport)
@@ -65,7 +69,7 @@ class CaseDatabase:
             record=record, kind=kind, topics=terms.listed(top, "topics", LIST) or (kind,),
             purpose=top.take("purpose") or "criminal-analysis", legal_basis=top.need("basis"),
             audience=terms.audience(top, "audience"), deny=terms.denied(top, "deny"),
-            origins=terms.origins(top, "origins"), handling=terms.handling(top, "handling"), minor="no",
+            origins=terms.origins(top, "origins"), handling=terms.handling(top, "handling"), minor=_minors(top),
             confidentiality=top.take("confidentiality") or "restricted", source_evaluation=top.take("source_grade"),
             information_evaluation=terms.whole_number(top, "info_grade"), subject_categories=("suspect",),
             languages=terms.listed(top, "languages", LIST) or ("en",),
@@ -126,6 +130,13 @@ class _Dossier:
         """Report what is left over."""
         for fields in (self.top, *(one for rows in self._rows.values() for one in rows)):
             fields.close()
+
+
+def _minors(top: Fields) -> str:
+    said = top.take("minors") or "unknown"
+    if said not in MINOR:
+        raise FieldError("dossier.minors", "neither yes, no nor unknown")
+    return said
 
 
 def _queries(database: sqlite3.Connection) -> dict[str, str]:

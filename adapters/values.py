@@ -88,6 +88,12 @@ def minor(births: Iterable[Mapping[str, Any]], today: date, known_since: date | 
     return "yes" if spans and all(earliest > border for earliest, _ in spans) else "unknown"
 
 
+def minor_of_any(persons: Iterable[str]) -> str:
+    """Say it of a record that names several persons: no only where it is no of each, or nobody is named."""
+    said = set(persons)
+    return next((each for each in ("yes", "unknown") if each in said), "no")
+
+
 def _span(birth: Mapping[str, Any]) -> tuple[date, date]:
     first, last = birth["date"], birth.get("until") or birth["date"]
     margin = timedelta(days=366 * CIRCA_YEARS if birth.get("approximate") else 0)

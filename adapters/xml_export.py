@@ -25,6 +25,8 @@ NAME_KINDS = {"Haupt": "primary", "Alias": "alias", "Spitz": "nickname", "Missbr
 WARNINGS = {"bewaffnet": "armed", "gewalttätig": "violent", "Ausbrecher": "escaped", "Freitodgefahr": "suicide-risk"}
 RESULTS = {"Treffer": "hit", "kein Treffer": "no-trace", "teilweise": "partial", "abgelehnt": "refused"}
 DAY_FIRST = "."
+PERSON, THINGS = "person", ("organisation", "object")
+"""Kinds of those whom a request is about; whatever else it says may be a person."""
 
 
 @dataclass
@@ -101,9 +103,10 @@ class XmlExport:
         question = values.tidy(
             text=top.need("Frage"), language=self.language, wanted=top.take_all("Gesucht"), reason=top.take("Anlass")
         )
+        subjects, minor = self._subjects(entry)
         return self._draft(
-            entry, record, "request", "criminal-investigation", minor="no",
-            question=question, identity=_subjects(entry), desk=_desk(entry),
+            entry, record, "request", "criminal-investigation", minor=minor,
+            question=question, identity=subjects, desk=_desk(entry),
         )  # fmt: skip
 
     def _answer(self, entry: XmlEntry, record: str) -> Draft:
@@ -115,10 +118,29 @@ class XmlExport:
         if group is None:
             raise FieldError("Antwort/Bezug", "missing")
         pointer = Pointer(group.need("Stelle"), group.need("Zahl"), "answers")
+        subjects, minor = self._subjects(entry)
         return self._draft(
-            entry, record, "answer", "criminal-investigation", minor="no", pointers=(pointer,),
-            reply=reply, identity=_subjects(entry), desk=_desk(entry),
+            entry, record, "answer", "criminal-investigation", minor=minor, pointers=(pointer,),
+            reply=reply, identity=subjects, desk=_desk(entry),
         )  # fmt: skip
+
+    def _subjects(self, entry: XmlEntry) -> tuple[Value | None, str]:
+        """Give whom it is about, and whether a minor is among them."""
+        found: list[Value] = [
+            {"kind": PERSON, "names": [values.person_name(whole=name)]} for name in entry.top.take_all("Betroffen")
+        ]
+        ages = ["unknown" for _ in found]
+        for group in entry.each("Betroffen"):
+            kind, births = (
+                group.take("@Art") or PERSON,
+                [day for day in map(_day, group.take_all("Geburtsdatum")) if day],
+            )
+            name = values.person_name(
+                family=group.take("Familienname"), given=group.take("Vorname"), whole=group.take("Firma")
+            )
+            found.append(values.tidy(kind=kind, names=[name], births=births))
+            ages += [] if kind in THINGS else [values.minor(births, self.today)]
+        return {"subjects": found} if found else None, values.minor_of_any(ages)
 
     def _draft(
         self, entry: XmlEntry, record: str, kind: str, purpose: str, minor: str,
@@ -175,17 +197,6 @@ def _location(entry: XmlEntry) -> Value:
         found += [{"place": where}] if where else []
     phones = [{"kind": "phone", "value": number} for number in entry.top.take_all("Telefon")]
     return values.tidy(addresses=found, channels=phones)
-
-
-def _subjects(entry: XmlEntry) -> Value | None:
-    found = []
-    for group in entry.each("Betroffen"):
-        births = [day for day in map(_day, group.take_all("Geburtsdatum")) if day]
-        name = values.person_name(
-            family=group.take("Familienname"), given=group.take("Vorname"), whole=group.take("Firma")
-        )
-        found.append(values.tidy(kind=group.take("@Art") or "person", names=[name], births=births))
-    return {"subjects": found} if found else None
 
 
 def _desk(entry: XmlEntry) -> Value:

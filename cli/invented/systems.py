@@ -39,7 +39,7 @@ CONTACT_COLUMNS = (
 TABLES = {
     "dossier": "id TEXT PRIMARY KEY, kind TEXT, title TEXT, topics TEXT, purpose TEXT, basis TEXT, audience TEXT, "
     "deny TEXT, origins TEXT, handling TEXT, confidentiality TEXT, source_grade TEXT, info_grade INTEGER, "
-    "languages TEXT, cites TEXT, reference TEXT, clerk TEXT",
+    "languages TEXT, cites TEXT, reference TEXT, minors TEXT, clerk TEXT",
     "subject": "dossier TEXT, local TEXT, type TEXT, name TEXT, original TEXT, nicknames TEXT, fact TEXT, "
     "source_grade TEXT, info_grade INTEGER",
     "tie": "dossier TEXT, local TEXT, a TEXT, b TEXT, nature TEXT, role TEXT, since TEXT, until TEXT, certain INTEGER, "
@@ -182,8 +182,8 @@ def case_database(rng: Random, member: str, folder: Path) -> None:
 def _dossier(member: str, number: str, kind: str, **more: object) -> Row:
     return {
         "id": number, "kind": kind, "basis": LAW.format(section=7), "audience": CIRCLE, "handling": "H1",
-        "languages": "en", "reference": f"{member}-{number}", "clerk": "clerk 1", "source_grade": "B", "info_grade": 2,
-        **more,
+        "languages": "en", "reference": f"{member}-{number}", "minors": "no", "clerk": "clerk 1", "source_grade": "B",
+        "info_grade": 2, **more,
     }  # fmt: skip
 
 

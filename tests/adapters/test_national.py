@@ -299,9 +299,20 @@ def test_a_finding_without_a_source_rejects_the_report(home: Path) -> None:
     assert found["ge-r0001"] == Rejected("dossier r0001", "finding.cites", "a finding has no source", "ge-r0001")
 
 
+@pytest.mark.parametrize(("said", "minor"), [("'no'", "no"), ("'yes'", "yes"), ("NULL", "unknown")])
+def test_whether_a_dossier_is_about_minors_stands_in_the_database_or_is_unknown(
+    said: str, minor: str, home: Path
+) -> None:
+    with closing(sqlite3.connect(home / "GE" / "cases.db")) as database, database:
+        database.execute(f"UPDATE dossier SET minors = {said}")
+    found = read(CaseDatabase("GE/organised-crime"), home / "GE")
+    assert {item.minor for item in found.values() if isinstance(item, Draft)} == {minor}
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        "UPDATE dossier SET minors = 'few'",
         "ALTER TABLE subject ADD COLUMN deny TEXT DEFAULT 'RU'",
         "CREATE TABLE deny AS SELECT 'n0001' AS dossier, 'RU' AS member",
         "CREATE VIEW restriction AS SELECT 'n0001' AS dossier, 'RU' AS deny",
@@ -395,6 +406,64 @@ def test_an_entry_without_handling_is_not_taken_for_free(home: Path) -> None:
     tree.write(file, encoding="utf-8")
     found = read(XmlExport("AT", TODAY), home / "AT")["at-p0001"]
     assert found == Rejected("Person 1", "Person/Behandlung", "missing", "at-p0001")
+
+
+def asked_about(home: Path, *subjects: dict[str, str] | str) -> Draft:
+    """The request, made to be about these: children and attributes (`@…`), or text only."""
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    (entry,) = tree.getroot().iter("Anfrage")
+    for each in entry.findall("Betroffen"):
+        entry.remove(each)
+    for fields in subjects:
+        made = ET.SubElement(entry, "Betroffen")
+        made.text = fields if isinstance(fields, str) else None
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if name.startswith("@"):
+                made.set(name[1:], value)
+            else:
+                ET.SubElement(made, name).text = value
+    tree.write(file, encoding="utf-8")
+    return draft(read(XmlExport("AT", TODAY), home / "AT"), "at-q0001")
+
+
+ADULT = {"@Art": "person", "Familienname": "Testov", "Geburtsdatum": "05.03.1971"}
+CHILD = ADULT | {"Geburtsdatum": "05.03.2015"}
+
+
+@pytest.mark.parametrize(
+    ("subjects", "minor"),
+    [
+        ((), "no"),
+        ((ADULT, ADULT), "no"),
+        ((ADULT, {"@Art": "organisation", "Firma": "Testov Transit"}), "no"),
+        ((CHILD,), "yes"),
+        ((ADULT, CHILD), "yes"),
+        ((ADULT, ADULT | {"Geburtsdatum": ""}), "unknown"),
+        ((ADULT | {"Geburtsdatum": "about ten"},), "unknown"),
+        ((ADULT, {"Familienname": "Testov"}), "unknown"),
+        (({"@Art": "Kind", "Familienname": "Testov"},), "unknown"),
+        ((ADULT, "Otar Testov"), "unknown"),
+    ],
+)
+def test_a_request_about_a_child_says_so(subjects: tuple[dict[str, str] | str, ...], minor: str, home: Path) -> None:
+    item = asked_about(home, *subjects)
+    assert item.minor == minor
+    assert len(item.compartments.get("identity", {"subjects": []})["subjects"]) == len(subjects)
+    encode(item)
+
+
+def test_an_answer_about_a_child_says_so(home: Path) -> None:
+    file = next(each for each in sorted(home.glob("*/export.xml")) if "<Antwort" in each.read_text("utf-8"))
+    tree = ET.parse(file)
+    (entry,) = tree.getroot().iter("Antwort")
+    subject = ET.SubElement(entry, "Betroffen")
+    ET.SubElement(subject, "Familienname").text = "Testov"
+    ET.SubElement(subject, "Geburtsdatum").text = "05.03.2015"
+    tree.write(file, encoding="utf-8")
+    member = file.parent.name
+    found = read(XmlExport(member, TODAY), file)
+    assert draft(found, f"{member.lower()}-a0001").minor == "yes"
 
 
 def test_a_german_date_with_unknown_parts_keeps_what_is_known(home: Path) -> None:
