@@ -23,8 +23,10 @@ PRECISION = {4: "year", 7: "month", 10: "day"}
 MAJORITY = 18
 CIRCA_YEARS = 5
 """How far a date that the source calls approximate may be off, for the question of age."""
-_ISO = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?")
-_WORDS = re.compile(r"(?:(\d{1,2})\s+)?([A-Za-z]{3})[a-z]*\.?\s+(\d{4})")
+YEARS = range(1800, 2201)
+"""A year outside of these is a placeholder such as 9999, or a slip."""
+_ISO = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
+_WORDS = re.compile(r"(?:(\d{1,2})\s+)?([A-Za-z]{3})[a-z]*\.?\s+(\d{4})", re.ASCII)
 
 
 def tidy(**fields: Any) -> Value:
@@ -53,6 +55,8 @@ def partial_date(text: str | None, note: str | None = None) -> Value | None:
         return None
     if end is not None and len(end) != len(start):  # a range has one precision: the coarser
         start, end = (value[: min(len(start), len(end))] for value in (start, end))
+    if end is not None and end < start:
+        return None
     circa = True if bare != text.strip() else None
     return tidy(date=start, precision=PRECISION[len(start)], until=end, approximate=circa, note=note or None)
 
@@ -66,6 +70,8 @@ def _iso(text: str) -> str | None:
         month = f"{MONTHS.index(found[2].lower()) + 1:02}"
         day = day and f"{int(day):02}"
     else:
+        return None
+    if int(year) not in YEARS:
         return None
     try:
         date(int(year), int(month or 1), int(day or 1))

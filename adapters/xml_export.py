@@ -13,7 +13,7 @@ from adapters.fields import NOT_READ, FieldError, restricts
 from adapters.xml_entry import XmlEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -71,7 +71,9 @@ class XmlExport:
         return makers[tag]
 
     def _person(self, entry: XmlEntry, record: str) -> Draft:
-        births = [day for day in map(_day, entry.top.take_all("Geburtsdatum")) if day]
+        births, said = _days(entry.top.take_all("Geburtsdatum"))
+        texts = self._as_given("Geburtsdatum", said)
+        warrants = [self._warrant(group, texts) for group in entry.each("Haftbefehl")]
         identity = values.tidy(
             names=_names(entry), births=births, sex=SEXES.get((entry.top.take("Geschlecht") or "").lower()),
             nationalities=[values.state(code) for code in entry.top.take_all("Staatsangehoerigkeit")],
@@ -79,22 +81,25 @@ class XmlExport:
         )  # fmt: skip
         warnings = [{"code": WARNINGS.get(word, "other"), "text": word} for word in entry.top.take_all("Warnung")]
         return self._draft(
-            entry, record, "person", "criminal-investigation", minor=values.minor(births, self.today),
+            entry, record, "person", "criminal-investigation",
+            minor="unknown" if said else values.minor(births, self.today), texts=texts,
             identity=identity, warnings=values.items(warnings), location=_location(entry),
-            warrants=values.items([self._warrant(group) for group in entry.each("Haftbefehl")]),
+            warrants=values.items(warrants),
         )  # fmt: skip
 
     def _organisation(self, entry: XmlEntry, record: str) -> Draft:
         register = entry.top.take("Firmenbuch")
+        founded, said = _days(entry.top.take_all("Gruendung"))
         identity = values.tidy(
             names=[values.other_name(name) for name in entry.top.take_all("Name")], form=entry.top.take("Form"),
-            founded=[day for day in map(_day, entry.top.take_all("Gruendung")) if day],
+            founded=founded,
             states=[values.state(code) for code in entry.top.take_all("Sitzstaat")],
             identifiers=[{"kind": "registration-number", "number": register}] if register else [],
         )  # fmt: skip
         activities = entry.top.take_all("Taetigkeit")
         return self._draft(
-            entry, record, "organisation", "criminal-investigation", minor="no", identity=identity,
+            entry, record, "organisation", "criminal-investigation", minor="no",
+            texts=self._as_given("Gruendung", said), identity=identity,
             description=values.tidy(activities=activities), location=_location(entry),
         )  # fmt: skip
 
@@ -131,26 +136,25 @@ class XmlExport:
         ]
         ages = ["unknown" for _ in found]
         for group in entry.each("Betroffen"):
-            kind, births = (
-                group.take("@Art") or PERSON,
-                [day for day in map(_day, group.take_all("Geburtsdatum")) if day],
-            )
+            kind = group.take("@Art") or PERSON
+            births, said = _days(group.take_all("Geburtsdatum"))
+            words = f"Geburtsdatum: {'; '.join(said)}" if said else None
             name = values.person_name(
                 family=group.take("Familienname"), given=group.take("Vorname"), whole=group.take("Firma")
             )
-            found.append(values.tidy(kind=kind, names=[name], births=births))
-            ages += [] if kind in THINGS else [values.minor(births, self.today)]
+            found.append(values.tidy(kind=kind, names=[name], births=births, text=words))
+            ages += [] if kind in THINGS else ["unknown" if said else values.minor(births, self.today)]
         return {"subjects": found} if found else None, values.minor_of_any(ages)
 
     def _draft(
         self, entry: XmlEntry, record: str, kind: str, purpose: str, minor: str,
-        pointers: tuple[Pointer, ...] = (), **bodies: Value | None,
+        pointers: tuple[Pointer, ...] = (), texts: Sequence[Value] = (), **bodies: Value | None,
     ) -> Draft:  # fmt: skip
         top = entry.top
-        texts = values.items(
-            [values.text(words, "Sachverhalt", self.language) for words in top.take_all("Sachverhalt")]
-        )
-        more: dict[str, Any] = {"narrative": texts} if kind in ("person", "organisation") else {}
+        facts = [values.text(words, "Sachverhalt", self.language) for words in top.take_all("Sachverhalt")]
+        more: dict[str, Any] = {}
+        if kind in ("person", "organisation"):
+            more["narrative"] = values.items([*facts, *texts])
         return Draft(
             record=record, kind=kind, topics=tuple(top.take_all("Thema")) or (kind,), purpose=purpose,
             legal_basis=top.need("Rechtsgrundlage"), audience=terms.audience(top, "Verteiler"),
@@ -161,10 +165,16 @@ class XmlExport:
             compartments=values.compartments(**bodies, **more),
         )  # fmt: skip
 
-    def _warrant(self, group: Fields) -> Value:
+    def _as_given(self, heading: str, said: list[str]) -> list[Value]:
+        """Keep the words of dates that we do not understand."""
+        return [values.text(words, f"{heading}, as given", self.language) for words in said]
+
+    def _warrant(self, group: Fields, texts: list[Value]) -> Value:
+        days, said = _days(group.take_all("Datum"))
+        texts += self._as_given("Haftbefehl", said)
         return values.tidy(
             authority=group.take("Gericht"), country=values.state(self.member), reference=group.take("Zahl"),
-            date=_day(group.take("Datum")), charge=group.take("Vorwurf"), language=self.language,
+            date=days[0] if days else None, charge=group.take("Vorwurf"), language=self.language,
             translation=group.take("Uebersetzung"),
         )  # fmt: skip
 
@@ -182,9 +192,11 @@ def _names(entry: XmlEntry) -> list[Value]:
 
 def _document(group: Fields) -> Value:
     kind, forged = group.take("@Art") or "not stated", group.take("Gefaelscht")
+    days, said = _days(group.take_all("Ablauf"))
     return values.tidy(
         kind=kind, number=group.take("Nummer"), state=values.state(group.take("Staat")),
-        expires=_day(group.take("Ablauf")), authenticity={"ja": "forged", "nein": "genuine"}.get(forged or ""),
+        expires=days[0] if days else None, authenticity={"ja": "forged", "nein": "genuine"}.get(forged or ""),
+        note=f"Ablauf: {'; '.join(said)}" if said else None,
     )  # fmt: skip
 
 
@@ -203,8 +215,18 @@ def _desk(entry: XmlEntry) -> Value:
     return values.tidy(desk=entry.top.need("Dienststelle"), reference=entry.top.take("Aktenzeichen"))
 
 
-def _day(said: str | None) -> Value | None:
-    """Read `05.03.1971`, `03.1971`, `1971`; 00 for an unknown day or month."""
-    parts = (said or "").split(DAY_FIRST)
-    known = [part for part in reversed(parts) if part.strip("0")]
-    return values.partial_date("-".join(known)) if said else None
+def _days(given: list[str]) -> tuple[list[Value], list[str]]:
+    """Give the dates, and the words of those that we do not understand."""
+    read = [(_day(words), words) for words in given]
+    return [day for day, _ in read if day], [words for day, words in read if not day]
+
+
+def _day(said: str) -> Value | None:
+    """Read `05.03.1971`, `5.3.1971`, `03.1971`, `1971`; 00 for an unknown day or month: no month, no day."""
+    year, *rest = reversed([part.strip() for part in said.split(DAY_FIRST)])
+    known = [year]
+    for part in rest:
+        if not part.strip("0"):
+            break
+        known.append(part.zfill(2))
+    return values.partial_date("-".join(known))

@@ -408,6 +408,19 @@ def test_an_entry_without_handling_is_not_taken_for_free(home: Path) -> None:
     assert found == Rejected("Person 1", "Person/Behandlung", "missing", "at-p0001")
 
 
+def born_on(home: Path, *said: str) -> dict[str, Draft | Rejected]:
+    """The export of AT, its first person born on these dates."""
+    file = home / "AT" / "export.xml"
+    tree = ET.parse(file)
+    entry = tree.getroot()[0]
+    for each in entry.findall("Geburtsdatum"):
+        entry.remove(each)
+    for words in said:
+        ET.SubElement(entry, "Geburtsdatum").text = words
+    tree.write(file, encoding="utf-8")
+    return read(XmlExport("AT", TODAY), file)
+
+
 def asked_about(home: Path, *subjects: dict[str, str] | str) -> Draft:
     """The request, made to be about these: children and attributes (`@…`), or text only."""
     file = home / "AT" / "export.xml"
@@ -466,15 +479,58 @@ def test_an_answer_about_a_child_says_so(home: Path) -> None:
     assert draft(found, f"{member.lower()}-a0001").minor == "yes"
 
 
-def test_a_german_date_with_unknown_parts_keeps_what_is_known(home: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("00.00.1971", "1971"),
+        ("00.03.1971", "1971-03"),
+        ("05.03.1971", "1971-03-05"),
+        ("5.3.1971", "1971-03-05"),
+        ("5. 3. 1971", "1971-03-05"),
+        ("05.00.1971", "1971"),
+        ("3.1971", "1971-03"),
+        ("1971", "1971"),
+    ],
+)
+def test_a_german_date_with_unknown_parts_keeps_what_is_known(said: str, expected: str, home: Path) -> None:
+    (born,) = body(born_on(home, said), "at-p0001", "identity")["births"]
+    assert born["date"] == expected
+
+
+@pytest.mark.parametrize("said", ["5.3.12", "31.02.1971", "00.00.0000", "01.01.9999", "etwa zehn", "1.5.3.1971"])
+def test_a_german_date_that_cannot_be_read_is_kept_in_words_and_the_age_is_unknown(said: str, home: Path) -> None:
+    found = born_on(home, said)
+    assert "births" not in body(found, "at-p0001", "identity")
+    assert draft(found, "at-p0001").minor == "unknown"
+    texts = {item["heading"]: item["text"] for item in body(found, "at-p0001", "narrative")["items"]}
+    assert texts["Geburtsdatum, as given"] == said
+
+
+def test_one_date_that_can_be_read_does_not_answer_for_another(home: Path) -> None:
+    assert draft(born_on(home, "05.03.1971", "etwa zehn"), "at-p0001").minor == "unknown"
+
+
+def test_other_dates_that_cannot_be_read_are_kept_in_words(home: Path) -> None:
     file = home / "AT" / "export.xml"
     tree = ET.parse(file)
-    dates = list(tree.getroot().iter("Geburtsdatum"))
-    dates[0].text, dates[1].text, dates[2].text = "00.00.1971", "00.03.1971", "05.03.1971"
+    person, firm = (next(tree.getroot().iter(tag)) for tag in ("Person", "Organisation"))
+    for entry, path in ((person, "Haftbefehl/Datum"), (firm, "Gruendung")):
+        found = entry.find(path)
+        assert found is not None
+        found.text = "damals"
+    ET.SubElement(next(person.iter("Ausweis")), "Ablauf").text = "bald"
     tree.write(file, encoding="utf-8")
-    found = read(XmlExport("AT", TODAY), home / "AT")
-    births = [body(found, f"at-p000{number}", "identity")["births"] for number in (1, 2, 3)]
-    assert [one["date"] for (one,) in births] == ["1971", "1971-03", "1971-03-05"]
+    read_ = read(XmlExport("AT", TODAY), home / "AT")
+    for record in ("at-p0001", "at-f0001"):
+        assert "damals" in [item["text"] for item in body(read_, record, "narrative")["items"]]
+    (document,) = body(read_, "at-p0001", "identity")["documents"]
+    assert document["note"] == "Ablauf: bald"
+    encode(draft(read_, "at-p0001"))
+
+
+def test_the_words_of_a_subjects_birth_date_go_with_it(home: Path) -> None:
+    (subject,) = asked_about(home, ADULT | {"Geburtsdatum": "etwa zehn"}).compartments["identity"]["subjects"]
+    assert subject["text"] == "Geburtsdatum: etwa zehn"
 
 
 # The INTERPOL form.

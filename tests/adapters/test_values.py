@@ -25,6 +25,14 @@ from adapters.countries import code_of
         ("1971-02-30", None),
         ("1971-13", None),
         ("05/03/1971", None),
+        ("9999", None),
+        ("9999-12-31", None),
+        ("1971 to 9999", None),
+        ("0001", None),
+        ("2012 to 1990", None),
+        ("1799", None),
+        ("2200-12-31", {"date": "2200-12-31", "precision": "day"}),
+        ("١٩٧١", None),
         ("unknown", None),
         ("", None),
         (None, None),
@@ -52,6 +60,12 @@ def test_a_date_is_read_as_exactly_as_it_is_known(said: str | None, expected: di
 def test_only_who_is_surely_of_age_is_no_minor(said: list[str], expected: str) -> None:
     births = [born for born in map(values.partial_date, said) if born]
     assert values.minor(births, date(2026, 11, 23)) == expected
+
+
+@pytest.mark.parametrize("said", ["9999", "circa 9999", "0001", "circa 0003", "2200-12", "circa 1800", "١٩٧١"])
+def test_no_date_stops_a_source(said: str) -> None:
+    births = [born for born in [values.partial_date(said)] if born]
+    assert values.minor(births, date(2026, 11, 23)) in ("yes", "no", "unknown")
 
 
 def test_the_birthday_of_a_leap_day_decides_without_error() -> None:
