@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS answers(
 """
 KEY_CODES = ("key-not-in-force", "key-revoked", "unknown-key")
 """What is rejected so burns neither id nor number: the same header bytes may come again under another key."""
+OTHER_SOURCE = "record-of-another-source"
 Resolve = Callable[[Pointer], Reference | None]
 """Finds the notice that a pointer to another bureau's record means."""
 
@@ -115,6 +116,7 @@ class _Kept:
     digest: bytes
     state: str
     facts: str
+    source: str
 
 
 class Outbox:
@@ -270,6 +272,9 @@ class Outbox:
         kept = self._record(bureau, draft.record)
         if kept and self._is_ordered(bureau, draft.record):
             return Refusal(draft.record, ORDERED, "an authority has withdrawn this record by order: it stays withdrawn")
+        if kept and kept.state == "live" and kept.source and source and kept.source != source:
+            # Two sources count their records alike: a person of one would become the "correction" of another's.
+            return Refusal(draft.record, OTHER_SOURCE, f"it stands published from {kept.source}")
         if kept and kept.state == "live" and kept.digest == digest:
             return Unchanged(draft.record)
         corrected = self.held(bureau, draft.record) if kept and kept.state == "live" else None
@@ -388,9 +393,10 @@ class Outbox:
 
     def _record(self, bureau: str, record: str) -> _Kept | None:
         row = self.database.execute(
-            "SELECT version, digest, state, facts FROM records WHERE bureau = ? AND record = ?", (bureau, record)
+            "SELECT version, digest, state, facts, source FROM records WHERE bureau = ? AND record = ?",
+            (bureau, record),
         ).fetchone()
-        return _Kept(row["version"], bytes(row["digest"]), row["state"], row["facts"]) if row else None
+        return _Kept(row["version"], bytes(row["digest"]), row["state"], row["facts"], row["source"]) if row else None
 
     def _keep_record(self, bureau: str, draft: Draft, source: str, state: tuple[bytes, int, str]) -> None:
         self.database.execute(

@@ -96,6 +96,25 @@ def test_a_run_of_one_source_does_not_touch_another(world: World) -> None:
     outbox.close()
 
 
+def test_a_record_of_one_source_is_no_correction_of_another_sources_record_of_the_same_name(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.apply(changes({}, [draft("R-1")]), "one")
+    before = outbox.published("one")
+    for other in (draft("R-1", action_sought="another person"), draft("R-1")):
+        (refused,) = outbox.apply(changes(outbox.published("two"), [other]), "two")
+        assert isinstance(refused, Refusal)
+        assert (refused.code, refused.reason) == ("record-of-another-source", "it stands published from one")
+    assert (outbox.published("one"), outbox.published("two"), outbox.waiting()) == (before, {}, 1)
+    # Another bureau's is another record, and what has left its source is nobody's.
+    outbox.apply(changes(outbox.published("two"), [draft("R-1", bureau="AT/border")]), "two")
+    outbox.withdraw("R-1", bureau="AT/border")
+    outbox.withdraw("R-1")
+    (published,) = outbox.apply(changes(outbox.published("two"), [draft("R-1")]), "two")
+    assert isinstance(published, Published)
+    assert outbox.published("two").keys() == {"R-1"}
+    outbox.close()
+
+
 def test_what_is_corrected_by_hand_still_belongs_to_its_source(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
     outbox.apply(changes({}, [draft("R-1"), draft("R-2")]), "list")
