@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from adapters.adapter import Draft, Rejected
 from broker.errors import ValiseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,12 @@ class Guard:
 
     rejects: float = 0.05
     withdrawals: float = 0.2
+    corrections: float = 0.5
     few: int = 10
-    """So many withdrawals are never a mass, unless the source is empty."""
+    """So many withdrawals or corrections are never a mass, unless the source, or all of one kind in it, is gone."""
     accept_rejects: bool = False
     accept_withdrawals: bool = False
+    accept_corrections: bool = False
 
 
 class RunRefusedError(ValiseError):
@@ -64,14 +67,18 @@ class RunRefusedError(ValiseError):
 
 
 def changes(
-    previous: Mapping[str, bytes], drafts: Iterable[Draft | Rejected], guard: Guard | None = None
+    previous: Mapping[str, bytes],
+    drafts: Iterable[Draft | Rejected],
+    guard: Guard | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> Iterator[Change]:
     """Compare a whole source with `previous` (record → digest of what was published).
 
+    With `kinds` (record → kind of what was published; adapters/kinds.py) the guard finds a mass within one kind, too.
     The source is read to its end, and the guard asked, before the first change is given: a refused run has no effect.
     A published record whose source record is rejected now is neither corrected nor withdrawn. Raises RunRefusedError.
     """
-    run = _Run(previous, drafts)
+    run = _Run(previous, drafts, kinds or {})
     run.refuse(guard or Guard())
     return run.changes()
 
@@ -79,14 +86,17 @@ def changes(
 class _Run:
     """One reading of a source, complete before anything follows from it."""
 
-    def __init__(self, previous: Mapping[str, bytes], drafts: Iterable[Draft | Rejected]) -> None:
-        self.previous = previous
+    def __init__(
+        self, previous: Mapping[str, bytes], drafts: Iterable[Draft | Rejected], kinds: Mapping[str, str]
+    ) -> None:
+        self.previous, self.kinds = previous, kinds
         self.drafts: dict[str, Draft] = {}
         self.rejected: list[Rejected] = []
         for item in drafts:
             self._add(item)
         kept = self.drafts.keys() | {item.record for item in self.rejected}
         self.withdrawn = [record for record in previous if record not in kept]
+        self.digests = {record: draft.digest() for record, draft in self.drafts.items()}
 
     def _add(self, item: Draft | Rejected) -> None:
         if isinstance(item, Rejected):
@@ -101,15 +111,30 @@ class _Run:
         total = len(self.drafts) + len(self.rejected)
         if len(self.rejected) > guard.rejects * total and not guard.accept_rejects:
             raise RunRefusedError(f"{len(self.rejected)} of {total} records were rejected")
-        if not self.withdrawn or guard.accept_withdrawals:
-            return
-        gone, before = len(self.withdrawn), len(self.previous)
+        if self.withdrawn and not guard.accept_withdrawals:
+            self._refuse_withdrawals(guard)
+        if not guard.accept_corrections:
+            self._refuse_corrections(guard)
+
+    def _refuse_withdrawals(self, guard: Guard) -> None:
+        gone, before = ([self.kinds.get(each) for each in records] for records in (self.withdrawn, self.previous))
         if not self.drafts:
-            raise RunRefusedError(f"the source came back empty; {before} records were published from it")
-        if gone > guard.few and gone > guard.withdrawals * before:
-            raise RunRefusedError(f"{gone} of {before} published records are gone from the source")
+            raise RunRefusedError(f"the source came back empty; {len(before)} records were published from it")
+        there = {draft.kind for draft in self.drafts.values()}
+        for kind, count in Counter(before).items():
+            if kind and kind not in there and gone.count(kind) == count > 1:
+                raise RunRefusedError(f"the source came back without any {kind}; {count} were published from it")
+        if mass := _mass(gone, before, guard.withdrawals, guard.few):
+            raise RunRefusedError(f"{mass} are gone from the source")
         if any(item.record is None for item in self.rejected):
-            raise RunRefusedError(f"{gone} records are gone, and rejected records without an id may be among them")
+            raise RunRefusedError(f"{len(gone)} records are gone, and rejected records without an id may be among them")
+
+    def _refuse_corrections(self, guard: Guard) -> None:
+        """Raise RunRefusedError if most of a source changed at once: a part or a column of it may have been lost."""
+        standing = [draft for record, draft in self.drafts.items() if record in self.previous]
+        changed = [draft.kind for draft in standing if self.digests[draft.record] != self.previous[draft.record]]
+        if mass := _mass(changed, [draft.kind for draft in standing], guard.corrections, guard.few):
+            raise RunRefusedError(f"{mass} say something else than before")
 
     def changes(self) -> Iterator[Change]:
         """Give what follows, withdrawals first: they must not wait for the rest."""
@@ -117,10 +142,20 @@ class _Run:
         yield from self.rejected
         refused = {item.record for item in self.rejected}
         for record, draft in self.drafts.items():
-            digest, before = draft.digest(), self.previous.get(record)
-            if record in refused and before is not None:
-                yield Unchanged(record)  # two source records claim it: what is published stays until that is mended
+            digest, before = self.digests[record], self.previous.get(record)
+            if record in refused:  # two source records claim it: nothing changes until that is mended
+                yield from [Unchanged(record)] if before is not None else []
             elif before is None:
                 yield New(draft, digest)
             else:
                 yield Unchanged(record) if digest == before else Corrected(draft, digest)
+
+
+def _mass(some: Sequence[str | None], every: Sequence[str | None], share: float, few: int) -> str | None:
+    """Name the first group, all records or those of a kind, of which more than a few and a share are among `some`."""
+    counts, totals = Counter(some), Counter(every)
+    groups = [(len(some), len(every), "published records")]
+    groups += [(count, totals[kind], f"published records of the kind {kind}") for kind, count in counts.items() if kind]
+    return next(
+        (f"{part} of {whole} {what}" for part, whole, what in groups if part > few and part > share * whole), None
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, field
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from adapters import terms, values
 from adapters.adapter import Draft, Rejected, SourceReport
@@ -26,6 +26,9 @@ ENCODING = "utf-8-sig"
 LIST = "|"
 DELIMITER = ";"
 MORE = "more columns"
+EMPTY = "lacking or empty"
+Part = Literal["persons", "objects", "contacts"]
+PARTS: tuple[Part, ...] = ("persons", "objects", "contacts")
 RESTRICTING = frozenset({"audience", "deny", "origins", "handling"})
 STATUSES = {
     "wanted": ("wanted.red", "extradition", "Locate and arrest with a view to extradition.", "suspect"),
@@ -38,33 +41,46 @@ STATUSES = {
 
 @dataclass
 class CsvFolder:
-    """Reads persons.csv, objects.csv and contacts.csv, those that are there; `member` prefixes the record ids."""
+    """Reads persons.csv, objects.csv and contacts.csv; `member` prefixes the record ids.
+
+    `parts` names those that this system writes. One that is lacking or empty is reported, with no record named, so that
+    nobody takes what stood in it for withdrawn.
+    """
 
     member: str
     today: date
     language: str = "en"
+    parts: tuple[Part, ...] = PARTS
     report: SourceReport = field(default_factory=SourceReport)
 
     def drafts(self, path: Path) -> Iterator[Draft | Rejected]:
         """Give a draft for every line. Raises OSError, UnicodeDecodeError."""
-        readers = (("persons", self._person), ("objects", self._object), ("contacts", self._contact))
-        for name, make in readers:
+        makers = {"persons": self._person, "objects": self._object, "contacts": self._contact}
+        for name, make in makers.items():
             file = path / f"{name}.csv"
-            if file.exists():
+            if name in self.parts:
                 yield from (self.report.count(made) for made in self._lines(file, name, make))
+            elif file.exists():
+                self.report.skip(file.name, "not among the parts that the settings name")
 
     def _lines(self, file: Path, name: str, make: Callable[[Fields, str], Draft]) -> Iterator[Draft | Rejected]:
-        text = file.read_bytes().decode(ENCODING)  # all at once: what is looked at is what is read
+        text = (
+            file.read_bytes().decode(ENCODING) if file.exists() else ""
+        )  # all at once: what is looked at is what is read
         # strict: a stray quote would otherwise take in whatever follows it, rows and all
         rows = csv.DictReader(StringIO(text, newline=""), delimiter=DELIMITER, restkey=MORE, strict=True)
         if wrong := _unsound(text, rows.fieldnames or ()):
             yield Rejected(file.name, "file", wrong)
             return
+        number = 1
         try:
             for number, row in enumerate(rows, 2):
                 yield self._line(row, name, f"{file.name} line {number}", make)
         except csv.Error:
             yield Rejected(file.name, "file", f"a stray quote or a cell too long at line {rows.line_num}")
+        else:
+            if number == 1:
+                yield Rejected(file.name, "file", EMPTY)
 
     def _line(
         self, row: dict[str, Any], name: str, where: str, make: Callable[[Fields, str], Draft]
@@ -161,6 +177,8 @@ class CsvFolder:
 
 def _unsound(text: str, columns: Sequence[str]) -> str | None:
     """Say why nothing in a file can be believed; None if that is not so."""
+    if not text.strip():
+        return EMPTY
     if lacking := RESTRICTING.difference(columns):
         return f"no column {', '.join(sorted(lacking))}"
     if len(set(columns)) != len(columns):

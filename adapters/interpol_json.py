@@ -33,18 +33,23 @@ class InterpolJson:
     """Reads one file or all `*.json` of a folder; the form names no audience, so the settings do.
 
     A query never gives more than 160 notices: a file that holds fewer than its `total` is reported as cut off, with no
-    record named, so that nobody takes the rest for withdrawn. A notice, or a file, that names restrictions of its own
+    record named, so that nobody takes the rest for withdrawn; so is an empty one, and one of `files` that is not there.
+    A notice, or a file, that names restrictions of its own
     is rejected: the form has no place for them.
     """
 
     member: str
     today: date
     audience: Audience = EVERYONE
+    files: tuple[str, ...] = ()
     report: SourceReport = field(default_factory=SourceReport)
 
     def drafts(self, path: Path) -> Iterator[Draft | Rejected]:
         """Give a draft for every notice. Raises OSError; a file that is no JSON of the form is one Rejected."""
-        for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        for name in set(self.files).difference(file.name for file in found):
+            yield self.report.count(Rejected(name, "file", "lacking"))
+        for file in found:
             yield from (self.report.count(made) for made in self._file(file))
 
     def _file(self, file: Path) -> Iterator[Draft | Rejected]:
@@ -58,6 +63,8 @@ class InterpolJson:
         except FieldError as error:
             yield Rejected(file.name, error.field, error.reason)
             return
+        if not notices:
+            yield Rejected(file.name, "total", "empty")
         if total != len(notices):
             yield Rejected(file.name, "total", f"cut off: {len(notices)} of {total} notices")
         for number, notice in enumerate(notices, 1):

@@ -39,7 +39,7 @@ class Site:
         if self.make == "xml":
             return XmlExport(self.member, today)
         if self.make == "json":
-            return InterpolJson(self.member, today)
+            return InterpolJson(self.member, today, files=("notices.json",))
         return CaseDatabase(self.bureau)
 
 

@@ -17,6 +17,7 @@ from adapters.adapter import Draft, Pointer
 from adapters.changes import Guard, changes
 from adapters.collect import Collector
 from adapters.inbox import Inbox
+from adapters.kinds import kinds
 from adapters.outbox import Outbox, Refusal
 from adapters.outcomes import Outcomes
 from broker import codec, streams
@@ -144,7 +145,8 @@ async def _publish_all(opened: dict[str, Desk], sites: Iterable[Site]) -> None:
             replace(each, bureau=site.bureau) if isinstance(each, Draft) else each
             for each in site.source(today).drafts(site.path)
         ]
-        found = changes(desk.outbox.published(name), drafts, Guard(accept_withdrawals=True))
+        before, of = desk.outbox.published(name), kinds(desk.outbox.database, name)
+        found = changes(before, drafts, Guard(accept_withdrawals=True), of)
         desk.outbox.apply(found, name)
         await desk.outbox.flush(desk.bus, desk.home.settings.shard)
 

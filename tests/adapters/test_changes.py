@@ -89,6 +89,60 @@ def test_two_source_records_with_one_id_are_one_reject_and_change_nothing() -> N
     ]
 
 
+def test_two_source_records_with_one_id_are_both_kept_back_while_neither_is_published() -> None:
+    drafts = some(40)
+    other = replace(drafts[0], legal_basis="another")
+    found = list(changes(published(drafts[1:]), [*drafts, other]))
+    assert not [change for change in found if isinstance(change, New)]
+
+
+def mixed(persons: int, objects: int) -> list[Draft]:
+    return some(persons) + [replace(DRAFT, record=f"o-{number}", kind="object") for number in range(objects)]
+
+
+def of(drafts: list[Draft]) -> dict[str, str]:
+    return {draft.record: draft.kind for draft in drafts}
+
+
+@pytest.mark.parametrize("objects", [2, 9])
+def test_a_kind_that_came_back_empty_withdraws_nothing(objects: int) -> None:
+    before, now = mixed(100, objects), mixed(100, 0)
+    with pytest.raises(RunRefusedError, match=f"without any object; {objects} were"):
+        changes(published(before), now, kinds=of(before))
+    found = changes(published(before), now, Guard(accept_withdrawals=True), of(before))
+    assert sum(isinstance(change, Withdrawn) for change in found) == objects
+
+
+def test_the_only_record_of_its_kind_may_end() -> None:
+    before = mixed(100, 1)
+    assert Withdrawn("o-0") in list(changes(published(before), mixed(100, 0), kinds=of(before)))
+
+
+def test_a_mass_withdrawal_of_one_kind_is_refused_though_it_is_none_of_the_whole() -> None:
+    before = mixed(1000, 40)
+    with pytest.raises(RunRefusedError, match="20 of 40 published records of the kind object"):
+        changes(published(before), mixed(1000, 20), kinds=of(before))
+
+
+def poorer(drafts: list[Draft]) -> list[Draft]:
+    return [replace(draft, compartments={"identity": {}}) for draft in drafts]
+
+
+def test_a_source_of_which_most_records_change_at_once_is_refused_unless_told_to() -> None:
+    drafts = some(40)
+    with pytest.raises(RunRefusedError, match="30 of 40 published records say something else"):
+        changes(published(drafts), poorer(drafts[:30]) + drafts[30:])
+    found = changes(published(drafts), poorer(drafts), Guard(accept_corrections=True))
+    assert sum(isinstance(change, Corrected) for change in found) == 40
+    assert len(list(changes(published(drafts), poorer(drafts[:20]) + drafts[20:]))) == 40
+
+
+def test_a_column_that_one_kind_has_lost_is_seen_in_a_source_of_several() -> None:
+    drafts = mixed(100, 20)
+    with pytest.raises(RunRefusedError, match="20 of 20 published records of the kind object say"):
+        changes(published(drafts), drafts[:100] + poorer(drafts[100:]))
+
+
 def test_the_digest_covers_everything_that_is_said() -> None:
     assert DRAFT.digest() != replace(DRAFT, urgency="flash").digest()
     assert DRAFT.digest() != replace(DRAFT, deny=("RU",)).digest()

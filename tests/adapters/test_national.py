@@ -289,6 +289,31 @@ def test_a_cell_may_hold_a_line_break_or_a_semicolon(home: Path) -> None:
     assert sum(isinstance(item, Draft) for item in persons(home)) == 8
 
 
+@pytest.mark.parametrize("part", ["persons", "objects", "contacts"])
+@pytest.mark.parametrize("left", [None, "", "\ufeff\r\n", "header"])
+def test_a_part_that_is_lacking_or_empty_withdraws_nothing(part: str, left: str | None, home: Path) -> None:
+    before = {item.record: item.digest() for item in drafts(CsvFolder("LV", TODAY, "lv").drafts(home / "LV"))}
+    file = home / "LV" / f"{part}.csv"
+    header = file.read_bytes().partition(b"\n")
+    file.unlink()
+    if left is not None:
+        file.write_bytes(header[0] + header[1] if left == "header" else left.encode())
+    found = list(CsvFolder("LV", TODAY, "lv").drafts(home / "LV"))
+    assert Rejected(f"{part}.csv", "file", "lacking or empty") in found
+    with pytest.raises(RunRefusedError, match="without an id"):
+        changes(before, found, Guard(rejects=1.0))
+
+
+def test_a_system_that_writes_persons_only_says_so(home: Path) -> None:
+    (home / "LV" / "objects.csv").unlink()
+    source = CsvFolder("LV", TODAY, "lv", parts=("persons",))
+    assert {item.kind for item in drafts(source.drafts(home / "LV"))} == {"person"}
+    assert source.report.rejected == []
+    assert source.report.skipped == {("contacts.csv", "not among the parts that the settings name"): 1} | {
+        key: count for key, count in source.report.skipped.items() if key[0].startswith("persons.")
+    }
+
+
 # The SQLite case database.
 
 
@@ -594,6 +619,18 @@ def test_a_page_that_was_cut_off_withdraws_nothing(home: Path) -> None:
     file.write_text(json.dumps(page), encoding="utf-8")
     with pytest.raises(RunRefusedError):
         changes(before, InterpolJson("UA", TODAY).drafts(file))
+
+
+def test_a_page_that_came_back_empty_or_is_not_there_withdraws_nothing(home: Path) -> None:
+    folder = home / "UA"
+    (folder / "yellow.json").write_text('{"total": 0, "_embedded": {"notices": []}}', encoding="utf-8")
+    source = InterpolJson("UA", TODAY, files=("notices.json", "red.json", "yellow.json"))
+    found = read(source, folder)
+    assert source.report.rejected == [
+        Rejected("red.json", "file", "lacking"),
+        Rejected("yellow.json", "total", "empty"),
+    ]
+    assert len(drafts(found.values())) == 20
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"total": "x", "_embedded": {"notices": []}}', "\x00"])

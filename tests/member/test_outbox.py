@@ -12,6 +12,7 @@ import pytest
 from adapters.adapter import Draft, Pointer
 from adapters.changes import Guard, Unchanged, changes
 from adapters.compose import Maker
+from adapters.kinds import kinds
 from adapters.outbox import Cursor, Outbox, Published, Refusal
 from broker import codec, crash, members
 from broker.errors import InvalidReferenceError, UnavailableError
@@ -85,6 +86,15 @@ async def test_a_second_run_publishes_only_what_changed(world: World) -> None:
     assert sent[4].header.references[0].notice_id == sent[1].header.notice_id
     assert outbox.cursor("list") == "two"
     assert set(outbox.published("list")) == {"R-1", "R-2", "R-4"}
+    outbox.close()
+
+
+def test_an_outbox_tells_the_kinds_of_what_stands_published_from_a_source(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.apply(changes({}, [draft("R-1"), draft("R-2")]), "one")
+    outbox.publish([draft("R-1", action_sought="by hand"), draft("R-3")])
+    outbox.withdraw("R-2")
+    assert kinds(outbox.database, "one") == {"R-1": "person"}
     outbox.close()
 
 
