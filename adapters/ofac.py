@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from adapters import ofac_remarks, values
 from adapters.adapter import EVERYONE, Draft, Rejected, SourceReport
+from adapters.changes import RunRefusedError
 from adapters.fields import FieldError, Fields
 
 if TYPE_CHECKING:
@@ -38,26 +40,36 @@ ACTION = "Block property and interests in property; report a hit."
 class OfacSource:
     """Reads a folder with the SDN, alias and address files and, beside them, those of the thieves-in-law part.
 
-    An entry of that part gets the topic `organised-crime.eurasian`, too. `today` decides who may be a minor.
-    For `US/ncb`.
+    An entry of that part gets the topic `organised-crime.eurasian`, too; where `eurasian` is false it is not read.
+    `today` decides who may be a minor. For `US/ncb`.
     """
 
     today: date
+    eurasian: bool = True
     report: SourceReport = field(default_factory=SourceReport)
 
     def drafts(self, path: Path) -> Iterator[Draft | Rejected]:
-        """Give a draft for every entry; one that stands in both parts is given once. Raises OSError, csv.Error."""
-        eurasian = {row[0] for row in self._rows(path, "sdn", thieves=True) if row}
+        """Give a draft for every entry; one that stands in both parts is given once.
+
+        Raises OSError, csv.Error, and RunRefusedError where a file is lacking, cut off or there more than once: without
+        the end of the alias file thousands of entries would be corrected to fewer names.
+        """
+        main, part = _rows(path, "sdn", thieves=False), self._part(path, "sdn")
+        if self.eurasian and not part:
+            raise RunRefusedError(f"the thieves-in-law part of {path} is lacking or empty")
+        eurasian = {row[0] for row in part}
         aliases, addresses = self._grouped(path, "alt", ALT), self._grouped(path, "add", ADD)
-        given: set[str] = set()
-        for thieves in (False, True):
-            for row in self._rows(path, "sdn", thieves=thieves):
-                if row and row[0] in given:
+        standing: set[str] = set()
+        for rows in (main, part):
+            given: dict[str, list[str]] = {}
+            for row in rows:
+                if row[0] in standing or given.get(row[0]) == row:
                     self.report.skip("entry", "stands in the main list already")
                     continue
-                given.update(row[:1])
-                entry = _Entry(row, aliases, addresses, self.report)
-                yield self.report.count(self._judge(entry, row, eurasian))
+                entry, twice = _Entry(row, aliases, addresses, self.report), row[0] in given
+                given.setdefault(row[0], row)
+                yield self.report.count(entry.twice() if twice else self._judge(entry, row, eurasian))
+            standing |= given.keys()
         for left in (aliases, addresses):
             self._orphans(left)
 
@@ -95,14 +107,18 @@ class OfacSource:
     def _grouped(self, path: Path, part: str, columns: tuple[str, ...]) -> dict[str, list[Fields]]:
         found: dict[str, list[Fields]] = defaultdict(list)
         seen: set[tuple[str, ...]] = set()
-        for thieves in (False, True):
-            for row in self._rows(path, part, thieves=thieves):
-                if tuple(row) in seen:
-                    self.report.skip(f"{part} row", "stands in the main list already")
-                    continue
-                seen.add(tuple(row))
-                found[row[0]].append(self._watched(row, columns, part))
+        for row in (*_rows(path, part, thieves=False), *self._part(path, part)):
+            if len(row) < len(columns):
+                raise RunRefusedError(f"a row of the {part} file has {len(row)} columns, not {len(columns)}")
+            if tuple(row) in seen:
+                self.report.skip(f"{part} row", "stands in the main list already")
+                continue
+            seen.add(tuple(row))
+            found[row[0]].append(self._watched(row, columns, part))
         return found
+
+    def _part(self, path: Path, part: str) -> list[list[str]]:
+        return _rows(path, part, thieves=True) if self.eurasian else []
 
     def _watched(self, row: list[str], columns: tuple[str, ...], part: str) -> Fields:
         named: dict[str, str] = dict(zip(columns, row, strict=False))
@@ -112,19 +128,31 @@ class OfacSource:
             fields.skip(key, "a key of the list's own tables")
         return fields
 
-    def _rows(self, path: Path, part: str, *, thieves: bool) -> Iterator[list[str]]:
-        for file in sorted(path.glob(f"*{part}*.csv")):
-            if (THIEVES in file.name) != thieves:
-                continue
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                for row in csv.reader(lines):
-                    if row and row != END_OF_FILE:
-                        yield [value.strip() for value in row]
-
     def _orphans(self, left: dict[str, list[Fields]]) -> None:
         for rows in left.values():
             for row in rows:
                 row.skip_all("its entry is not in the list")
+
+
+def _rows(path: Path, part: str, *, thieves: bool) -> list[list[str]]:
+    """Give the rows of one file. Raises OSError, csv.Error, RunRefusedError."""
+    found = [file for file in sorted(path.glob(f"*{part}*.csv")) if (THIEVES in file.name) == thieves]
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise RunRefusedError(f"{names} in {path} all pass for the {part} file: leave one of them there")
+    if not found:
+        if thieves:
+            return []
+        raise RunRefusedError(f"no *{part}*.csv in {path}")
+    text = found[0].read_bytes().decode("utf-8-sig")  # all at once: the end that is looked at is that of what is read
+    # The Treasury ends its files with this byte; what was cut out of them for a part ends with a line.
+    if not (text.endswith("\n") if thieves else text.rstrip("\r\n").endswith(END_OF_FILE[0])):
+        raise RunRefusedError(f"{found[0].name} is cut off: its end is not that of such a file")
+    rows = csv.reader(StringIO(text, newline=""), strict=True)
+    read = [[value.strip() for value in row] for row in rows if row and row != END_OF_FILE]
+    if not read and not thieves:
+        raise RunRefusedError(f"{found[0].name} is empty")
+    return read
 
 
 class _Entry:
@@ -139,8 +167,12 @@ class _Entry:
         self.top.take("ent_num")
         self.aliases, self.addresses = aliases.pop(self.number, []), addresses.pop(self.number, [])
 
+    def twice(self) -> Rejected:
+        """Reject a row that says something else under a number that another row has."""
+        return Rejected(f"entry {self.number}", "sdn.ent_num", "another row has the same number", self.record)
+
     def close(self) -> None:
-        """Report what is left over."""
+        """Report what is left over. Raises FieldError if that would restrict."""
         for part in (self.top, *self.aliases, *self.addresses):
             part.close()
 

@@ -24,7 +24,8 @@ import click
 
 from adapters.adapter import Draft, Rejected, Source, SourceReport
 from adapters.changes import Guard, changes
-from adapters.ofac import EURASIAN, OfacSource
+from adapters.kinds import kinds
+from adapters.ofac import END_OF_FILE, EURASIAN, OfacSource
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.trace import trace
 from adapters.un import UnSource
@@ -161,7 +162,8 @@ async def _publish(stage: Stage, feed: Feed, path: Path) -> Ran:
     async with home.bus() as bus:
         await home.versions.follow(bus)
         with home.outbox() as outbox:
-            results = outbox.apply(changes(outbox.published(feed.name), read(), TOLD_TO), feed.name)
+            before, of = outbox.published(feed.name), kinds(outbox.database, feed.name)
+            results = outbox.apply(changes(before, read(), TOLD_TO, of), feed.name)
             await outbox.flush(bus, home.settings.shard)
             return Ran(feed.entries(path), Counter(_kind(each) for each in results), source.report, drafts)
 
@@ -314,7 +316,7 @@ def _change_ofac(path: Path, published: Collection[str]) -> None:
     rows[there[0]][1] += " of another name"
     del rows[there[-1]]
     with main.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file).writerows([*rows, END_OF_FILE])
 
 
 # Telling

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from adapters.adapter import Rejected
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adapters.adapter import Draft, Rejected
+from adapters.changes import RunRefusedError
 from adapters.ofac import OfacSource
 from tests.adapters.reading import DATA, TODAY, body, draft, drafts, encode, read, vocabulary
 
@@ -107,3 +114,86 @@ def test_without_a_birth_date_whether_a_person_is_a_minor_is_unknown() -> None:
     found = read(OfacSource(TODAY), FOLDER)
     assert draft(found, "ofac-7").minor == "unknown"
     assert draft(found, "ofac-2").minor == "no"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(FOLDER, tmp_path / "ofac"))
+
+
+def refused(folder: Path, words: str) -> None:
+    with pytest.raises(RunRefusedError, match=words):
+        list(OfacSource(TODAY).drafts(folder))
+
+
+@pytest.mark.parametrize("part", ["sdn", "alt", "add"])
+def test_without_one_of_its_files_nothing_of_the_list_is_read(part: str, folder: Path) -> None:
+    (folder / f"{part}.csv").unlink()
+    refused(folder, rf"no \*{part}\*.csv")
+
+
+@pytest.mark.parametrize("part", ["sdn", "alt", "add"])
+@pytest.mark.parametrize("keep", [0, 1, 40])
+def test_of_a_file_that_was_cut_off_nothing_is_read(part: str, keep: int, folder: Path) -> None:
+    file = folder / f"{part}.csv"
+    file.write_bytes(file.read_bytes()[:keep])
+    refused(folder, f"{part}.csv is cut off")
+
+
+@pytest.mark.parametrize("part", ["sdn", "alt", "add"])
+def test_of_a_list_with_an_empty_file_nothing_is_read(part: str, folder: Path) -> None:
+    (folder / f"{part}.csv").write_bytes(b"\x1a")
+    refused(folder, f"{part}.csv is empty")
+
+
+def test_a_file_that_ends_between_two_rows_is_cut_off(folder: Path) -> None:
+    file = folder / "alt.csv"
+    file.write_bytes(file.read_bytes().removesuffix(b"\x1a"))
+    refused(folder, "alt.csv is cut off")
+
+
+def test_a_row_of_an_alias_that_is_too_short_is_not_passed_over(folder: Path) -> None:
+    file = folder / "alt.csv"
+    file.write_bytes(file.read_bytes().replace(b'2,11,"fka","VARDO, Otar",-0- ', b'2,11,"fka"'))
+    refused(folder, "a row of the alt file has 3 columns, not 5")
+
+
+def test_two_snapshots_in_one_folder_are_named(folder: Path) -> None:
+    shutil.copy(folder / "sdn.csv", folder / "sdn_comments.csv")
+    refused(folder, "sdn.csv, sdn_comments.csv in .* leave one of them there")
+
+
+def test_the_thieves_in_law_part_is_there_or_the_settings_say_that_it_is_not(folder: Path) -> None:
+    file = folder / "thieves_in_law_sdn.csv"
+    file.write_bytes(b"\n")
+    refused(folder, "the thieves-in-law part of .* is lacking or empty")
+    file.unlink()
+    refused(folder, "the thieves-in-law part of .* is lacking or empty")
+    found = drafts(OfacSource(TODAY, eurasian=False).drafts(folder))
+    assert {item.topics for item in found} == {("sanctions.ofac",)}
+
+
+def test_a_stray_quote_swallows_no_entries(folder: Path) -> None:
+    file = folder / "sdn.csv"
+    file.write_bytes(file.read_bytes().replace(b'2,"VARDOMELIDZE, Otar",', b'2,"VARDOMELIDZE, "Otar",'))
+    with pytest.raises(csv.Error):
+        list(OfacSource(TODAY).drafts(folder))
+
+
+def test_another_row_under_a_number_that_is_taken_is_rejected_and_not_called_known(folder: Path) -> None:
+    file = folder / "sdn.csv"
+    other = b'2,"SOMEBODY, Else",individual,"INVENTED",-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- \n'
+    file.write_bytes(file.read_bytes().replace(b'3,"ZURMINA"', other + b'3,"ZURMINA"'))
+    found = list(OfacSource(TODAY).drafts(folder))
+    assert Rejected("entry 2", "sdn.ent_num", "another row has the same number", "ofac-2") in found
+    assert sum(isinstance(item, Draft) and item.record == "ofac-2" for item in found) == 1
+
+
+def test_the_same_row_twice_is_one_entry(folder: Path) -> None:
+    file = folder / "sdn.csv"
+    row = next(line for line in file.read_bytes().splitlines(keepends=True) if line.startswith(b"2,"))
+    file.write_bytes(row + file.read_bytes())
+    found = list(OfacSource(TODAY).drafts(folder))
+    assert [item.record for item in found if item.record == "ofac-2"] == ["ofac-2"]
+    assert isinstance(read(OfacSource(TODAY), folder)["ofac-2"], Draft)
