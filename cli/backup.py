@@ -32,7 +32,8 @@ LEFT_OUT = ("register", "records.index", "judging", "broker.log", ".snapshot", r
 """Beginnings of names in the home that a backup does not have: they are derived, or mean this disk."""
 NODE = "kafka"
 DATABASES = (".db",)
-BESIDE = ("-wal", "-shm", "-journal", ".new", ".lock")
+SQLITE = ("-wal", "-shm", "-journal")
+BESIDE = (*SQLITE, ".new", ".lock")
 KEEP_DAYS = 30
 KEYS = click.option(
     "--keys", required=True, type=click.Path(path_type=Path), help="Folder of the days' keys; never beside the backups."
@@ -230,12 +231,18 @@ def _unpack(reader: vault.Reader, aside: Path) -> int:
     return count
 
 
+def _with_its_own(database: Path) -> list[Path]:
+    """Name a database and the files that SQLite reads with it."""
+    return [database, *(database.with_name(database.name + each) for each in SQLITE)]
+
+
 def _settle(aside: Path, home: Path) -> None:
     settings = load(aside / OPERATOR)
     if settings.bus_kind == "sqlite":
         bus = (home / OPERATOR / settings.bus_address).resolve()
-        if bus.exists():
-            message = f"{bus} is there: move it away first"
+        # A log or journal of another bus would be played into the restored one by whoever opens it first.
+        if there := [str(each) for each in _with_its_own(bus) if each.exists()]:
+            message = f"{', '.join(there)}: there already, move all of it away first"
             raise ConfigurationError(message)
         with suppress(FileNotFoundError):
             shutil.move(aside / BUS, bus)

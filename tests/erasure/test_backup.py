@@ -121,6 +121,15 @@ async def test_a_backup_gives_up_what_was_erased_with_its_key(tmp_path: Path) ->
     assert not list(site.home.rglob(".snapshot*"))
 
     restore = ("restore", str(backup), "--keys", str(keys))
+    elsewhere.mkdir()
+    for left in ("-wal", "-shm", "-journal"):  # of another bus: SQLite would take the restored one's pages from it
+        (elsewhere / f"bus.db{left}").write_bytes(b"x")
+    refused = await said(elsewhere, *restore)
+    assert refused.returncode == exits.FAILED
+    assert all(f"bus.db{left}" in refused.stderr for left in ("-wal", "-shm", "-journal"))
+    assert sorted(each.name for each in elsewhere.iterdir()) == ["bus.db-journal", "bus.db-shm", "bus.db-wal"]
+    for each in elsewhere.iterdir():
+        each.unlink()
     again = await said(elsewhere, *restore)
     assert (again.returncode, again.stderr) == (exits.DONE, "")
     assert found(elsewhere, [WORD]) == {"bus.db"}
