@@ -21,7 +21,7 @@ import structlog
 
 from broker import codec, crash, streams
 from broker.errors import AlreadyWithdrawnError, UnavailableError
-from broker.notice import NOT_RELEASED, DecisionRecord, Header, Leaf
+from broker.notice import NOT_RELEASED, DecisionRecord, Header, Leaf, Outcome
 from broker.register import notice_key
 from broker.route import delivery_key
 from broker.threads import to_the_end
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 ENDED = ("withdrawn", "refused")
 """States of which nothing is kept but what the register says."""
+IN_FORCE = ("routed", "held", "restricted")
+"""States of a notice whose copies may wait: they go from disk with it when it ends."""
 HELD, REPEATED = "held", "repeated"
 PRUNE_S = 3600.0
 AGAIN_S = 1.0
@@ -76,16 +78,18 @@ class Eraser:
 
         Call once they are sent, before their place is kept: a kill in between repeats it. May be called again.
         """
-        plan = _Plan()
+        plan, late = _Plan(), False
         for route in routes:
-            if _is_copy(route):
+            if told := _of_copy(route):
                 plan.origin(codec.decode(DecisionRecord, route.decision))
+                late |= told.code not in IN_FORCE
         ends = [route for route in routes if route.ends and self._over(route.ends)]
         for route in ends:
             await self._plan(route, plan)
         dropped = await self._drop(plan)
         if ends:
             log.info("notices.erased", ended=len(ends), records=dropped)
+        if ends or late:
             self._dirty.set()
 
     def _over(self, notice: Named) -> bool:
@@ -185,12 +189,14 @@ class Eraser:
         self._register.scrub()
 
 
-def _is_copy(route: Route) -> bool:
-    """Tell whether a record brought again what is on record, or what was withdrawn before it came."""
+def _of_copy(route: Route) -> Outcome | None:
+    """Give the outcome of a record that brought again what is on record, or what was withdrawn before it came."""
     told = route.outcome
-    return told is not None and (
+    if told is None or not (
         (told.kind == REPEATED and told.notice_id is not None) or told.code == AlreadyWithdrawnError.code
-    )
+    ):
+        return None
+    return told
 
 
 def _before(header: Header) -> Named | None:
