@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import sqlite3
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -21,14 +20,14 @@ import click
 from broker import durable, vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import load
-from cli import answer, backup_keys, restored
+from cli import answer, backup_keys, restored, snapshots
 from cli.home import clock
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
 
 OPERATOR, BUS = "operator", "bus.db"
 """What the parts of a backup are called in it."""
-LEFT_OUT = ("register", "records.index", "judging", "broker.log", ".snapshot", restored.BIRTH)
+LEFT_OUT = ("register", "records.index", "judging", "broker.log", snapshots.PREFIX, restored.BIRTH)
 """Beginnings of names in the home that a backup does not have: they are derived, or mean this disk."""
 NODE = "kafka"
 DATABASES = (".db",)
@@ -54,6 +53,7 @@ def backup_command(given: Everywhere, to: Path | None, keys: Path, keep: int) ->
     """Write an encrypted backup of the operator's home and bus; destroy the keys of days long past."""
     home, today = operator_home(given.home), _today()
     _check_apart(home, keys, to)
+    snapshots.remove_left(home.folder)
     count = _back_up(home, to, *backup_keys.of(keys, today)) if to else 0
     gone = backup_keys.destroy(keys, today - timedelta(days=keep)) if keys.is_dir() else []
     wrote = f"{count} files are in {to}, under the key of {today}" if to else "no backup was written"
@@ -154,7 +154,7 @@ def _add_bus(archive: tarfile.TarFile, home: OperatorHome) -> int:
 def _add(archive: tarfile.TarFile, name: str, path: Path, home: OperatorHome) -> bool:
     """Add one file; False if it is gone meanwhile, as a partial tile may be."""
     if path.suffix in DATABASES:
-        _add_database(archive, name, path, home.folder / f".snapshot.{os.getpid()}")
+        _add_database(archive, name, path, home.folder)
         return True
     try:
         data, mode = path.read_bytes(), path.stat().st_mode & 0o700
@@ -164,29 +164,10 @@ def _add(archive: tarfile.TarFile, name: str, path: Path, home: OperatorHome) ->
     return True
 
 
-def _add_database(archive: tarfile.TarFile, name: str, path: Path, aside: Path) -> None:
-    """Add a database as it is at one moment, whoever writes it; the copy in between is removed."""
-    for each in aside.parent.glob(".snapshot.*"):
-        if each == aside or not _runs(each.suffix[1:]):
-            each.unlink(missing_ok=True)  # of a backup that was killed; that of another one that runs is its own
-    aside.touch(mode=0o600)
-    try:
-        with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(aside)) as target:
-            source.backup(target)
-        with aside.open("rb") as opened:
-            archive.addfile(_member(name, aside.stat().st_size, 0o600), opened)
-    finally:
-        aside.unlink()
-
-
-def _runs(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
+def _add_database(archive: tarfile.TarFile, name: str, path: Path, folder: Path) -> None:
+    """Add a database as it is at one moment, whoever writes it."""
+    with snapshots.of(path, folder) as copy, copy.open("rb") as opened:
+        archive.addfile(_member(name, copy.stat().st_size, 0o600), opened)
 
 
 def _member(name: str, size: int, mode: int) -> tarfile.TarInfo:

@@ -25,7 +25,7 @@ from broker.errors import (
     TrailError,
 )
 from broker.streams import ROUTER
-from cli import answer, exits, jsonlog, restored, seed
+from cli import answer, exits, jsonlog, restored, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
@@ -114,6 +114,7 @@ def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, .
 def run(given: Everywhere) -> None:
     """Run the broker until it is stopped (SIGTERM, Ctrl-C). What it logs goes to stderr, one JSON object a line."""
     home = operator_home(given.home)
+    snapshots.remove_left(home.folder)
     jsonlog.to_stderr()
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)

@@ -18,7 +18,7 @@ import pytest
 
 from broker import vault
 from broker.errors import ConfigurationError, DamagedError
-from cli import backup, backup_keys, exits, seed
+from cli import backup, backup_keys, exits, seed, snapshots
 from cli.stage import running, set_up, settled
 from tests.erasure.site import found
 from tests.faults.test_new_log import GE, LV, Exchange
@@ -91,18 +91,63 @@ async def said(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(valise, "broker", *words, "--home", str(home), "--json")
 
 
-def test_what_a_backup_has_set_aside_is_removed_by_another_one_only_where_it_was_killed(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "some.db")) as database:
+BACKUP = """
+import sys, time
+from pathlib import Path
+from cli import snapshots
+with snapshots.of(Path(sys.argv[1]), Path(sys.argv[2])) as copy:
+    print(copy.name, flush=True)
+    time.sleep(600)
+"""
+
+
+def copying(file: Path, folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A backup as a process of its own that stops while it has a copy, and that copy."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BACKUP, str(file), str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, folder / process.stdout.readline().strip()
+
+
+def test_what_a_killed_backup_has_set_aside_is_removed_and_that_of_one_that_runs_is_not(tmp_path: Path) -> None:
+    file, folder = tmp_path / "some.db", tmp_path / "operator"
+    folder.mkdir()
+    with closing(sqlite3.connect(file)) as database:
         database.execute("CREATE TABLE some(number)")
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    running_one, killed = tmp_path / f".snapshot.{os.getppid()}", tmp_path / f".snapshot.{ended.pid}"
-    for each in (running_one, killed):
-        each.touch()
-    with tarfile.open(fileobj=io.BytesIO(), mode="w") as archive:
-        backup._add_database(archive, "some.db", tmp_path / "some.db", tmp_path / ".snapshot.own")
-        assert archive.getnames() == ["some.db"]
-    assert (running_one.exists(), killed.exists(), (tmp_path / ".snapshot.own").exists()) == (True, False, False)
+    (runs, copy), (killed, left) = copying(file, folder), copying(file, folder)
+    killed.kill()
+    killed.communicate()
+    # Its number may be another process's by now, such as ours.
+    reused = folder / f".snapshot.{os.getpid()}"
+    reused.touch()
+    assert all(each.stat().st_mode & 0o077 == 0 for each in (copy, left))
+    try:
+        snapshots.remove_left(folder)
+        assert sorted(folder.iterdir()) == [copy]
+        with tarfile.open(fileobj=io.BytesIO(), mode="w") as archive:
+            backup._add_database(archive, "some.db", file, folder)
+            assert archive.getnames() == ["some.db"]
+        assert sorted(folder.iterdir()) == [copy]
+    finally:
+        runs.kill()
+        runs.communicate()
+    snapshots.remove_left(folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.slow
+async def test_a_broker_that_starts_removes_what_a_killed_backup_left(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None)
+    left = stage.operator.folder / f".snapshot.{os.getpid()}"
+    for start in ("broker", "backup"):
+        left.write_bytes(WORD)
+        if start == "broker":
+            async with running(stage):
+                assert not left.exists()
+        else:  # one that writes nothing, too
+            assert (await said(stage.home, "backup", "--keys", str(tmp_path / "keys"))).returncode == exits.DONE
+    assert not left.exists()
 
 
 @pytest.mark.slow
