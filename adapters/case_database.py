@@ -39,7 +39,11 @@ class CaseDatabase:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
             database.row_factory = sqlite3.Row
             database.execute("BEGIN")  # all tables as of one moment
-            for row in database.execute("SELECT * FROM dossier ORDER BY id").fetchall():
+            rows = database.execute("SELECT * FROM dossier ORDER BY id")
+            if lacking := terms.COLUMNS.difference(column[0] for column in rows.description):
+                yield self.report.count(Rejected(file.name, "dossier", f"no column {', '.join(sorted(lacking))}"))
+                return
+            for row in rows.fetchall():
                 yield self.report.count(self._judge(_Dossier(database, row, self.report)))
 
     def _record(self, number: str) -> str:

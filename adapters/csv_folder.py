@@ -29,7 +29,6 @@ MORE = "more columns"
 EMPTY = "lacking or empty"
 Part = Literal["persons", "objects", "contacts"]
 PARTS: tuple[Part, ...] = ("persons", "objects", "contacts")
-RESTRICTING = frozenset({"audience", "deny", "origins", "handling"})
 STATUSES = {
     "wanted": ("wanted.red", "extradition", "Locate and arrest with a view to extradition.", "suspect"),
     "convicted": ("wanted.red", "extradition", "Locate and arrest with a view to extradition.", "convicted"),
@@ -64,20 +63,19 @@ class CsvFolder:
                 self.report.skip(file.name, "not among the parts that the settings name")
 
     def _lines(self, file: Path, name: str, make: Callable[[Fields, str], Draft]) -> Iterator[Draft | Rejected]:
-        text = (
-            file.read_bytes().decode(ENCODING) if file.exists() else ""
-        )  # all at once: what is looked at is what is read
-        # strict: a stray quote would otherwise take in whatever follows it, rows and all
+        # All at once: what is looked at is what is read.
+        text = file.read_bytes().decode(ENCODING) if file.exists() else ""
+        # Strict: a stray quote would otherwise take in whatever follows it, rows and all
         rows = csv.DictReader(StringIO(text, newline=""), delimiter=DELIMITER, restkey=MORE, strict=True)
-        if wrong := _unsound(text, rows.fieldnames or ()):
-            yield Rejected(file.name, "file", wrong)
-            return
         number = 1
         try:
+            if wrong := _unsound(text, rows.fieldnames or ()):
+                yield Rejected(file.name, "file", wrong)
+                return
             for number, row in enumerate(rows, 2):
                 yield self._line(row, name, f"{file.name} line {number}", make)
         except csv.Error:
-            yield Rejected(file.name, "file", f"a stray quote or a cell too long at line {rows.line_num}")
+            yield Rejected(file.name, "file", f"a stray quote or a cell too long at line {rows.reader.line_num}")
         else:
             if number == 1:
                 yield Rejected(file.name, "file", EMPTY)
@@ -179,7 +177,7 @@ def _unsound(text: str, columns: Sequence[str]) -> str | None:
     """Say why nothing in a file can be believed; None if that is not so."""
     if not text.strip():
         return EMPTY
-    if lacking := RESTRICTING.difference(columns):
+    if lacking := terms.COLUMNS.difference(columns):
         return f"no column {', '.join(sorted(lacking))}"
     if len(set(columns)) != len(columns):
         return "two columns have one name"

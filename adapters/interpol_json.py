@@ -34,8 +34,7 @@ class InterpolJson:
 
     A query never gives more than 160 notices: a file that holds fewer than its `total` is reported as cut off, with no
     record named, so that nobody takes the rest for withdrawn; so is an empty one, and one of `files` that is not there.
-    A notice, or a file, that names restrictions of its own
-    is rejected: the form has no place for them.
+    A notice, or a file, that names restrictions of its own is rejected: the form has no place for them.
     """
 
     member: str
@@ -47,7 +46,7 @@ class InterpolJson:
     def drafts(self, path: Path) -> Iterator[Draft | Rejected]:
         """Give a draft for every notice. Raises OSError; a file that is no JSON of the form is one Rejected."""
         found = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        for name in set(self.files).difference(file.name for file in found):
+        for name in sorted(set(self.files).difference(file.name for file in found)):
             yield self.report.count(Rejected(name, "file", "lacking"))
         for file in found:
             yield from (self.report.count(made) for made in self._file(file))

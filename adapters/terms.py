@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from adapters.fields import Fields
 
 AGREEMENT, TO = "agreement:", "to:"
+COLUMNS = frozenset({"audience", "deny", "origins", "handling"})
+"""What a table of records has to have: without its column nothing would be denied, and nobody told."""
 _PARTY = re.compile(r"[A-Z][A-Z0-9]*(?:/[a-z0-9-]+)?")
 
 

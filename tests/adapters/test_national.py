@@ -274,6 +274,11 @@ def test_two_stray_quotes_do_not_swallow_the_lines_between_them(home: Path) -> N
         changes(before, CsvFolder("LV", TODAY, "lv").drafts(home / "LV"), Guard(rejects=1.0))
 
 
+def test_a_stray_quote_in_the_header_is_told(home: Path) -> None:
+    rewrite(home / "LV" / "persons.csv", (";family;", ';"family" name;'))
+    assert persons(home) == [Rejected("persons.csv", "file", "a stray quote or a cell too long at line 1")]
+
+
 @pytest.mark.parametrize("cell", ['"seen', '"seen" again'])
 def test_a_stray_quote_ends_the_file_where_it_stands(cell: str, home: Path) -> None:
     spoil_line(home / "LV" / "persons.csv", 1, facts="MARK")
@@ -349,6 +354,14 @@ def test_a_restriction_of_a_dossier_that_is_not_understood_rejects_it(change: st
     with closing(sqlite3.connect(home / "GE" / "cases.db")) as database, database:
         database.execute(change)
     assert isinstance(read(CaseDatabase("GE/organised-crime"), home / "GE")["ge-n0001"], Rejected)
+
+
+@pytest.mark.parametrize("column", ["audience", "deny", "origins", "handling"])
+def test_a_database_without_a_column_that_restricts_gives_nothing(column: str, home: Path) -> None:
+    with closing(sqlite3.connect(home / "GE" / "cases.db")) as database, database:
+        database.execute(f"ALTER TABLE dossier DROP COLUMN {column}")
+    found = list(CaseDatabase("GE/organised-crime").drafts(home / "GE"))
+    assert found == [Rejected("cases.db", "dossier", f"no column {column}")]
 
 
 def test_a_table_that_we_do_not_know_is_told(home: Path) -> None:
