@@ -96,7 +96,8 @@ class Versions:
         guard, bundle = pinned(self._folder.parent), self.bundle()
         if guard.root is not None and bundle is not None:
             _, guard = guard.take("directory", bundle, None)
-            return replace(guard, seen=read_seen(self._named("seen")))
+            seen = read_seen(self._named("seen"))
+            return replace(guard, seen=seen, opened=replace(guard.opened, seen=seen) if guard.opened else None)
         return guard
 
     def bundle(self) -> bytes | None:

@@ -169,7 +169,7 @@ def open_policies(content: bytes, targets: Targets, seen: Seen, now: int | None)
     taking = _Taking(seen, now)
     signed = taking.take_text(Targets, targets, POLICIES, written.role)
     policies = written.policies.encode()
-    _check_file(signed, POLICIES, policies)
+    check_file(signed, POLICIES, policies)
     taking.check_fresh()
     return policies, {POLICIES: taking.seen[POLICIES]}
 
@@ -264,11 +264,12 @@ def _files(targets: Targets, written: WrittenBundle, taking: _Taking) -> Iterato
     for role in sorted(wanted):
         signed = taking.take(Targets, targets, role, written)
         text = written.files.get(roles.path_of(role), "").encode()
-        _check_file(signed, role, text)
+        check_file(signed, role, text)
         yield role, text
 
 
-def _check_file(signed: Targets, role: str, text: bytes) -> None:
+def check_file(signed: Targets, role: str, text: bytes) -> None:
+    """Check that a role signs its own file, these bytes, and nothing else. Raises VersionRefusedError."""
     path = roles.path_of(role)
     if set(signed.targets) != {path} or signed.delegations is not None:
         refuse(role, f"signs {path} and nothing else")

@@ -27,7 +27,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # not in __all__
 from broker.errors import VersionRefusedError
 from broker.signing import PublicKey, SigningKey
 from broker.streams import DAY_MS
-from broker.trust import roles
+from broker.trust import roles, shown
 from broker.trust.bundle import Opened, WrittenBundle, WrittenPolicies, added_up
 from broker.trust.roles import FEDERATION, OPERATOR, POLICIES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Pen, Standing
 
@@ -230,7 +230,11 @@ def _member(bureau: str) -> str:
 
 
 def sign(draft: Draft, base: Opened | None, member: str, keys: Iterable[SigningKey]) -> tuple[Draft, list[str]]:
-    """Sign, with a member's keys, every role of a draft for which they count; tell which these are."""
+    """Sign, with a member's keys, every role of a draft for which they count; tell which these are.
+
+    Raises VersionRefusedError where the draft shows something else than would be signed.
+    """
+    check_shown(draft, base)
     signed, done, pens = draft, list[str](), [Pen(each, member) for each in keys]
     for asked in _asked(draft, base):
         envelope = roles.envelope_of(asked.text, asked.role)
@@ -321,6 +325,11 @@ def governors(draft: Draft, base: Opened | None) -> tuple[Root | None, Targets |
     return root, targets
 
 
+def check_shown(draft: Draft, base: Opened | None) -> None:
+    """Refuse a draft whose envelopes sign anything else than it shows. Raises VersionRefusedError."""
+    shown.check(draft, governors(draft, base)[1], base)
+
+
 def _entitled(delegator: Root | Targets, role: str) -> set[str]:
     try:
         return set(delegator.get_delegated_role(role).keyids)
@@ -378,6 +387,7 @@ def assemble(draft: Draft, base: Opened | None, snapshot: SigningKey, timestamp:
 
 def plain_after(draft: Draft, base: Opened | None) -> bytes:
     """Give the directory as it will be once a draft is in force. Raises VersionRefusedError if it does not add up."""
+    check_shown(draft, base)
     _, targets = governors(draft, base)
     if targets is None:
         roles.refuse(TARGETS, "nobody has a role yet")

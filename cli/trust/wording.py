@@ -19,6 +19,7 @@ MANY = 12
 
 def changes(made: Draft, base: Opened | None) -> list[str]:
     """List what becomes otherwise once a draft is in force. Raises VersionRefusedError if it does not add up."""
+    draft.check_shown(made, base)
     lines = list(_powers(made, base))
     if set(made.roles) - {POLICIES}:
         after = json.loads(draft.plain_after(made, base))

@@ -1,0 +1,51 @@
+"""Holds what a draft's envelopes would have somebody sign against what the draft shows.
+
+A member reads the files of a draft and signs its envelopes: whoever drafts could let the two differ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Root, Signed, Targets  # type: ignore[attr-defined] # not in __all__
+
+from broker.trust import bundle, roles
+from broker.trust.roles import POLICIES, ROOT, TARGETS, refuse
+
+if TYPE_CHECKING:
+    from broker.trust.bundle import Opened
+    from broker.trust.draft import Draft
+
+
+def check(draft: Draft, targets: Targets | None, base: Opened | None) -> None:
+    """Refuse a draft that shows another file than is signed, or more, or signs what was in force before.
+
+    `targets`: the delegations that govern once it is in force. Raises VersionRefusedError.
+    """
+    given = roles.thresholds(targets) if targets else {}
+    _check_files(draft)
+    for text in draft.roots:
+        _check_newer(roles.read(Root, roles.envelope_of(text, ROOT), ROOT), ROOT, base)
+    for role, text in draft.roles.items():
+        signed = roles.read(Targets, roles.envelope_of(text, role), role)
+        _check_newer(signed, role, base)
+        if role != TARGETS:
+            # Without this an agreement, which is signed under the delegations of before, too, could go unshown.
+            if role not in given:
+                refuse(role, "nobody was given this role")
+            file = draft.policies if role == POLICIES else draft.files.get(roles.path_of(role))
+            bundle.check_file(signed, role, (file or "").encode())
+
+
+def _check_files(draft: Draft) -> None:
+    signed = {roles.path_of(role) for role in draft.roles if role not in (TARGETS, POLICIES)}
+    for path in sorted(set(draft.files) - signed):
+        refuse(path, "is signed by nobody")
+    if draft.policies is not None and POLICIES not in draft.roles:
+        refuse(POLICIES, "the set is signed by nobody")
+
+
+def _check_newer(signed: Signed, role: str, base: Opened | None) -> None:
+    before, _ = base.seen.get(role, (0, "")) if base else (0, "")
+    if signed.version <= before:
+        refuse(role, f"version {signed.version} does not follow version {before}, which was seen before")
