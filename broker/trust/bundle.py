@@ -175,7 +175,11 @@ def open_policies(content: bytes, targets: Targets, seen: Seen, now: int | None)
 
 
 def _newest_root(chain: tuple[str, ...], trusted: str, taking: _Taking) -> Root:
-    """Follow the chain from the pinned root: each is signed by the one before and by itself (TUF §5.3)."""
+    """Follow the chain from the pinned root: each is signed by the one before and by itself (TUF §5.3).
+
+    It must lead over the root that was seen before: the keys of those that this one replaced sign no other way on.
+    """
+    _, seen = taking.seen.get(ROOT, (0, trusted))
     prints = [fingerprint(each) for each in chain]
     if trusted not in prints:
         refuse(ROOT, f"the root {trusted[:16]} that is pinned here is not in the chain")
@@ -188,6 +192,8 @@ def _newest_root(chain: tuple[str, ...], trusted: str, taking: _Taking) -> Root:
             refuse(ROOT, f"version {following.version} does not follow version {root.version}")
         root = following
     taking.note(root, ROOT, prints[-1])
+    if seen not in prints[begin:]:
+        refuse(ROOT, f"the root {seen[:16]} that was seen before is not in the chain")
     return root
 
 

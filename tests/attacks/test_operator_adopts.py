@@ -157,3 +157,23 @@ async def test_the_operator_keeps_what_was_signed_to_himself(site: Site) -> None
              "--seen", str(site.folder / "member")]
         )  # fmt: skip
     assert ended.value.code == 6
+
+
+async def test_replaced_root_holders_and_the_operator_lead_the_root_elsewhere(site: Site) -> None:
+    """AT and LV hold the first root and not the second; they sign on from the first, as if there were no second."""
+    operator, first = (world.SNAPSHOT.public, world.TIMESTAMP.public), opened(first_content())
+    passed = draft.propose_root([world.signatory(each) for each in ("GE", "RU")], first, operator, NOW)
+    await site.write("directory", content(passed, first, ["AT", "GE", "RU"]))
+    assert (await site.leaves(3))[-1].kind == "adopted"
+    forked = first
+    for _ in range(2):
+        back = draft.propose_root([world.signatory(each) for each in ("AT", "LV")], forked, operator, NOW)
+        forked = opened(content(back, forked, ["AT", "LV"]), forked)
+    await site.write("directory", forked.written.content())
+    assert (await site.leaves(4))[-1].kind == "version-refused"
+    await site.member.follow(site.bus)
+    assert "that was seen before is not in the chain" in site.member.refused()
+    adopted = Adopted(world.root(), site.member.signed().values())
+    after = opened(content(passed, first, ["AT", "GE", "RU"]), first)
+    assert adopted.take("directory", after.directory.digest) == ""
+    assert "is not in the chain" in adopted.take("directory", forked.directory.digest)
