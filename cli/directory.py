@@ -23,7 +23,7 @@ from cli.home import clock, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
 from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates
 from cli.options import Everywhere, bureau, confirm, everywhere
-from cli.trust import proposing, signing, wording
+from cli.trust import powers, proposing, signing, wording
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _TABLE = partial(answer.Table, ("role", "signed by", "missing", "could sign"))
@@ -234,7 +234,7 @@ def root(given: Everywhere, holders: tuple[str, ...], requests: tuple[Path, ...]
 @bureau
 @everywhere
 def status(given: Everywhere, bureau: str | None) -> None:
-    """Say who may sign what, how many must, and what expires when; what has expired is red and stops nothing."""
+    """Say whose keys may sign what, how many must, and what expires when; what has expired is red and stops nothing."""
     versions = member_home(given.home, bureau).versions if bureau or not _operates(given) else _operator(given).versions
     base = _base(given, bureau)
     if base is None:
@@ -263,10 +263,7 @@ def status(given: Everywhere, bureau: str | None) -> None:
         as_json=given.as_json,
         table=answer.Table(
             ("role", "version", "signed by", "must sign", "until"),
-            [
-                (row["role"], str(row["version"]), ", ".join(row["holders"]), str(row["threshold"]), row["until"])
-                for row in rows
-            ],
+            [(row["role"], str(row["version"]), _holders(row), str(row["threshold"]), row["until"]) for row in rows],
         ),
         then=given.again("valise directory show DRAFT"),
     )
@@ -276,13 +273,19 @@ def _role(role: str, base: Opened) -> dict[str, Any]:
     delegator = base.root if role in base.root.roles else base.targets
     given = delegator.get_delegated_role(role)
     end = base.expires[role]
+    keys = sorted((roles.owner(delegator.get_key(each)), each) for each in given.keyids)
     return {
         "role": role,
         "version": base.seen[role][0],
-        "holders": sorted({roles.owner(delegator.get_key(each)) for each in given.keyids}),
+        "holders": sorted({member for member, _ in keys}),
+        "keys": [{"member": member, "key_id": keyid} for member, keyid in keys],
         "threshold": given.threshold,
         "until": answer.when(end) + (" EXPIRED" if end <= clock() else ""),
     }
+
+
+def _holders(row: dict[str, Any]) -> str:
+    return ", ".join(powers.called(each["member"], each["key_id"]) for each in row["keys"])
 
 
 def _read(file: Path) -> Draft:

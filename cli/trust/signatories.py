@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker import durable
 from broker.errors import ConfigurationError, SignatureError
-from broker.signing import PublicKey, SigningKey, pae
+from broker.signing import PublicKey, SigningKey, key_id, pae
 from broker.trust.draft import Signatory
 from cli import passphrases
 
@@ -44,6 +44,15 @@ def load(folder: Path) -> list[SigningKey]:
         message = f"{folder / 'trust'} holds no key to sign with: `valise key new` makes a member's keys"
         raise ConfigurationError(message)
     return here
+
+
+def own(folder: Path, member: str) -> frozenset[str]:
+    """Give the ids of a member's two keys by its request: either may be kept off this machine. Empty: it made none."""
+    path = folder / "trust" / f"{member}.signatory.json"
+    if not path.is_file():
+        return frozenset()
+    asked = json.loads(path.read_bytes())
+    return frozenset(key_id(bytes.fromhex(asked[f"{name}_key"])).hex() for name in KEYS)
 
 
 def read(path: Path, federation: str) -> Signatory:

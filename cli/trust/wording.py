@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from broker.trust import draft, roles
+from broker.trust import draft
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft
-from broker.trust.roles import POLICIES, ROOT, TARGETS, Standing
+from broker.trust.roles import POLICIES, TARGETS, Standing
 from cli import answer
+from cli.trust import powers
 
 _LISTS = {"members": "id", "bureaus": "id", "keys": "key_id", "auditors": "id", "agreements": "id", "logs": "shard"}
 """Parts of a directory whose entries have a name."""
@@ -20,7 +21,7 @@ MANY = 12
 def changes(made: Draft, base: Opened | None) -> list[str]:
     """List what becomes otherwise once a draft is in force. Raises VersionRefusedError if it does not add up."""
     draft.check_shown(made, base)
-    lines = list(_powers(made, base))
+    lines = list(powers.changes(made, base))
     if set(made.roles) - {POLICIES}:
         after = json.loads(draft.plain_after(made, base))
         before = json.loads(base.plain) if base else {}
@@ -40,21 +41,6 @@ def _row(each: Standing) -> tuple[str, str, str, str]:
     missing = f"{each.missing} of {each.threshold}" if each.missing else "none"
     left = sorted(each.could - each.signed) if each.missing else []
     return each.role, ", ".join(sorted(each.signed)) or "nobody", missing, ", ".join(left)
-
-
-def _powers(made: Draft, base: Opened | None) -> Iterator[str]:
-    root, targets = draft.governors(made, base)
-    if made.roots and root is not None:
-        given = root.roles[ROOT]
-        holders = sorted(roles.owner(root.keys[each]) for each in given.keyids)
-        yield f"root {root.version}: held by {', '.join(holders)}; {given.threshold} of them must sign a change"
-    if TARGETS in made.roles and targets is not None and targets.delegations is not None:
-        entered = {each for each in targets.delegations.roles or () if roles.is_member(each)}
-        for member in sorted(entered - (base.entered if base else frozenset())):
-            yield f"{member} enters: it alone speaks for its bureaus and keys from now on"
-        before, after = (roles.thresholds(base.targets) if base else {}), roles.thresholds(targets)
-        for role in sorted(role for role in before.keys() & after.keys() if before[role] != after[role]):
-            yield f"{role}: {after[role]} members must sign a change, {before[role]} had to before"
 
 
 def _directory(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tuf.api.metadata import DelegatedRole, Targets  # type: ignore[attr-defined] # not in __all__
 
-from broker.errors import VersionRefusedError
+from broker.errors import ConfigurationError, VersionRefusedError
 from broker.rules import PolicySet
-from broker.signing import SigningKey
+from broker.signing import PublicKey, SigningKey
 from broker.trust import draft, roles
-from broker.trust.bundle import Opened
+from broker.trust.bundle import Opened, WrittenBundle
 from broker.trust.draft import Draft
-from cli.trust import wording
+from cli.trust import signing, wording
 from tests.making import NOW
 from tests.trust import signed_world as world
 from tests.trust.signed_world import first_content, next_draft, opened
@@ -27,6 +29,32 @@ def first() -> Opened:
 
 def envelope(role: str, text: bytes, version: int) -> str:
     return roles.text_of(roles.written(draft._signing(role, text, version - 1, NOW)))
+
+
+def targets_of(made: Draft | WrittenBundle) -> Targets:
+    """The delegations of a draft or bundle, to be changed."""
+    return roles.read(Targets, roles.envelope_of(made.roles["targets"], "targets"), "targets")
+
+
+def given_by(targets: Targets) -> dict[str, DelegatedRole]:
+    assert targets.delegations is not None
+    assert targets.delegations.roles is not None
+    return targets.delegations.roles
+
+
+def rekeyed(base: Opened, **keys: PublicKey) -> Draft:
+    """Delegations under which these members speak with other keys than before, and nothing else changes."""
+    targets = targets_of(base.written)
+    assert targets.delegations is not None
+    listed = targets.delegations.keys
+    for member, public in keys.items():
+        old, new = base.targets.get_delegated_role(member).keyids[0], roles.listed(public, member)
+        listed[new.keyid] = new
+        del listed[old]
+        for each in given_by(targets).values():
+            each.keyids = [new.keyid if keyid == old else keyid for keyid in each.keyids]
+    targets.version += 1
+    return Draft(title="renewed", by="operator", roles={"targets": roles.text_of(roles.written(targets))})
 
 
 def nobody_signs(made: Draft, base: Opened, reason: str) -> None:
@@ -106,12 +134,10 @@ def test_the_operator_has_a_member_sign_over_a_number_that_is_in_force(first: Op
 
 
 def test_the_operator_has_an_agreement_signed_that_he_does_not_show(first: Opened) -> None:
-    """New delegations leave it out, so that its file is never looked at; its envelope would count under the old ones."""
+    """New delegations leave it out, so its file is never looked at; its envelope would count under the old ones."""
     made = next_draft(first, json.loads(first.plain), signatories=[world.signatory("RU")])
-    targets = roles.read(type(first.targets), roles.envelope_of(made.roles["targets"], "targets"), "targets")
-    assert targets.delegations is not None
-    assert targets.delegations.roles is not None
-    del targets.delegations.roles["agreement-circle"]
+    targets = targets_of(made)
+    del given_by(targets)["agreement-circle"]
     evil = json.loads(first.written.files["agreements/circle.json"])
     with_one_signature(evil)
     text = draft.json_of(evil)
@@ -121,3 +147,57 @@ def test_the_operator_has_an_agreement_signed_that_he_does_not_show(first: Opene
     }
     made = Draft(title="RU enters", by="operator", roles=signs, files={"agreements/circle.json": text.decode()})
     nobody_signs(made, first, "agreement-circle: nobody was given this role")
+
+
+# Whose keys speak
+
+
+def test_the_operator_swaps_the_key_with_which_a_member_speaks(first: Opened) -> None:
+    """The delegations name his key as LV's: who is asked to sign sees key and roles, and what LV loses."""
+    old, his = world.member_key("LV").public.id.hex()[:16], SigningKey.new().public
+    shared = "LV, agreement-circle, federation, policies"
+    assert sorted(wording.changes(rekeyed(first, LV=his), first)) == sorted(
+        [
+            f"LV (key {his.id.hex()[:16]}) may sign from now on: {shared}",
+            f"LV (key {old}) may not sign any more: {shared}",
+        ]
+    )
+
+
+def test_the_operator_has_his_key_entered_as_a_joiners(first: Opened) -> None:
+    """Whoever signs that RU enters sees with which key; RU compares it with its own."""
+    made = next_draft(first, json.loads(first.plain), signatories=[world.signatory("RU")])
+    key = world.member_key("RU").public.id.hex()[:16]
+    assert f"RU (key {key}) enters: it alone speaks for its bureaus and keys from now on" in wording.changes(
+        made, first
+    )
+
+
+def test_the_operator_has_his_key_hold_the_root_in_a_members_name(first: Opened) -> None:
+    """The draft of a root names each holder's key, and counts how many must sign for root and targets."""
+    his = draft.Signatory("LV", SigningKey.new().public, world.member_key("LV").public)
+    operator = (world.SNAPSHOT.public, world.TIMESTAMP.public)
+    changes = list(wording.changes(draft.propose_root([world.signatory("AT"), his], first, operator, NOW), first))
+    at, lv = world.root_key("AT").public.id.hex()[:16], his.root.id.hex()[:16]
+    assert changes[0] == f"root 2: held by AT (key {at}), LV (key {lv}); 2 of them must sign a change"
+    assert f"LV (key {lv}) may sign from now on: root, targets" in changes
+    old = world.root_key("LV").public.id.hex()[:16]
+    assert f"LV (key {old}) may not sign any more: root, targets" in changes
+
+
+def test_the_operator_lowers_what_the_root_asks_for_delegations(first: Opened) -> None:
+    """A root of five asks for three: that its draft lets two hand out roles is told."""
+    holders = [world.signatory(each) for each in ("AT", "LV", "GE", "RU", "EUROPOL")]
+    operator = (world.SNAPSHOT.public, world.TIMESTAMP.public)
+    made = draft.propose_root(holders, first, operator, NOW)
+    assert "targets: 3 members must sign a change, 2 had to before" in wording.changes(made, first)
+
+
+def test_the_operator_calls_a_key_of_his_own_a_members(first: Opened, tmp_path: Path) -> None:
+    """Asked to sign such a draft itself, the member's own tool says that this is not its key."""
+    for name, key in (("root", world.root_key("AT")), ("member", world.member_key("AT"))):
+        key.save(tmp_path / "trust" / f"{name}.pem")
+    with pytest.raises(ConfigurationError, match="AT's own, and it is not: do not sign it"):
+        signing.sign(tmp_path, "AT", rekeyed(first, AT=SigningKey.new().public), first)
+    _, done = signing.sign(tmp_path, "AT", rekeyed(first, LV=SigningKey.new().public), first)
+    assert done == ["targets"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from cli.home import clock
 from cli.operator_home import operator_home
 from cli.seed import Federation, Order
 from cli.stage import Stage, running, set_up, settled
-from cli.trust import proposing, signing
+from cli.trust import proposing, signatories, signing
 from tests.journeys.test_by_hand import DRAFT
 
 BUREAUS = ("AT/ncb", "LV/ncb", "GE/ncb")
@@ -194,12 +195,23 @@ async def test_the_root_passes_on_and_members_follow_without_pinning_anew(tmp_pa
     home = (await made(tmp_path)).home
     drafted = await valise(home, "directory", "root", "LV", "GE", "--json")
     path = drafted.value["draft"]
-    assert drafted.value["changes"][0] == "root 2: held by GE, LV; 2 of them must sign a change"
+    held, *moved = drafted.value["changes"]
+    ids = {each: sorted(signatories.own(home / "members" / each, each)) for each in ("AT", "GE", "LV")}
+    key = re.match(r"root 2: held by GE \(key (\w{16})\), LV \(key (\w{16})\); 2 of them must sign a change$", held)
+    assert key is not None
+    assert all(any(each.startswith(key[place]) for each in ids[name]) for place, name in ((1, "GE"), (2, "LV")))
+    assert [each for each in moved if "may not sign any more: root, targets" in each] == [
+        f"AT (key {each[:16]}) may not sign any more: root, targets"
+        for each in ids["AT"]
+        if each[:16] in "".join(moved)
+    ]
     early = await signed(home, path, "GE/ncb")
     assert early.code == 1
     assert (await signed(home, path, "LV/ncb")).code == 0
     told = (await valise(home, "directory", "status", "--bureau", "AT/ncb", "--json")).value
-    assert [each["holders"] for each in told["roles"] if each["role"] == "root"] == [["GE", "LV"]]
+    (row,) = [each for each in told["roles"] if each["role"] == "root"]
+    assert row["holders"] == ["GE", "LV"]
+    assert all(each["key_id"] in ids[each["member"]] for each in row["keys"])
     alone = await valise(home, "directory", "root", "GE")
     assert "members" in alone.err
 
