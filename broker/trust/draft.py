@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from securesystemslib.signer import Key  # type: ignore[attr-defined] # not in __all__
 from tuf.api.metadata import (  # type: ignore[attr-defined] # not in __all__
+    DelegatedRole,
     Delegations,
     MetaFile,
     Role,
@@ -28,7 +29,7 @@ from broker.errors import VersionRefusedError
 from broker.signing import PublicKey, SigningKey
 from broker.streams import DAY_MS
 from broker.trust import roles, shown
-from broker.trust.bundle import Opened, WrittenBundle, WrittenPolicies, added_up
+from broker.trust.bundle import Opened, WrittenBundle, WrittenPolicies, added_up, joining
 from broker.trust.roles import FEDERATION, OPERATOR, POLICIES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Pen, Standing
 
 LIFE_MS = 400 * DAY_MS
@@ -112,7 +113,7 @@ def propose(wanted: Wanted, base: Opened | None, root: str | None, now: int, tit
     `root` is the first root where there is no `base` yet. Raises VersionRefusedError if it would not hold together.
     """
     targets, changed = _targets(wanted, base, now)
-    files = {role: json_of(each) for role, each in _split(wanted, targets).items()}
+    files = {role: json_of(each) for role, each in _split(wanted, targets, base).items()}
     envelopes = {TARGETS: roles.text_of(roles.written(targets))} if changed else {}
     for role, text in files.items():
         if base is None or not _stands(base, targets, role, text, now):
@@ -161,10 +162,18 @@ def _version(base: Opened | None, role: str) -> int:
 
 
 def _stands(base: Opened, targets: Targets, role: str, text: bytes, now: int) -> bool:
-    """Say whether what is signed says this already, for long enough, and by keys that still count."""
-    if base.written.files.get(roles.path_of(role), "").encode() != text or base.expires[role] <= now + RENEW_MS:
+    """Say whether what is signed says this already, for long enough (or nobody could renew it), by keys that count."""
+    if base.written.files.get(roles.path_of(role), "").encode() != text:
+        return False
+    if base.expires[role] <= now + RENEW_MS and not (role.startswith(roles.AGREEMENT) and _unrenewable(role, targets)):
         return False
     return not roles.standing(targets, role, roles.envelope_of(base.written.roles[role], role)).missing
+
+
+def _unrenewable(agreement: str, targets: Targets) -> bool:
+    members = filter(roles.is_member, roles.thresholds(targets))
+    current = [keyid for each in members for keyid in targets.get_delegated_role(each).keyids]
+    return _is_stuck(targets.get_delegated_role(agreement), current)
 
 
 def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bool]:
@@ -179,20 +188,38 @@ def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bo
     made = [standing, roles.delegated(POLICIES, joint, POLICIES_THRESHOLD)]
     made += [roles.delegated(member, [key], 1) for member, key in sorted(voices.items())]
     for circle in wanted.plain["agreements"]:
-        role, bound = (
-            roles.AGREEMENT + circle["id"],
-            [voices[each] for each in sorted(circle["members"]) if each in voices],
-        )
-        if bound:
+        role = roles.AGREEMENT + circle["id"]
+        bound = [voices[each] for each in sorted(circle["members"]) if each in voices]
+        if role in old and _is_stuck(old[role], (each.keyid for each in joint)):
+            _check_stays(circle, role, base)
+            made.append(old[role])
+        elif bound:
             usual = max(old[role].threshold if role in old else 1, AGREEMENT_THRESHOLD)
             made.append(roles.delegated(role, bound, wanted.signatures.get(circle["id"], min(usual, len(bound)))))
-    delegations = Delegations({each.keyid: each for each in joint}, {each.name: each for each in made})
+    known = (given.keys if given else {}) | {each.keyid: each for each in joint}
+    keys = {keyid: known[keyid] for each in made for keyid in each.keyids}
+    delegations = Delegations(keys, {each.name: each for each in made})
     changed = base is None or given != delegations or base.expires[TARGETS] <= now + RENEW_MS
     if base is not None and not changed:
         return base.targets, False
     targets = Targets(_version(base, TARGETS) + 1, None, roles.at(now + LIFE_MS), {}, delegations)
     roles.check_delegations(targets)
     return targets, True
+
+
+def _is_stuck(circle: Role, current: Iterable[str]) -> bool:
+    """Say whether too few of those who may sign for an agreement still have the key that counts there.
+
+    Nobody can change it any more. It stays as it is, so that its members can have other keys for all else.
+    """
+    return len(set(circle.keyids) & set(current)) < circle.threshold
+
+
+def _check_stays(circle: Mapping[str, Any], role: str, base: Opened | None) -> None:
+    if base is not None and json.loads(base.written.files[roles.path_of(role)])["agreement"] != circle:
+        roles.refuse(
+            role, "too few of its members still have the key that they sign it with: another must take its place"
+        )
 
 
 def _voices(wanted: Wanted, base: Opened | None) -> dict[str, Key]:
@@ -204,7 +231,7 @@ def _voices(wanted: Wanted, base: Opened | None) -> dict[str, Key]:
     return voices | {each.member: roles.listed(each.key, each.member) for each in wanted.signatories}
 
 
-def _split(wanted: Wanted, targets: Targets) -> dict[str, dict[str, Any]]:
+def _split(wanted: Wanted, targets: Targets, base: Opened | None) -> dict[str, dict[str, Any]]:
     """Take a directory apart into what each role says."""
     given = (targets.delegations.roles if targets.delegations else None) or {}
     joint = {name: value for name, value in wanted.plain.items() if name not in ("version", "keys")}
@@ -218,8 +245,17 @@ def _split(wanted: Wanted, targets: Targets) -> dict[str, dict[str, Any]]:
         }
     for each in wanted.plain["agreements"]:
         if (role := roles.AGREEMENT + each["id"]) in given:
-            said[role] = {"agreement": each, "signatures": given[role].threshold}
+            said[role] = _circle(each, given[role], base)
     return said
+
+
+def _circle(agreement: Mapping[str, Any], given: DelegatedRole, base: Opened | None) -> dict[str, Any]:
+    """Write an agreement's file. One of before it named keys stays as it is until something changes."""
+    said = {"agreement": agreement, "signatures": given.threshold}
+    stays = base is not None and base.written.files.get(roles.path_of(given.name)) == json_of(said).decode()
+    if stays and base and set(base.targets.get_delegated_role(given.name).keyids) == set(given.keyids):
+        return said
+    return said | {"keys": sorted(given.keyids)}
 
 
 def _member(bureau: str) -> str:
@@ -348,22 +384,18 @@ def standings(draft: Draft, base: Opened | None) -> list[Standing]:
 
 def _with_consent(standing: Standing, draft: Draft, base: Opened | None) -> Standing:
     """Ask for the signature of every member that joins, whatever the threshold: nobody is bound unheard."""
-    joining = frozenset(_joining(standing.role, draft, base)) & standing.could
+    joining = _joining(standing.role, draft, base) & standing.could
     absent = len(joining - standing.signed)
     if absent <= standing.missing:
         return standing
     return Standing(standing.role, len(standing.signed) + absent, standing.signed, standing.could)
 
 
-def _joining(role: str, draft: Draft, base: Opened | None) -> set[str]:
-    if not role.startswith(roles.AGREEMENT):
-        return set()
-    name = role.removeprefix(roles.AGREEMENT)
-    before = base.directory.agreements.get(name) if base else None
-    if before is None:
-        return set()
+def _joining(role: str, draft: Draft, base: Opened | None) -> frozenset[str]:
+    if not role.startswith(roles.AGREEMENT) or base is None:
+        return frozenset()
     said = json.loads(draft.files.get(roles.path_of(role), "{}"))
-    return set(said.get("agreement", {}).get("members", ())) - before.members
+    return joining(role, base, said.get("agreement", {}).get("members", ()))
 
 
 # Putting in force

@@ -157,6 +157,8 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     policies = draft.allowed(made, guard.opened) if POLICIES in made.roles else None
     root = guard.root or bundle.fingerprint(made.roots[0])
     opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
+    if guard.opened is not None:
+        bundle.check_circles(guard.opened, opened)
     home.versions.pin(root)
     world = world_of(opened.directory)
     await make_streams(home, world)

@@ -16,10 +16,12 @@ from broker.signing import PublicKey, SigningKey
 from broker.trust import draft, roles
 from broker.trust.bundle import Opened, WrittenBundle
 from broker.trust.draft import Draft
+from broker.trust.guard import Guard
 from cli.trust import signing, wording
 from tests.making import NOW
 from tests.trust import signed_world as world
 from tests.trust.signed_world import first_content, next_draft, opened
+from tests.trust.test_bundle import _restamped
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,9 @@ def test_the_operator_swaps_the_key_with_which_a_member_speaks(first: Opened) ->
     """The delegations name his key as LV's: who is asked to sign sees key and roles, and what LV loses."""
     old, his = world.member_key("LV").public.id.hex()[:16], SigningKey.new().public
     shared = "LV, agreement-circle, federation, policies"
-    assert sorted(wording.changes(rekeyed(first, LV=his), first)) == sorted(
+    swapped = [draft.Signatory("LV", world.root_key("LV").public, his)]
+    made = next_draft(first, json.loads(first.plain), signatories=swapped)
+    assert sorted(wording.changes(made, first)) == sorted(
         [
             f"LV (key {his.id.hex()[:16]}) may sign from now on: {shared}",
             f"LV (key {old}) may not sign any more: {shared}",
@@ -201,3 +205,50 @@ def test_the_operator_calls_a_key_of_his_own_a_members(first: Opened, tmp_path: 
         signing.sign(tmp_path, "AT", rekeyed(first, AT=SigningKey.new().public), first)
     _, done = signing.sign(tmp_path, "AT", rekeyed(first, LV=SigningKey.new().public), first)
     assert done == ["targets"]
+
+
+# Round the members of an agreement
+
+CIRCLE = "agreement-circle"
+
+
+def under_his_keys(base: Opened, his: SigningKey) -> bytes:
+    """The operator and the holders of the root: his key speaks for AT, all else is signed again as it was."""
+    made = rekeyed(base, AT=his.public)
+    for holder in world.ENTERED:
+        made, _ = draft.sign(made, base, holder, [world.root_key(holder)])
+    signed = dict(made.roles)
+    for role in ("AT", "federation", CIRCLE):
+        envelope = roles.envelope_of(base.written.roles[role], role)
+        envelope.sign(roles.Pen(his, "AT"))  # beside the signatures of before, which are good
+        signed[role] = roles.text_of(envelope)
+    forged = made.model_copy(update={"roles": signed})
+    return draft.assemble(forged, base, world.SNAPSHOT, world.TIMESTAMP, NOW)
+
+
+def test_the_operator_and_the_root_holders_swap_the_keys_of_an_agreement(first: Opened) -> None:
+    """The first of two steps: its file stays, so that its members need not sign. The file names the keys that count."""
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: names other keys than those that may sign it"):
+        Guard(world.root(), first.seen, first).take("directory", under_his_keys(first, SigningKey.new()), NOW)
+
+
+def test_the_operator_and_the_root_holders_swap_the_keys_of_an_agreement_of_before(first: Opened) -> None:
+    """One that was signed before its file named keys: it must be signed anew to be signed with others."""
+    old = world.unnamed(first)
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: is to be signed with other keys than before"):
+        Guard(world.root(), old.seen, old).take("directory", under_his_keys(old, SigningKey.new()), NOW)
+
+
+def test_the_operator_binds_a_member_to_an_agreement_unheard(first: Opened) -> None:
+    """As many sign as the agreement names, RU does not; his own tool would refuse it, every other does, too."""
+    entering = next_draft(first, json.loads(first.plain), signatories=[world.signatory("RU")])
+    entered = opened(world.content(entering, first, ["AT", "LV", "GE", "RU"]), first)
+    wanted = json.loads(entered.plain)
+    wanted["agreements"][0]["members"].append("RU")
+    made = world.signed_by(next_draft(entered, wanted), entered, *world.ENTERED)
+    forged = _restamped(entered.written, dict(made.roles), dict(made.files), entered)
+    guard = Guard(world.root(), entered.seen, entered)
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: binds RU without a signature of its own"):
+        guard.take("directory", forged, NOW)
+    heard = draft.assemble(world.signed_by(made, entered, "RU"), entered, world.SNAPSHOT, world.TIMESTAMP, NOW)
+    assert guard.take("directory", heard, NOW)

@@ -11,7 +11,7 @@ from typing import Any
 from broker import members
 from broker.members import WrittenDirectory
 from broker.signing import SigningKey
-from broker.trust import bundle, draft
+from broker.trust import bundle, draft, roles
 from broker.trust.bundle import Opened, Trust
 from broker.trust.draft import Draft, Signatory, Wanted
 from tests import federation
@@ -99,3 +99,16 @@ def changed_name(base: Opened, member: str, name: str) -> dict[str, Any]:
         if each["id"] == f"{member}/ncb":
             each["name"] = name
     return found
+
+
+def unnamed(base: Opened) -> Opened:
+    """The same as it was signed before an agreement's file named keys."""
+    said = json.loads(base.written.files["agreements/circle.json"])
+    text = draft.json_of({name: each for name, each in said.items() if name != "keys"})
+    envelope = roles.text_of(
+        roles.written(draft._signing("agreement-circle", text, base.seen["agreement-circle"][0], NOW))
+    )
+    made = Draft(
+        title="", by="operator", roles={"agreement-circle": envelope}, files={"agreements/circle.json": text.decode()}
+    )
+    return opened(content(made, base), base)

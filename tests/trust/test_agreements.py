@@ -7,6 +7,7 @@ import json
 import pytest
 
 from broker.errors import VersionRefusedError
+from broker.signing import SigningKey
 from broker.trust import draft, roles
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft
@@ -100,3 +101,78 @@ def test_whoever_has_seen_the_agreement_refuses_a_change_that_too_few_signed(ent
     _, after = guard.take("directory", fair, NOW)
     assert after.opened is not None
     assert roles.thresholds(after.opened.targets)[CIRCLE] == 1
+
+
+# Members get other keys
+
+
+def rekeying(base: Opened, *members: str) -> Draft:
+    wanted = json.loads(base.plain)
+    signatories = [draft.Signatory(each, world.root_key(each).public, new_key(each).public) for each in members]
+    return next_draft(base, wanted, signatories=signatories)
+
+
+def new_key(member: str) -> SigningKey:
+    return world.seeded(f"{member}/member/2")
+
+
+def with_new_keys(made: Draft, base: Opened, *signers: str) -> Draft:
+    for member in signers:
+        made, _ = draft.sign(made, base, member, [new_key(member)])
+    return made
+
+
+def test_a_lost_key_is_replaced_by_the_word_of_those_who_have_theirs(entered: Opened) -> None:
+    made = with_new_keys(without_roots(rekeying(entered, "AT"), entered, "LV"), entered, "AT")
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: 1 more must sign"):
+        assembled(made, entered)
+    made, _ = draft.sign(made, entered, "GE", [world.member_key("GE")])
+    _, guard = Guard(world.root(), entered.seen, entered).take("directory", assembled(made, entered), NOW)
+    assert guard.opened is not None
+    assert new_key("AT").public.id.hex() in guard.opened.targets.get_delegated_role(CIRCLE).keyids
+    changed = with_new_keys(without_roots(leaving(guard.opened, "GE"), guard.opened, "LV"), guard.opened, "AT")
+    _, after = guard.take("directory", assembled(changed, guard.opened), NOW)
+    assert after.opened is not None
+    assert after.opened.directory.agreements["circle"].members == {"AT", "LV"}
+
+
+def test_an_agreement_whose_members_lost_too_many_keys_stays_and_they_get_theirs(entered: Opened) -> None:
+    made = with_new_keys(without_roots(rekeying(entered, "AT", "LV"), entered, "GE"), entered, "AT", "LV")
+    assert CIRCLE not in made.roles
+    _, guard = Guard(world.root(), entered.seen, entered).take("directory", assembled(made, entered), NOW)
+    base = guard.opened
+    assert base is not None
+    assert base.targets.get_delegated_role("AT").keyids == [new_key("AT").public.id.hex()]
+    assert base.targets.get_delegated_role(CIRCLE) == entered.targets.get_delegated_role(CIRCLE)
+    late = NOW + draft.LIFE_MS
+    assert CIRCLE not in next_draft(base, json.loads(base.plain), late).roles
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: too few of its members still have the key"):
+        leaving(base, "GE")
+
+
+def test_who_enters_gets_its_voice_in_an_agreement_from_those_who_have_theirs() -> None:
+    """RU is bound before it enters; its key counts there once two of the others have signed that it does."""
+    wanted = world.plain()
+    wanted["agreements"][0]["members"].append("RU")
+    signatories = [world.signatory(each) for each in world.ENTERED]
+    root = draft.found(signatories, (world.SNAPSHOT.public, world.TIMESTAMP.public), NOW, None)
+    first = opened(content(draft.propose(draft.Wanted(wanted, signatories), None, root, NOW, "first", "operator")))
+    made = next_draft(first, json.loads(first.plain), signatories=[world.signatory("RU")])
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: 1 more must sign: GE, LV"):
+        assembled(without_roots(made, first, "AT", "RU"), first)
+    assert opened(assembled(without_roots(made, first, "AT", "LV", "RU"), first), first)
+
+
+def test_a_file_that_names_no_keys_yet_stays_until_something_changes(entered: Opened) -> None:
+    base = world.unnamed(entered)
+    assert CIRCLE not in next_draft(base, world.changed_name(base, "AT", "Vienna")).roles
+    assert "keys" in json.loads(leaving(base, "GE").files["agreements/circle.json"])
+
+
+def test_a_new_agreement_is_signed_by_all_that_it_binds(entered: Opened) -> None:
+    wanted = json.loads(entered.plain)
+    wanted["agreements"].append(wanted["agreements"][0] | {"id": "second", "members": ["AT", "LV", "RU"]})
+    made = next_draft(entered, wanted)
+    with pytest.raises(VersionRefusedError, match="agreement-second: 1 more must sign: RU"):
+        assembled(without_roots(made, entered, "AT", "LV"), entered)
+    assert assembled(without_roots(made, entered, "AT", "LV", "RU"), entered)
