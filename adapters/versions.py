@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
@@ -24,6 +24,7 @@ VERSION_LIMIT, SIGNED_LIMIT = 16 * 1024 * 1024, 1024 * 1024 * 1024
 """Bytes of one version, and of all that was published under signatures."""
 SIGNED = "signed"
 """Folder with all that was published under signatures, as it came: what an auditor holds `adopted` leaves against."""
+DIRECTORIES = "directories"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PLACE = re.compile(r"[0-9]{12,}-[0-9a-f]{16}")
 
@@ -38,18 +39,24 @@ class Versions:
     `newest` is the last one of its kind in the stream that can be read; whether the broker adopted it stands in the
     trail, and every leaf names the versions that it was judged by. Where the home has pinned a root (guard.py), only
     what was signed under it is kept: a directory as it adds up, and the newest bundle beside it. Whatever came under
-    signatures is kept as it came, too, in `signed`.
+    signatures is kept as it came, too, in `signed`. `directories` lists which versions came as a directory under the
+    root that is pinned: nothing else is one, whatever its digest, not what came before there was a root.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], int] = _clock) -> None:
         self._folder, self._clock = folder, clock
         self._read: dict[bytes, Directory] = {}
+        self._listed: frozenset[str] | None = None
 
     async def follow(self, bus: Bus) -> int:
         """Take in what the stream holds beyond our place; return how many versions came."""
         state, came = self._state(), 0
         guard: Guard | None = None
+        if not state:  # another process may have pinned a root: what was read before it counts no more
+            self._read, self._listed = {}, None
         await self._keep_earlier(bus, int(state.get("place", 0)))
+        if state and not (self._folder / DIRECTORIES).is_file():
+            self._keep_list(frozenset(self._replayed()), pinned(self._folder.parent).root)
         while records := await bus.read(streams.VERSIONS, int(state.get("place", 0)), limit=PAGE):
             # Opens the newest bundle again: only where something new is to be held against it.
             guard = guard or self.guard()
@@ -122,13 +129,15 @@ class Versions:
         if not _DIGEST.fullmatch(fingerprint):
             message = f"{fingerprint!r} is no fingerprint: it has 64 digits 0-9, a-f"
             raise ConfigurationError(message)
-        if (old := pinned(path.parent).root) not in (None, fingerprint):
+        if (old := pinned(path.parent).root) not in (None, "", fingerprint):
             message = f"{path} pins another root, {old}: refused"
             raise ConfigurationError(message)
-        if old is None:
+        if not old:  # an empty one is what a kill has left of a version before
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(fingerprint + "\n", encoding="ascii")
+            # First the place, then the root: a crash between them reads the stream again, and without a root.
             (self._folder / "newest").unlink(missing_ok=True)
+            durable.put(path, f"{fingerprint}\n".encode("ascii"))
+            self._read, self._listed = {}, None
 
     def _take(self, value: bytes | None, state: dict[str, str | int], guard: Guard) -> tuple[int, Guard]:
         try:
@@ -141,6 +150,8 @@ class Versions:
             return 0, guard
         digest = sha256(plain).hexdigest()
         self._keep(digest, plain)
+        if version.kind == "directory":
+            self._list(digest, guard.root)
         state["refused"] = stale
         if not stale:
             state[version.kind] = digest
@@ -161,13 +172,43 @@ class Versions:
         return path.read_bytes() if path.is_file() else None
 
     def directory(self, digest: bytes) -> Directory | None:
-        """Give the directory of this digest, if it was ever published."""
+        """Give the directory of this digest, if it was ever published, under the root that is pinned here."""
         if digest not in self._read:
-            content = self.content(digest)
+            content = self.content(digest) if digest.hex() in self._directories() else None
             if content is None:
                 return None
             self._read[digest] = _parsed(content)
         return self._read[digest]
+
+    def _directories(self) -> frozenset[str]:
+        """Tell which versions came as directories; a home of before has no list of this root, but what was signed."""
+        if self._listed is None:
+            listed, root = json.loads(self._named(DIRECTORIES) or b"{}"), pinned(self._folder.parent).root
+            if "digests" in listed and listed["root"] == root:
+                self._listed = frozenset(listed["digests"])
+            else:
+                self._listed = frozenset(self._replayed())
+        return self._listed
+
+    def _list(self, digest: str, root: str | None) -> None:
+        if digest not in self._directories():
+            self._keep_list(self._directories() | {digest}, root)
+
+    def _keep_list(self, digests: frozenset[str], root: str | None) -> None:
+        self._listed = digests
+        self._keep(DIRECTORIES, json.dumps({"root": root, "digests": sorted(digests)}).encode())
+
+    def _replayed(self) -> Iterator[str]:
+        """Take what was signed once more, from the pinned root on."""
+        guard = pinned(self._folder.parent)
+        for content in self.signed().values() if guard.root else ():
+            kind = signed_kind(content) or ""
+            try:
+                plain, guard = guard.take(kind, content, None)
+            except VersionRefusedError:
+                continue
+            if kind == "directory":
+                yield sha256(plain).hexdigest()
 
     def content(self, digest: bytes) -> bytes | None:
         """Give a version's bytes; None if they are not there or not what they are called."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,30 @@ async def test_replaced_root_holders_and_the_operator_lead_the_root_elsewhere(si
     after = opened(content(passed, first, ["AT", "GE", "RU"]), first)
     assert adopted.take("directory", after.directory.digest) == ""
     assert "is not in the chain" in adopted.take("directory", forked.directory.digest)
+
+
+async def test_the_operator_has_a_directory_of_before_the_root_stand(tmp_path: Path) -> None:
+    """A member that had pinned nothing yet followed his unsigned one: a leaf that names it finds no directory."""
+    site = Site(tmp_path, FakeBus(Memory(clock=Clock(NOW))), Clock(NOW))
+    forged = members.canonical(federation.directory(version=9))
+    await site.write("directory", forged)
+    early = site.member
+    await early.follow(site.bus)
+    assert early.directory(sha256(forged).digest()) is not None
+    await site.write("directory", first_content())
+    site.member.pin(world.root())  # another process than the one that has read it
+    await early.follow(site.bus)
+    for member in (early, site.member):
+        assert member.directory(sha256(forged).digest()) is None
+        assert member.newest().digest == opened(first_content()).directory.digest
+
+
+async def test_the_operator_passes_signed_policies_off_as_a_directory(site: Site) -> None:
+    """Two members sign whatever a policy set's file holds; here a directory's JSON, and a leaf names it as one."""
+    forged, first = members.canonical(federation.directory(version=9)), opened(first_content())
+    made = world.signed_by(draft.propose_policies(forged, 2, "AT", NOW), first, "AT", "LV")
+    await site.write("policies", draft.allowed(made, first))
+    await site.member.follow(site.bus)
+    assert site.member.content(sha256(forged).digest()) == forged
+    assert site.member.directory(sha256(forged).digest()) is None
+    assert site.member.directory(first.directory.digest) is not None

@@ -178,3 +178,26 @@ async def test_a_home_that_kept_nothing_signed_takes_it_in_from_the_bus(site: Si
     shutil.rmtree(site.folder / "member" / "versions" / "signed")
     assert await site.member.follow(site.bus) == 0
     assert site.member.signed() == kept
+
+
+async def test_a_home_that_listed_no_directories_makes_the_list_of_what_was_signed(site: Site) -> None:
+    await site.write("directory", first_content())
+    await site.write("policies", allowed(opened(first_content())))
+    await site.member.follow(site.bus)
+    listed = site.folder / "member" / "versions" / "directories"
+    kept = listed.read_bytes()
+    listed.unlink()
+    assert site.member.newest().digest == opened(first_content()).directory.digest
+    assert await site.member.follow(site.bus) == 0
+    assert listed.read_bytes() == kept
+
+
+async def test_an_empty_root_lets_nothing_pass_and_the_root_is_pinned_over_it(site: Site) -> None:
+    """What a kill left of it while it was written in place."""
+    bare = site.folder / "bare"
+    bare.mkdir()
+    (bare / "root.sha256").touch()
+    await site.write("directory", first_content())
+    assert await Versions(bare / "versions").follow(site.bus) == 0
+    Versions(bare / "versions").pin(world.root())
+    assert await Versions(bare / "versions").follow(site.bus) == 1
