@@ -74,10 +74,12 @@ class Outcomes:
     """The outcomes of one member, kept in its outbox file."""
 
     def __init__(
-        self, bus: Bus, outbox: Outbox, versions: Versions, member: str, clock: Callable[[], int], shard: int = 0
-    ) -> None:
+        self, bus: Bus, outbox: Outbox, versions: Versions, member: str, clock: Callable[[], int], shard: int = 0,
+        forget: Callable[[bytes], None] | None = None,
+    ) -> None:  # fmt: skip
         self._bus, self._outbox, self._versions = bus, outbox, versions
         self._member, self._clock, self._shard = member, clock, shard
+        self._forget = forget
         self._database = outbox.database
         self.journal = Journal(self._database)
         self._heads = Heads(self.journal)
@@ -220,9 +222,15 @@ class Outcomes:
         )  # fmt: skip
 
     def _keep_revocation(self, revocation: Revocation, checked: Checked) -> None:
-        """Say so; what a source published under a compromised key of ours is published again by its next run."""
+        """Say so, and sign no more with a key of ours, whoever revoked it and whenever its leaf comes.
+
+        What a source published under a compromised key of ours is published again by its next run.
+        """
         self.journal.alarm(checked.leaf.now, "key-revoked", f"leaf {checked.outcome.leaf_number}")
-        if revocation.compromised_since is not None and revocation.bureau.partition("/")[0] == self._member:
+        ours = revocation.bureau.partition("/")[0] == self._member
+        if ours and self._forget:
+            self._forget(revocation.key_id)
+        if ours and revocation.compromised_since is not None:
             self._database.execute(
                 "UPDATE records SET digest = x'' WHERE state = 'live' AND (bureau, record, version) IN ("
                 " SELECT e.bureau, e.record, e.version FROM envelopes AS e JOIN outcomes AS o"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,7 +205,8 @@ class MemberHome:
         """Make what follows the member's outcomes."""
         from adapters.outcomes import Outcomes  # noqa: PLC0415
 
-        return Outcomes(bus, outbox, self.versions, self.member, clock, self.settings.shard)
+        forget = partial(keyring.forget, self.folder)
+        return Outcomes(bus, outbox, self.versions, self.member, clock, self.settings.shard, forget)
 
     def resolve(self, pointer: Pointer) -> Reference | None:
         """Find the newest notice of another bureau's record in this bureau's inbox."""

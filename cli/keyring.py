@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from broker import durable
 from broker.errors import ConfigurationError
 from broker.signing import Passphrase, SigningKey, is_encrypted, key_id
 from cli import passphrases
@@ -139,9 +140,11 @@ def revoked(folder: Path) -> frozenset[bytes]:
 
 def forget(folder: Path, key_id: bytes) -> None:
     """Sign nothing with a key from now on."""
-    if key_id not in revoked(folder):
-        with (folder / "keys" / "revoked").open("a", encoding="ascii") as file:
-            file.write(f"{key_id.hex()}\n")
+    gone = revoked(folder)
+    if key_id not in gone:
+        (folder / "keys").mkdir(parents=True, exist_ok=True)
+        lines = [f"{each.hex()}\n" for each in sorted(gone | {key_id})]
+        durable.put(folder / "keys" / "revoked", "".join(lines).encode())
 
 
 # Tokens

@@ -11,6 +11,7 @@ import pytest
 from adapters import doubts
 from adapters.compose import Maker, Place, compose
 from adapters.outbox import Published
+from adapters.outcomes import Outcomes
 from broker import codec
 from broker.errors import InvalidReferenceError
 from broker.notice import Envelope, Header, Outcome, Revocation
@@ -188,3 +189,17 @@ async def test_a_notice_that_nobody_has_on_record_is_not_disowned(world: World) 
 def test_a_doubt_says_its_notice_as_people_write_it() -> None:
     made = doubts.Held(1, bytes(15) + b"\1", "R", 0, NOW, after=False)
     assert made.id == replace(made, record="S").id == "00000000-0000-0000-0000-000000000001"
+
+
+async def test_a_revocation_of_a_key_of_ours_is_acted_on_whenever_it_comes(world: World) -> None:
+    """`valise key revoke` may have ended before its leaf came, or another bureau of ours sent it."""
+    machine, gone = world.machine("AT/ncb"), list[bytes]()
+    theirs = key_of("LV/ncb")
+    await revoke(world, said(), "AT")
+    other = statement(Revocation(FEDERATION, "LV/ncb", theirs.public.id, "stolen", NOW, None), theirs)
+    await revoke(world, other, "AT")
+    outbox = machine.outbox()
+    learned = await Outcomes(machine.bus, outbox, machine.versions, "AT", machine.clock, forget=gone.append).drain()
+    outbox.close()
+    assert (learned.new, learned.refused) == (2, 0)
+    assert gone == [OLD.public.id]
