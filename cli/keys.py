@@ -27,6 +27,10 @@ from cli.options import Everywhere, bureau, everywhere
 from cli.trust import signatories
 
 __all__ = ["REQUEST_TYPE", "canonical", "key", "key_request", "make_key"]
+_BARE = (
+    "{} lie here without a passphrase: the token has the bureau's key only, not those for directories and policies; "
+    "`openssl pkcs8 -topk8` encrypts them, VALISE_PASSPHRASE_FILE does so when they are made"
+)
 _BUREAU = re.compile(r"[A-Z][A-Z0-9]*/[a-z0-9-]+")
 
 
@@ -75,10 +79,14 @@ def _how(command: Callable[..., Any]) -> Callable[..., Any]:
 def new(given: Everywhere, bureau: str | None, **how: Any) -> None:
     """Make a bureau's first key, and the request with which the operator puts it into the directory."""
     folder, name, federation = _where(given.home, bureau)
-    path, request = make_key(folder, name, federation, _wanted(folder, name, 1, **how))
+    wanted = _wanted(folder, name, 1, **how)
     _settle_in(given.home, folder, name)
-    # What a member signs with when directories and policies are decided; made once, with its first bureau's key.
-    signatories.make(folder, name.partition("/")[0], federation)
+    # What a member signs with when directories and policies are decided; made once, with its first bureau's key, and
+    # before it: a second run after a kill makes what is missing.
+    signatories.make(folder, name.partition("/")[0], federation, wanted.passphrase)
+    path, request = make_key(folder, name, federation, wanted)
+    if wanted.token and (bare := signatories.bare(folder)):
+        click.echo(_BARE.format(" and ".join(map(str, bare))), err=True)
     _show_made(given, f"made the key of {name} in {path}", path, request)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker import durable
 from broker.errors import ConfigurationError, SignatureError
-from broker.signing import PublicKey, SigningKey, key_id, pae
+from broker.signing import PublicKey, SigningKey, is_encrypted, key_id, pae
 from broker.trust.draft import Signatory
 from cli import passphrases
 
@@ -20,20 +20,37 @@ TYPE = "application/vnd.valise.signatory.v1+json"
 KEYS = ("root", "member")
 
 
-def make(folder: Path, member: str, federation: str) -> Path:
-    """Make a member's two keys and their request, if it has none yet; give the request."""
+def make(folder: Path, member: str, federation: str, passphrase: bytes | None = None) -> Path:
+    """Make a member's two keys and their request, if it has none yet; give the request.
+
+    Without `passphrase` they are encrypted where VALISE_PASSPHRASE_FILE names one.
+    """
     request = folder / "trust" / f"{member}.signatory.json"
     if request.is_file():
         return request
-    made = {name: SigningKey.new() for name in KEYS}
-    passphrase = passphrases.for_new(None, ask=False)
-    for name, key in made.items():
-        key.save(folder / "trust" / f"{name}.pem", passphrase)
+    passphrase = passphrase or passphrases.for_new(None, ask=False)
+    made = {name: _made(folder / "trust" / f"{name}.pem", passphrase) for name in KEYS}
     keys = {f"{name}_key": key.public.raw.hex() for name, key in made.items()}
     wanted = {"federation": federation, "member": member} | keys
     proofs = {f"{name}_proof": key.sign_payload(TYPE, _canonical(wanted)).hex() for name, key in made.items()}
-    durable.write(request, json.dumps(wanted | proofs, indent=2).encode() + b"\n")
+    durable.put(request, json.dumps(wanted | proofs, indent=2).encode() + b"\n")
     return request
+
+
+def _made(path: Path, passphrase: bytes | None) -> SigningKey:
+    """Make a key; what a kill has left without a request is taken up, an empty file made anew."""
+    if path.is_file() and path.stat().st_size:
+        return SigningKey.load(path, passphrases.for_old() if passphrase is None else lambda _: passphrase)
+    path.unlink(missing_ok=True)
+    key = SigningKey.new()
+    key.save(path, passphrase)
+    return key
+
+
+def bare(folder: Path) -> list[Path]:
+    """Name those of a member's keys that lie here without a passphrase."""
+    paths = [folder / "trust" / f"{name}.pem" for name in KEYS]
+    return [each for each in paths if each.is_file() and not is_encrypted(each.read_bytes())]
 
 
 def load(folder: Path) -> list[SigningKey]:
