@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from nacl.bindings import crypto_sign_BYTES, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
-from broker import points
+from broker import durable, points
 from broker.errors import ConfigurationError, SignatureError
 
 ED25519 = 1
@@ -153,7 +153,7 @@ class SigningKey:
         pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=False)
-        path.write_bytes(pem)
+        durable.write(path, pem)
 
     def sign_payload(self, payload_type: str, payload: bytes) -> bytes:
         """Sign a payload under its DSSE type."""

@@ -58,4 +58,4 @@ def answered(folder: Path, bureaus: Iterable[str]) -> None:
 
 
 def _keep(folder: Path, given: dict[str, str]) -> None:
-    durable.write(folder / "challenges.json", json.dumps(given, indent=1).encode())
+    durable.put(folder / "challenges.json", json.dumps(given, indent=1).encode())

@@ -151,7 +151,7 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
         message = f"{home.member} has no part in this draft, or not with the keys that lie here: nothing was signed"
         raise ConfigurationError(message)
     path = to or file
-    durable.write(path, signed.content())
+    durable.put(path, signed.content())
     rows = wording.signatures(signed, base)
     answer.show(
         f"{home.member} has signed {', '.join(done)}",

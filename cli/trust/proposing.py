@@ -139,7 +139,7 @@ def keep(home: OperatorHome, made: Draft) -> Path:
     folder = home.folder / "drafts"
     folder.mkdir(exist_ok=True)
     path = folder / f"{1 + sum(1 for _ in folder.glob('*.draft.json'))}.draft.json"
-    durable.write(path, made.content())
+    durable.put(path, made.content())
     return path
 
 

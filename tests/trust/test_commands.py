@@ -124,6 +124,16 @@ async def test_copies_that_were_signed_apart_are_put_together(tmp_path: Path) ->
     assert (await valise(home, "directory", "activate", *copies)).code == 0
 
 
+def test_a_draft_is_whole_at_every_moment_while_it_is_signed(tmp_path: Path) -> None:
+    """The signatures of others are in it: killed while it writes its own, a member must not lose them."""
+    home = asyncio.run(made(tmp_path)).home
+    path = Path(asyncio.run(valise(home, "agreement", "suspend", "circle", "--json")).value["draft"])
+    whole = path.read_bytes()
+    with path.open("rb") as before:
+        assert asyncio.run(valise(home, "directory", "sign", str(path), "--bureau", "AT/ncb", "--yes")).code == 0
+        assert (before.read(), path.read_bytes() != whole) == (whole, True)
+
+
 async def test_a_member_does_not_sign_a_key_that_is_not_its_own(tmp_path: Path) -> None:
     stage = await made(tmp_path)
     base = stage.operator.versions.guard().opened
