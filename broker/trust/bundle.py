@@ -9,7 +9,7 @@ agreement's expired role, are told and stop nothing; the rest must not have expi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -340,44 +340,6 @@ def _check_circle(role: str, file: Mapping[str, Any], targets: Targets) -> None:
         refuse(role, "names other keys than those that may sign it")
     if not owners <= set(file["agreement"]["members"]):
         refuse(role, "can be signed by a member that it does not bind")
-
-
-def check_circles(before: Opened, after: Opened) -> None:
-    """Refuse an agreement that too few signed of those who could before, or that binds who has not signed it.
-
-    Neither a joiner's word is enough nor that of whoever hands out roles: with which keys an agreement is signed is its
-    members' to say, too. Raises VersionRefusedError.
-    """
-    for role in filter(_is_agreement, after.written.roles):
-        envelope, path = roles.envelope_of(after.written.roles[role], role), roles.path_of(role)
-        if role in before.written.roles:
-            _check_keys_named(role, before, after)
-            if after.written.files[path] != before.written.files.get(path):
-                roles.check_signed(before.targets, role, envelope)
-        joined = joining(role, before, after.directory.agreements[_agreement(role)].members) & after.entered
-        if unheard := joined - roles.standing(after.targets, role, envelope).signed:
-            refuse(role, f"binds {', '.join(sorted(unheard))} without a signature of its own")
-
-
-def joining(role: str, before: Opened, bound: Iterable[str]) -> frozenset[str]:
-    """Tell which members an agreement binds that it did not bind before."""
-    known = before.directory.agreements.get(_agreement(role))
-    return frozenset(bound) - (known.members if known else frozenset())
-
-
-def _check_keys_named(role: str, before: Opened, after: Opened) -> None:
-    """Refuse other keys for an agreement that does not name them: signatures of before fit its file all the same."""
-    old, new = (set(each.targets.get_delegated_role(role).keyids) for each in (before, after))
-    if old != new and not json.loads(after.written.files[roles.path_of(role)]).get("keys"):
-        refuse(role, "is to be signed with other keys than before, and does not name them")
-
-
-def _is_agreement(role: str) -> bool:
-    return role.startswith(roles.AGREEMENT)
-
-
-def _agreement(role: str) -> str:
-    return role.removeprefix(roles.AGREEMENT)
 
 
 def _parsed(kind: type[_ModelT], content: bytes, what: str) -> _ModelT:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from securesystemslib.signer import Key  # type: ignore[attr-defined] # not in __all__
 from tuf.api.metadata import (  # type: ignore[attr-defined] # not in __all__
-    DelegatedRole,
     Delegations,
     MetaFile,
     Role,
@@ -28,8 +27,8 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # not in __all__
 from broker.errors import VersionRefusedError
 from broker.signing import PublicKey, SigningKey
 from broker.streams import DAY_MS
-from broker.trust import roles, shown
-from broker.trust.bundle import Opened, WrittenBundle, WrittenPolicies, added_up, joining
+from broker.trust import circles, roles, shown
+from broker.trust.bundle import Opened, WrittenBundle, WrittenPolicies, added_up
 from broker.trust.roles import FEDERATION, OPERATOR, POLICIES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Pen, Standing
 
 LIFE_MS = 400 * DAY_MS
@@ -38,7 +37,7 @@ RENEW_MS = 60 * DAY_MS
 """A draft renews what would expire within this time, too."""
 ROOT_HOLDERS = 5
 LEAST = roles.LEAST
-POLICIES_THRESHOLD = AGREEMENT_THRESHOLD = 2
+POLICIES_THRESHOLD = 2
 
 
 class Draft(BaseModel):
@@ -165,15 +164,9 @@ def _stands(base: Opened, targets: Targets, role: str, text: bytes, now: int) ->
     """Say whether what is signed says this already, for long enough (or nobody could renew it), by keys that count."""
     if base.written.files.get(roles.path_of(role), "").encode() != text:
         return False
-    if base.expires[role] <= now + RENEW_MS and not (role.startswith(roles.AGREEMENT) and _unrenewable(role, targets)):
+    if base.expires[role] <= now + RENEW_MS and not circles.is_unrenewable(role, targets):
         return False
     return not roles.standing(targets, role, roles.envelope_of(base.written.roles[role], role)).missing
-
-
-def _unrenewable(agreement: str, targets: Targets) -> bool:
-    members = filter(roles.is_member, roles.thresholds(targets))
-    current = [keyid for each in members for keyid in targets.get_delegated_role(each).keyids]
-    return _is_stuck(targets.get_delegated_role(agreement), current)
 
 
 def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bool]:
@@ -188,14 +181,8 @@ def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bo
     made = [standing, roles.delegated(POLICIES, joint, POLICIES_THRESHOLD)]
     made += [roles.delegated(member, [key], 1) for member, key in sorted(voices.items())]
     for circle in wanted.plain["agreements"]:
-        role = roles.AGREEMENT + circle["id"]
-        bound = [voices[each] for each in sorted(circle["members"]) if each in voices]
-        if role in old and _is_stuck(old[role], (each.keyid for each in joint)):
-            _check_stays(circle, role, base)
-            made.append(old[role])
-        elif bound:
-            usual = max(old[role].threshold if role in old else 1, AGREEMENT_THRESHOLD)
-            made.append(roles.delegated(role, bound, wanted.signatures.get(circle["id"], min(usual, len(bound)))))
+        if one := circles.delegated(circle, voices, wanted.signatures.get(circle["id"]), base):
+            made.append(one)
     known = (given.keys if given else {}) | {each.keyid: each for each in joint}
     keys = {keyid: known[keyid] for each in made for keyid in each.keyids}
     delegations = Delegations(keys, {each.name: each for each in made})
@@ -205,21 +192,6 @@ def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bo
     targets = Targets(_version(base, TARGETS) + 1, None, roles.at(now + LIFE_MS), {}, delegations)
     roles.check_delegations(targets)
     return targets, True
-
-
-def _is_stuck(circle: Role, current: Iterable[str]) -> bool:
-    """Say whether too few of those who may sign for an agreement still have the key that counts there.
-
-    Nobody can change it any more. It stays as it is, so that its members can have other keys for all else.
-    """
-    return len(set(circle.keyids) & set(current)) < circle.threshold
-
-
-def _check_stays(circle: Mapping[str, Any], role: str, base: Opened | None) -> None:
-    if base is not None and json.loads(base.written.files[roles.path_of(role)])["agreement"] != circle:
-        roles.refuse(
-            role, "too few of its members still have the key that they sign it with: another must take its place"
-        )
 
 
 def _voices(wanted: Wanted, base: Opened | None) -> dict[str, Key]:
@@ -245,17 +217,8 @@ def _split(wanted: Wanted, targets: Targets, base: Opened | None) -> dict[str, d
         }
     for each in wanted.plain["agreements"]:
         if (role := roles.AGREEMENT + each["id"]) in given:
-            said[role] = _circle(each, given[role], base)
+            said[role] = circles.file(each, given[role], base)
     return said
-
-
-def _circle(agreement: Mapping[str, Any], given: DelegatedRole, base: Opened | None) -> dict[str, Any]:
-    """Write an agreement's file. One of before it named keys stays as it is until something changes."""
-    said = {"agreement": agreement, "signatures": given.threshold}
-    stays = base is not None and base.written.files.get(roles.path_of(given.name)) == json_of(said).decode()
-    if stays and base and set(base.targets.get_delegated_role(given.name).keyids) == set(given.keyids):
-        return said
-    return said | {"keys": sorted(given.keyids)}
 
 
 def _member(bureau: str) -> str:
@@ -343,7 +306,7 @@ def _asked(draft: Draft, base: Opened | None) -> Iterator[_Asked]:
 def _changes_circle(draft: Draft, base: Opened, role: str) -> bool:
     """Say whether an agreement changes together with those who may sign for it."""
     path = roles.path_of(role)
-    known = role.startswith(roles.AGREEMENT) and role in base.written.roles and TARGETS in draft.roles
+    known = circles.is_agreement(role) and role in base.written.roles and TARGETS in draft.roles
     return known and draft.files.get(path) != base.written.files.get(path)
 
 
@@ -392,10 +355,10 @@ def _with_consent(standing: Standing, draft: Draft, base: Opened | None) -> Stan
 
 
 def _joining(role: str, draft: Draft, base: Opened | None) -> frozenset[str]:
-    if not role.startswith(roles.AGREEMENT) or base is None:
+    if not circles.is_agreement(role) or base is None:
         return frozenset()
     said = json.loads(draft.files.get(roles.path_of(role), "{}"))
-    return joining(role, base, said.get("agreement", {}).get("members", ()))
+    return circles.joining(role, base, said.get("agreement", {}).get("members", ()))
 
 
 # Putting in force

@@ -56,11 +56,11 @@ class Guard:
         return self._opened(content, now) if kind == "directory" else self._allowed(content, now)
 
     def _opened(self, content: bytes, now: int | None) -> tuple[bytes, Guard]:
-        from broker.trust import bundle  # noqa: PLC0415 -- tuf is slow to import, and most commands open no bundle
+        from broker.trust import bundle, circles  # noqa: PLC0415 -- tuf is slow to import, most commands open no bundle
 
         found = bundle.open_bundle(content, bundle.Trust(self.root or "", self.seen), now)
         if self.opened is not None:
-            bundle.check_circles(self.opened, found)
+            circles.check(self.opened, found)
         return found.plain, replace(self, seen=found.seen, opened=found)
 
     def _allowed(self, content: bytes, now: int | None) -> tuple[bytes, Guard]:

@@ -15,7 +15,7 @@ from broker.errors import ConfigurationError, VersionRefusedError
 from broker.rules import PolicySet
 from broker.signing import SigningKey
 from broker.streams import OPERATOR, World
-from broker.trust import bundle, draft
+from broker.trust import bundle, circles, draft
 from broker.trust.bundle import Opened, Trust
 from broker.trust.draft import Draft, Signatory, Wanted
 from broker.trust.guard import Guard
@@ -158,7 +158,7 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     root = guard.root or bundle.fingerprint(made.roots[0])
     opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
     if guard.opened is not None:
-        bundle.check_circles(guard.opened, opened)
+        circles.check(guard.opened, opened)
     home.versions.pin(root)
     world = world_of(opened.directory)
     await make_streams(home, world)

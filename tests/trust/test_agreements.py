@@ -146,7 +146,7 @@ def test_an_agreement_whose_members_lost_too_many_keys_stays_and_they_get_theirs
     assert base.targets.get_delegated_role(CIRCLE) == entered.targets.get_delegated_role(CIRCLE)
     late = NOW + draft.LIFE_MS
     assert CIRCLE not in next_draft(base, json.loads(base.plain), late).roles
-    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: too few of its members still have the key"):
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: too few of its members have the key"):
         leaving(base, "GE")
 
 
