@@ -55,8 +55,8 @@ class Versions:
         if not state:  # another process may have pinned a root: what was read before it counts no more
             self._read, self._listed = {}, None
         await self._keep_earlier(bus, int(state.get("place", 0)))
-        if state and not (self._folder / DIRECTORIES).is_file():
-            self._keep_list(frozenset(self._replayed()), pinned(self._folder.parent).root)
+        if (listed := self._directories()) and self._kept_list() is None:
+            self._keep_list(listed, pinned(self._folder.parent).root)
         while records := await bus.read(streams.VERSIONS, int(state.get("place", 0)), limit=PAGE):
             # Opens the newest bundle again: only where something new is to be held against it.
             guard = guard or self.guard()
@@ -181,14 +181,17 @@ class Versions:
         return self._read[digest]
 
     def _directories(self) -> frozenset[str]:
-        """Tell which versions came as directories; a home of before has no list of this root, but what was signed."""
+        """Tell which versions came as directories under the root that is pinned here."""
         if self._listed is None:
-            listed, root = json.loads(self._named(DIRECTORIES) or b"{}"), pinned(self._folder.parent).root
-            if "digests" in listed and listed["root"] == root:
-                self._listed = frozenset(listed["digests"])
-            else:
-                self._listed = frozenset(self._replayed())
+            kept = self._kept_list()
+            self._listed = frozenset(self._replayed()) if kept is None else kept
         return self._listed
+
+    def _kept_list(self) -> frozenset[str] | None:
+        """Give the list as it is on disk; None where there is none of this root: a home of before, a new root."""
+        kept = json.loads(self._named(DIRECTORIES) or b"{}")
+        fits = "digests" in kept and kept["root"] == pinned(self._folder.parent).root
+        return frozenset(kept["digests"]) if fits else None
 
     def _list(self, digest: str, root: str | None) -> None:
         if digest not in self._directories():
