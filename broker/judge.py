@@ -99,10 +99,15 @@ class Ruling:
 
 
 class Judge:
-    """Judges the records of one shard, one at a time, against what the ones before left."""
+    """Judges the records of one shard, one at a time, against what the ones before left.
 
-    def __init__(self, register: Register, view: View, given: Callable[[int], Given | None]) -> None:
-        self.register, self.view, self._given = register, view, given
+    `has_lost`: leaves of its log were lost for good, so that what a notice names may be among them.
+    """
+
+    def __init__(
+        self, register: Register, view: View, given: Callable[[int], Given | None], *, has_lost: bool = False
+    ) -> None:
+        self.register, self.view, self._given, self._has_lost = register, view, given, has_lost
 
     def rule(self, record: Record, checked: Checked, now: int) -> Ruling:
         """Say what follows from a checked record. Every NoticeRejectedError ends here, as a ruling."""
@@ -179,6 +184,7 @@ class Judge:
         if reference and is_order(header):
             reference, target = self._newest(reference, target)
         if reference:
+            self._check_known(reference, target)
             _check_subject(header, reference, target)
             _check_ends(reference, target)
         holders = target.holders if target else ()
@@ -192,6 +198,15 @@ class Judge:
         if is_order(header) and target.envelope:
             return replace(ruling, then=_follow_up(ORDERED, reopen(codec.decode(Envelope, target.envelope)), target))
         return ruling
+
+    def _check_known(self, reference: Reference, target: Standing | None) -> None:
+        """Check that what is corrected or restricted is on record. Raises InvalidReferenceError.
+
+        Else it would stand beside that, and unrestricted, once it came. Only a withdrawal may come first.
+        """
+        if target is None and reference.relation in ("corrects", "restricts") and not self._has_lost:
+            message = "what it corrects or restricts is not on record"
+            raise InvalidReferenceError(message)
 
     def _newest(self, reference: Reference, target: Standing | None) -> tuple[Reference, Standing]:
         """Find the version that stands of what an authority ends: the last corrections may never have reached it.

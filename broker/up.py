@@ -124,7 +124,8 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             distribute = Distribute(bus, sealer, eraser, owner.shard, owner.clock)
             await distribute.catch_up()
             givens = Givens(records)
-            judge = Judge(register, adopter.view, givens.find) if adopter.view else None
+            has_lost = begun.place_of(owner.origin) > 1
+            judge = Judge(register, adopter.view, givens.find, has_lost=has_lost) if adopter.view else None
             parts = Parts(bus, shard, register, judge, givens, adopter, marker, checker, owner.random, owner.pace)
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)

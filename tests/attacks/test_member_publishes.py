@@ -157,6 +157,22 @@ async def test_a_member_takes_a_withdrawal_back(shared: Bench) -> None:
     assert (await shared.publish(after(first, "corrects", "person", 4, "GE/ncb"))).code == "invalid-reference"
 
 
+@pytest.mark.parametrize(("relation", "kind"), [("corrects", "person"), ("restricts", "restriction")])
+async def test_a_member_changes_what_is_not_on_record(shared: Bench, relation: str, kind: str) -> None:
+    """AT publishes the second version first, so that the first, which comes later, stands as the newer one:
+    `invalid-reference`, in one leaf of which AT is told once. The first is routed, and can be changed from then on."""
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    early = after(first, relation, kind, 2, "GE/ncb")
+    leaves, told = len(await shared.federation.leaves()), len(await shared.federation.outcomes("AT"))
+    assert (await shared.publish(early)).code == "invalid-reference"
+    (leaf,) = (await shared.federation.leaves())[leaves:]
+    assert (leaf.kind, leaf.code) == ("rejected", "invalid-reference")
+    assert len(await shared.federation.outcomes("AT")) == told + 1
+    await shared.delivered(first, "GE/ncb")
+    assert (await shared.publish(early)).kind == "repeated"
+    assert (await shared.publish(after(first, relation, kind, 3, "GE/ncb"))).kind == "routed"
+
+
 async def test_a_member_reuses_an_id_with_other_bytes(shared: Bench) -> None:
     """AT says first this, then that, under one id, and would deny the first: `id-reused`, and the first stands."""
     name = os.urandom(16)

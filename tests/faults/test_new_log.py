@@ -126,7 +126,13 @@ async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Ex
         assert (await site.said("withdraw", "lv-1", "--bureau", LV, "--yes")).returncode == exits.DONE
         await settled(site.stage)
         await site.learned()
-    assert (1, "lv-1", "erased") in site.received()
+        # Nobody can know that what was lost is on record: it is corrected all the same.
+        corrected = site.home.parent / "lv-2.json"
+        corrected.write_text(json.dumps(DRAFT | {"record": "lv-2", "action_sought": "arrest"}), encoding="utf-8")
+        assert (await site.said("correct", "lv-2", str(corrected), "--bureau", LV)).returncode == exits.DONE
+        await settled(site.stage)
+        await site.learned()
+    assert {(1, "lv-1", "erased"), (2, "lv-2", "replaced")} <= set(site.received())
 
     code, report = await site.audited()
     assert (code, report["wrong"], report["good"]) == (exits.PARTLY, 0, False)
