@@ -13,8 +13,9 @@ from hashlib import sha256
 
 from adapters.check import Checked, Known, check
 from adapters.database import forget
+from adapters.ends import REPLACED, WITHDRAWAL, End, record_of
 from adapters.following import follow
-from adapters.inbox import Inbox, Line, Newest, Opened, record_of
+from adapters.inbox import Inbox, Line, Newest, Opened
 from adapters.receipts import Act, Receipts, Signer
 from adapters.refusals import (
     NumberReusedError,
@@ -35,7 +36,6 @@ from broker.writing import transaction
 PAGE = 200
 PAGE_OBJECTS = 50_000
 """More than a page makes: how rarely a process that collects for long should look for cycles."""
-WITHDRAWAL = "withdrawal"
 Result = Checked | RefusedError
 
 
@@ -173,27 +173,36 @@ class Collector:
         self._check_directory(checked, page.newest)
         ordered = self._check_orders(checked)
         self._watch_numbers(checked.delivery.delivery_number, page)
-        replaced, erased = self._ends(checked)
+        end = self._end(checked)
+        replaced, erased = self._ends(checked, end)
         line = self._inbox.keep(checked, ordered, self._signer.clock())
+        if end:
+            self._inbox.ends.keep(end, checked.header)
         if is_newest:
             page.newest = Newest(line.number, checked.leaf.directory)
         page.acts.append(Act("received", line.issuer_member, line.item))
         page.acts += self._erased(erased, line)
-        self._inbox.end(replaced, "replaced", line.number)
+        self._inbox.end(replaced, REPLACED, line.number)
         self._inbox.end(erased, "erased", line.number)
         page.taken.new.append(line)
         return bool(replaced or erased)
 
-    def _ends(self, checked: Checked) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _end(self, checked: Checked) -> End | None:
+        """Tell what a checked delivery ends of its record; None if it ends nothing."""
+        if checked.header.kind != WITHDRAWAL and not _replaces(checked):
+            return None
+        delivery = checked.delivery
+        return self._inbox.ends.made_by(checked.header, delivery.leaf_number, delivery.delivery_number)
+
+    def _ends(self, checked: Checked, end: End | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Tell which deliveries a checked one replaces, and which it erases.
 
         What is ordered, and what we hold of that record in any case: the issuer signed the end, the broker its order.
         """
-        delivery, header = checked.delivery, checked.header
-        if header.kind != WITHDRAWAL and not _replaces(checked):
+        if end is None:
             return (), ()
-        held = self._inbox.held(*record_of(header), delivery.leaf_number)
-        if header.kind == WITHDRAWAL:
+        held, delivery = self._inbox.held(end, *record_of(checked.header)), checked.delivery
+        if checked.header.kind == WITHDRAWAL:
             return (), tuple(dict.fromkeys((*delivery.erases, *held)))
         return tuple(dict.fromkeys((*delivery.replaces, *held))), ()
 
@@ -249,6 +258,9 @@ class Collector:
             kept = self._inbox.line(number)
             if kept and (kept.issuer, kept.record) != record_of(header):
                 raise UnrelatedError
+            if kept and number in delivery.replaces and kept.version > header.version:
+                message = "a correction replaces no later version"
+                raise UnrelatedError(message)
         return self._check_ordered(checked)
 
     def _may_order(self, checked: Checked) -> bool:
@@ -259,13 +271,18 @@ class Collector:
         """Check an order that came before the delivery which it ends; one that does not fit is dropped."""
         ordered = self._inbox.ordered(checked.delivery.delivery_number)
         by = self._inbox.speaks_of(ordered[1]) if ordered else None
-        if ordered is None or by is None or by == record_of(checked.header):
+        if ordered is None or by is None or (by == record_of(checked.header) and not self._is_later(checked, ordered)):
             return ordered
         self._inbox.database.execute(
             "DELETE FROM orders WHERE delivery_number = ?", (checked.delivery.delivery_number,)
         )
         self._inbox.journal.alarm(self._signer.clock(), UnrelatedError.code, f"order of delivery {ordered[1]}")
         return None
+
+    def _is_later(self, checked: Checked, ordered: tuple[str, int]) -> bool:
+        """Say whether a delivery is a later version than the correction that was to replace it."""
+        by = self._inbox.line(ordered[1])
+        return ordered[0] == REPLACED and by is not None and checked.header.version > by.version
 
     def _erased(self, erased: Sequence[int], line: Line) -> list[Act]:
         """Answer a withdrawal: it and each delivery that it ended here."""

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters import heads, receipts
+from adapters import ends, heads, receipts
 from adapters.check import Checked
 from adapters.database import connect
+from adapters.ends import ERASED, End, Ends, record_of
 from adapters.heads import Heads, Journal
 from broker import codec
 from broker.notice import ROUTING, Envelope, Header, Leaf, ReceiptItem, Shared
-from broker.verify import is_order, subject_of
+from broker.writing import transaction
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS deliveries(
@@ -28,8 +29,10 @@ CREATE TABLE IF NOT EXISTS deliveries(
     shared BLOB, replaced_by INTEGER
 );
 CREATE INDEX IF NOT EXISTS deliveries_notice ON deliveries(notice_id);
-CREATE INDEX IF NOT EXISTS deliveries_record ON deliveries(issuer, record);
-CREATE INDEX IF NOT EXISTS deliveries_withdrawals ON deliveries(record) WHERE kind = 'withdrawal';
+CREATE INDEX IF NOT EXISTS deliveries_held
+    ON deliveries(issuer, record, (kind IN ('withdrawal', 'restriction')), version) WHERE shared IS NOT NULL;
+DROP INDEX IF EXISTS deliveries_record;
+DROP INDEX IF EXISTS deliveries_withdrawals;
 CREATE TABLE IF NOT EXISTS orders(
     delivery_number INTEGER PRIMARY KEY, state TEXT NOT NULL, ordered_by INTEGER NOT NULL
 );
@@ -38,6 +41,8 @@ CREATE TABLE IF NOT EXISTS cases(
     at INTEGER NOT NULL
 );
 """
+TELLS_ENDS = 1
+"""The version of a file from which on it tells what has ended each record."""
 _JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -107,9 +112,22 @@ class Inbox:
     """The file of one bureau. Nothing is in it that was not checked."""
 
     def __init__(self, path: Path) -> None:
-        self.database = connect(path, heads.TABLES + receipts.TABLES + TABLES)
+        self.database = connect(path, heads.TABLES + receipts.TABLES + ends.TABLES + TABLES)
         self.journal = Journal(self.database)
         self.heads = Heads(self.journal)
+        self.ends = Ends(self.database)
+        if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ENDS:
+            self._learn_ends()
+
+    def _learn_ends(self) -> None:
+        """Take the withdrawals that a file of before has."""
+        with transaction(self.database):
+            for row in self.database.execute(
+                "SELECT delivery_number, leaf_number FROM deliveries WHERE kind = 'withdrawal' AND shared IS NOT NULL"
+            ).fetchall():
+                if opened := self.open(row[0]):
+                    self.ends.keep(self.ends.made_by(opened.header, row[1], row[0]), opened.header)
+            self.database.execute(f"PRAGMA user_version = {TELLS_ENDS}")
 
     def close(self) -> None:
         """Close the file."""
@@ -173,24 +191,20 @@ class Inbox:
         }
         return Opened(_line(row), codec.decode(Header, envelope.header), body)
 
-    def held(self, issuer: str, record: str, before: int) -> list[int]:
-        """Give the numbers of a record's deliveries that were recorded before a leaf and still have a body."""
+    def held(self, end: End, issuer: str, record: str) -> list[int]:
+        """Give the numbers of a record's deliveries that still have a body and that an end of it ends."""
         rows = self.database.execute(
-            "SELECT delivery_number FROM deliveries WHERE issuer = ? AND record = ? AND leaf_number < ?"
-            " AND shared IS NOT NULL AND kind NOT IN ('withdrawal', 'restriction') ORDER BY delivery_number",
-            (issuer, record, before),
-        )
-        return [int(row[0]) for row in rows]
+            "SELECT delivery_number, leaf_number FROM deliveries WHERE issuer = ? AND record = ?"
+            " AND (kind IN ('withdrawal', 'restriction')) = 0 AND version <= ? AND shared IS NOT NULL"
+            " ORDER BY delivery_number",
+            (issuer, record, end.version),
+        ).fetchall()
+        return [number for number, leaf in rows if leaf < end.leaf_number or self._is_ended(end, number, leaf)]
 
-    def withdrawn(self, issuer: str, record: str, after: int) -> int | None:
-        """Give the number of a record's withdrawal, its issuer's or by order, that was recorded after a leaf."""
-        rows = self.database.execute(
-            "SELECT delivery_number FROM deliveries WHERE record = ? AND leaf_number > ?"
-            " AND kind = 'withdrawal' ORDER BY leaf_number",
-            (record, after),
-        )
-        numbers = [int(row[0]) for row in rows]
-        return next((each for each in numbers if self.speaks_of(each) == (issuer, record)), None)
+    def _is_ended(self, end: End, number: int, leaf_number: int) -> bool:
+        """Look into a delivery that was recorded after what may end it: no honest operator hands out such."""
+        opened = self.open(number)
+        return opened is not None and end.ends(opened.header, leaf_number)
 
     def speaks_of(self, number: int) -> tuple[str, str] | None:
         """Name issuer and record of which a delivery speaks; None where nothing of it is kept."""
@@ -204,8 +218,9 @@ class Inbox:
     def keep(self, checked: Checked, ordered: tuple[str, int] | None, taken_at: int) -> Line:
         """Keep a delivery; if its end came before it, by what is `ordered` or else, it is kept without its body."""
         delivery, header = checked.delivery, checked.header
-        if header.kind != "withdrawal" and (by := self.withdrawn(header.issuer, header.record, delivery.leaf_number)):
-            ordered = ("erased", by)
+        end = self.ends.of(header, delivery.leaf_number)
+        if end and (ordered is None or end.state == ERASED):
+            ordered = (end.state, end.number)
         state, ordered_by = ordered or ("new", None)
         self.database.execute(
             "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -269,12 +284,6 @@ class Inbox:
             )
             for row in rows
         ]  # fmt: skip
-
-
-def record_of(header: Header) -> tuple[str, str]:
-    """Name issuer and record of which a notice speaks: its own, or another's that an authority withdraws."""
-    subject = subject_of(header)
-    return (subject.issuer if subject and is_order(header) else header.issuer, header.record)
 
 
 def _line(row: sqlite3.Row) -> Line:

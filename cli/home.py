@@ -214,7 +214,8 @@ class MemberHome:
             found = [each for each in inbox.lines() if (each.issuer, each.record) == (pointer.issuer, pointer.record)]
         if not found:
             return None
-        return Reference(found[-1].issuer, found[-1].notice_id, found[-1].header_digest, pointer.relation)
+        newest = max(found, key=lambda each: (each.state in ("new", "read"), each.number))  # an old version may come late
+        return Reference(newest.issuer, newest.notice_id, newest.header_digest, pointer.relation)
 
 
 def member_home(home: Path, bureau: str | None) -> MemberHome:

@@ -175,6 +175,92 @@ async def test_the_operator_leaves_the_old_version_beside_the_new(scene: Scene) 
     assert (scene.body(1), scene.body(2) is None) == (None, False)
 
 
+async def versions(scene: Scene, last: int = 3) -> list[bytes]:
+    """Versions 1 to `last` of R-1, as AT put them on the bus."""
+    return [(await scene.publish(draft(action_sought=f"act {each}")))[0] for each in range(1, last + 1)]
+
+
+async def test_the_operator_records_the_old_version_after_the_new(scene: Scene) -> None:
+    """He keeps the first version back until the third is on record; the second LV never gets. What AT signed says
+    which is older: the first comes without its body, and officers go on with the third."""
+    first, _, third = await versions(scene)
+    for data in (third, first):
+        await scene.operator.route(data, {"LV/ncb": ALL})
+        await scene.collect()
+    assert (scene.body(1) is None, scene.body(2)) == (False, None)
+
+
+async def test_the_operator_hands_the_old_version_over_after_the_new_one(scene: Scene) -> None:
+    """The same with two that are recorded in order, and no word of what the new one replaces."""
+    first, second = await versions(scene, 2)
+    operator = scene.operator
+    one, two = operator.record(first, {"LV/ncb": ALL}), operator.record(second, {"LV/ncb": ALL})
+    await operator.seal()
+    for number in (two, one):
+        await scene.hand(number, same)
+    await scene.collect()
+    assert (scene.body(1), scene.body(2) is None) == (None, False)
+
+
+async def test_the_operator_has_a_correction_replace_a_later_one(scene: Scene) -> None:
+    """He records the second version after the third: it is kept without its body. With the order to replace the third
+    it is refused (`unrelated`), and such an order that comes first is dropped."""
+    first, second, third = await versions(scene)
+    operator = scene.operator
+    for data in (first, third, second):
+        await operator.route(data, {"LV/ncb": ALL})
+    await scene.collect()
+    assert (scene.body(2) is None, scene.body(3)) == (False, None)
+    await operator.route(second, {"LV/ncb": ALL}, {"LV/ncb": ("replaces", 2)})
+    assert (await scene.collect()).alarms == ["unrelated"]
+    assert scene.body(2) is not None
+
+
+async def test_the_operator_has_a_correction_replace_a_later_one_that_is_to_come(scene: Scene) -> None:
+    """He names a number in the order that he means to give to the third version."""
+    _, second, third = await versions(scene)
+    await scene.operator.route(second, {"LV/ncb": ALL}, {"LV/ncb": ("replaces", 2)})
+    await scene.operator.route(third, {"LV/ncb": ALL})
+    assert (await scene.collect()).alarms == ["unrelated"]
+    assert (scene.body(1), scene.body(2) is None) == (None, False)
+
+
+async def test_the_operator_records_a_notice_after_its_withdrawal(scene: Scene) -> None:
+    """He keeps the notice back until its withdrawal is on record. It comes without its body, and LV says `erased`."""
+    (data,) = await scene.publish(draft())
+    for each in (await scene.withdraw("R-1"), data):
+        await scene.operator.route(each, {"LV/ncb": ALL if each is data else ("reason",)})
+        await scene.collect()
+    assert scene.body(2) is None
+    said = codec.decode(Receipt, codec.decode(Statement, (await scene.receipts())[-1]).payload)
+    assert (said.act, said.result) == ("erased", "erased")
+
+
+async def test_the_operator_ends_by_an_old_withdrawal_what_was_published_anew(scene: Scene) -> None:
+    """AT withdrew a record and published it again. He keeps the withdrawal back until then: it ends what AT withdrew,
+    and the new notice stands."""
+    (first,) = await scene.publish(draft())
+    withdrawal = await scene.withdraw("R-1")
+    (anew,) = await scene.publish(draft())
+    for data in (first, anew, withdrawal):
+        await scene.operator.route(data, {"LV/ncb": ("reason",) if data is withdrawal else ALL})
+    await scene.collect()
+    assert (scene.body(1), scene.body(2) is None) == (None, False)
+
+
+async def test_who_has_lost_its_outbox_publishes_a_record_anew_beside_its_old_versions(scene: Scene) -> None:
+    """Not an attack: versions begin again at 1, so only their dates say that they are new."""
+    for data in await versions(scene):
+        await scene.operator.route(data, {"LV/ncb": ALL})
+    at = scene.home("AT/ncb")
+    (at.folder / "outbox.db").rename(at.folder / "lost.db")
+    at.now += 1
+    for data in await versions(scene, 2):
+        await scene.operator.route(data, {"LV/ncb": ALL})
+    await scene.collect()
+    assert [scene.body(each) is None for each in range(1, 6)] == [True, True, False, True, False]
+
+
 def a_receipt(leaf_number: int, digest: bytes, act: str = "received") -> Receipt:
     """What LV might say of a notice of AT's."""
     item = (ReceiptItem(leaf_number, digest),)

@@ -305,6 +305,43 @@ async def test_what_was_withdrawn_before_anybody_read_it_is_no_gap_and_is_still_
     inbox.close()
 
 
+async def test_a_file_of_before_learns_what_was_withdrawn(world: World) -> None:
+    (first,) = await world.publish(draft())
+    number = world.broker.record(first, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    outbox.close()
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)})
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    inbox.database.executescript("DROP TABLE ends; PRAGMA user_version = 0")
+    inbox.close()
+    inbox = lv.inbox()
+    await world.broker.deliver(number)
+    await lv.collector(inbox).drain()
+    assert [(each.number, each.state) for each in inbox.lines()] == [(1, "erased"), (2, "new")]
+    inbox.close()
+
+
+async def test_the_hundredth_version_costs_what_the_tenth_did(world: World) -> None:
+    """Counted in steps of SQLite's machine, for versions that came in order and one by one."""
+    inbox = world.machine("LV/ncb").inbox()
+    collector, steps = world.machine("LV/ncb").collector(inbox), list[int]()
+    for version in range(1, 101):
+        (data,) = await world.publish(draft(action_sought=f"act {version}"))
+        await world.broker.route(data, {"LV/ncb": ALL})
+        counted = list[None]()
+        inbox.database.set_progress_handler(lambda counted=counted: counted.append(None), 1)
+        await collector.round()
+        inbox.database.set_progress_handler(None, 1)
+        steps.append(len(counted))
+    assert [each.state for each in inbox.lines()] == ["replaced"] * 99 + ["new"]
+    assert sum(steps[90:]) < 1.2 * sum(steps[10:20])
+    inbox.close()
+
+
 @pytest.mark.parametrize("order", [("erases", 1), ("replaces", 1)])
 async def test_a_notice_of_another_record_can_neither_replace_nor_erase(world: World, order: tuple[str, int]) -> None:
     first, second = await world.publish(draft("R-1"), draft("R-2"))
