@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from adapters.again import Rejection
 from adapters.check import Checked, Known, check
 from adapters.database import forget
 from adapters.ends import REPLACED, WITHDRAWAL, End, record_of
@@ -36,7 +37,16 @@ from broker.writing import transaction
 PAGE = 200
 PAGE_OBJECTS = 50_000
 """More than a page makes: how rarely a process that collects for long should look for cycles."""
+REJECTED = "rejected"
+"""Place beside those in streams: up to which leaf rejections were looked at."""
 Result = Checked | RefusedError
+Rejections = Callable[[int], Sequence[Rejection]]
+"""Gives what the member's outcomes say was rejected for its key alone, from a leaf on."""
+
+
+def none(_: int) -> Sequence[Rejection]:
+    """Give no rejections: nobody follows the member's outcomes."""
+    return ()
 
 
 @dataclass(slots=True)
@@ -63,9 +73,10 @@ class Collector:
     """One bureau's collector. `random` gives that many random bytes."""
 
     def __init__(
-        self, bus: Bus, inbox: Inbox, versions: Versions, signer: Signer, random: Callable[[int], bytes], shard: int = 0
-    ) -> None:
-        self._bus, self._inbox, self._versions = bus, inbox, versions
+        self, bus: Bus, inbox: Inbox, versions: Versions, signer: Signer, random: Callable[[int], bytes],
+        shard: int = 0, rejections: Rejections = none,
+    ) -> None:  # fmt: skip
+        self._bus, self._inbox, self._versions, self._rejections = bus, inbox, versions, rejections
         self._signer, self._random, self._shard = signer, random, shard
         self._receipts = Receipts(inbox.database, signer)
         self._stream = streams.inbox(signer.bureau)
@@ -87,8 +98,21 @@ class Collector:
                 taken.records = len(records)
             self._store(records, results, taken)
             crash.here("collect.stored")
+        else:
+            self._send_again()
         await self._receipts.send(self._bus, self._shard)
         return taken
+
+    def _send_again(self) -> None:
+        """Queue receipts that were rejected for their key alone, once they can come again."""
+        rejected = self._rejections(self._inbox.journal.place(REJECTED))
+        if not rejected and not self._receipts.waits_for_key():
+            return
+        with transaction(self._inbox.database):
+            self._receipts.reject(rejected)
+            if rejected:
+                self._inbox.journal.move(REJECTED, rejected[-1].leaf_number + 1)
+            self._receipts.send_again(self._inbox.newest_leaf(), self._versions.directory)
 
     async def drain(self) -> Taken:
         """Take in everything that is there now."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import ends, heads, receipts
+from adapters.again import Shown
 from adapters.check import Checked
 from adapters.database import connect
 from adapters.ends import ERASED, End, Ends, record_of
@@ -143,6 +144,13 @@ class Inbox:
             "SELECT delivery_number, leaf FROM deliveries ORDER BY delivery_number DESC LIMIT 1"
         ).fetchone()
         return Newest(row[0], codec.decode(Leaf, bytes(row[1])).directory) if row else Newest(0, None)
+
+    def newest_leaf(self) -> Shown | None:
+        """Give the leaf of the delivery with the highest number."""
+        row = self.database.execute(
+            "SELECT leaf_number, leaf FROM deliveries ORDER BY delivery_number DESC LIMIT 1"
+        ).fetchone()
+        return Shown(row[0], codec.decode(Leaf, bytes(row[1]))) if row else None
 
     def missing(self) -> int:
         """Tell how many delivery numbers below the highest never came."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from adapters import heads
 from adapters.adapter import Draft, Pointer, Rejected
+from adapters.again import KEY_CODES, Rejection, Shown, can_come_again
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
 from adapters.database import connect
@@ -26,7 +27,18 @@ from adapters.order import Order
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError
-from broker.notice import ORDERED, Audience, DecisionRecord, Envelope, Header, Origin, Reference, Routing, Verified
+from broker.notice import (
+    ORDERED,
+    Audience,
+    DecisionRecord,
+    Envelope,
+    Header,
+    Leaf,
+    Origin,
+    Reference,
+    Routing,
+    Verified,
+)
 from broker.signing import header_digest
 from broker.writing import transaction
 
@@ -62,8 +74,6 @@ CREATE TABLE IF NOT EXISTS answers(
     PRIMARY KEY(leaf_number, header_digest, bureau, act, receipt_leaf)
 );
 """
-KEY_CODES = ("key-not-in-force", "key-revoked", "unknown-key")
-"""What is rejected so burns neither id nor number: the same header bytes may come again under another key."""
 OTHER_SOURCE = "record-of-another-source"
 Resolve = Callable[[Pointer], Reference | None]
 """Finds the notice that a pointer to another bureau's record means."""
@@ -416,7 +426,7 @@ class Outbox:
     async def flush(self, bus: Bus, shard: int = 0) -> int:
         """Append what waits, in order; return how many went. May append the same again after a raise.
 
-        What was rejected for its key alone waits for the bureau's next key.
+        What was rejected for its key alone waits for the bureau's next key, or for this one to come into force.
         """
         with transaction(self.database):
             self._sign_anew()
@@ -454,18 +464,20 @@ class Outbox:
 
     def _sign_anew(self) -> None:
         rows = self.database.execute(
-            "SELECT e.notice_id, e.bureau, e.key_id FROM envelopes AS e JOIN outcomes AS o"
-            " ON o.record_digest = e.sent_digest WHERE o.code IN (SELECT value FROM json_each(?))"
-            " AND e.outcome IS NULL AND e.sent_at IS NOT NULL",
+            "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
+            " FROM envelopes AS e JOIN outcomes AS o ON o.record_digest = e.sent_digest"
+            " WHERE o.code IN (SELECT value FROM json_each(?)) AND e.outcome IS NULL AND e.sent_at IS NOT NULL"
+            " GROUP BY e.notice_id",
             (json.dumps(KEY_CODES),),
         ).fetchall()
         for row in rows:
+            rejection = Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"])
             with suppress(ConfigurationError):  # the bureau has no key at all now: that is for its own notices to say
-                if self.has_other_key(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"])):
+                if self.can_come_again(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"]), rejection):
                     self.send_again(bytes(row["notice_id"]))
 
-    def has_other_key(self, notice_id: bytes, bureau: str, key_id: bytes) -> bool:
-        """Say whether a notice was signed with another key than the bureau's present one, and can be sent again.
+    def can_come_again(self, notice_id: bytes, bureau: str, key_id: bytes, rejection: Rejection) -> bool:
+        """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again.
 
         Not if a later version of its record is on record already: it would stand beside that, as if it were new.
         """
@@ -476,7 +488,16 @@ class Outbox:
             " AND later.outcome IS NOT NULL AND later.outcome != 'rejected')",
             (notice_id,),
         ).fetchone()
-        return row is not None and self._maker.key(bureau).public.id != key_id
+        if row is None:
+            return False
+        keys, directory = (key_id, self._maker.key(bureau).public.id), self._maker.directory
+        return can_come_again(rejection, keys, self._newest_leaf(), {directory.digest: directory}.get)
+
+    def _newest_leaf(self) -> Shown | None:
+        row = self.database.execute(
+            "SELECT leaf_number, leaf FROM outcomes ORDER BY leaf_number DESC LIMIT 1"
+        ).fetchone()
+        return Shown(row[0], codec.decode(Leaf, bytes(row[1]))) if row else None
 
     def send_again(self, notice_id: bytes) -> bool:
         """Queue a notice anew, if its body is still here; a retransmission is harmless."""

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from adapters.again import KEY_CODES, Rejection
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
 from adapters.following import follow, log_of
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
-from adapters.outbox import KEY_CODES, Outbox
+from adapters.outbox import Outbox
 from adapters.refusals import (
     AlteredError,
     IssuerKeyError,
@@ -299,9 +300,11 @@ class Outcomes:
 
         Such a rejection burns neither id nor number: the same header bytes may come again under another key.
         """
-        row = self._sent(outcome.record_digest) if outcome.code in KEY_CODES else None
-        if row is None or not self._outbox.has_other_key(*row):
-            self.journal.alarm(self._clock(), outcome.code or outcome.kind, f"leaf {outcome.leaf_number}")
+        code = outcome.code or outcome.kind
+        row = self._sent(outcome.record_digest) if code in KEY_CODES else None
+        rejection = Rejection(outcome.leaf_number, outcome.record_digest, code)
+        if row is None or not self._outbox.can_come_again(*row, rejection):
+            self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}")
             return
         self._outbox.send_again(row[0])
 

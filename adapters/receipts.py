@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
+from adapters.again import Rejection, Shown, can_come_again
 from broker import codec, crash, streams
 from broker.bus import Bus
+from broker.directory import Directory
 from broker.notice import RECEIPT_ITEMS, RECEIPT_TYPE, Receipt, ReceiptItem, Statement
 from broker.signing import SigningKey
 from broker.writing import transaction
@@ -19,6 +22,10 @@ CREATE TABLE IF NOT EXISTS receipts(
     sent INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS receipts_unsent ON receipts(number) WHERE sent = 0;
+CREATE TABLE IF NOT EXISTS receipts_sent(digest BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS receipts_rejected(
+    number INTEGER PRIMARY KEY, leaf_number INTEGER NOT NULL, digest BLOB NOT NULL, code TEXT NOT NULL
+);
 """
 
 
@@ -89,15 +96,54 @@ class Receipts:
         while rows := self._database.execute(
             "SELECT number, statement FROM receipts WHERE sent = 0 ORDER BY number LIMIT ?", (PAGE,)
         ).fetchall():
-            values = [(b"", self._in_force(bytes(row["statement"]))) for row in rows]
+            kept = [(row["number"], bytes(row["statement"])) for row in rows]
+            signed = [(number, self._in_force(statement)) for number, statement in kept]
+            values = [(b"", statement) for _, statement in signed]
             await bus.append(streams.receipts(self._signer.member), values, partition=shard)
             crash.here("collect.receipt-appended")
             with transaction(self._database):
-                self._database.execute(
-                    "UPDATE receipts SET sent = 1 WHERE sent = 0 AND number <= ?", (rows[-1]["number"],)
-                )
+                # As it went out: an auditor, and who is told that its key was rejected, knows it by that.
+                self._sign_again([each for each, before in zip(signed, kept, strict=True) if each != before])
+                self._mark_sent(signed)
             sent += len(rows)
         return sent
+
+    def _sign_again(self, signed: Sequence[tuple[int, bytes]]) -> None:
+        self._database.executemany(
+            "UPDATE receipts SET statement = ? WHERE number = ?", [(statement, number) for number, statement in signed]
+        )
+
+    def _mark_sent(self, signed: Sequence[tuple[int, bytes]]) -> None:
+        self._database.execute("UPDATE receipts SET sent = 1 WHERE sent = 0 AND number <= ?", (signed[-1][0],))
+        self._database.executemany(
+            "INSERT OR IGNORE INTO receipts_sent VALUES (?, ?)",
+            [(sha256(statement).digest(), number) for number, statement in signed],
+        )
+
+    def waits_for_key(self) -> bool:
+        """Say whether a receipt was rejected for its key and could not be sent again yet."""
+        return self._database.execute("SELECT 1 FROM receipts_rejected LIMIT 1").fetchone() is not None
+
+    def reject(self, rejected: Iterable[Rejection]) -> None:
+        """Keep which receipts were rejected for their key alone, in the caller's transaction; no other is ours."""
+        self._database.executemany(
+            "INSERT OR REPLACE INTO receipts_rejected SELECT number, ?1, ?2, ?3 FROM receipts_sent WHERE digest = ?2",
+            [(each.leaf_number, each.digest, each.code) for each in rejected],
+        )
+
+    def send_again(self, newest: Shown | None, find: Callable[[bytes], Directory | None]) -> None:
+        """Queue what was rejected for its key alone and can come again, in the caller's transaction."""
+        rows = self._database.execute("SELECT w.*, statement FROM receipts_rejected AS w JOIN receipts USING (number)")
+        for row in rows.fetchall():
+            statement, digest = bytes(row["statement"]), bytes(row["digest"])
+            rejection = Rejection(row["leaf_number"], digest, row["code"])
+            keys = (codec.decode(Statement, statement).key_id, self._signer.key.public.id)
+            # Where it went under another key since, that is the one which counts.
+            if sha256(statement).digest() == digest:
+                if not can_come_again(rejection, keys, newest, find):
+                    continue
+                self._database.execute("UPDATE receipts SET sent = 0 WHERE number = ?", (row["number"],))
+            self._database.execute("DELETE FROM receipts_rejected WHERE number = ?", (row["number"],))
 
     def _in_force(self, data: bytes) -> bytes:
         """Sign the same payload anew where the bureau's key has changed since."""

@@ -145,9 +145,14 @@ class MemberHome:
 
     @asynccontextmanager
     async def inbox_bus(self) -> AsyncIterator[Bus]:
-        """Open the bus as whoever may read the bureau's inbox; versions are followed first, they say who."""
+        """Open the bus as whoever may read the bureau's inbox; versions are followed first, they say who.
+
+        And outcomes: a receipt that was rejected for its key alone is sent again.
+        """
         async with self.bus() as bus:
             await self.versions.follow(bus)
+            with self.outbox() as outbox:
+                await self.outcomes(bus, outbox).drain()
         async with self.bus(self.inbox_principal()) as bus:
             yield bus
 
@@ -197,9 +202,11 @@ class MemberHome:
 
     def collector(self, bus: Bus, inbox: Inbox) -> Collector:
         """Make the collector of the bureau."""
+        from adapters.again import rejected_in  # noqa: PLC0415
         from adapters.collect import Collector  # noqa: PLC0415
 
-        return Collector(bus, inbox, self.versions, self.signer(), os.urandom, self.settings.shard)
+        rejections = partial(rejected_in, self.folder / "outbox.db")
+        return Collector(bus, inbox, self.versions, self.signer(), os.urandom, self.settings.shard, rejections)
 
     def outcomes(self, bus: Bus, outbox: Outbox) -> Outcomes:
         """Make what follows the member's outcomes."""
@@ -214,7 +221,9 @@ class MemberHome:
             found = [each for each in inbox.lines() if (each.issuer, each.record) == (pointer.issuer, pointer.record)]
         if not found:
             return None
-        newest = max(found, key=lambda each: (each.state in ("new", "read"), each.number))  # an old version may come late
+        newest = max(
+            found, key=lambda each: (each.state in ("new", "read"), each.number)
+        )  # an old version may come late
         return Reference(newest.issuer, newest.notice_id, newest.header_digest, pointer.relation)
 
 

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from time import monotonic
 from typing import Any
 
 import click
@@ -24,6 +25,8 @@ from cli.publish import NoSuchNoticeError, troubled
 CASE_LIMIT = 200
 """characters of a case reference"""
 FOLLOW_WAIT_S = 2.0
+OPEN_S = 60.0
+"""How long who follows an inbox keeps the bus open at least."""
 WORDS = {
     "H1": "may be read; no evidence without the owner's consent",
     "H2": "stays with this bureau; nobody else has it without the owner's grant",
@@ -93,8 +96,9 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
         while True:
             try:
                 async with home.inbox_bus() as bus:
-                    collector = home.collector(bus, box)
-                    while True:
+                    collector, opened = home.collector(bus, box), monotonic()
+                    # Opened anew where nothing comes: only then is it known which receipts were rejected for their key.
+                    while monotonic() - opened < OPEN_S or (await collector.round()).records:
                         for line in box.lines(after=seen):
                             seen = max(seen, line.number)
                             _print(given, line)

@@ -164,6 +164,16 @@ class HonestBroker:
             sha256(data).digest(), None, (), (), b"", salt, decision, self.add(leaf), codec.encode(leaf), "",
         )  # fmt: skip
 
+    def refuse(self, data: bytes, code: str) -> Outcome:
+        """Reject a record of which nothing else is known."""
+        record = replace(self._decision(data, b"", ()), detail=code)
+        decision, salt = codec.encode(record), os.urandom(32)
+        leaf = self._leaf("rejected", code, decision_digest(salt, decision), None, None)
+        return Outcome(
+            "rejected", code, code, None, None, sha256(data).digest(), None, (), (), b"", salt, decision,
+            self.add(leaf), codec.encode(leaf), "",
+        )  # fmt: skip
+
     def confirm(self, data: bytes) -> Outcome:
         """Take in a receipt."""
         receipt = codec.decode(Receipt, codec.decode(Statement, data).payload)

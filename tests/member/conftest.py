@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.adapter import EVERYONE, Draft
+from adapters.again import rejected_in
 from adapters.collect import Collector
 from adapters.compose import Maker
 from adapters.inbox import Inbox
@@ -74,7 +76,8 @@ class Machine:
 
     def collector(self, inbox: Inbox) -> Collector:
         """Make the collector."""
-        return Collector(self.bus, inbox, self.versions, self.signer(), os.urandom)
+        rejections = partial(rejected_in, self.folder / "outbox.db")
+        return Collector(self.bus, inbox, self.versions, self.signer(), os.urandom, rejections=rejections)
 
     def outcomes(self, outbox: Outbox) -> Outcomes:
         """Follow the outcomes."""

@@ -8,7 +8,7 @@ import pytest
 from adapters.outbox import Outbox
 from adapters.trace import trace
 from broker import codec, streams
-from broker.errors import InvalidReferenceError
+from broker.errors import InvalidReferenceError, UnavailableError
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
 from broker.route import Lines, lay
 from tests.honest_broker import directory
@@ -123,6 +123,102 @@ async def test_what_was_rejected_for_its_key_alone_is_signed_anew(world: World) 
     assert anew.header == codec.decode(Envelope, data).header
     assert anew.key_id == key_of("AT/ncb", 1).public.id
     outbox.close()
+
+
+async def refuse_receipts(world: World, code: str) -> None:
+    """Let the broker reject what LV signed last for its key, and LV learn of it."""
+    outcome = world.broker.refuse((await world.receipts("LV"))[-1], code)
+    await world.broker.seal()
+    await world.broker.tell("LV", outcome)
+    lv = world.machine("LV/ncb")
+    outbox = lv.outbox()
+    await lv.outcomes(outbox).drain()
+    outbox.close()
+
+
+async def received(world: World) -> bool:
+    """Whether AT's trace says that LV has received what was published first."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await learn(at, outbox)
+    story = trace(outbox.database, identity((await world.sent())[0]))
+    outbox.close()
+    assert story is not None
+    return story.silent == ()
+
+
+@pytest.mark.parametrize("code", ["key-not-in-force", "key-revoked", "unknown-key"])
+async def test_a_receipt_that_was_rejected_for_its_key_is_signed_anew(world: World, code: str) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    await refuse_receipts(world, code)
+    await lv.collector(inbox).drain()  # the same key still
+    assert (len(await world.receipts("LV")), await received(world)) == (1, False)
+
+    world.broker.written = directory({"LV/ncb": 1}, 2)
+    await world.broker.publish_directory()
+    await lv.versions.follow(world.bus)
+    lv.generation = 1
+    for _ in range(2):
+        await lv.collector(inbox).drain()
+    inbox.close()
+    old, anew = [codec.decode(Statement, each) for each in await world.receipts("LV")]
+    assert (anew.payload, anew.key_id) == (old.payload, key_of("LV/ncb", 1).public.id)
+    outcome = world.broker.confirm((await world.receipts("LV"))[-1])
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    assert await received(world)
+
+
+@pytest.mark.parametrize(("code", "times"), [("unknown-key", 2), ("key-revoked", 1)])
+async def test_a_receipt_under_a_key_that_was_not_yet_in_force_comes_again(world: World, code: str, times: int) -> None:
+    """A later leaf shows that the key is in force by now; a revoked one never is again."""
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    await refuse_receipts(world, code)
+    await world.broker.route(second, {"LV/ncb": ALL})
+    for _ in range(2):
+        await lv.collector(inbox).drain()
+    inbox.close()
+    sent = await world.receipts("LV")
+    assert (sent.count(sent[0]), len(sent)) == (times, times + 1)
+
+
+@pytest.mark.parametrize(("code", "times"), [("key-not-in-force", 2), ("key-revoked", 1)])
+async def test_a_notice_under_a_key_that_was_not_yet_in_force_comes_again(world: World, code: str, times: int) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    await reject(world, first, code, signed=False)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    assert await learn(at, outbox) == [code]
+    assert await outbox.flush(world.bus) == 0
+    await world.broker.route(second, {"LV/ncb": ALL})
+    await learn(at, outbox)
+    for _ in range(2):
+        await outbox.flush(world.bus)
+    outbox.close()
+    assert (await world.sent()).count(first) == times
+
+
+async def test_an_auditor_is_told_of_a_receipt_as_it_was_sent(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    world.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await lv.collector(inbox).drain()
+    lv.generation = 1
+    await lv.collector(inbox).drain()
+    (kept,) = inbox.database.execute("SELECT statement FROM receipts").fetchone()
+    inbox.close()
+    assert [kept] == await world.receipts("LV")
 
 
 async def test_a_withdrawal_that_builds_on_a_rejected_correction_is_made_again(world: World) -> None:

@@ -1,0 +1,68 @@
+"""Says when what the broker rejected for its key alone can come again: under another key, or once this one is in force.
+
+Such a rejection burns neither id nor number, so that nothing is lost by the change of a key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.database import connect
+from broker.directory import Directory
+from broker.errors import KeyNotInForceError, KeyRevokedError, UnknownKeyError
+from broker.notice import Leaf
+
+KEY_CODES = (KeyNotInForceError.code, KeyRevokedError.code, UnknownKeyError.code)
+"""What is rejected so burns neither id nor number: the same bytes may come again under another key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that was rejected for its key alone; `digest` is SHA-256 of its bytes as they were sent."""
+
+    leaf_number: int
+    digest: bytes
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A leaf that was proven to us, and so by which directory and time the broker judged then."""
+
+    leaf_number: int
+    leaf: Leaf
+
+
+def can_come_again(
+    rejection: Rejection, keys: tuple[bytes, bytes], newest: Shown | None, find: Callable[[bytes], Directory | None]
+) -> bool:
+    """Say whether it could be accepted now. `keys`: with which it was signed, and the bureau's present one.
+
+    With the same key only if a later leaf shows that it has come into force at the broker: what is guessed from our own
+    clock would be rejected again and again.
+    """
+    signed_with, present = keys
+    if signed_with != present:
+        return True
+    if rejection.code == KeyRevokedError.code or newest is None or newest.leaf_number <= rejection.leaf_number:
+        return False
+    judged_by = find(newest.leaf.directory)
+    key = judged_by.key(present) if judged_by else None
+    return key is not None and key.in_force(newest.leaf.now)
+
+
+def rejected_in(outbox: Path, since: int) -> list[Rejection]:
+    """List what a member's outcomes say was rejected for its key alone, from a leaf on."""
+    if not outbox.exists():
+        return []
+    with closing(connect(outbox, "")) as database:
+        rows = database.execute(
+            "SELECT leaf_number, record_digest, code FROM outcomes WHERE leaf_number >= ? AND kind = 'rejected'"
+            " AND code IN (SELECT value FROM json_each(?)) ORDER BY leaf_number",
+            (since, json.dumps(KEY_CODES)),
+        ).fetchall()
+    return [Rejection(row[0], bytes(row[1]), row[2]) for row in rows]
