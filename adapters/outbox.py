@@ -68,6 +68,7 @@ CREATE TABLE IF NOT EXISTS outcomes(
     proof TEXT NOT NULL, now INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS outcomes_notice ON outcomes(notice_id);
+CREATE TABLE IF NOT EXISTS sent_again(leaf_number INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS answers(
     leaf_number INTEGER NOT NULL, header_digest BLOB NOT NULL, bureau TEXT NOT NULL, act TEXT NOT NULL, result TEXT,
     now INTEGER NOT NULL, receipt_leaf INTEGER NOT NULL,
@@ -430,6 +431,7 @@ class Outbox:
         """
         with transaction(self.database):
             self._sign_anew()
+            self._bring_along()
         sent = 0
         while rows := self.database.execute(
             "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
@@ -467,7 +469,7 @@ class Outbox:
             "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
             " FROM envelopes AS e JOIN outcomes AS o ON o.record_digest = e.sent_digest"
             " WHERE o.code IN (SELECT value FROM json_each(?)) AND e.outcome IS NULL AND e.sent_at IS NOT NULL"
-            " GROUP BY e.notice_id",
+            " AND o.leaf_number NOT IN (SELECT leaf_number FROM sent_again) GROUP BY e.notice_id",
             (json.dumps(KEY_CODES),),
         ).fetchall()
         for row in rows:
@@ -475,6 +477,29 @@ class Outbox:
             with suppress(ConfigurationError):  # the bureau has no key at all now: that is for its own notices to say
                 if self.can_come_again(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"]), rejection):
                     self.send_again(bytes(row["notice_id"]))
+                    self._forget(rejection)
+
+    def _bring_along(self) -> None:
+        """Queue anew, before what builds on it, what is not decided and went out under a key that has changed since.
+
+        If that key is rejected the broker would know nothing of what a correction or a withdrawal names.
+        """
+        rows = self.database.execute(
+            "SELECT DISTINCT e.notice_id, e.bureau, e.key_id FROM envelopes AS later CROSS JOIN envelopes AS e"
+            " WHERE e.bureau = later.bureau AND e.record = later.record AND e.version < later.version"
+            " AND later.sent_at IS NULL AND e.sent_at IS NOT NULL AND e.outcome IS NULL AND e.compartments IS NOT NULL"
+        ).fetchall()
+        for row in rows:
+            with suppress(ConfigurationError):
+                if self._maker.key(row["bureau"]).public.id != bytes(row["key_id"]):
+                    self.send_again(bytes(row["notice_id"]))
+
+    def _forget(self, rejection: Rejection) -> None:
+        """Answer a rejection once: the same bytes are on their way again."""
+        self.database.execute(
+            "INSERT OR IGNORE INTO sent_again SELECT leaf_number FROM outcomes WHERE record_digest = ?",
+            (rejection.digest,),
+        )
 
     def can_come_again(self, notice_id: bytes, bureau: str, key_id: bytes, rejection: Rejection) -> bool:
         """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again.

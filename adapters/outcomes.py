@@ -243,13 +243,14 @@ class Outcomes:
         """Note on the envelope what became of it; its body is not needed here any more."""
         outcome, digest = checked.outcome, checked.leaf.header_digest
         if digest is None:
-            self._sign_anew(outcome)
+            self._mark_unnamed(outcome)
             return
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
         changed = self._database.execute(
             "UPDATE envelopes SET outcome = ?, leaf_number = ?, compartments = NULL, sent_at = coalesce(sent_at, ?)"
-            " WHERE header_digest = ? AND outcome IS NULL",
+            # What was rejected unnamed burnt nothing: it may be on record after all.
+            " WHERE header_digest = ? AND (outcome IS NULL OR (outcome = 'rejected' AND leaf_number IS NULL))",
             (kind, original, self._clock(), digest),
         ).rowcount
         if changed and kind == "rejected":
@@ -295,22 +296,30 @@ class Outcomes:
             (state, bureau, record, version, self._outbox.built_on(digest, bureau, record)),
         )
 
-    def _sign_anew(self, outcome: Outcome) -> None:
-        """Queue what was rejected for its key alone, or raise the alarm.
+    def _mark_unnamed(self, outcome: Outcome) -> None:
+        """Note that a record was rejected of which the broker names no notice; raise the alarm.
 
-        Such a rejection burns neither id nor number: the same header bytes may come again under another key.
+        If it was for its key alone it is queued, once it can come again. Else what is published next names it no more.
         """
-        code = outcome.code or outcome.kind
-        row = self._sent(outcome.record_digest) if code in KEY_CODES else None
-        rejection = Rejection(outcome.leaf_number, outcome.record_digest, code)
-        if row is None or not self._outbox.can_come_again(*row, rejection):
-            self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}")
-            return
-        self._outbox.send_again(row[0])
+        code, row = outcome.code or outcome.kind, self._sent(outcome.record_digest)
+        if row and code in KEY_CODES:
+            rejection = Rejection(outcome.leaf_number, outcome.record_digest, code)
+            if self._outbox.can_come_again(*row, rejection):
+                self._outbox.send_again(row[0])
+                return
+        elif row:
+            (digest,) = self._database.execute(
+                "UPDATE envelopes SET outcome = 'rejected', compartments = NULL WHERE notice_id = ? AND outcome IS NULL"
+                " RETURNING header_digest",
+                (row[0],),
+            ).fetchone()
+            self._reopen(bytes(digest))
+        self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}")
 
     def _sent(self, record_digest: bytes) -> tuple[bytes, str, bytes] | None:
         row = self._database.execute(
-            "SELECT notice_id, bureau, key_id FROM envelopes WHERE sent_digest = ?", (record_digest,)
+            "SELECT notice_id, bureau, key_id FROM envelopes WHERE sent_digest = ? AND outcome IS NULL",
+            (record_digest,),
         ).fetchone()
         return (bytes(row[0]), str(row[1]), bytes(row[2])) if row else None
 

@@ -76,7 +76,7 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
     if row is None:
         return None
     outcome = database.execute("SELECT * FROM outcomes WHERE leaf_number = ?", (row["leaf_number"],)).fetchone()
-    refused = None if outcome else _refused(database, row)
+    told = outcome or _refused(database, row)
     decision = _decision(outcome)
     answers = _answers(database, row["leaf_number"], bytes(row["header_digest"]))
     names = (ROUTING, *KINDS[row["kind"]])
@@ -88,11 +88,11 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
         bureau=row["bureau"],
         made_at=row["made_at"],
         sent_at=row["sent_at"],
-        outcome=row["outcome"] or ("rejected" if refused else None),
-        code=(outcome or refused or {"code": None})["code"],
-        detail=(outcome or refused or {"detail": ""})["detail"],
-        decided_at=outcome["now"] if outcome else None,
-        leaf_number=row["leaf_number"],
+        outcome=row["outcome"] or ("rejected" if told else None),
+        code=told["code"] if told else None,
+        detail=told["detail"] if told else "",
+        decided_at=told["now"] if told else None,
+        leaf_number=told["leaf_number"] if told else row["leaf_number"],
         warnings=tuple(json.loads(outcome["warnings"])) if outcome else (),
         rules=decision.rules if decision else (),
         reached=tuple(

@@ -289,14 +289,46 @@ async def test_what_was_rejected_for_its_key_waits_for_the_next_one(world: World
 
 async def test_an_older_version_is_not_signed_anew_where_a_later_one_is_on_record(world: World) -> None:
     (first,) = await world.publish(draft())
-    at = await renewed(world)
     (second,) = await world.publish(draft(action_sought="arrest"))
+    at = await renewed(world)
     await world.broker.route(second, SHOWS)
     await reject(world, first, "key-not-in-force", signed=False)
     outbox = at.outbox()
     assert await learn(at, outbox) == ["key-not-in-force"]
     assert await outbox.flush(world.bus) == 0
     outbox.close()
+
+
+async def test_what_is_not_decided_goes_out_again_before_what_builds_on_it_under_another_key(world: World) -> None:
+    (first,) = await world.publish(draft())
+    await renewed(world)
+    again, second = await world.publish(draft(action_sought="arrest"))
+    assert [codec.decode(Envelope, each).key_id for each in (again, second)] == [key_of("AT/ncb", 1).public.id] * 2
+    assert codec.decode(Envelope, again).header == codec.decode(Envelope, first).header
+    assert len(await world.publish(draft(action_sought="search"))) == 1
+
+
+async def test_what_was_rejected_unnamed_is_named_by_nothing_that_comes_after_it(world: World) -> None:
+    """The broker knows nothing of it: what corrects or withdraws it would be refused for ever."""
+    (first,) = await world.publish(draft())
+    await reject(world, first, "unknown-member", signed=False)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    assert await learn(at, outbox) == ["unknown-member"]
+    assert outbox.published("") == {}
+    story = trace(outbox.database, identity(first))
+    assert story is not None
+    assert (story.outcome, story.code, story.leaf_number) == ("rejected", "unknown-member", 0)
+    (second,) = await world.publish(draft())
+    header = codec.decode(Header, codec.decode(Envelope, second).header)
+    assert (header.version, header.references) == (2, ())
+    # He took it in after all, from the stream: the member is told, and trace tells it.
+    await world.broker.route(first, SHOWS)
+    await learn(at, outbox)
+    story = trace(outbox.database, identity(first))
+    outbox.close()
+    assert story is not None
+    assert (story.outcome, story.leaf_number) == ("routed", 1)
 
 
 async def test_who_has_not_erased_is_named(world: World) -> None:
