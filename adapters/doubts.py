@@ -142,7 +142,7 @@ def _own(outbox: sqlite3.Connection, revoked: Revoked) -> Iterator[Issued]:
     for row in outbox.execute(
         "SELECT e.*, o.now, o.decision FROM envelopes AS e JOIN outcomes AS o ON o.leaf_number = e.leaf_number"
         " WHERE e.key_id = ? AND e.outcome IN ('routed', 'held') AND e.kind != 'withdrawal' AND o.now >= ?"
-        " AND NOT EXISTS (SELECT 1 FROM envelopes AS n WHERE n.bureau = e.bureau AND n.record = e.record"
+        " AND NOT EXISTS (SELECT 1 FROM ours AS n WHERE n.bureau = e.bureau AND n.record = e.record"
         " AND n.version > e.version AND n.outcome IS NOT 'rejected')",
         (revoked.key_id, revoked.compromised_since),
     ):

@@ -74,7 +74,8 @@ class Ends:
             return End("orders", _ANY_VERSION, _NEVER, leaf_number, number, names)
         if header.kind != WITHDRAWAL:
             return End("corrects", header.version, header.issued, leaf_number, number, names)
-        version = max(header.version, self._version(header, names))
+        # A thief's notice may have a lower version than what its owner has out, and so has the withdrawal of it.
+        version = max(header.version - 1, self._version(header, names))
         return End("withdraws", version, header.issued, leaf_number, number, names)
 
     def _version(self, header: Header, named: bytes) -> int:

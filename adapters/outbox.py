@@ -40,6 +40,7 @@ from broker.notice import (
     Verified,
 )
 from broker.signing import header_digest
+from broker.verify import is_order
 from broker.writing import transaction
 
 PAGE = 100
@@ -68,6 +69,8 @@ CREATE TABLE IF NOT EXISTS outcomes(
     proof TEXT NOT NULL, now INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS outcomes_notice ON outcomes(notice_id);
+CREATE TABLE IF NOT EXISTS orders(notice_id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS ours AS SELECT * FROM envelopes WHERE notice_id NOT IN (SELECT notice_id FROM orders);
 CREATE TABLE IF NOT EXISTS sent_again(leaf_number INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS answers(
     leaf_number INTEGER NOT NULL, header_digest BLOB NOT NULL, bureau TEXT NOT NULL, act TEXT NOT NULL, result TEXT,
@@ -76,6 +79,8 @@ CREATE TABLE IF NOT EXISTS answers(
 );
 """
 OTHER_SOURCE = "record-of-another-source"
+TELLS_ORDERS = 1
+"""The version of a file from which on it tells orders, on others' records, apart from what is of ours."""
 Resolve = Callable[[Pointer], Reference | None]
 """Finds the notice that a pointer to another bureau's record means."""
 
@@ -136,6 +141,16 @@ class Outbox:
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere) -> None:
         self.database = connect(path, heads.TABLES + TABLES)
         self._maker, self._bureau, self._resolve = maker, bureau, resolve
+        if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ORDERS:
+            self._learn_orders()
+
+    def _learn_orders(self) -> None:
+        """Take the orders that a file of before has."""
+        with transaction(self.database):
+            rows = self.database.execute("SELECT notice_id, header FROM envelopes WHERE kind = 'withdrawal'").fetchall()
+            orders = [row["notice_id"] for row in rows if is_order(codec.decode(Header, bytes(row["header"])))]
+            self.database.executemany("INSERT OR IGNORE INTO orders VALUES (?)", [(each,) for each in orders])
+            self.database.execute(f"PRAGMA user_version = {TELLS_ORDERS}")
 
     def close(self) -> None:
         """Close the file."""
@@ -160,14 +175,17 @@ class Outbox:
         return int(self.database.execute("SELECT count(*) FROM envelopes WHERE sent_at IS NULL").fetchone()[0])
 
     def find(self, text: str) -> Published | None:
-        """Find a notice by its id, or the newest of a record: our bureau's, or another's if it has none."""
+        """Find a notice by its id, or the newest of a record: our bureau's, or another's of this member if it has none.
+
+        An order is of another's record, whatever that is called: only its id finds it.
+        """
         value: bytes | str
         try:
-            query, value = "notice_id = ?2", uuid.UUID(text).bytes
+            query, value = "envelopes WHERE notice_id = ?2", uuid.UUID(text).bytes
         except ValueError:
-            query, value = "record = ?2", text
+            query, value = "ours WHERE record = ?2", text
         row = self.database.execute(
-            f"SELECT * FROM envelopes WHERE {query} ORDER BY bureau = ?1 DESC, version DESC LIMIT 1",  # noqa: S608 -- two
+            f"SELECT * FROM {query} ORDER BY bureau = ?1 DESC, version DESC LIMIT 1",  # noqa: S608 -- two
             (self._bureau, value),
         ).fetchone()
         if row is None:
@@ -226,6 +244,7 @@ class Outbox:
         with transaction(self.database):
             try:
                 made = self._make(draft, draft.bureau or self._bureau, order.version, (order.reference,))
+                self.database.execute("INSERT INTO orders VALUES (?)", (made.header.notice_id,))
                 result: Result = _published(made)
             except NoticeRejectedError as error:
                 result = Refusal(draft.record, error.code, str(error))
@@ -247,10 +266,10 @@ class Outbox:
             made = self._make(draft, header.issuer, header.version + 1, (reference,))
         except NoticeRejectedError as error:
             return Refusal(header.record, error.code, str(error))
-        # Where it posed as a correction of a record of ours, the next run of its source publishes that anew.
+        # Where it posed as a later version of a record of ours, the next run of its source publishes that anew.
         self.database.execute(
-            "UPDATE records SET state = 'withdrawn', digest = x'', version = max(version, ?)"
-            " WHERE bureau = ? AND record = ?",
+            "UPDATE records SET state = 'withdrawn', digest = x'', version = ?1"
+            " WHERE bureau = ?2 AND record = ?3 AND version < ?1",
             (made.header.version, header.issuer, header.record),
         )
         return _published(made)
@@ -354,7 +373,7 @@ class Outbox:
     def _current(self, bureau: str, record: str) -> Reference | None:
         """Find the newest notice of a record that was not rejected."""
         row = self.database.execute(
-            "SELECT notice_id, header_digest FROM envelopes WHERE bureau = ? AND record = ?"
+            "SELECT notice_id, header_digest FROM ours WHERE bureau = ? AND record = ?"
             " AND outcome IS NOT 'rejected' ORDER BY version DESC LIMIT 1",
             (bureau, record),
         ).fetchone()
@@ -366,7 +385,7 @@ class Outbox:
         A withdrawal that builds on a rejected notice ended nothing: the broker knew of nobody who holds that.
         """
         rows = self.database.execute(
-            "SELECT notice_id, header_digest, kind, outcome, header FROM envelopes WHERE bureau = ? AND record = ?"
+            "SELECT notice_id, header_digest, kind, outcome, header FROM ours WHERE bureau = ? AND record = ?"
             " ORDER BY version",
             (bureau, record),
         )
@@ -379,14 +398,14 @@ class Outbox:
             if row["kind"] != "withdrawal":
                 found = Reference(bureau, bytes(row["notice_id"]), digest, "")
                 ours.add(digest)
-            elif ours & _subjects(bytes(row["header"])):  # and not another's record of this name, by order
+            elif ours & _subjects(bytes(row["header"])):
                 found = None
         return found
 
     def built_on(self, digest: bytes, bureau: str, record: str) -> bool:
         """Say whether the newest notice of a record is a withdrawal of that header."""
         row = self.database.execute(
-            "SELECT kind, header FROM envelopes WHERE bureau = ? AND record = ? ORDER BY version DESC LIMIT 1",
+            "SELECT kind, header FROM ours WHERE bureau = ? AND record = ? ORDER BY version DESC LIMIT 1",
             (bureau, record),
         ).fetchone()
         return row is not None and row["kind"] == "withdrawal" and digest in _subjects(bytes(row["header"]))

@@ -111,9 +111,10 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
 def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRecord | None) -> tuple[str, ...]:
     """Name who was given a record since it was last withdrawn, and is not told of this end of it.
 
-    We need not believe the broker about the holders: each decision on each version was proven to us.
+    We need not believe the broker about the holders: each decision on each version was proven to us. Who holds what an
+    order ends, another's record, we do not know.
     """
-    end = database.execute("SELECT * FROM envelopes WHERE notice_id = ?", (notice_id,)).fetchone()
+    end = database.execute("SELECT * FROM ours WHERE notice_id = ?", (notice_id,)).fetchone()
     if decision is None or end is None or end["kind"] not in ENDS:
         return ()
     told = {each.bureau for each in decision.rows}
@@ -124,7 +125,7 @@ def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRec
 def holders(database: sqlite3.Connection, bureau: str, record: str, before: int) -> tuple[str, ...]:
     """Name who was given a record of a bureau, in versions before this one, since it was last withdrawn."""
     versions = database.execute(
-        "SELECT e.kind, o.decision FROM envelopes AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
+        "SELECT e.kind, o.decision FROM ours AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
         " WHERE e.bureau = ? AND e.record = ? AND e.version < ? AND o.kind IN ('routed', 'released')"
         " ORDER BY e.version, o.leaf_number",
         (bureau, record, before),

@@ -18,6 +18,7 @@ from broker.notice import Envelope, Header, Outcome, Revocation
 from broker.signing import SigningKey, header_digest
 from tests.honest_broker import directory
 from tests.making import FEDERATION, NOW, key_of, receipt, statement
+from tests.making import Draft as Making
 from tests.member.conftest import Machine, World, draft
 
 ALL = ("identity", "warnings", "narrative")
@@ -177,6 +178,29 @@ async def test_what_was_never_in_this_outbox_is_listed_and_withdrawn(world: Worl
     assert (withdrawal.kind, withdrawal.record, withdrawal.version) == ("withdrawal", "R-forged", 2)
     assert (withdrawal.references[0].notice_id, withdrawal.references[0].relation) == (notice_id, "withdraws")
     assert await issued(world) == []
+
+
+async def test_our_record_stands_where_what_is_disowned_was_no_later_version(world: World) -> None:
+    """The thief used its name, and did not even know its version."""
+    at = world.machine("AT/ncb")
+    for action in ("one", "two"):
+        (data,) = await world.publish(draft(action_sought=action))
+        await world.broker.route(data, SHOWS)
+    thiefs = codec.encode(Making("AT/ncb").but(record="R-1", version=1).envelope())
+    await world.broker.route(thiefs, SHOWS)
+    outbox = at.outbox()
+    await at.outcomes(outbox).drain()
+    header = codec.decode(Header, codec.decode(Envelope, thiefs).header)
+    assert isinstance(outbox.disown(header.notice_id), Published)
+    assert set(outbox.published("")) == {"R-1"}
+    await outbox.flush(world.bus)
+    outbox.close()
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 3)})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    assert [each.state for each in inbox.lines()] == ["replaced", "new", "erased", "new"]
+    inbox.close()
 
 
 async def test_a_notice_that_nobody_has_on_record_is_not_disowned(world: World) -> None:

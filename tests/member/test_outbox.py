@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,18 @@ from adapters.adapter import Draft, Pointer
 from adapters.changes import Guard, Unchanged, changes
 from adapters.compose import Maker
 from adapters.kinds import kinds
+from adapters.order import order
 from adapters.outbox import Cursor, Outbox, Published, Refusal
 from broker import codec, crash, members
 from broker.errors import InvalidReferenceError, UnavailableError
 from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Routing, Verified
-from broker.signing import pae
+from broker.signing import header_digest, pae
 from broker.sqlite import SqliteBus
 from broker.streams import World as Streams
 from broker.verify import Arrival, verify
 from tests.honest_broker import BUREAUS, HonestBroker, directory
 from tests.making import NOW, key_of
+from tests.making import Draft as Making
 from tests.member.conftest import World, draft
 
 
@@ -166,6 +169,33 @@ def test_a_record_name_means_our_own_bureaus_record(world: World) -> None:
     assert outbox.bureau_of(others.notice_id) == "AT/border"
     assert outbox.bureaus_with("R-1") == ["AT/border", "AT/ncb"]
     outbox.close()
+
+
+async def test_an_order_on_anothers_record_is_none_of_ours(world: World) -> None:
+    """AT is an authority, and both have a record of one name."""
+    theirs = replace(Making("LV/ncb").make_header(()), record="R-1", version=5)
+    at = world.machine("AT/ncb")
+    world.broker.written = directory().model_copy(update={"authorities": ("AT/ncb",), "version": 2})
+    await world.broker.publish_directory()
+    await at.versions.follow(world.bus)
+    outbox = at.outbox()
+    order_of = order(theirs, header_digest(codec.encode(theirs)), "AT/ncb")
+    assert isinstance(outbox.order(order_of), Published)
+    assert outbox.find("R-1") is None
+    (own,) = outbox.publish([draft("R-1")])
+    assert isinstance(own, Published)
+    ordered = outbox.order(order_of)
+    assert isinstance(ordered, Published)
+    outbox.database.executescript("DELETE FROM orders; PRAGMA user_version = 0")  # as a file of before
+    outbox.close()
+    outbox = at.outbox()
+    assert outbox.find("R-1") == own
+    assert outbox.find(ordered.id) == ordered
+    outbox.publish([draft("R-2", pointers=(Pointer("AT/ncb", "R-1", "cites"),))])
+    await outbox.flush(world.bus)
+    outbox.close()
+    (cited,) = opened((await world.sent())[-1], world.broker).header.references
+    assert cited.notice_id == own.notice_id
 
 
 async def test_a_correction_names_the_newest_version(world: World) -> None:
