@@ -24,6 +24,7 @@ from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
 from adapters.database import connect
 from adapters.order import Order
+from adapters.wrong import why
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError
@@ -192,6 +193,14 @@ class Outbox:
             return None
         return Published(bytes(row["notice_id"]), row["record"], row["version"], row["kind"], row["number"])
 
+    def is_foreign(self, text: str) -> bool:
+        """Say whether this is the id of a notice that is on record as ours and never was in this outbox."""
+        try:
+            notice_id = uuid.UUID(text).bytes
+        except ValueError:
+            return False
+        return self._on_record(notice_id) is not None
+
     def bureaus_with(self, record: str) -> list[str]:
         """Name the bureaus that have published a record of this name."""
         rows = self.database.execute("SELECT bureau FROM records WHERE record = ? ORDER BY bureau", (record,))
@@ -247,25 +256,23 @@ class Outbox:
                 self.database.execute("INSERT INTO orders VALUES (?)", (made.header.notice_id,))
                 result: Result = _published(made)
             except NoticeRejectedError as error:
-                result = Refusal(draft.record, error.code, str(error))
+                result = Refusal(draft.record, error.code, why(draft, error))
         crash.here("outbox.stored")
         return result
 
     def _disown(self, notice_id: bytes, reason: Mapping[str, Any] | None) -> Result:
-        row = self.database.execute(
-            "SELECT decision FROM outcomes WHERE notice_id = ? AND kind IN ('routed', 'held')", (notice_id,)
-        ).fetchone()
-        if row is None:
+        decision = self._on_record(notice_id)
+        if decision is None:
             message = "no such notice is on record as ours"
             raise InvalidReferenceError(message)
-        record = codec.decode(DecisionRecord, bytes(row["decision"]))
+        record = codec.decode(DecisionRecord, decision)
         header, routing = codec.decode(Header, record.header), codec.decode(Routing, record.routing[32:])
         draft = _withdrawal_of(header, routing, reason)
         reference = Reference(header.issuer, notice_id, header_digest(record.header), "withdraws")
         try:
             made = self._make(draft, header.issuer, header.version + 1, (reference,))
         except NoticeRejectedError as error:
-            return Refusal(header.record, error.code, str(error))
+            return Refusal(header.record, error.code, why(draft, error))
         # Where it posed as a later version of a record of ours, the next run of its source publishes that anew.
         self.database.execute(
             "UPDATE records SET state = 'withdrawn', digest = x'', version = ?1"
@@ -273,6 +280,13 @@ class Outbox:
             (made.header.version, header.issuer, header.record),
         )
         return _published(made)
+
+    def _on_record(self, notice_id: bytes) -> bytes | None:
+        """Give the decision on a notice that is on record as ours."""
+        row = self.database.execute(
+            "SELECT decision FROM outcomes WHERE notice_id = ? AND kind IN ('routed', 'held')", (notice_id,)
+        ).fetchone()
+        return bytes(row["decision"]) if row else None
 
     def _apply(self, change: Change, source: str) -> list[Result]:
         if isinstance(change, New | Corrected):
@@ -314,7 +328,7 @@ class Outbox:
                 references = (replace(corrected, relation="corrects"), *references)
             made = self._make(draft, bureau, (kept.version if kept else 0) + 1, references)
         except NoticeRejectedError as error:
-            return Refusal(draft.record, error.code, str(error))
+            return Refusal(draft.record, error.code, why(draft, error))
         self._keep_record(bureau, draft, source, (digest, made.header.version, "live"))
         return _published(made)
 
@@ -327,7 +341,7 @@ class Outbox:
         try:
             made = self._make(draft, bureau, kept.version + 1, (replace(current, relation="withdraws"),))
         except NoticeRejectedError as error:
-            return Refusal(record, error.code, str(error))
+            return Refusal(record, error.code, why(draft, error))
         self.database.execute(
             "UPDATE records SET state = 'withdrawn', version = ? WHERE bureau = ? AND record = ?",
             (made.header.version, bureau, record),

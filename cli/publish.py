@@ -111,13 +111,15 @@ def withdraw(
     if order and (code or text):
         message = "an order gives no reason but 'ordered': leave --reason and --text out"
         raise click.UsageError(message)
-    if not given.yes:
-        confirm(f"withdraw {notice}: every holder will erase it. Go on?")
     if order:
         from cli.officer.ordering import by_order  # noqa: PLC0415 -- what is only for authorities
 
         by_order(given, home, notice, wait)
         return
+    if not given.yes:
+        asyncio.run(_follow(home))
+        _look(home, notice, bureau)
+        confirm_withdrawal(notice)
     reason = {"code": code or "other", "text": text} if code or text else None
 
     def job(outbox: Outbox) -> list[Result]:
@@ -127,6 +129,22 @@ def withdraw(
         return [outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))]
 
     finish(given, home, asyncio.run(send(home, job, wait)))
+
+
+def confirm_withdrawal(notice: str) -> None:
+    """Ask whether it is meant."""
+    confirm(f"withdraw {notice}: every holder will erase it. Go on?")
+
+
+def _look(home: MemberHome, notice: str, bureau: str | None) -> None:
+    """See whether there is something to withdraw, before anybody is asked. Raises as withdrawing it would."""
+    with home.outbox() as outbox:
+        found = _own(outbox, home, notice, asked=bureau)
+        if found and not outbox.standing(outbox.bureau_of(found.notice_id), found.record):
+            message = "no such record is published"
+            raise InvalidReferenceError(message)
+        if found is None and not outbox.is_foreign(notice):
+            raise NoSuchNoticeError
 
 
 def _disown(outbox: Outbox, notice: str, reason: dict[str, str | None] | None) -> Result:

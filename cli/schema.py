@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import click
 
+from adapters.adapter import Draft
 from broker import codec
 from broker.errors import ConfigurationError, NoticeRejectedError
 from broker.notice import KINDS
@@ -95,7 +96,7 @@ def check(given: Everywhere, file: IO[str]) -> None:
         try:
             check_words(draft)
         except NoticeRejectedError as error:
-            problems.append({"record": draft.record, "code": error.code, "detail": _said(error)})
+            problems.append({"record": draft.record, "code": error.code, "detail": _said(draft, error)})
     answer.show(
         f"{len(read)} drafts, {len(problems)} with problems",
         {"drafts": len(read), "problems": problems},
@@ -107,5 +108,8 @@ def check(given: Everywhere, file: IO[str]) -> None:
         raise click.exceptions.Exit(exits.FAILED)
 
 
-def _said(error: NoticeRejectedError) -> str:
-    return f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+def _said(draft: Draft, error: NoticeRejectedError) -> str:
+    from adapters.wrong import why  # noqa: PLC0415
+
+    said = why(draft, error)
+    return f"{said} ({error.__cause__})" if error.__cause__ else said

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from adapters.order import Order, order
 from broker.errors import ConfigurationError
 from cli.inbox import collect
-from cli.publish import NoSuchNoticeError, finish, send
+from cli.publish import NoSuchNoticeError, confirm_withdrawal, finish, send
 
 if TYPE_CHECKING:
     from cli.home import MemberHome
@@ -19,6 +19,8 @@ def by_order(given: Everywhere, home: MemberHome, notice: str, wait: float) -> N
     """Withdraw what was delivered here and is another's. Raises NoSuchNoticeError, ConfigurationError."""
     asyncio.run(collect(home))
     made = _order(home, notice)
+    if not given.yes:
+        confirm_withdrawal(notice)
     finish(given, home, asyncio.run(send(home, lambda outbox: [outbox.order(made)], wait)))
 
 

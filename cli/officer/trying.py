@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adapters.adapter import Draft
+from broker.errors import NoticeRejectedError, ValiseError
 from cli import answer
 from cli.home import MemberHome, clock
 from cli.officer import accounts, in_force
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from adapters.outbox import Outbox
     from broker.explain import Account
     from broker.notice import Reference
+
+TOLD = 10
+"""Refused drafts that are named."""
+
+
+class DraftsRefusedError(ValiseError):
+    """The broker would reject them, and this machine does."""
+
+    code = "refused-here"
 
 
 def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str) -> None:
@@ -69,6 +79,7 @@ def _lower(change: str) -> str:
 
 def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account, ...]]:
     from adapters.compose import Place, compose  # noqa: PLC0415
+    from adapters.wrong import why  # noqa: PLC0415
     from broker.decide import Subscriptions, View  # noqa: PLC0415
     from broker.explain import accounts as tell  # noqa: PLC0415
     from broker.explain import of_prospect  # noqa: PLC0415
@@ -77,14 +88,21 @@ def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account,
     basis, maker, now = in_force.at_member(home), home.maker(), clock()
     rules = Rules.load(basis.policies, basis.directory, None)
     view, read = View(basis.directory, rules, Subscriptions.unknown(basis.directory)), read_rules(basis.policies)
-    found = []
+    found, refused = [], []
     with home.outbox() as outbox:
         for draft in drafts:
             bureau = draft.bureau or home.bureau
             version, references, holders = _before(outbox, bureau, draft.record)
-            notice = compose(draft, Place(bureau, version, references, bytes(8), 1), maker)
+            try:
+                notice = compose(draft, Place(bureau, version, references, bytes(8), 1), maker)
+            except NoticeRejectedError as error:
+                refused.append(f"{draft.record}: {error.code}: {why(draft, error)}")
+                continue
             mask = basis.directory.bureau_mask(holders)
             found.append(tell(of_prospect(notice, notice.present, view, read, now, None, mask)))
+    if refused:
+        more = [f"and {len(refused) - TOLD} more"] if len(refused) > TOLD else []
+        raise DraftsRefusedError("; ".join(refused[:TOLD] + more))
     return found
 
 

@@ -280,6 +280,38 @@ def test_what_did_not_change_is_not_published_again(homes: Homes) -> None:
 def test_what_the_broker_would_reject_is_refused_before_it_leaves(homes: Homes) -> None:
     answer = publish(homes, person("R-5", purpose="curiosity"))
     assert (answer.code, notices(answer)[0]["state"]) == (1, "refused-here")
+    assert notices(answer)[0]["detail"] == "unknown-purpose: No such purpose: 'curiosity'"
+
+
+def test_a_dry_run_names_each_draft_that_is_refused_and_what_is_wrong_with_it(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What says something of a person is not printed."""
+    wrong = ({"urgency": "soon", "topics": ["Sought!"]}, {"minor": "17"}, {})
+    text = json.dumps([json.loads(person(f"R-5{place}", **each)) for place, each in enumerate(wrong)])
+    assert homes.valise("publish", "-", "--dry-run", "--bureau", "AT/ncb", given=text).code == 1
+    said = "refused-here: R-50: invalid-field: topics 'Sought!', urgency 'soon'; R-51: invalid-field: minor\n"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("NOPE",), ("0199d3a0-0000-7000-8000-000000000000",), ("NOPE", "--order")])
+def test_nobody_is_asked_whether_to_withdraw_what_there_is_not(
+    homes: Homes, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    bureau = EUROPOL if "--order" in words else "AT/ncb"
+    assert homes.valise("withdraw", *words, "--bureau", bureau, given="y\n").code == 1
+    errors = capsys.readouterr().err
+    assert ("no such notice" in errors, "Go on?" in errors) == (True, False)
+
+
+def test_nobody_is_asked_whether_to_withdraw_what_was_withdrawn(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(homes, person("R-W"))
+    for code in (0, 1):
+        said = homes.valise("withdraw", "R-W", "--bureau", "AT/ncb", "--wait", "20", given="y\n")
+        errors = capsys.readouterr().err
+        assert (said.code, "Go on?" in errors) == (code, code == 0)
 
 
 def test_a_dry_run_sends_nothing_and_says_why_not(homes: Homes) -> None:

@@ -1,0 +1,42 @@
+"""Says what is wrong with a draft: the field, and what it holds where that says nothing of a person.
+
+On the member's own machine only: what the broker says of a rejection never holds a value (broker/errors.py).
+"""
+
+from __future__ import annotations
+
+from adapters.adapter import Draft
+from broker.errors import (
+    InvalidFieldError,
+    NoticeRejectedError,
+    UnknownHandlingError,
+    UnknownKindError,
+    UnknownPurposeError,
+)
+
+SHOWN = frozenset(
+    {
+        "kind", "purpose", "handling", "topics", "urgency", "confidentiality", "source_evaluation",
+        "information_evaluation", "derogation", "agreements", "to", "deny",
+    }
+)  # fmt: skip
+"""Fields of words from lists. What a subject is, of which age, and from whom it must be protected is not among them."""
+LIMIT = 80
+"""Characters of a value; whoever writes a whole report into such a field finds it by its beginning."""
+_FIELDS = {UnknownKindError: "kind", UnknownPurposeError: "purpose", UnknownHandlingError: "handling"}
+
+
+def why(draft: Draft, error: NoticeRejectedError) -> str:
+    """Say why a draft is refused."""
+    if field := _FIELDS.get(type(error)):
+        return f"{str(error).rstrip('.')}: {_held(draft, field)}"
+    names = str(error).split(", ")
+    if isinstance(error, InvalidFieldError) and all(map(str.isidentifier, names)):
+        return ", ".join(f"{each} {_held(draft, each)}" if each in SHOWN else each for each in names)
+    return str(error)
+
+
+def _held(draft: Draft, field: str) -> str:
+    value = getattr(draft.audience if field in ("agreements", "to") else draft, field)
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"'{text[:LIMIT]}{'…' if len(text) > LIMIT else ''}'"
