@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from adapters.again import KEY_CODES, Rejection
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
-from adapters.following import follow, log_of
+from adapters.following import follow
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
 from adapters.outbox import Outbox
@@ -26,7 +26,7 @@ from adapters.refusals import (
 )
 from adapters.trace import untold
 from adapters.versions import Versions
-from broker import codec, streams
+from broker import codec, notes, streams
 from broker.bus import Bus, Record
 from broker.errors import NoticeRejectedError
 from broker.notice import (
@@ -62,6 +62,9 @@ class Checked:
     revocation: Revocation | None = None
 
 
+Result = Checked | RefusedError
+
+
 @dataclass(slots=True)
 class Learned:
     """What one round brought."""
@@ -92,8 +95,8 @@ class Outcomes:
             self._stream, self.journal.place(self._stream), limit=PAGE, wait=wait, partition=self._shard
         )
         learned = Learned(records=len(records))
-        await self._follow(versions=not self._versions.newest_digest("directory"))
-        results = [await self._check(record) for record in records]
+        log = await self._follow(versions=not self._versions.newest_digest("directory"))
+        results = await self._check(records, log)
         if records:
             with transaction(self._database):
                 for record, result in zip(records, results, strict=True):
@@ -112,32 +115,27 @@ class Outcomes:
             if not learned.records:
                 return whole
 
-    async def _follow(self, *, versions: bool) -> None:
-        await follow(self._bus, self._versions, self._heads, self._shard, self._clock(), versions=versions)
+    async def _follow(self, *, versions: bool) -> notes.Vkey:
+        return await follow(self._bus, self._versions, self._heads, self._shard, self._clock(), versions=versions)
 
-    async def _check(self, record: Record) -> Checked | RefusedError:
-        result = self._judge(record)
-        if isinstance(result, UnknownHeadError | UnknownDirectoryError):
-            await self._follow(versions=True)
-            result = self._judge(record)
-        return result
+    async def _check(self, records: Sequence[Record], log: notes.Vkey) -> list[Result]:
+        """Check records; what names a head or a directory that we lack is checked again once we have followed."""
+        known, results = self._known(log), list[Result]()
+        for record in records:
+            result = _judge(record, known)
+            if isinstance(result, UnknownHeadError | UnknownDirectoryError):
+                known = self._known(await self._follow(versions=True))
+                result = _judge(record, known)
+            results.append(result)
+        return results
 
-    def _judge(self, record: Record) -> Checked | RefusedError:
-        known = Known(
-            self._versions.newest().federation,
-            self._member,
-            self._shard,
-            self._versions.directory,
-            self._heads.find,
-            log_of(self._versions, self._shard),
-            self._clock(),
-        )
-        try:
-            return check_outcome(record.value or b"", known)
-        except RefusedError as error:
-            return error
+    def _known(self, log: notes.Vkey) -> Known:
+        """Say what is known now, once for a page: it is read from files."""
+        federation = self._versions.newest().federation
+        directory, find = self._versions.directory, self._heads.find
+        return Known(federation, self._member, self._shard, directory, find, log, self._clock())
 
-    def _take(self, record: Record, result: Checked | RefusedError, learned: Learned) -> None:
+    def _take(self, record: Record, result: Result, learned: Learned) -> None:
         try:
             if isinstance(result, RefusedError):
                 raise result
@@ -322,6 +320,13 @@ class Outcomes:
             (record_digest,),
         ).fetchone()
         return (bytes(row[0]), str(row[1]), bytes(row[2])) if row else None
+
+
+def _judge(record: Record, known: Known) -> Result:
+    try:
+        return check_outcome(record.value or b"", known)
+    except RefusedError as error:
+        return error
 
 
 def check_outcome(data: bytes, known: Known) -> Checked:

@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 
 from adapters.outbox import Outbox
+from adapters.outcomes import Outcomes
 from adapters.trace import trace
+from adapters.versions import Versions
 from broker import codec, streams
+from broker.directory import Directory
 from broker.errors import InvalidReferenceError, UnavailableError
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
 from broker.route import Lines, lay
@@ -329,6 +332,30 @@ async def test_what_was_rejected_unnamed_is_named_by_nothing_that_comes_after_it
     outbox.close()
     assert story is not None
     assert (story.outcome, story.leaf_number) == ("routed", 1)
+
+
+class _Counted(Versions):
+    """Tells how often the newest directory was looked up in its files."""
+
+    looked_up = 0
+
+    def newest(self) -> Directory:
+        _Counted.looked_up += 1
+        return super().newest()
+
+
+async def test_the_newest_directory_is_looked_up_once_for_a_page_of_outcomes(world: World) -> None:
+    at, counts = world.machine("AT/ncb"), list[int]()
+    outbox = at.outbox()
+    for records in (1, 20):
+        for data in await world.publish(*(draft(f"R-{records}-{each}") for each in range(records))):
+            await world.broker.route(data, SHOWS)
+        _Counted.looked_up = 0
+        learned = await Outcomes(world.bus, outbox, _Counted(at.versions._folder), "AT", at.clock).round()
+        counts.append(_Counted.looked_up)
+        assert learned.new == records
+    outbox.close()
+    assert counts[0] == counts[1]
 
 
 async def test_who_has_not_erased_is_named(world: World) -> None:
