@@ -11,7 +11,6 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,22 +18,21 @@ from typing import Any
 
 from adapters import heads
 from adapters.adapter import Draft, Pointer, Rejected
-from adapters.again import KEY_CODES, Rejection, Shown, can_come_again
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
 from adapters.database import connect
 from adapters.order import Order
+from adapters.requeue import Requeue
 from adapters.wrong import why
 from broker import codec, crash, streams
 from broker.bus import Bus
-from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError
+from broker.errors import InvalidReferenceError, NoticeRejectedError
 from broker.notice import (
     ORDERED,
     Audience,
     DecisionRecord,
     Envelope,
     Header,
-    Leaf,
     Origin,
     Reference,
     Routing,
@@ -141,6 +139,7 @@ class Outbox:
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere) -> None:
         self.database = connect(path, heads.TABLES + TABLES)
+        self.requeue = Requeue(self.database, maker)
         self._maker, self._bureau, self._resolve = maker, bureau, resolve
         if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ORDERS:
             self._learn_orders()
@@ -463,8 +462,8 @@ class Outbox:
         What was rejected for its key alone waits for the bureau's next key, or for this one to come into force.
         """
         with transaction(self.database):
-            self._sign_anew()
-            self._bring_along()
+            self.requeue.rejected()
+            self.requeue.before_what_builds_on_it()
         sent = 0
         while rows := self.database.execute(
             "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
@@ -496,73 +495,6 @@ class Outbox:
             (anew.key_id, anew.signature, row["place"]),
         )
         return anew
-
-    def _sign_anew(self) -> None:
-        rows = self.database.execute(
-            "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
-            " FROM envelopes AS e JOIN outcomes AS o ON o.record_digest = e.sent_digest"
-            " WHERE o.code IN (SELECT value FROM json_each(?)) AND e.outcome IS NULL AND e.sent_at IS NOT NULL"
-            " AND o.leaf_number NOT IN (SELECT leaf_number FROM sent_again) GROUP BY e.notice_id",
-            (json.dumps(KEY_CODES),),
-        ).fetchall()
-        for row in rows:
-            rejection = Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"])
-            with suppress(ConfigurationError):  # the bureau has no key at all now: that is for its own notices to say
-                if self.can_come_again(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"]), rejection):
-                    self.send_again(bytes(row["notice_id"]))
-                    self._forget(rejection)
-
-    def _bring_along(self) -> None:
-        """Queue anew, before what builds on it, what is not decided and went out under a key that has changed since.
-
-        If that key is rejected the broker would know nothing of what a correction or a withdrawal names.
-        """
-        rows = self.database.execute(
-            "SELECT DISTINCT e.notice_id, e.bureau, e.key_id FROM envelopes AS later CROSS JOIN envelopes AS e"
-            " WHERE e.bureau = later.bureau AND e.record = later.record AND e.version < later.version"
-            " AND later.sent_at IS NULL AND e.sent_at IS NOT NULL AND e.outcome IS NULL AND e.compartments IS NOT NULL"
-        ).fetchall()
-        for row in rows:
-            with suppress(ConfigurationError):
-                if self._maker.key(row["bureau"]).public.id != bytes(row["key_id"]):
-                    self.send_again(bytes(row["notice_id"]))
-
-    def _forget(self, rejection: Rejection) -> None:
-        """Answer a rejection once: the same bytes are on their way again."""
-        self.database.execute(
-            "INSERT OR IGNORE INTO sent_again SELECT leaf_number FROM outcomes WHERE record_digest = ?",
-            (rejection.digest,),
-        )
-
-    def can_come_again(self, notice_id: bytes, bureau: str, key_id: bytes, rejection: Rejection) -> bool:
-        """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again.
-
-        Not if a later version of its record is on record already: it would stand beside that, as if it were new.
-        """
-        row = self.database.execute(
-            "SELECT 1 FROM envelopes AS e WHERE notice_id = ? AND compartments IS NOT NULL AND NOT EXISTS ("
-            " SELECT 1 FROM envelopes AS later WHERE later.bureau = e.bureau AND later.record = e.record"
-            " AND later.version > e.version AND later.kind != 'withdrawal'"
-            " AND later.outcome IS NOT NULL AND later.outcome != 'rejected')",
-            (notice_id,),
-        ).fetchone()
-        if row is None:
-            return False
-        keys, directory = (key_id, self._maker.key(bureau).public.id), self._maker.directory
-        return can_come_again(rejection, keys, self._newest_leaf(), {directory.digest: directory}.get)
-
-    def _newest_leaf(self) -> Shown | None:
-        row = self.database.execute(
-            "SELECT leaf_number, leaf FROM outcomes ORDER BY leaf_number DESC LIMIT 1"
-        ).fetchone()
-        return Shown(row[0], codec.decode(Leaf, bytes(row[1]))) if row else None
-
-    def send_again(self, notice_id: bytes) -> bool:
-        """Queue a notice anew, if its body is still here; a retransmission is harmless."""
-        changed = self.database.execute(
-            "UPDATE envelopes SET sent_at = NULL WHERE notice_id = ? AND compartments IS NOT NULL", (notice_id,)
-        )
-        return bool(changed.rowcount)
 
 
 def _subjects(header: bytes) -> set[bytes]:

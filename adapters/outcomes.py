@@ -302,8 +302,8 @@ class Outcomes:
         code, row = outcome.code or outcome.kind, self._sent(outcome.record_digest)
         if row and code in KEY_CODES:
             rejection = Rejection(outcome.leaf_number, outcome.record_digest, code)
-            if self._outbox.can_come_again(*row, rejection):
-                self._outbox.send_again(row[0])
+            if self._outbox.requeue.can_come_again(*row, rejection):
+                self._outbox.requeue.again(row[0])
                 return
         elif row:
             (digest,) = self._database.execute(

@@ -311,6 +311,17 @@ async def test_what_is_not_decided_goes_out_again_before_what_builds_on_it_under
     assert len(await world.publish(draft(action_sought="search"))) == 1
 
 
+async def test_what_waits_for_its_key_goes_out_before_what_builds_on_it(world: World) -> None:
+    """The key may be in force by now: then the second would name what is not on record."""
+    (first,) = await world.publish(draft())
+    await reject(world, first, "key-not-in-force", signed=False)
+    outbox = world.machine("AT/ncb").outbox()
+    await learn(world.machine("AT/ncb"), outbox)
+    outbox.close()
+    again, _ = await world.publish(draft(action_sought="arrest"))
+    assert again == first
+
+
 async def test_what_was_rejected_unnamed_is_named_by_nothing_that_comes_after_it(world: World) -> None:
     """The broker knows nothing of it: what corrects or withdraws it would be refused for ever."""
     (first,) = await world.publish(draft())

@@ -1,0 +1,88 @@
+"""Queues again what an outbox has sent and the broker could not take, or may not have taken, for its key."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import suppress
+
+from adapters.again import KEY_CODES, Rejection, Shown, can_come_again
+from adapters.compose import Maker
+from broker import codec
+from broker.errors import ConfigurationError
+from broker.notice import Leaf
+
+
+class Requeue:
+    """What an outbox sends again; all within the caller's transaction."""
+
+    def __init__(self, database: sqlite3.Connection, maker: Maker) -> None:
+        self._database, self._maker = database, maker
+
+    def rejected(self) -> None:
+        """Queue what was rejected for its key alone and can come again, once for each rejection."""
+        rows = self._database.execute(
+            "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
+            " FROM envelopes AS e JOIN outcomes AS o ON o.record_digest = e.sent_digest"
+            " WHERE o.code IN (SELECT value FROM json_each(?)) AND e.outcome IS NULL AND e.sent_at IS NOT NULL"
+            " AND o.leaf_number NOT IN (SELECT leaf_number FROM sent_again) GROUP BY e.notice_id",
+            (json.dumps(KEY_CODES),),
+        ).fetchall()
+        for row in rows:
+            rejection = Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"])
+            with suppress(ConfigurationError):  # the bureau has no key at all now: that is for its own notices to say
+                if self.can_come_again(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"]), rejection):
+                    self.again(bytes(row["notice_id"]))
+                    self._answered(rejection)
+
+    def before_what_builds_on_it(self) -> None:
+        """Queue what is not decided, before what builds on it, if its key has changed since or was not taken.
+
+        Without it the broker would know nothing of what a correction or a withdrawal names.
+        """
+        rows = self._database.execute(
+            "SELECT DISTINCT e.notice_id, e.bureau, e.key_id, EXISTS("
+            " SELECT 1 FROM outcomes AS o WHERE o.record_digest = e.sent_digest AND o.kind = 'rejected') AS rejected"
+            " FROM envelopes AS later CROSS JOIN envelopes AS e"
+            " WHERE e.bureau = later.bureau AND e.record = later.record AND e.version < later.version"
+            " AND later.sent_at IS NULL AND e.sent_at IS NOT NULL AND e.outcome IS NULL AND e.compartments IS NOT NULL"
+        ).fetchall()
+        for row in rows:
+            with suppress(ConfigurationError):
+                if row["rejected"] or self._maker.key(row["bureau"]).public.id != bytes(row["key_id"]):
+                    self.again(bytes(row["notice_id"]))
+
+    def _answered(self, rejection: Rejection) -> None:
+        self._database.execute(
+            "INSERT OR IGNORE INTO sent_again SELECT leaf_number FROM outcomes WHERE record_digest = ?",
+            (rejection.digest,),
+        )
+
+    def can_come_again(self, notice_id: bytes, bureau: str, key_id: bytes, rejection: Rejection) -> bool:
+        """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again.
+
+        Not if a later version of its record is on record already: it would stand beside that, as if it were new.
+        """
+        row = self._database.execute(
+            "SELECT 1 FROM envelopes AS e WHERE notice_id = ? AND compartments IS NOT NULL AND NOT EXISTS ("
+            " SELECT 1 FROM envelopes AS later WHERE later.bureau = e.bureau AND later.record = e.record"
+            " AND later.version > e.version AND later.kind != 'withdrawal'"
+            " AND later.outcome IS NOT NULL AND later.outcome != 'rejected')",
+            (notice_id,),
+        ).fetchone()
+        if row is None:
+            return False
+        keys, directory = (key_id, self._maker.key(bureau).public.id), self._maker.directory
+        return can_come_again(rejection, keys, self._newest_leaf(), {directory.digest: directory}.get)
+
+    def _newest_leaf(self) -> Shown | None:
+        row = self._database.execute(
+            "SELECT leaf_number, leaf FROM outcomes ORDER BY leaf_number DESC LIMIT 1"
+        ).fetchone()
+        return Shown(row[0], codec.decode(Leaf, bytes(row[1]))) if row else None
+
+    def again(self, notice_id: bytes) -> None:
+        """Queue a notice anew, if its body is still here; a retransmission is harmless."""
+        self._database.execute(
+            "UPDATE envelopes SET sent_at = NULL WHERE notice_id = ? AND compartments IS NOT NULL", (notice_id,)
+        )
