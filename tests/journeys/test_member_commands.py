@@ -287,7 +287,7 @@ def test_a_dry_run_names_each_draft_that_is_refused_and_what_is_wrong_with_it(
     homes: Homes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What says something of a person is not printed."""
-    wrong = ({"urgency": "soon", "topics": ["Sought!"]}, {"minor": "17"}, {})
+    wrong: tuple[dict[str, Any], ...] = ({"urgency": "soon", "topics": ["Sought!"]}, {"minor": "17"}, {})
     text = json.dumps([json.loads(person(f"R-5{place}", **each)) for place, each in enumerate(wrong)])
     assert homes.valise("publish", "-", "--dry-run", "--bureau", "AT/ncb", given=text).code == 1
     said = "refused-here: R-50: invalid-field: topics 'Sought!', urgency 'soon'; R-51: invalid-field: minor\n"
