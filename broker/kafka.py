@@ -1,7 +1,7 @@
 """The bus over Kafka, by way of aiokafka.
 
 What aiokafka does at its defaults would lose records, wait 100 ms at a time and let a sender fill our memory, so it is
-tuned and guarded here, in one place: `_tune` for back-offs and bounds, `_Records` for batches that cannot be read.
+tuned and guarded, at one door: `_tune` for back-offs, kafka_read.py for what cannot be read, kafka_send.py for copying.
 A producer that failed is thrown away: after one lost batch it refuses the others for ever.
 """
 
@@ -9,36 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import zlib
-from collections import defaultdict, deque
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections import defaultdict
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.consumer import fetcher
 from aiokafka.helpers import create_ssl_context
 from aiokafka.producer import sender
-from aiokafka.record._crecords import default_records
-from aiokafka.structs import ConsumerRecord
 
-from broker import kafka_send
-from broker.bus import MAX_RECORD, Copies, Place, Record, Shard, Writes
-from broker.errors import (
-    ConfigurationError,
-    FencedError,
-    ForbiddenStreamError,
-    OffsetGoneError,
-    UnavailableError,
-)
-from broker.fair import shares
+from broker import kafka_read, kafka_send
+from broker.bus import Copies, Place, Record, Shard, Writes
+from broker.errors import ConfigurationError, ForbiddenStreamError, UnavailableError
+from broker.kafka_answers import FAILED, answering
 from broker.kafka_batch import BATCH_BYTES, TRANSACTIONAL, Batch, Heads, Value, make_batches
+from broker.kafka_read import Backlog, Places, Reader
 from broker.streams import REGISTER, ROUTER, SETUP, World, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
     from types import TracebackType
 
 CLOCK = b"clock"
@@ -49,45 +40,16 @@ LIMIT_S = 30.0
 STOP_S = 5.0
 SHARD_WAIT_MS, READER_WAIT_MS = 10, 100
 """how long a node keeps a fetch that finds nothing; what arrives ends it at once, each empty one costs CPU"""
-BOUND = 16 << 20
-"""bytes that one batch may expand to"""
 FAN_OUT_BYTES = 8 << 20
-"""about what one request carries: aiokafka puts a batch of every inbox into it, and the nodes take 100 MiB"""
+"""about what one request carries: aiokafka puts a batch of every inbox into it"""
+AT_ONCE_BYTES = 32 << 20
+"""what is queued at once where single records are larger than their share of that; the nodes take 100 MiB"""
 REQUEST_BYTES = 1_040_000
 """a batch of one large record; the nodes take 1 MiB with its head"""
-HELD_BYTES = 4 << 20
-"""what is read ahead of one stream before its reading pauses"""
-UNPACKED = 64
-"""records unpacked between two looks at that: a few bytes on the way may be megabytes here"""
 
 APPENDS, FAN_OUT_LANES = 0, (1, 2)
 """Producers, by what they carry. aiokafka has one request under way for each: a head that waits to be announced must
 not wait for the copies of a whole step, and half of them are made while the node takes in the other half."""
-
-_FORBIDDEN = (
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.GroupAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-    kafka_errors.TransactionalIdAuthorizationFailed,
-)
-_FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
-# Its state errors are asserts.
-_FAILED = (kafka_errors.KafkaError, OSError, TimeoutError, AssertionError)
-# What decoding hostile bytes was seen to raise, or could.
-_DAMAGED = (
-    kafka_errors.KafkaError,
-    ArithmeticError,
-    AssertionError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 class KafkaBus:
@@ -99,8 +61,8 @@ class KafkaBus:
         self._principal, self._world = principal, world
         self._client = _Client(bootstrap, principal, tls, limit)
         self._granted: set[tuple[str, str]] = set()
-        self._readers: dict[Place, _Reader] = {}
-        self._places: dict[str, _Places] = {}
+        self._readers: dict[Place, Reader] = {}
+        self._places: dict[str, Places] = {}
         self._producers: dict[int, AIOKafkaProducer] = {}
         self._queueing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._starting = asyncio.Lock()
@@ -169,12 +131,9 @@ class KafkaBus:
                 if lane not in self._producers:
                     self._producers[lane] = await self._client.producer(None)
                 producer = self._producers[lane]
-            with _answering(self._principal, "write", _names(values)):
+            with answering(self._principal, "write", _names(values)):
                 async with asyncio.timeout(self._client.limit):
-                    async with self._queueing[lane]:  # whoever called first, first
-                        self._check_order(lane)
-                        sent = await _queue(producer, batches)
-                    return await _acknowledged(sent)
+                    return await self._queue_in_turn(producer, batches, lane)
         except BaseException:
             # Before anything is awaited: the next call would find a new producer, and overtake this one.
             self._fan_failed = self._fan_failed or lane in FAN_OUT_LANES
@@ -183,6 +142,20 @@ class KafkaBus:
                     del self._producers[lane]
                 await _discard(producer)
             raise
+
+    async def _queue_in_turn(
+        self, producer: AIOKafkaProducer, batches: Mapping[Place, list[Batch]], lane: int
+    ) -> dict[Place, int]:
+        """Queue batches, whoever called first first; wait for a part of them only before the next could be too much."""
+        last: dict[Place, int] = {}
+        async with self._queueing[lane]:
+            *before, part = _parts(batches, AT_ONCE_BYTES)
+            for each in before:
+                self._check_order(lane)
+                last |= await _acknowledged(await _queue(producer, each))
+            self._check_order(lane)
+            sent = await _queue(producer, part)
+        return last | await _acknowledged(sent)
 
     def _check_order(self, lane: int) -> None:
         if self._fan_failed and lane in FAN_OUT_LANES:
@@ -197,19 +170,19 @@ class KafkaBus:
         async with reader.turn:
             return await reader.read(offset, limit, wait)
 
-    async def _reader(self, stream: str, partition: int) -> _Reader:
+    async def _reader(self, stream: str, partition: int) -> Reader:
         place = (stream, partition)
         async with self._starting:
             if place not in self._readers:
                 consumer = await self._client.consumer(self._stack)
-                self._readers[place] = _Reader(consumer, self._principal, place, self._client.limit)
+                self._readers[place] = Reader(consumer, self._principal, place, self._client.limit)
         return self._readers[place]
 
     async def end(self, stream: str, *, partition: int = 0) -> int:
         """Tell the end of what is committed; markers of transactions count as records."""
         self._check("read", stream)
         place = TopicPartition(stream, partition)
-        with _answering(self._principal, "read", stream):
+        with answering(self._principal, "read", stream):
             async with asyncio.timeout(self._client.limit):
                 ends = await self._offsets.end_offsets([place])
         return int(ends[place])
@@ -226,12 +199,12 @@ class KafkaBus:
         places = await self._group(group)
         await places.commit((stream, partition), offset)
 
-    async def _group(self, group: str) -> _Places:
+    async def _group(self, group: str) -> Places:
         name = f"{self._principal}.{group}"
         async with self._starting:
             if name not in self._places:
                 consumer = await self._client.consumer(self._stack, group=name)
-                self._places[name] = _Places(consumer, self._principal, name, self._client.limit)
+                self._places[name] = Places(consumer, self._principal, name, self._client.limit)
         return self._places[name]
 
     @asynccontextmanager
@@ -248,10 +221,10 @@ class KafkaBus:
             stack.push_async_callback(_discard, producer)
             # Only now: the old owner can no longer move them.
             consumer = await self._client.consumer(stack, group=group)
-            places = _Places(consumer, self._principal, group, self._client.limit)
+            places = Places(consumer, self._principal, group, self._client.limit)
             offsets = await asyncio.gather(*(places.committed(task) for task in tasks))
             reader = await self._client.consumer(stack, wait_ms=SHARD_WAIT_MS)
-            backlog = _Backlog(reader, dict(zip(tasks, offsets, strict=True)), self._principal)
+            backlog = Backlog(reader, dict(zip(tasks, offsets, strict=True)), self._principal)
             yield _Shard(shard, producer, backlog, self._check, self._client.limit)
 
     async def create(self, streams: Sequence[str], shards: int = 1) -> None:
@@ -311,7 +284,7 @@ class _Client:
     async def partitions(self, streams: Sequence[str]) -> dict[str, int]:
         """Count the partitions of each stream; 0 where there is none."""
         admin = AIOKafkaAdminClient(**self._settings())
-        with _answering(self._principal, "describe", "the streams"):
+        with answering(self._principal, "describe", "the streams"):
             try:
                 async with asyncio.timeout(self.limit):
                     await admin.start()
@@ -334,7 +307,7 @@ class _Client:
             fetch_max_wait_ms=wait_ms,
         )
         stack.push_async_callback(_stop, consumer)
-        with _answering(self._principal, "use", "the bus"):
+        with answering(self._principal, "use", "the bus"):
             async with asyncio.timeout(self.limit):
                 await consumer.start()
         # Its tasks must have begun: stop() would wait for one that was cancelled before, and be cancelled with it.
@@ -353,7 +326,7 @@ class _Client:
             max_request_size=REQUEST_BYTES,
         )
         try:
-            with _answering(self._principal, "write", transactional_id or "the bus"):
+            with answering(self._principal, "write", transactional_id or "the bus"):
                 async with asyncio.timeout(self.limit):
                     await producer.start()
         except BaseException:
@@ -362,144 +335,10 @@ class _Client:
         return producer
 
 
-class _Reader:
-    """One partition of a stream, read on from where the last page ended; `turn` is for one reading at a time."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, principal: str, place: Place, limit: float) -> None:
-        self._consumer, self._principal, self._limit = consumer, principal, limit
-        self._place = TopicPartition(*place)
-        self._next = -1
-        self.turn = asyncio.Lock()
-        consumer.assign([self._place])
-        consumer.seek(self._place, 0)
-
-    async def read(self, offset: int, limit: int, wait: float) -> list[Record]:
-        """Read a page; what is there already is given even where `wait` is 0."""
-        with _answering(self._principal, "read", self._place.topic):
-            if offset != self._next:
-                self._consumer.seek(self._place, offset)
-                self._next = offset
-            try:
-                return await self._page(limit, wait)
-            except kafka_errors.OffsetOutOfRangeError:
-                self._next = -1
-                await _raise_if_gone(self._consumer, self._place, offset)
-                # Beyond the end: there is nothing to read.
-                return []
-
-    async def _page(self, limit: int, wait: float) -> list[Record]:
-        if records := await self._poll(limit, wait):
-            return records
-        # Nothing came in time. That there is nothing is another thing: what is committed by now must still come.
-        async with asyncio.timeout(self._limit):
-            end = (await self._consumer.end_offsets([self._place]))[self._place]
-            while not records and await self._consumer.position(self._place) < end:
-                records = await self._poll(limit, 0.05)
-        return records
-
-    async def _poll(self, limit: int, wait: float) -> list[Record]:
-        found = await self._consumer.getmany(self._place, timeout_ms=int(wait * 1000), max_records=limit)
-        records = [_record(message) for message in found.get(self._place, [])]
-        if records:
-            self._next = records[-1].offset + 1
-        return records
-
-
-class _Places:
-    """The committed offsets of one group, read and moved without joining it."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, principal: str, group: str, limit: float) -> None:
-        self._consumer, self._principal, self._group, self._limit = consumer, principal, group, limit
-
-    async def committed(self, place: Place) -> int:
-        """Tell the next offset to read; 0 if none was kept."""
-        with _answering(self._principal, "read", self._group):
-            async with asyncio.timeout(self._limit):
-                return await self._consumer.committed(TopicPartition(*place)) or 0
-
-    async def commit(self, place: Place, offset: int) -> None:
-        """Keep the next offset to read."""
-        task = TopicPartition(*place)
-        with _answering(self._principal, "commit to", self._group):
-            known = self._consumer.assignment()
-            if task not in known:
-                # Only what is assigned can be committed. Paused and with a position it fetches nothing.
-                self._consumer.assign([*known, task])
-                for each in (*known, task):
-                    self._consumer.pause(each)
-                    self._consumer.seek(each, 0)
-            async with asyncio.timeout(self._limit):
-                await self._consumer.commit({task: offset})
-
-
-class _Backlog:
-    """What has arrived for a shard and was not taken yet, stream by stream."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int], principal: str) -> None:
-        self._consumer, self._principal = consumer, principal
-        self._held: dict[Place, deque[Record]] = {place: deque() for place in places}
-        self._bytes: dict[Place, int] = dict.fromkeys(places, 0)
-        self._paused: set[Place] = set()
-        self._turn = 0
-        if places:
-            consumer.assign(list(places))
-        for place, offset in places.items():
-            consumer.seek(place, offset)
-
-    async def take(self, limit: int, wait: float) -> list[Record]:
-        """Give what has come, each stream its fair share; wait for the first if nothing has."""
-        if not self._held:
-            await asyncio.sleep(wait)
-            return []
-        await self._fetch(0)
-        if not any(self._held.values()):
-            await self._fetch(wait)
-        given = shares({place: len(held) for place, held in self._held.items()}, limit, self._turn)
-        self._turn += 1
-        return [self._give(place) for place, share in given.items() for _ in range(share)]
-
-    def _give(self, place: Place) -> Record:
-        record = self._held[place].popleft()
-        self._bytes[place] -= _weight(record)
-        # At half, so that the next records are there before these are gone.
-        if place in self._paused and self._bytes[place] <= HELD_BYTES // 2:
-            self._paused.discard(place)
-            self._consumer.resume(TopicPartition(*place))
-        return record
-
-    async def _fetch(self, wait: float) -> None:
-        with _answering(self._principal, "read", "a shard's inputs"):
-            try:
-                while going := [TopicPartition(*each) for each in self._held if each not in self._paused]:
-                    found = await self._consumer.getmany(*going, timeout_ms=int(wait * 1000), max_records=UNPACKED)
-                    if not found:
-                        return
-                    self._hold(found)
-                    wait = 0
-            except kafka_errors.OffsetOutOfRangeError as error:
-                for place, offset in error.args[0].items():
-                    await _raise_if_gone(self._consumer, place, offset)
-                raise UnavailableError("a shard's place lies beyond the end of its input") from error
-
-    def _hold(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        for place, messages in found.items():
-            records = [_record(message) for message in messages]
-            self._held[place].extend(records)
-            self._bytes[place] += sum(map(_weight, records))
-            if self._bytes[place] > HELD_BYTES:
-                self._paused.add(place)
-                self._consumer.pause(place)
-
-
-def _weight(record: Record) -> int:
-    # Empty ones weigh, too, or a flood of them would be read without end.
-    return len(record.key) + len(record.value or b"") + 100
-
-
 class _Shard:
     """A shard, as long as nobody else has made a producer of its `transactional.id`."""
 
-    def __init__(self, shard: int, producer: AIOKafkaProducer, backlog: _Backlog, check: Any, limit: float) -> None:
+    def __init__(self, shard: int, producer: AIOKafkaProducer, backlog: Backlog, check: Any, limit: float) -> None:
         self._shard, self._producer, self._backlog, self._check, self._limit = shard, producer, backlog, check, limit
         self._dead = False
 
@@ -532,7 +371,7 @@ class _Shard:
         if self._dead:
             raise UnavailableError(f"shard {self._shard} must be owned again")
         self._dead = True
-        with _answering(ROUTER, "write", stream):
+        with answering(ROUTER, "write", stream):
             async with asyncio.timeout(self._limit):
                 await self._producer.begin_transaction()
                 yield self._producer
@@ -556,6 +395,19 @@ def _lane(stream: str) -> int:
 
 _Sent = tuple[list["Awaitable[Any]"], int]
 """What tells where each batch of one stream went, and how many records are in the last."""
+
+
+def _parts(batches: Mapping[Place, list[Batch]], most: int) -> list[dict[Place, list[Batch]]]:
+    """Part streams so that one batch of each has no more than `most` bytes in all: so many leave in one request."""
+    parts, size = [dict[Place, list[Batch]]()], 0
+    for place, each in batches.items():
+        largest = max(batch.size for batch in each)
+        if parts[-1] and size + largest > most:
+            parts.append({})
+            size = 0
+        parts[-1][place] = each
+        size += largest
+    return parts
 
 
 async def _queue(producer: AIOKafkaProducer, batches: Mapping[Place, list[Batch]]) -> dict[Place, _Sent]:
@@ -594,72 +446,11 @@ def _names(places: Iterable[Place]) -> str:
     return ", ".join(stream for stream, _ in places)
 
 
-class _Refused(ConsumerRecord):  # type: ignore[misc]  # aiokafka's records are untyped
-    """Stands for a record that is too large, or a whole batch that could not be read, at the batch's last offset."""
-
-
-def _record(message: ConsumerRecord) -> Record:
-    fault = message.value if isinstance(message, _Refused) else ""
-    value = None if fault else message.value
-    return Record(message.topic, message.partition, message.offset, message.timestamp, message.key or b"", value, fault)
-
-
-class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Reads batches as aiokafka does, but gives one refused record for a batch that it cannot read, and goes on.
-
-    aiokafka raises out of the middle, loses what it had read before, and meets the same batch again for ever.
-    """
-
-    def _unpack_records(self) -> Iterator[ConsumerRecord]:
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            if not self._skipped(batch):
-                yield from self._read(batch)
-            # A compacted batch keeps its last offset, an aborted one is stepped over.
-            self.next_fetch_offset = batch.next_offset
-
-    def _skipped(self, batch: Any) -> bool:
-        if batch.producer_id is not None:
-            self._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and self._contains_abort_marker(batch):
-                self._aborted_producers.discard(batch.producer_id)
-        aborted = batch.is_transactional and batch.producer_id in self._aborted_producers
-        return bool(batch.is_control_batch or aborted)
-
-    def _read(self, batch: Any) -> Iterator[ConsumerRecord]:
-        try:
-            if not batch.validate_crc():
-                raise kafka_errors.CorruptRecordException("the checksum does not fit")
-            for record in batch:
-                if record.offset >= self.next_fetch_offset:
-                    self.next_fetch_offset = record.offset + 1
-                    if len(record.key or b"") + len(record.value or b"") > MAX_RECORD:
-                        yield self._refused(record.offset, record.timestamp, "a record is larger than the bus takes")
-                    else:
-                        yield self._consumer_record(self._tp, record)
-        except _DAMAGED as error:
-            fault = f"a batch could not be read: {type(error).__name__}"
-            yield self._refused(batch.next_offset - 1, batch.max_timestamp, fault)
-
-    def _refused(self, offset: int, at: int, fault: str) -> _Refused:
-        return _Refused(self._tp.topic, self._tp.partition, offset, at, 1, None, fault, None, -1, -1, ())
-
-
-def _bounded_gunzip(payload: Any) -> bytes:
-    unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    unpacked = unpack.decompress(payload, BOUND)
-    if unpack.unconsumed_tail or not unpack.eof:
-        raise ValueError("a batch expands past its bound, or ends too early")
-    return unpacked
-
-
 def _tune() -> None:
     """Set what aiokafka has no parameter for; doing so again changes nothing."""
     # Waited between two transactions; 20 ms by default.
     sender.BACKOFF_OVERRIDE = 0.002
-    # The compiled reader looks the name up here, not in aiokafka.codec.
-    default_records.gzip_decode = _bounded_gunzip
-    fetcher.PartitionRecords = _Records
+    kafka_read.tune()
     kafka_send.tune()
     logging.getLogger(sender.__name__).addFilter(_not_concurrent_transactions)
 
@@ -669,27 +460,8 @@ def _not_concurrent_transactions(entry: logging.LogRecord) -> bool:
     return "NotEnoughReplicas" not in entry.getMessage() or "retrying" not in entry.getMessage()
 
 
-@contextmanager
-def _answering(principal: str, act: str, stream: str) -> Iterator[None]:
-    """Turn what aiokafka says into who can mend it."""
-    try:
-        yield
-    except _FENCED as error:
-        raise FencedError(f"another process has taken over what {principal} writes") from error
-    except _FORBIDDEN as error:
-        raise ForbiddenStreamError(principal, act, stream) from error
-    except _FAILED as error:
-        raise UnavailableError(f"{principal} could not {act} {stream}: {error!r}") from error
-
-
-async def _raise_if_gone(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> None:
-    start = (await consumer.beginning_offsets([place]))[place]
-    if offset < start:
-        raise OffsetGoneError(place.topic, offset, start)
-
-
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    with suppress(*_FAILED):
+    with suppress(*FAILED):
         async with asyncio.timeout(STOP_S):
             await consumer.stop()
 

@@ -36,8 +36,10 @@ class Batch:
     Has what aiokafka's accumulator asks of its own builder, which copies and encodes each record anew.
     """
 
-    def __init__(self, pieces: list[bytes], count: int, attributes: int) -> None:
+    def __init__(self, pieces: list[bytes], count: int, attributes: int, size: int) -> None:
         self._pieces, self._count, self._attributes = pieces, count, attributes
+        self.size = size
+        """About its bytes, never fewer than its records have."""
         self._producer = (-1, -1, -1)
         self._buffer: bytes | None = None
 
@@ -83,13 +85,13 @@ def make_batches(rows: Sequence[Value], heads: Heads, attributes: int = 0, *, mo
             raise TooLargeError(len(key) + length, MAX_RECORD)
         # 40 bytes are more than the varints of one record take.
         if count and size + len(key) + length + 40 > most:
-            batches.append(Batch(pieces, count, attributes))
+            batches.append(Batch(pieces, count, attributes, size))
             pieces, count, size = [], 0, 0
         head = heads.get((count, key, length)) or heads.setdefault((count, key, length), _head_of(count, key, length))
         pieces += (head, value or b"", more or b"", b"\0")
         count += 1
         size += len(key) + length + 40
-    return [*batches, Batch(pieces, count, attributes)]
+    return [*batches, Batch(pieces, count, attributes, size)]
 
 
 def _head_of(delta: int, key: bytes, length: int) -> bytes:

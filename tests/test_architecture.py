@@ -92,6 +92,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "sqlite_file",
         "sqlite",
         "kafka_batch",
+        "kafka_answers",
+        "kafka_read",
         "kafka_send",
         "kafka",
         "jars",
@@ -101,7 +103,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 """Files of `broker`, lowest first. Within a level a file may import those before it."""
 DOORS = {
-    "aiokafka": ("broker/kafka.py", "broker/kafka_send.py"),
+    "aiokafka": ("broker/kafka.py", "broker/kafka_answers.py", "broker/kafka_read.py", "broker/kafka_send.py"),
     "nacl": ("broker/signing.py",),
     "uvloop": ("cli/main.py",),
     "google_crc32c": ("broker/kafka_batch.py",),

@@ -22,7 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 
-from broker import kafka as kafka_bus
+from broker import kafka_read
 from broker import streams
 from broker.bus import MAX_RECORD, Bus, Copies, Record, Shard, Writes
 from broker.errors import (
@@ -877,19 +877,19 @@ async def test_a_shard_takes_in_no_more_than_it_holds_at_once(kafka: OnKafka, mo
     for _ in range(8):
         await give_compressed(kafka, member, "gzip", [bytes(900_000)] * 16)
     held = [0]
-    weigh = kafka_bus._Backlog._hold
+    weigh = kafka_read.Backlog._hold
 
     def watched(backlog: Any, found: Any) -> None:
         weigh(backlog, found)
         held[0] = max(held[0], sum(backlog._bytes.values()))
 
-    monkeypatch.setattr(kafka_bus._Backlog, "_hold", watched)
+    monkeypatch.setattr(kafka_read.Backlog, "_hold", watched)
     async with kafka.open(streams.ROUTER) as bus, bus.own(0, [stream]) as shard:
         taken: list[Record] = []
         while len(taken) < 128:
             taken += await shard.take(10, 5)
     assert [record.offset for record in taken] == list(range(128))
-    assert held[0] <= kafka_bus.HELD_BYTES + kafka_bus.UNPACKED * 900_200
+    assert held[0] <= kafka_read.HELD_BYTES + kafka_read.UNPACKED * 900_200
 
 
 @pytest.mark.kafka

@@ -103,3 +103,34 @@ async def test_no_inbox_gets_what_came_later_without_what_came_before(monkeypatc
         await earlier
     await bus.fan_out([Copies(b"k1", b"", [(first, b"1")])])
     assert new.written == [first]
+
+
+class Counting(Producer):
+    """Takes what it is given, and knows how much of it was on its way at once."""
+
+    under_way = most = 0
+
+    async def send_batch(self, batch: object, stream: str, partition: int) -> asyncio.Future[Any]:
+        size = len(batch._build())  # type: ignore[attr-defined]
+        future = await super().send_batch(batch, stream, partition)
+        self.under_way += size
+        self.most = max(self.most, self.under_way)
+        future.add_done_callback(lambda _: self._arrived(size))
+        return future
+
+    def _arrived(self, size: int) -> None:
+        self.under_way -= size
+
+
+async def test_large_records_for_many_inboxes_are_not_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node closes the connection on a request beyond its limit, and would do so at every further try."""
+    bureaus = tuple(f"LV/b{number}" for number in range(60))
+    bus = KafkaBus("x:1", streams.ROUTER, None, World(("LV",), bureaus), limit=5)
+    producers = {lane: Counting(type("Place", (), {"offset": 0})(), 0.001) for lane in kafka.FAN_OUT_LANES}
+    monkeypatch.setattr(bus, "_producers", dict(producers))
+    monkeypatch.setattr(kafka, "AT_ONCE_BYTES", 1 << 20)
+    large = bytes(200_000)
+    await bus.fan_out([Copies(b"k", large, [(streams.inbox(each), b"") for each in bureaus])])
+    assert sorted(each for made in producers.values() for each in made.written) == sorted(map(streams.inbox, bureaus))
+    for made in producers.values():
+        assert len(large) < made.most <= 1 << 20

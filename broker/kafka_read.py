@@ -1,0 +1,252 @@
+"""Reads streams, a shard's inputs and places by aiokafka's consumers, whatever a member has written into a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import zlib
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka_errors
+from aiokafka.consumer import fetcher
+from aiokafka.record._crecords import default_records
+from aiokafka.structs import ConsumerRecord
+
+from broker.bus import MAX_RECORD, Place, Record
+from broker.errors import OffsetGoneError, UnavailableError
+from broker.fair import shares
+from broker.kafka_answers import answering
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+BOUND = 16 << 20
+"""bytes that one batch may expand to"""
+HELD_BYTES = 4 << 20
+"""what is read ahead of one stream before its reading pauses"""
+UNPACKED = 64
+"""records unpacked between two looks at that: a few bytes on the way may be megabytes here"""
+# What decoding hostile bytes was seen to raise, or could.
+_DAMAGED = (
+    kafka_errors.KafkaError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class Reader:
+    """One partition of a stream, read on from where the last page ended; `turn` is for one reading at a time."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, principal: str, place: Place, limit: float) -> None:
+        self._consumer, self._principal, self._limit = consumer, principal, limit
+        self._place = TopicPartition(*place)
+        self._next = -1
+        self.turn = asyncio.Lock()
+        consumer.assign([self._place])
+        consumer.seek(self._place, 0)
+
+    async def read(self, offset: int, limit: int, wait: float) -> list[Record]:
+        """Read a page; what is there already is given even where `wait` is 0."""
+        with answering(self._principal, "read", self._place.topic):
+            if offset != self._next:
+                self._consumer.seek(self._place, offset)
+                self._next = offset
+            try:
+                return await self._page(limit, wait)
+            except kafka_errors.OffsetOutOfRangeError:
+                self._next = -1
+                await raise_if_gone(self._consumer, self._place, offset)
+                # Beyond the end: there is nothing to read.
+                return []
+
+    async def _page(self, limit: int, wait: float) -> list[Record]:
+        if records := await self._poll(limit, wait):
+            return records
+        # Nothing came in time. That there is nothing is another thing: what is committed by now must still come.
+        async with asyncio.timeout(self._limit):
+            end = (await self._consumer.end_offsets([self._place]))[self._place]
+            while not records and await self._consumer.position(self._place) < end:
+                records = await self._poll(limit, 0.05)
+        return records
+
+    async def _poll(self, limit: int, wait: float) -> list[Record]:
+        found = await self._consumer.getmany(self._place, timeout_ms=int(wait * 1000), max_records=limit)
+        records = [_record(message) for message in found.get(self._place, [])]
+        if records:
+            self._next = records[-1].offset + 1
+        return records
+
+
+class Places:
+    """The committed offsets of one group, read and moved without joining it."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, principal: str, group: str, limit: float) -> None:
+        self._consumer, self._principal, self._group, self._limit = consumer, principal, group, limit
+
+    async def committed(self, place: Place) -> int:
+        """Tell the next offset to read; 0 if none was kept."""
+        with answering(self._principal, "read", self._group):
+            async with asyncio.timeout(self._limit):
+                return await self._consumer.committed(TopicPartition(*place)) or 0
+
+    async def commit(self, place: Place, offset: int) -> None:
+        """Keep the next offset to read."""
+        task = TopicPartition(*place)
+        with answering(self._principal, "commit to", self._group):
+            known = self._consumer.assignment()
+            if task not in known:
+                # Only what is assigned can be committed. Paused and with a position it fetches nothing.
+                self._consumer.assign([*known, task])
+                for each in (*known, task):
+                    self._consumer.pause(each)
+                    self._consumer.seek(each, 0)
+            async with asyncio.timeout(self._limit):
+                await self._consumer.commit({task: offset})
+
+
+class Backlog:
+    """What has arrived for a shard and was not taken yet, stream by stream."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int], principal: str) -> None:
+        self._consumer, self._principal = consumer, principal
+        self._held: dict[Place, deque[Record]] = {place: deque() for place in places}
+        self._bytes: dict[Place, int] = dict.fromkeys(places, 0)
+        self._paused: set[Place] = set()
+        self._turn = 0
+        if places:
+            consumer.assign(list(places))
+        for place, offset in places.items():
+            consumer.seek(place, offset)
+
+    async def take(self, limit: int, wait: float) -> list[Record]:
+        """Give what has come, each stream its fair share; wait for the first if nothing has."""
+        if not self._held:
+            await asyncio.sleep(wait)
+            return []
+        await self._fetch(0)
+        if not any(self._held.values()):
+            await self._fetch(wait)
+        given = shares({place: len(held) for place, held in self._held.items()}, limit, self._turn)
+        self._turn += 1
+        return [self._give(place) for place, share in given.items() for _ in range(share)]
+
+    def _give(self, place: Place) -> Record:
+        record = self._held[place].popleft()
+        self._bytes[place] -= _weight(record)
+        # At half, so that the next records are there before these are gone.
+        if place in self._paused and self._bytes[place] <= HELD_BYTES // 2:
+            self._paused.discard(place)
+            self._consumer.resume(TopicPartition(*place))
+        return record
+
+    async def _fetch(self, wait: float) -> None:
+        with answering(self._principal, "read", "a shard's inputs"):
+            try:
+                while going := [TopicPartition(*each) for each in self._held if each not in self._paused]:
+                    found = await self._consumer.getmany(*going, timeout_ms=int(wait * 1000), max_records=UNPACKED)
+                    if not found:
+                        return
+                    self._hold(found)
+                    wait = 0
+            except kafka_errors.OffsetOutOfRangeError as error:
+                for place, offset in error.args[0].items():
+                    await raise_if_gone(self._consumer, place, offset)
+                raise UnavailableError("a shard's place lies beyond the end of its input") from error
+
+    def _hold(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        for place, messages in found.items():
+            records = [_record(message) for message in messages]
+            self._held[place].extend(records)
+            self._bytes[place] += sum(map(_weight, records))
+            if self._bytes[place] > HELD_BYTES:
+                self._paused.add(place)
+                self._consumer.pause(place)
+
+
+def _weight(record: Record) -> int:
+    # Empty ones weigh, too, or a flood of them would be read without end.
+    return len(record.key) + len(record.value or b"") + 100
+
+
+class _Refused(ConsumerRecord):  # type: ignore[misc]  # aiokafka's records are untyped
+    """Stands for a record that is too large, or a whole batch that could not be read, at the batch's last offset."""
+
+
+def _record(message: ConsumerRecord) -> Record:
+    fault = message.value if isinstance(message, _Refused) else ""
+    value = None if fault else message.value
+    return Record(message.topic, message.partition, message.offset, message.timestamp, message.key or b"", value, fault)
+
+
+class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
+    """Reads batches as aiokafka does, but gives one refused record for a batch that it cannot read, and goes on.
+
+    aiokafka raises out of the middle, loses what it had read before, and meets the same batch again for ever.
+    """
+
+    def _unpack_records(self) -> Iterator[ConsumerRecord]:
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if not self._skipped(batch):
+                yield from self._read(batch)
+            # A compacted batch keeps its last offset, an aborted one is stepped over.
+            self.next_fetch_offset = batch.next_offset
+
+    def _skipped(self, batch: Any) -> bool:
+        if batch.producer_id is not None:
+            self._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and self._contains_abort_marker(batch):
+                self._aborted_producers.discard(batch.producer_id)
+        aborted = batch.is_transactional and batch.producer_id in self._aborted_producers
+        return bool(batch.is_control_batch or aborted)
+
+    def _read(self, batch: Any) -> Iterator[ConsumerRecord]:
+        try:
+            if not batch.validate_crc():
+                raise kafka_errors.CorruptRecordException("the checksum does not fit")
+            for record in batch:
+                if record.offset >= self.next_fetch_offset:
+                    self.next_fetch_offset = record.offset + 1
+                    if len(record.key or b"") + len(record.value or b"") > MAX_RECORD:
+                        yield self._refused(record.offset, record.timestamp, "a record is larger than the bus takes")
+                    else:
+                        yield self._consumer_record(self._tp, record)
+        except _DAMAGED as error:
+            fault = f"a batch could not be read: {type(error).__name__}"
+            yield self._refused(batch.next_offset - 1, batch.max_timestamp, fault)
+
+    def _refused(self, offset: int, at: int, fault: str) -> _Refused:
+        return _Refused(self._tp.topic, self._tp.partition, offset, at, 1, None, fault, None, -1, -1, ())
+
+
+def _bounded_gunzip(payload: Any) -> bytes:
+    unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    unpacked = unpack.decompress(payload, BOUND)
+    if unpack.unconsumed_tail or not unpack.eof:
+        raise ValueError("a batch expands past its bound, or ends too early")
+    return unpacked
+
+
+def tune() -> None:
+    """Have all consumers of aiokafka read so; doing so again changes nothing."""
+    # The compiled reader looks the name up here, not in aiokafka.codec.
+    default_records.gzip_decode = _bounded_gunzip
+    fetcher.PartitionRecords = _Records
+
+
+async def raise_if_gone(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> None:
+    """Raise OffsetGoneError if retention has taken what lies at this offset."""
+    start = (await consumer.beginning_offsets([place]))[place]
+    if offset < start:
+        raise OffsetGoneError(place.topic, offset, start)
