@@ -22,8 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 
-from broker import kafka_read
-from broker import streams
+from broker import kafka_read, streams
 from broker.bus import MAX_RECORD, Bus, Copies, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
