@@ -68,6 +68,8 @@ CREATE TABLE IF NOT EXISTS outcomes(
     proof TEXT NOT NULL, now INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS outcomes_notice ON outcomes(notice_id);
+CREATE INDEX IF NOT EXISTS outcomes_rejected ON outcomes(record_digest, code) WHERE kind = 'rejected';
+CREATE INDEX IF NOT EXISTS outcomes_rejected_since ON outcomes(code, leaf_number) WHERE kind = 'rejected';
 CREATE TABLE IF NOT EXISTS orders(notice_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE VIEW IF NOT EXISTS ours AS SELECT * FROM envelopes WHERE notice_id NOT IN (SELECT notice_id FROM orders);
 CREATE TABLE IF NOT EXISTS sent_again(leaf_number INTEGER PRIMARY KEY);
@@ -191,6 +193,10 @@ class Outbox:
         if row is None:
             return None
         return Published(bytes(row["notice_id"]), row["record"], row["version"], row["kind"], row["number"])
+
+    def is_order(self, notice_id: bytes) -> bool:
+        """Say whether a notice of this outbox is an order, on another's record."""
+        return self.database.execute("SELECT 1 FROM orders WHERE notice_id = ?", (notice_id,)).fetchone() is not None
 
     def is_foreign(self, text: str) -> bool:
         """Say whether this is the id of a notice that is on record as ours and never was in this outbox."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -28,7 +29,7 @@ from adapters.trace import untold
 from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
-from broker.errors import NoticeRejectedError
+from broker.errors import ConfigurationError, NoticeRejectedError, OffsetGoneError
 from broker.notice import (
     NOT_RELEASED,
     ORDERED,
@@ -91,9 +92,7 @@ class Outcomes:
 
     async def round(self, wait: float = 0.0) -> Learned:
         """Take in one page of outcomes, waiting up to `wait` seconds for the first."""
-        records = await self._bus.read(
-            self._stream, self.journal.place(self._stream), limit=PAGE, wait=wait, partition=self._shard
-        )
+        records = await self._read(wait)
         learned = Learned(records=len(records))
         log = await self._follow(versions=not self._versions.newest_digest("directory"))
         results = await self._check(records, log)
@@ -103,6 +102,17 @@ class Outcomes:
                     self._take(record, result, learned)
                 self.journal.move(self._stream, records[-1].offset + 1)
         return learned
+
+    async def _read(self, wait: float) -> Sequence[Record]:
+        place = self.journal.place(self._stream)
+        try:
+            return await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+        except OffsetGoneError as error:
+            with transaction(self._database):
+                if place:  # who never followed has missed nothing that it waits for
+                    self.journal.alarm(self._clock(), error.code, f"outcomes {place} to {error.start - 1}")
+                self.journal.move(self._stream, error.start)
+            return await self._bus.read(self._stream, error.start, limit=PAGE, wait=wait, partition=self._shard)
 
     async def drain(self) -> Learned:
         """Take in everything that is there now."""
@@ -285,9 +295,12 @@ class Outcomes:
 
         Or withdraws it again, where its withdrawal built on what was rejected.
         """
-        bureau, record, version = self._database.execute(
-            "SELECT bureau, record, version FROM envelopes WHERE header_digest = ?", (digest,)
+        found = self._database.execute(
+            "SELECT bureau, record, version FROM ours WHERE header_digest = ?", (digest,)
         ).fetchone()
+        if found is None:  # an order: of another's record, whatever that is called
+            return
+        bureau, record, version = found
         state = "live" if self._outbox.held(bureau, record) else "refused"
         self._database.execute(
             "UPDATE records SET digest = x'', state = ?1 WHERE bureau = ?2 AND record = ?3 AND (version = ?4 OR ?5)",
@@ -302,9 +315,10 @@ class Outcomes:
         code, row = outcome.code or outcome.kind, self._sent(outcome.record_digest)
         if row and code in KEY_CODES:
             rejection = Rejection(outcome.leaf_number, outcome.record_digest, code)
-            if self._outbox.requeue.can_come_again(*row, rejection):
-                self._outbox.requeue.again(row[0])
-                return
+            with suppress(ConfigurationError):  # the bureau has no key at all now; its member has other bureaus
+                if self._outbox.requeue.can_come_again(*row, rejection):
+                    self._outbox.requeue.again(row[0])
+                    return
         elif row:
             (digest,) = self._database.execute(
                 "UPDATE envelopes SET outcome = 'rejected', compartments = NULL WHERE notice_id = ? AND outcome IS NULL"

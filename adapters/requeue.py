@@ -24,7 +24,8 @@ class Requeue:
         rows = self._database.execute(
             "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
             " FROM envelopes AS e JOIN outcomes AS o ON o.record_digest = e.sent_digest"
-            " WHERE o.code IN (SELECT value FROM json_each(?)) AND e.outcome IS NULL AND e.sent_at IS NOT NULL"
+            " WHERE o.kind = 'rejected' AND o.code IN (SELECT value FROM json_each(?))"
+            " AND e.outcome IS NULL AND e.sent_at IS NOT NULL"
             " AND o.leaf_number NOT IN (SELECT leaf_number FROM sent_again) GROUP BY e.notice_id",
             (json.dumps(KEY_CODES),),
         ).fetchall()

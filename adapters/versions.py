@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
@@ -39,24 +41,25 @@ class Versions:
     `newest` is the last one of its kind in the stream that can be read; whether the broker adopted it stands in the
     trail, and every leaf names the versions that it was judged by. Where the home has pinned a root (guard.py), only
     what was signed under it is kept: a directory as it adds up, and the newest bundle beside it. Whatever came under
-    signatures is kept as it came, too, in `signed`. `directories` lists which versions came as a directory under the
-    root that is pinned: nothing else is one, whatever its digest, not what came before there was a root.
+    signatures is kept as it came, too, in `signed`. `directories/<root>` has a file for each version that came as a
+    directory under that root: nothing else is one, whatever its digest, not what came before there was a root; where no
+    root is pinned, any that came is one. Several
+    processes may have one home: each adds to the files there, and none writes what it remembers over another's.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], int] = _clock) -> None:
         self._folder, self._clock = folder, clock
         self._read: dict[bytes, Directory] = {}
-        self._listed: frozenset[str] | None = None
+        self._replay: frozenset[str] | None = None
 
     async def follow(self, bus: Bus) -> int:
         """Take in what the stream holds beyond our place; return how many versions came."""
         state, came = self._state(), 0
         guard: Guard | None = None
         if not state:  # another process may have pinned a root: what was read before it counts no more
-            self._read, self._listed = {}, None
+            self._read, self._replay = {}, None
         await self._keep_earlier(bus, int(state.get("place", 0)))
-        if (listed := self._directories()) and self._kept_list() is None:
-            self._keep_list(listed, pinned(self._folder.parent).root)
+        self._list_earlier()
         while records := await bus.read(streams.VERSIONS, int(state.get("place", 0)), limit=PAGE):
             # Opens the newest bundle again: only where something new is to be held against it.
             guard = guard or self.guard()
@@ -85,17 +88,23 @@ class Versions:
             content = codec.decode(Version, record.value or b"").content
         except NoticeRejectedError:
             return
-        if signed_kind(content):
+        if signed_kind(content) and len(content) <= VERSION_LIMIT:
             name = f"{record.offset:012}-{sha256(content).hexdigest()[:16]}"
             durable.put(self._folder / SIGNED / name, content)
 
     def signed(self) -> dict[str, bytes]:
-        """Give all that was published under signatures, nothing of it checked, in the order of its names."""
+        """Give all that was published under signatures, nothing of it checked, in the order of its names.
+
+        Raises ConfigurationError where it is more than can be held, OSError for what is no file of a version.
+        """
         folder, found, left = self._folder / SIGNED, dict[str, bytes](), SIGNED_LIMIT
         for each in sorted(folder.iterdir()) if folder.is_dir() else ():
             if _PLACE.fullmatch(each.name):
-                found[each.name] = reading.read(each, min(VERSION_LIMIT, left))
+                found[each.name] = reading.read(each, VERSION_LIMIT)
                 left -= len(found[each.name])
+            if left < 0:
+                message = f"{folder} has more than {SIGNED_LIMIT:,} bytes: nobody has published that much"
+                raise ConfigurationError(message)
         return found
 
     def guard(self) -> Guard:
@@ -137,11 +146,12 @@ class Versions:
             # First the place, then the root: a crash between them reads the stream again, and without a root.
             (self._folder / "newest").unlink(missing_ok=True)
             durable.put(path, f"{fingerprint}\n".encode("ascii"))
-            self._read, self._listed = {}, None
+            self._read, self._replay = {}, None
 
     def _take(self, value: bytes | None, state: dict[str, str | int], guard: Guard) -> tuple[int, Guard]:
         try:
             version = codec.decode(Version, value or b"")
+            _check_length(version.content)
             plain, after, stale = self._passed(version, guard)
             if version.kind == "directory":
                 _parsed(plain)
@@ -150,7 +160,7 @@ class Versions:
             return 0, guard
         digest = sha256(plain).hexdigest()
         self._keep(digest, plain)
-        if version.kind == "directory":
+        if version.kind == "directory" and guard.root:
             self._list(digest, guard.root)
         state["refused"] = stale
         if not stale:
@@ -174,44 +184,65 @@ class Versions:
     def directory(self, digest: bytes) -> Directory | None:
         """Give the directory of this digest, if it was ever published, under the root that is pinned here."""
         if digest not in self._read:
-            content = self.content(digest) if digest.hex() in self._directories() else None
+            content = self.content(digest) if self._is_listed(digest.hex()) else None
             if content is None:
                 return None
             self._read[digest] = _parsed(content)
         return self._read[digest]
 
-    def _directories(self) -> frozenset[str]:
-        """Tell which versions came as directories under the root that is pinned here."""
-        if self._listed is None:
-            kept = self._kept_list()
-            self._listed = frozenset(self._replayed()) if kept is None else kept
-        return self._listed
+    def _is_listed(self, digest: str) -> bool:
+        """Say whether a version came as a directory under the root that is pinned here."""
+        root = pinned(self._folder.parent).root
+        if root is None:
+            return True
+        if (folder := self._list_of(root)).is_dir():
+            return (folder / digest).is_file()
+        # A home of before, or one where nothing may be written: worked out, and again where that has changed.
+        if self._replay is None or digest not in self._replay:
+            self._replay = frozenset(self._replayed())
+        return digest in self._replay
 
-    def _kept_list(self) -> frozenset[str] | None:
-        """Give the list as it is on disk; None where there is none of this root: a home of before, a new root."""
-        kept = json.loads(self._named(DIRECTORIES) or b"{}")
-        fits = "digests" in kept and kept["root"] == pinned(self._folder.parent).root
-        return frozenset(kept["digests"]) if fits else None
+    def _list_of(self, root: str) -> Path:
+        return self._folder / DIRECTORIES / root
 
-    def _list(self, digest: str, root: str | None) -> None:
-        if digest not in self._directories():
-            self._keep_list(self._directories() | {digest}, root)
+    def _list(self, digest: str, root: str) -> None:
+        folder = self._list_of(root)
+        if not (folder / digest).is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            durable.write(folder / digest, b"")
 
-    def _keep_list(self, digests: frozenset[str], root: str | None) -> None:
-        self._listed = digests
-        self._keep(DIRECTORIES, json.dumps({"root": root, "digests": sorted(digests)}).encode())
+    def _list_earlier(self) -> None:
+        """Make the list of a home of before; it is there whole or not at all."""
+        root = pinned(self._folder.parent).root
+        if not root or (folder := self._list_of(root)).is_dir() or not (listed := [*self._replayed()]):
+            return
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)  # a kill left it
+        aside.mkdir(parents=True)
+        for each in listed:
+            durable.write(aside / each, b"")
+        with suppress(FileExistsError, OSError):  # another process was faster, and its list is as good
+            aside.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        durable.sync(folder.parent)
 
     def _replayed(self) -> Iterator[str]:
-        """Take what was signed once more, from the pinned root on."""
-        guard = pinned(self._folder.parent)
+        """Take what was signed once more, from the pinned root on: what this home has taken before, nothing else.
+
+        Whether an agreement hears whom it binds was asked then, or was not asked yet.
+        """
+        guard = replace(pinned(self._folder.parent), hears=False)
         for content in self.signed().values() if guard.root else ():
             kind = signed_kind(content) or ""
             try:
-                plain, guard = guard.take(kind, content, None)
+                plain, after = guard.take(kind, content, None)
             except VersionRefusedError:
                 continue
-            if kind == "directory":
-                yield sha256(plain).hexdigest()
+            digest = sha256(plain).hexdigest()
+            if (self._folder / digest).is_file():
+                guard = after
+                if kind == "directory":
+                    yield digest
 
     def content(self, digest: bytes) -> bytes | None:
         """Give a version's bytes; None if they are not there or not what they are called."""
@@ -261,6 +292,11 @@ class Versions:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self._folder / name)
+
+
+def _check_length(content: bytes) -> None:
+    if len(content) > VERSION_LIMIT:
+        raise VersionRefusedError(f"it has more than {VERSION_LIMIT:,} bytes")
 
 
 @lru_cache(maxsize=4)

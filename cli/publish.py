@@ -158,6 +158,9 @@ def _disown(outbox: Outbox, notice: str, reason: dict[str, str | None] | None) -
 def _own(outbox: Outbox, home: MemberHome, notice: str, *, asked: str | None) -> Published | None:
     """Find a notice of ours to act on; several bureaus may have a record of one name. Raises OthersRecordError."""
     found = outbox.find(notice)
+    if found and outbox.is_order(found.notice_id):
+        message = f"{notice} is an order: it stands, and no record of ours is meant"
+        raise InvalidReferenceError(message)
     having = outbox.bureaus_with(notice)  # none for an id, which means one notice and no other
     if found and having and home.bureau not in having and (asked or len(having) > 1):
         raise OthersRecordError(notice, home.bureau, having)

@@ -136,7 +136,7 @@ def _grounds(home: OperatorHome, named: Sequence[PolicySet]) -> Callable[[Leaf],
 
 
 def _directory(home: OperatorHome, digest: bytes) -> Directory:
-    if home.versions.content(digest) is None:
+    if home.versions.directory(digest) is None:
         in_force.fetch(home)
     found = home.versions.directory(digest)
     if found is None:

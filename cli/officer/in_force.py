@@ -75,7 +75,7 @@ def known_annex(basis: Basis) -> Annex:
 
 
 def _basis(home: OperatorHome, directory: bytes, policies: bytes) -> Basis:
-    if home.versions.content(directory) is None or home.versions.content(policies) is None:
+    if home.versions.directory(directory) is None or home.versions.content(policies) is None:
         fetch(home)
     listed = _found(home.versions.directory(directory), "directory", directory)
     return Basis(listed, _annex(home, listed), policy_set(home.versions, policies))

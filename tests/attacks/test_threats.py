@@ -41,3 +41,9 @@ def test_every_attack_is_named() -> None:
 
 def test_there_are_at_least_forty_attacks() -> None:
     assert len(attacks()) >= 40
+
+
+def test_no_threat_is_told_twice_in_one_table() -> None:
+    for part in THREATS.split("\n\n"):
+        told = [tuple(line.split("|")[1:3]) for line in part.splitlines() if line.startswith("| ")]
+        assert sorted(set(told)) == sorted(told)

@@ -191,6 +191,7 @@ async def test_an_order_on_anothers_record_is_none_of_ours(world: World) -> None
     outbox = at.outbox()
     assert outbox.find("R-1") == own
     assert outbox.find(ordered.id) == ordered
+    assert outbox.is_order(ordered.notice_id)
     outbox.publish([draft("R-2", pointers=(Pointer("AT/ncb", "R-1", "cites"),))])
     await outbox.flush(world.bus)
     outbox.close()

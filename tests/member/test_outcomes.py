@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from adapters.compose import Maker
 from adapters.outbox import Outbox
 from adapters.outcomes import Outcomes
 from adapters.trace import trace
 from adapters.versions import Versions
 from broker import codec, streams
 from broker.directory import Directory
-from broker.errors import InvalidReferenceError, UnavailableError
+from broker.errors import ConfigurationError, InvalidReferenceError, UnavailableError
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
 from broker.route import Lines, lay
+from broker.signing import SigningKey
 from tests.honest_broker import directory
 from tests.making import NOW, Draft, key_of
 from tests.making import receipt as forged
@@ -288,6 +291,39 @@ async def test_what_was_rejected_for_its_key_waits_for_the_next_one(world: World
     outbox.close()
     anew = [codec.decode(Envelope, each) for each in (await world.sent())[2:]]
     assert {each.key_id for each in anew} == {key_of("AT/ncb", 1).public.id}
+
+
+async def test_a_bureau_that_has_no_key_any_more_stops_no_other_bureau_of_its_member(world: World) -> None:
+    (data,) = await world.publish(draft())
+    at = world.machine("AT/ncb")
+    await reject(world, data, "key-revoked", signed=False)
+
+    def no_key(bureau: str) -> SigningKey:
+        raise ConfigurationError(f"every key of {bureau} was revoked")
+
+    outbox = Outbox(at.folder / "outbox.db", Maker(at.versions.newest(), no_key, at.clock, os.urandom), "AT/border")
+    assert await learn(at, outbox) == ["key-revoked"]
+    outbox.close()
+
+
+@pytest.mark.parametrize(("followed", "alarms"), [(True, ["offset-gone"]), (False, [])])
+async def test_outcomes_that_retention_has_taken_stop_nothing(world: World, followed: bool, alarms: list[str]) -> None:
+    await world.publish(draft("R-1"))
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    if followed:
+        for data in await world.sent():
+            await reject(world, data, "invalid-field")
+        await learn(at, outbox)
+    for data in await world.publish(draft("R-2"), draft("R-3")):
+        await reject(world, data, "invalid-field")
+    stream = streams.outcomes("AT")
+    world.bus.memory.cut(stream, world.bus.memory.partition(stream, 0).end - 1)
+    await learn(at, outbox)
+    found = [each.code for each in at.outcomes(outbox).journal.alarms()]
+    assert [code for code in found if code == "offset-gone"] == alarms
+    assert "invalid-field" in found
+    outbox.close()
 
 
 async def test_an_older_version_is_not_signed_anew_where_a_later_one_is_on_record(world: World) -> None:

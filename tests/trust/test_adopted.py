@@ -185,11 +185,42 @@ async def test_a_home_that_listed_no_directories_makes_the_list_of_what_was_sign
     await site.write("policies", allowed(opened(first_content())))
     await site.member.follow(site.bus)
     listed = site.folder / "member" / "versions" / "directories"
-    kept = listed.read_bytes()
-    listed.unlink()
+    kept = sorted(each.relative_to(listed) for each in listed.rglob("*"))
+    shutil.rmtree(listed)
     assert site.member.newest().digest == opened(first_content()).directory.digest
     assert await site.member.follow(site.bus) == 0
-    assert listed.read_bytes() == kept
+    assert sorted(each.relative_to(listed) for each in listed.rglob("*")) == kept
+
+
+async def test_what_a_home_never_took_is_not_listed_afterwards(site: Site) -> None:
+    """As a directory that it refused when it came."""
+    await site.write("directory", first_content())
+    await site.member.follow(site.bus)
+    digest = opened(first_content()).directory.digest
+    folder = site.folder / "member" / "versions"
+    shutil.rmtree(folder / "directories")
+    (folder / digest.hex()).unlink()
+    again = Versions(folder)
+    await again.follow(site.bus)
+    assert again.directory(digest) is None
+    assert not (folder / "directories").exists()
+
+
+async def test_several_processes_follow_for_one_home(site: Site) -> None:
+    """Each has its own memory of it, and the place in the stream is one."""
+    one, other = (Versions(site.folder / "member" / "versions") for _ in range(2))
+    first = opened(first_content())
+    await site.write("directory", first_content())
+    assert other.directory(first.directory.digest) is None
+    await one.follow(site.bus)
+    assert other.directory(first.directory.digest) is not None
+    made = next_draft(first, changed_name(first, "LV", "Latvia, renamed"))
+    second = content(made, first)
+    await site.write("directory", second)
+    await other.follow(site.bus)
+    for each in (one, other, Versions(site.folder / "member" / "versions")):
+        assert each.directory(first.directory.digest) is not None
+        assert each.newest().digest == opened(second, first).directory.digest
 
 
 async def test_an_empty_root_lets_nothing_pass_and_the_root_is_pinned_over_it(site: Site) -> None:
