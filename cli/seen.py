@@ -55,8 +55,8 @@ class Seen:
         return self._only([each for each in self.files if not _is_beside(ours, begun.shard_of(_origin(each)))])
 
     def _only(self, files: list[Path]) -> Seen:
-        found = copy(self)
-        found.files, found.left_out = files, [each for each in self.files if each not in files]
+        found, kept = copy(self), set(files)
+        found.files, found.left_out = files, [each for each in self.files if each not in kept]
         found._sort()  # noqa: SLF001 - our own
         return found
 
