@@ -56,11 +56,13 @@ CREATE TABLE IF NOT EXISTS envelopes(
 );
 CREATE INDEX IF NOT EXISTS envelopes_unsent ON envelopes(place) WHERE sent_at IS NULL;
 CREATE INDEX IF NOT EXISTS envelopes_record ON envelopes(bureau, record, version);
+CREATE INDEX IF NOT EXISTS envelopes_named ON envelopes(record);
 CREATE TABLE IF NOT EXISTS records(
     bureau TEXT NOT NULL, record TEXT NOT NULL, source TEXT NOT NULL, digest BLOB NOT NULL, version INTEGER NOT NULL,
     state TEXT NOT NULL CHECK(state IN ('live', 'withdrawn', 'refused')), facts TEXT NOT NULL,
     PRIMARY KEY(bureau, record)
 );
+CREATE INDEX IF NOT EXISTS records_named ON records(record);
 CREATE TABLE IF NOT EXISTS outcomes(
     leaf_number INTEGER PRIMARY KEY, kind TEXT NOT NULL, code TEXT, detail TEXT NOT NULL, notice_id BLOB,
     record_digest BLOB NOT NULL, original INTEGER, missing TEXT NOT NULL, warnings TEXT NOT NULL,

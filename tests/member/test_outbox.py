@@ -66,6 +66,27 @@ async def test_each_bureau_has_its_own_series(world: World) -> None:
     assert verified[0].routing.series == verified[2].routing.series != verified[1].routing.series
 
 
+async def test_a_record_is_found_as_fast_among_many_as_among_few(world: World) -> None:
+    """Counted in SQLite's steps: who looks at each record of a list would read all of them for each."""
+    outbox, steps = world.machine("AT/ncb").outbox(), list[int]()
+    for count in (10, 400):
+        outbox.publish([draft(f"R-{number}") for number in range(count)])
+        counted = [0]
+
+        def step(counted: list[int] = counted) -> int:
+            counted[0] += 1
+            return 0
+
+        outbox.database.set_progress_handler(step, 1)
+        assert outbox.find("R-7")
+        assert outbox.bureaus_with("R-7") == ["AT/ncb"]
+        assert outbox._live_at("R-7", "") == ["AT/ncb"]
+        outbox.database.set_progress_handler(None, 1)
+        steps.append(counted[0])
+    assert steps[1] <= steps[0] + 10
+    outbox.close()
+
+
 async def test_a_second_run_publishes_only_what_changed(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
     first = [draft("R-1"), draft("R-2"), draft("R-3")]
