@@ -25,7 +25,7 @@ test: $(VENV)/.dev
 # The quick answer while working: lint, types, unit tests. Under a minute once installed.
 check: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -m "not kafka and not slow" $(LONG) $(UNITS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not kafka and not slow" $(LONG) $(UNITS)
 
 .PHONY: lint
 lint:
