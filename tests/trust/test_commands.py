@@ -241,7 +241,7 @@ async def test_policies_are_drafted_by_one_and_signed_by_two_members(tmp_path: P
         alone = await valise(home, "policy", "activate", path, "--yes")
         assert (alone.code, alone.err.strip()) == (1, "version-refused: policies: 1 more must sign: GE, LV")
         assert (await valise(home, "policy", "sign", path, "--bureau", "LV/ncb", "--yes")).code == 0
-        done = await valise(home, "policy", "activate", path, "--yes", "--json")
+        done = await valise(home, "policy", "activate", path, "--yes", "--json", "--wait", "60")
         assert done.value["state"] == "in-force", done
 
 
