@@ -390,7 +390,7 @@ def _activated(world: World, name: str) -> Any:
     for bureau in ("LV/ncb", "GE/organised-crime"):
         signed = world.valise("policy", "sign", draft, "--bureau", bureau, "--yes")
         assert signed.code == 0, signed.errors
-    return world.valise("policy", "activate", draft, "--yes", "--json").value
+    return world.valise("policy", "activate", draft, "--yes", "--json", "--wait", "60").value
 
 
 @pytest.mark.parametrize(
