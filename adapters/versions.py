@@ -221,7 +221,7 @@ class Versions:
         aside.mkdir(parents=True)
         for each in listed:
             durable.write(aside / each, b"")
-        with suppress(FileExistsError, OSError):  # another process was faster, and its list is as good
+        with suppress(OSError):  # another process was faster, and its list is as good
             aside.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
         durable.sync(folder.parent)

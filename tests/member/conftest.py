@@ -21,6 +21,7 @@ from adapters.outcomes import Outcomes
 from adapters.receipts import Signer
 from adapters.versions import Versions
 from broker import codec, streams
+from broker.errors import UnavailableError
 from broker.notice import Envelope
 from schemas import loader
 from tests.fake_bus import FakeBus
@@ -130,3 +131,17 @@ async def world(tmp_path: Path) -> World:
 def envelope(data: bytes) -> Envelope:
     """Open what came on the bus."""
     return codec.decode(Envelope, data)
+
+
+async def sent_under_the_next_key(world: World) -> Inbox:
+    """Let LV/ncb collect a notice whose receipt could not be sent before its key had changed."""
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ("identity", "warnings", "narrative")})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    world.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await lv.collector(inbox).drain()
+    lv.generation = 1
+    await lv.collector(inbox).drain()
+    return inbox

@@ -27,7 +27,7 @@ from broker.streams import World as Streams
 from tests.fake_bus import FakeBus
 from tests.honest_broker import BUREAUS, LOG
 from tests.making import FEDERATION, NOW, key_of
-from tests.member.conftest import Machine, World, draft
+from tests.member.conftest import Machine, World, draft, sent_under_the_next_key
 
 ALL = ("identity", "warnings", "narrative")
 
@@ -432,15 +432,7 @@ async def test_a_receipt_waits_until_the_bus_has_it(world: World) -> None:
 
 
 async def test_a_waiting_receipt_is_signed_anew_when_the_key_has_changed(world: World) -> None:
-    (data,) = await world.publish(draft())
-    await world.broker.route(data, {"LV/ncb": ALL})
-    lv = world.machine("LV/ncb")
-    inbox = lv.inbox()
-    world.bus.memory.breaks.append(False)
-    with pytest.raises(UnavailableError):
-        await lv.collector(inbox).drain()
-    lv.generation = 1
-    await lv.collector(inbox).drain()
+    inbox = await sent_under_the_next_key(world)
     (sent,) = await world.receipts("LV")
     assert codec.decode(Statement, sent).key_id == key_of("LV/ncb", 1).public.id
     inbox.close()

@@ -13,14 +13,14 @@ from adapters.trace import trace
 from adapters.versions import Versions
 from broker import codec, streams
 from broker.directory import Directory
-from broker.errors import ConfigurationError, InvalidReferenceError, UnavailableError
+from broker.errors import ConfigurationError, InvalidReferenceError
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
 from broker.route import Lines, lay
 from broker.signing import SigningKey
 from tests.honest_broker import directory
 from tests.making import NOW, Draft, key_of
 from tests.making import receipt as forged
-from tests.member.conftest import Machine, World, draft
+from tests.member.conftest import Machine, World, draft, sent_under_the_next_key
 
 ALL = ("identity", "warnings", "narrative")
 SHOWS = {"LV/ncb": ALL, "GE/ncb": ("identity",)}
@@ -213,15 +213,7 @@ async def test_a_notice_under_a_key_that_was_not_yet_in_force_comes_again(world:
 
 
 async def test_an_auditor_is_told_of_a_receipt_as_it_was_sent(world: World) -> None:
-    (data,) = await world.publish(draft())
-    await world.broker.route(data, {"LV/ncb": ALL})
-    lv = world.machine("LV/ncb")
-    inbox = lv.inbox()
-    world.bus.memory.breaks.append(False)
-    with pytest.raises(UnavailableError):
-        await lv.collector(inbox).drain()
-    lv.generation = 1
-    await lv.collector(inbox).drain()
+    inbox = await sent_under_the_next_key(world)
     (kept,) = inbox.database.execute("SELECT statement FROM receipts").fetchone()
     inbox.close()
     assert [kept] == await world.receipts("LV")
