@@ -43,7 +43,7 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
         asked = {} if digests_only else _by_member(leaves)
     looks = [] if digests_only else looked(operator_home(given.home), asked, why)
     with opened_about(given.home, notices[0]) as home:  # anew: the looks are on record by now, and go along
-        made = _bundle(home, _leaves(home, notices), None if digests_only else looks)
+        made = _bundle(home, _leaves(home, notices), looks)
     data = made.written()
     file.write_bytes(data)
     file.chmod(0o600)
@@ -112,11 +112,11 @@ def _by_member(leaves: list[_Leaf]) -> dict[str, list[int]]:
     return found
 
 
-def _bundle(home: Opened, leaves: list[_Leaf], looks: list[Looked] | None) -> Bundle:
-    """Put a bundle together; without looks (None) of digests only."""
+def _bundle(home: Opened, leaves: list[_Leaf], looks: list[Looked]) -> Bundle:
+    """Put a bundle together; without a look of digests only."""
     numbers = [each.number for each in leaves]
     # What came on record since the looks were asked for is in none of them: of that, too, digests only.
-    seen = {number for each in looks or () for number in each.leaves}
+    seen = {number for each in looks for number in each.leaves}
     clear = {each.number for each in leaves if each.number in seen or not each.decision.header} if looks else set()
     size, checkpoint = to_prove_with(home.trail, max(numbers, default=0))
     parts = {"checkpoint": checkpoint.encode()}
@@ -128,7 +128,7 @@ def _bundle(home: Opened, leaves: list[_Leaf], looks: list[Looked] | None) -> Bu
         parts |= bundle.directory_part(content_of)
     manifest = Manifest(
         origin=home.trail.origin,
-        data="digests" if looks is None else "clear",
+        data="clear" if looks else "digests",
         notices=tuple(each.number for each in leaves if each.own),
         size=size,
     )

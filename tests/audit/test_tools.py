@@ -255,6 +255,14 @@ def test_every_record_of_a_notice_in_a_bundle_is_named_by_a_look(homes: Homes, n
     assert not any(word.encode() in b"".join(parts.values()) for word in (SECRET, BASIS))
 
 
+def test_a_bundle_of_no_look_is_one_of_digests_and_says_so(homes: Homes, notice: tuple[str, int]) -> None:
+    with opened_about(homes.folder, notice[0]) as home:
+        leaves = export._leaves(home, [notice[0]])
+        made = export._bundle(home, leaves, [])
+    assert made.manifest.data == "digests"
+    assert not any(f"decision/{each.number}" in made.parts for each in leaves if each.decision.header)
+
+
 def test_a_bundle_of_digests_holds_nothing_that_the_issuer_wrote(
     homes: Homes, notice: tuple[str, int], tmp_path: Path
 ) -> None:
