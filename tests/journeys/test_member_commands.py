@@ -483,6 +483,27 @@ def test_help_is_there_at_once() -> None:
     assert time.perf_counter() - begin < 2.0  # 0.1 s alone; a busy machine is no failure
 
 
+PRESSED = """
+import signal, sys
+when, sys.argv[1:] = sys.argv[1], ["demo", "--help"]
+
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == when:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Pressed())
+from cli.start import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["cli.main", "click", "broker.errors", "cli.demo"])
+def test_an_interrupt_while_modules_are_read_ends_the_command_without_a_traceback(module: str) -> None:
+    said = subprocess.run([sys.executable, "-c", PRESSED, module], check=False, capture_output=True, text=True)
+    assert (said.returncode, said.stdout, said.stderr.strip()) == (130, "", "")
+
+
 def test_every_command_has_its_help() -> None:
     listed = command.valise.list_commands(command.valise.make_context("valise", ["--help"], resilient_parsing=True))
     for name in listed:
