@@ -53,7 +53,7 @@ class InterpolJson:
 
     def _file(self, file: Path) -> Iterator[Draft | Rejected]:
         try:
-            page = json.loads(file.read_text(encoding="utf-8"))
+            page = json.loads(file.read_text(encoding="utf-8"), parse_int=_whole)
             notices, total = list(page.pop("_embedded")["notices"]), int(page.pop("total"))
             _refuse_restrictions(page, "page")
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -105,6 +105,11 @@ class InterpolJson:
                 narrative=values.items(narrative),
             ),
         )
+
+
+def _whole(digits: str) -> int | str:
+    """Leave a number that is too long as it is written: its record is refused by its field, and the others are read."""
+    return int(digits) if len(digits) <= terms.DIGITS else digits
 
 
 def _flat(notice: Any) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from adapters import ofac_remarks, values
+from adapters import ofac_remarks, terms, values
 from adapters.adapter import EVERYONE, Draft, Rejected, SourceReport
 from adapters.changes import RunRefusedError
 from adapters.fields import FieldError, Fields
@@ -273,10 +273,10 @@ def _split(name: str, kind: str = "primary", quality: str | None = None, note: s
 
 
 def _tons(top: Fields, name: str) -> int | None:
-    """Read `318,000`; 0 means unknown in such lists."""
+    """Read `318,000`; 0 means unknown in such lists. Raises FieldError."""
     digits = (top.peek(name) or "").replace(",", "")
-    if digits.isdecimal() and int(digits):
+    if digits.isdecimal() and (number := terms.in_bounds(f"sdn.{name}", digits)):
         top.take(name)
-        return int(digits)
+        return number
     top.skip(name, "not a number of tons")
     return None

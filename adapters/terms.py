@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 AGREEMENT, TO = "agreement:", "to:"
 COLUMNS = frozenset({"audience", "deny", "origins", "handling"})
 """What a table of records has to have: without its column nothing would be denied, and nobody told."""
+DIGITS = 18
+"""So many digits fit into what our schemas hold; int() itself fails beyond 4,300, and would end the whole source."""
 _PARTY = re.compile(r"[A-Z][A-Z0-9]*(?:/[a-z0-9-]+)?")
 
 
@@ -59,10 +61,17 @@ def origins(fields: Fields, name: str) -> tuple[Origin, ...]:
 
 
 def whole_number(fields: Fields, name: str) -> int | None:
-    """Read a positive whole number; 0 means unknown in such systems, and is reported."""
+    """Read a positive whole number; 0 means unknown in such systems, and is reported. Raises FieldError."""
     said = fields.peek(name)
-    if said is not None and said.isdecimal() and int(said):
+    if said is not None and said.isdecimal() and (number := in_bounds(name, said)):
         fields.take(name)
-        return int(said)
+        return number
     fields.skip(name, "0 means unknown" if said == "0" else "not a whole number")
     return None
+
+
+def in_bounds(name: str, digits: str) -> int:
+    """Give the number that digits say. Raises FieldError where no field of ours holds it."""
+    if len(digits) > DIGITS:
+        raise FieldError(name, f"a number of more than {DIGITS} digits")
+    return int(digits)

@@ -178,6 +178,26 @@ def test_0_centimetres_is_unknown_and_reported(home: Path) -> None:
     assert source.report.skipped["persons.height", "0 means unknown"] >= 1
 
 
+TOO_LONG = "a number of more than 18 digits"
+DIGITS = pytest.mark.parametrize("digits", [19, 4_301])
+"""More than a field of ours holds, and more than int() reads."""
+
+
+def only_this(before: dict[str, Draft | Rejected], found: dict[str, Draft | Rejected], record: str) -> tuple[str, str]:
+    """Of all records one is rejected: for which field, and why."""
+    rejected = found[record]
+    assert isinstance(rejected, Rejected)
+    assert found == before | {record: rejected}
+    return rejected.field, rejected.reason
+
+
+@DIGITS
+def test_a_number_of_a_line_that_no_field_holds_rejects_that_line_alone(digits: int, home: Path) -> None:
+    before = read(CsvFolder("LV", TODAY), home / "LV")
+    spoil_line(home / "LV" / "persons.csv", 0, height="9" * digits)
+    assert only_this(before, read(CsvFolder("LV", TODAY), home / "LV"), "lv-p0001") == ("height", TOO_LONG)
+
+
 def test_a_birth_date_that_cannot_be_read_is_kept_in_words_and_the_age_is_unknown(home: Path) -> None:
     spoil_line(home / "LV" / "persons.csv", 0, born="about fifty")
     found = read(CsvFolder("LV", TODAY, "lv"), home / "LV")
@@ -327,6 +347,18 @@ def test_a_finding_without_a_source_rejects_the_report(home: Path) -> None:
         database.execute("UPDATE finding SET cites = NULL WHERE local = 'f2'")
     found = read(CaseDatabase("GE/organised-crime"), home / "GE")
     assert found["ge-r0001"] == Rejected("dossier r0001", "finding.cites", "a finding has no source", "ge-r0001")
+
+
+@DIGITS
+def test_a_number_of_a_dossier_that_no_field_holds_rejects_that_dossier_alone(digits: int, home: Path) -> None:
+    with closing(sqlite3.connect(home / "GE" / "cases.db")) as database, database:
+        database.execute("ALTER TABLE dossier DROP COLUMN info_grade")
+        database.execute("ALTER TABLE dossier ADD COLUMN info_grade TEXT")
+        database.commit()
+        before = read(CaseDatabase("GE/organised-crime"), home / "GE")
+        database.execute("UPDATE dossier SET info_grade = ? WHERE id = 'n0001'", ("9" * digits,))
+    found = read(CaseDatabase("GE/organised-crime"), home / "GE")
+    assert only_this(before, found, "ge-n0001") == ("info_grade", TOO_LONG)
 
 
 @pytest.mark.parametrize(("said", "minor"), [("'no'", "no"), ("'yes'", "yes"), ("NULL", "unknown")])
@@ -590,6 +622,14 @@ def test_the_traps_of_the_interpol_form_are_unknown_not_values(home: Path) -> No
     assert identity["births"] == [{"date": "1971", "precision": "year"}]
     assert body(found, "ua-2026-00001", "description").keys() <= {"eyes", "hair", "marks"}
     assert "warrants" not in draft(found, "ua-2026-00001").compartments
+
+
+@DIGITS
+def test_a_number_of_a_notice_that_no_field_holds_rejects_that_notice_alone(digits: int, home: Path) -> None:
+    before = read(InterpolJson("UA", TODAY), home / "UA")
+    file = spoil_page(home, 0, weight="LONG")
+    rewrite(file, ('"LONG"', "9" * digits))
+    assert only_this(before, read(InterpolJson("UA", TODAY), file), "ua-2026-00001") == ("weight", TOO_LONG)
 
 
 @pytest.mark.parametrize("fields", [{"deny": "RU"}, {"terms": [{"Deny": ["RU"]}]}, {"sex_id": {"handling": "H3"}}])

@@ -116,6 +116,16 @@ def test_without_a_birth_date_whether_a_person_is_a_minor_is_unknown() -> None:
     assert draft(found, "ofac-2").minor == "no"
 
 
+@pytest.mark.parametrize("digits", [19, 4_301])
+def test_a_number_that_no_field_holds_rejects_its_entry_alone(folder: Path, digits: int) -> None:
+    before = read(OfacSource(TODAY), FOLDER)
+    (main,) = (part for part in folder.glob("*sdn*.csv") if "thieves" not in part.name)
+    text = main.read_text(encoding="utf-8")
+    main.write_text(text.replace('"3,200"', f'"{"9" * digits}"'), encoding="utf-8", newline="")
+    found = read(OfacSource(TODAY), folder)
+    assert found == before | {"ofac-3": Rejected("entry 3", "sdn.tonnage", "a number of more than 18 digits", "ofac-3")}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
