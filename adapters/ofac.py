@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from io import StringIO
@@ -33,6 +34,7 @@ THIEVES = "thieves"
 EURASIAN, SANCTIONS = "organised-crime.eurasian", "sanctions.ofac"
 SORTS = {None: "organisation", "individual": "person", "vessel": "vessel", "aircraft": "aircraft"}
 ALIASES = {"aka": ("alias", None), "fka": ("former", None), "nka": ("alias", "now known as")}
+_BORN = re.compile(r"\bDOB\b", re.IGNORECASE)
 ACTION = "Block property and interests in property; report a hit."
 
 
@@ -100,7 +102,7 @@ class OfacSource:
             action_sought=ACTION,
             confidentiality="open",
             subject_categories=("other",),
-            minor=values.minor(facts.births, self.today) if sort == "person" else "no",
+            minor=_minor(facts, self.today) if sort == "person" else "no",
             compartments=values.compartments(**bodies),
         )
 
@@ -263,6 +265,11 @@ def _names(entry: _Entry, name: str, facts: Facts) -> list[Value]:
     made = [values.other_name(name)]
     made += [values.other_name(alias, kind, note=note) for alias, kind, note in entry.names()]
     return made + [values.other_name(alias, kind, "low", note) for alias, kind, note in facts.aliases]
+
+
+def _minor(facts: Facts, today: date) -> str:
+    # A date that nobody here can read may be that of a minor, whatever the others say.
+    return values.minor([] if any(map(_BORN.search, facts.texts)) else facts.births, today)
 
 
 def _split(name: str, kind: str = "primary", quality: str | None = None, note: str | None = None) -> Value:

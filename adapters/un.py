@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ACTION = "Freeze assets, refuse entry and transit, prevent supply of arms, as the resolution says; report a hit."
 QUALITIES = {"good": ("alias", "good"), "low": ("alias", "low"), "a.k.a.": ("alias", None), "f.k.a.": ("former", None)}
 SEXES = {"male": "male", "female": "female"}
+BORN, BORN_WITH_ALIAS = "Date of birth", "Date of birth with an alias"
+"""What stands over the words of a birth date that we do not understand."""
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -68,8 +70,10 @@ class UnSource:
             titles=entry.values("TITLE"), roles=entry.values("DESIGNATION"),
         )  # fmt: skip
         day = values.end_of(known) if known else None
+        # A date that nobody here can read may be that of a minor, whatever the others say.
+        told = [] if any(text.get("heading") in (BORN, BORN_WITH_ALIAS) for text in texts) else births
         return self._draft(
-            entry, record, "person", texts, listed, minor=values.minor(births, self.today, day),
+            entry, record, "person", texts, listed, minor=values.minor(told, self.today, day),
             identity=identity, location=_location(seat),
         )  # fmt: skip
 
@@ -155,7 +159,7 @@ def _alias(alias: Fields, names: list[Value], births: list[Value], texts: list[V
     if said:
         birth = values.partial_date(said, note=f"with the name {name}" if name else None)
         births += [birth] if birth else []
-        texts += [] if birth else [values.text(said, "Date of birth with an alias")]
+        texts += [] if birth else [values.text(said, BORN_WITH_ALIAS)]
     where = values.place(alias.take("COUNTRY_OF_BIRTH"), city=alias.take("CITY_OF_BIRTH"))
     if where:
         texts.append(values.text(", ".join([name or "alias", *_words(where)]), "Place of birth with an alias"))
@@ -180,7 +184,7 @@ def _births(entry: XmlEntry) -> tuple[list[Value], list[Value]]:
         rest = "; ".join(one for one in (year, between, note) if one and one != said)
         born = values.partial_date(("circa " if sort == "APPROXIMATELY" else "") + said, rest)
         births += [born] if born else []
-        texts += [] if born else [values.text(" ".join(one for one in (sort, said, rest) if one), "Date of birth")]
+        texts += [] if born else [values.text(" ".join(one for one in (sort, said, rest) if one), BORN)]
     return births, texts
 
 

@@ -113,7 +113,25 @@ def test_an_alias_of_nobody_is_named_in_the_report() -> None:
 def test_without_a_birth_date_whether_a_person_is_a_minor_is_unknown() -> None:
     found = read(OfacSource(TODAY), FOLDER)
     assert draft(found, "ofac-7").minor == "unknown"
-    assert draft(found, "ofac-2").minor == "no"
+
+
+@pytest.mark.parametrize(
+    ("phrase", "minor"),
+    [
+        ("likes chess", "no"),
+        ("DOB unknown", "unknown"),
+        ("alt. DOB 31 Feb 2010", "unknown"),
+        ("born alt. dob ?", "unknown"),
+    ],
+)
+def test_a_birth_date_that_cannot_be_read_beside_others_leaves_the_age_unknown(
+    folder: Path, phrase: str, minor: str
+) -> None:
+    for part in folder.glob("*sdn*.csv"):
+        text = part.read_text(encoding="utf-8")
+        part.write_text(text.replace("DOB unknown", phrase), encoding="utf-8", newline="")
+    found = draft(read(OfacSource(TODAY), folder), "ofac-2")
+    assert (found.minor, len(found.compartments["identity"]["births"])) == (minor, 5)
 
 
 @pytest.mark.parametrize("digits", [19, 4_301])

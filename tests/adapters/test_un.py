@@ -72,6 +72,28 @@ def test_who_was_listed_a_full_age_ago_is_no_minor_even_without_a_birth_date() -
     assert draft(read(UnSource(TODAY), FILE), "un-9000002").minor == "no"
 
 
+@pytest.mark.parametrize(
+    ("born", "alias", "listed", "minor"),
+    [
+        ("<YEAR>1971</YEAR>", "1972-04-05", "2020-11-01", "no"),
+        ("<NOTE>about ten</NOTE>", "1972-04-05", "2020-11-01", "unknown"),
+        ("<YEAR>1971</YEAR>", "as a child", "2020-11-01", "unknown"),
+        ("<NOTE>about ten</NOTE>", "as a child", "2005-11-01", "no"),
+        ("<NOTE>about ten</NOTE>", "as a child", "recently", "unknown"),
+    ],
+)
+def test_a_birth_date_that_cannot_be_read_beside_others_leaves_the_age_unknown(
+    tmp_path: Path, born: str, alias: str, listed: str, minor: str
+) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    pairs = (("<NOTE>about fifty years old</NOTE>", born), ("1972-04-05", alias), ("2020-11-01", listed))
+    for before, after in pairs:
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    (tmp_path / "consolidated.xml").write_text(text, encoding="utf-8")
+    assert draft(read(UnSource(TODAY), tmp_path), "un-9000001").minor == minor
+
+
 def test_empty_elements_give_nothing() -> None:
     found = read(UnSource(TODAY), FILE)
     assert set(draft(found, "un-9000002").compartments) == {"identity"}
