@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def _directory(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[
         if part in _LISTS:
             yield from _listed(part, before.get(part, []), after.get(part, []))
         elif part == "transfers":
-            yield from _counted(before.get(part, []), after.get(part, []))
+            yield from _transfers(before.get(part, []), after[part]) if before else _counted(after[part])
         elif part != "version" and before.get(part) != after.get(part):
             yield f"{part}: {_short(before.get(part))} becomes {_short(after.get(part))}"
 
@@ -75,10 +76,33 @@ def _called(part: str, entry: Mapping[str, Any]) -> str:
     return str(entry[_LISTS[part]])
 
 
-def _counted(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[str]:
-    old, new = ({json.dumps(each, sort_keys=True) for each in side} for side in (before, after))
-    if old != new:
-        yield f"transfers between members: {len(new - old)} are added, {len(old - new)} are taken out"
+def _transfers(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[str]:
+    """Name every transfer that comes, goes or rests on other words, those of one member and ground in one line."""
+    old, new = ({_fact(each): each["reference"] for each in side} for side in (before, after))
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for source, target, ground in sorted(old.keys() | new.keys()):
+        was, becomes = (side.get((source, target, ground)) for side in (old, new))
+        if was != becomes:
+            found.setdefault((source, ground, _became(was, becomes)), []).append(target)
+    for (source, ground, what), targets in found.items():
+        yield f"transfers from {source} to {', '.join(targets)} by {ground}: {what}"
+
+
+def _fact(transfer: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Tell a transfer from all others: from whom, to whom, and on what ground."""
+    circle = f" {transfer['agreement']}" if transfer.get("agreement") else ""
+    return transfer["source"], transfer["target"], transfer["basis"] + circle
+
+
+def _became(was: str | None, becomes: str | None) -> str:
+    if was is None:
+        return f"added, under {becomes}"
+    return "taken out" if becomes is None else f"reference {was} becomes {becomes}"
+
+
+def _counted(founding: list[dict[str, Any]]) -> Iterator[str]:
+    grounds = Counter(_fact(each)[2] for each in founding)
+    yield from (f"{count} transfers are added by {ground}" for ground, count in sorted(grounds.items()))
 
 
 def _short(value: object) -> str:

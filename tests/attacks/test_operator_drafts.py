@@ -151,6 +151,24 @@ def test_the_operator_has_an_agreement_signed_that_he_does_not_show(first: Opene
     nobody_signs(made, first, "agreement-circle: nobody was given this role")
 
 
+# What the directory says
+
+
+def test_the_operator_has_a_transfer_signed_among_others(first: Opened) -> None:
+    """That data of LV's may go to RU is told by name, however many change: from whom, to whom, on what ground."""
+    wanted = json.loads(first.plain)
+    kept = {(each["source"], each["target"]): each for each in wanted["transfers"]}
+    gone = kept.pop(("AT", "GE"))
+    kept["AT", "LV"]["reference"] = "another"
+    added = {"source": "LV", "target": "RU", "basis": "derogation", "reference": "invented", "agreement": None}
+    changes = wording.changes(next_draft(first, wanted | {"transfers": [*kept.values(), added]}), first)
+    by = gone["basis"]
+    assert f"transfers from AT to GE by {by}: taken out" in changes
+    assert f"transfers from AT to LV by {by}: reference {gone['reference']} becomes another" in changes
+    assert "transfers from LV to RU by derogation: added, under invented" in changes
+    assert sum(each.startswith("transfers") for each in changes) == 3
+
+
 # Whose keys speak
 
 
