@@ -49,7 +49,7 @@ LOOK_S = 0.5
 REFRESH_LOOKS = 7200
 """Looks between two looks at the age of the timestamp: an hour."""
 HELD_LISTED = 10
-"""Overdue reviews that `status` writes out."""
+"""Held notices, overdue or without a reviewer, that `status` writes out."""
 
 
 @click.group()
@@ -265,13 +265,23 @@ def _lines(found: Standing) -> Iterator[str]:
 
 
 def _held_lines(held: list[HeldNotice]) -> Iterator[str]:
-    yield f"held      {len(held):,} wait for review, the oldest since {answer.when(held[0].since)}"
-    late = [each for each in held if each.late]
-    for each in late[:HELD_LISTED]:
-        reviewers = ", ".join(each.reviewers) or "nobody can review it"
-        yield f"RED       {each.notice} (leaf {each.leaf}) since {answer.when(each.since)}; silent: {reviewers}"
-    if len(late) > HELD_LISTED:
-        yield f"RED       and {len(late) - HELD_LISTED:,} more; --json lists all"
+    waiting, stuck = ([each for each in held if bool(each.reviewers) is can] for can in (True, False))
+    if waiting:
+        yield f"held      {len(waiting):,} wait for review, the oldest since {answer.when(waiting[0].since)}"
+    yield from _red([(each, f"silent: {', '.join(each.reviewers)}") for each in waiting if each.late])
+    if stuck:
+        yield (
+            f"RED       {len(stuck):,} held that nobody can review: no reviewing bureau may see them, or none that was "
+            "given them still reviews; once the directory names one, their issuers correct them"
+        )
+    yield from _red([(each, "nobody can review it") for each in stuck])
+
+
+def _red(held: list[tuple[HeldNotice, str]]) -> Iterator[str]:
+    for each, why in held[:HELD_LISTED]:
+        yield f"RED       {each.notice} (leaf {each.leaf}) since {answer.when(each.since)}; {why}"
+    if len(held) > HELD_LISTED:
+        yield f"RED       and {len(held) - HELD_LISTED:,} more; --json lists all"
 
 
 def _witnessed_lines(found: WitnessedUpTo) -> Iterator[str]:

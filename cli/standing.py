@@ -21,7 +21,10 @@ from cli.witnessing import WitnessedUpTo
 
 @dataclass(frozen=True, slots=True)
 class HeldNotice:
-    """A notice that waits: its leaf, since when (ms), by whom it can be reviewed; `late`: the alarm rings."""
+    """A notice that waits: its leaf, since when (ms), by whom it can be reviewed; `late`: the alarm rings.
+
+    `reviewers` are those who were given it and still review: nobody else can, and a later directory gives it to nobody.
+    """
 
     notice: str
     leaf: int
@@ -75,14 +78,15 @@ async def standing(home: OperatorHome) -> Standing:
 
 
 def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
-    """Find the held notices that nothing has decided, ended or let expire."""
-    done = {leaf.about for leaf in leaves if leaf.kind in ("routed", RELEASED, NOT_RELEASED)}
+    """Find the held notices that nothing has decided, ended, replaced or let expire."""
+    done = {leaf.about for leaf in leaves if leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED)}
     waiting = [place for place, leaf in enumerate(leaves) if leaf.kind == "held" and place not in done]
     found: list[HeldNotice] = []
     limit, now = int(home.settings.review_alarm_h * 3_600_000), clock()
     path = home.folder / "records.db"
     if not waiting or not path.is_file():
         return found
+    directory = home.versions.newest()
     with closing(Records.to_read(path)) as records:
         for place in waiting:
             kept = records.get(place)
@@ -92,7 +96,7 @@ def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
             header = codec.decode(Header, decision.header)
             if header.expires is None or header.expires > now:
                 since = leaves[place].now
-                named = [each.bureau for each in decision.rows]
+                named = [each.bureau for each in decision.rows if directory.reviews(each.bureau)]
                 notice = str(uuid.UUID(bytes=header.notice_id))
                 found.append(HeldNotice(notice, place, since, named, now - since >= limit))
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,14 @@ from broker.notice import Envelope, Grant, Header, Outcome
 from broker.overdue import Overdue, held_key, held_since
 from broker.register import Register
 from broker.rules import PolicySet
+from broker.settings import Settings
+from cli.broker import _held_lines
+from cli.operator_home import OperatorHome
+from cli.standing import held
 from tests import federation as world
 from tests.fake_bus import Clock, FakeBus, Memory
 from tests.federation import Federation
-from tests.making import NOW, Draft, reference
+from tests.making import FEDERATION, NOW, Draft, reference
 
 DAY = 86_400_000
 HOUR = 3_600_000
@@ -182,6 +188,29 @@ async def test_it_waits_across_a_restart_whose_register_is_gone(tmp_path: Path) 
     async with world.running(tmp_path, bus, lambda: clock.now):
         await publish(federation, word(envelope))
         assert len(await federation.inbox(TO, 1)) == 1
+
+
+async def waiting(federation: Federation) -> tuple[list[list[str]], list[str]]:
+    """What `valise broker status` knows of held notices: who can review each, and the first words of its lines."""
+    home = OperatorHome(federation.folder, Settings(role="operator", federation=FEDERATION, bus="sqlite:../bus.db"))
+    await home.versions.follow(federation.bus)
+    found = [replace(each, late=False) for each in held(home, await federation.leaves())]
+    return [each.reviewers for each in found], [" ".join(line.split()[:3]) for line in _held_lines(found)]
+
+
+async def test_the_operator_is_told_apart_what_nobody_can_review(reviewed: Federation) -> None:
+    await publish(reviewed, wanted())
+    stuck, _ = await publish(reviewed, wanted().routed(deny=(REVIEWER,)))
+    stuck_id = uuid.UUID(bytes=codec.decode(Header, stuck.header).notice_id)
+    said = ["held 2 wait", "RED 1 held", f"RED {stuck_id} (leaf"]
+    first, _ = await publish(reviewed, wanted())
+    # What a correction replaces waits no more, though nobody has decided on it.
+    record = codec.decode(Header, first.header).record
+    _, told = await publish(reviewed, wanted(version=2, references=(reference(first, "corrects"),)).but(record=record))
+    assert told.kind == "held"
+    assert await waiting(reviewed) == ([[REVIEWER], [], [REVIEWER]], said)
+    await world.write_versions(reviewed.bus, world.directory(2))
+    assert (await waiting(reviewed))[0] == [[], [], []]
 
 
 async def test_silence_raises_an_alarm_every_hour_until_somebody_decides(tmp_path: Path) -> None:
