@@ -11,7 +11,6 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +19,7 @@ import click
 from broker import durable, vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import load
-from cli import answer, backup_keys, restored, snapshots
+from cli import answer, backup_keys, restored, restoring, snapshots
 from cli.home import clock
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
@@ -53,6 +52,7 @@ def backup_command(given: Everywhere, to: Path | None, keys: Path, keep: int) ->
     """Write an encrypted backup of the operator's home and bus; destroy the keys of days long past."""
     home, today = operator_home(given.home), _today()
     _check_apart(home, keys, to)
+    restoring.tell_left(home.folder.parent)
     snapshots.remove_left(home.folder)
     count = _back_up(home, to, *backup_keys.of(keys, today)) if to else 0
     gone = backup_keys.destroy(keys, today - timedelta(days=keep)) if keys.is_dir() else []
@@ -71,6 +71,7 @@ def backup_command(given: Everywhere, to: Path | None, keys: Path, keep: int) ->
 @everywhere
 def restore_command(given: Everywhere, file: Path, keys: Path) -> None:
     """Restore a backup into HOME, which must not have a broker. It runs after `valise broker resume` only."""
+    restoring.remove_left(given.home)
     folder = given.home / OPERATOR
     if folder.exists():
         message = f"{folder} is there: restore into another home, or move it away first"
@@ -181,15 +182,12 @@ def _member(name: str, size: int, mode: int) -> tarfile.TarInfo:
 
 def _restore(reader: vault.Reader, home: Path) -> int:
     """Write everything aside, and put it in its place once all of it was checked. Raises DamagedError."""
-    aside = home / f".{OPERATOR}.restoring"
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        count = _unpack(reader, aside)
-        _settle(aside, home)
-    except tarfile.TarError as error:
-        raise DamagedError from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with restoring.aside(home) as aside:
+        try:
+            count = _unpack(reader, aside)
+            _settle(aside, home)
+        except tarfile.TarError as error:
+            raise DamagedError from error
     return count
 
 
@@ -225,8 +223,17 @@ def _settle(aside: Path, home: Path) -> None:
         if there := [str(each) for each in _with_its_own(bus) if each.exists()]:
             message = f"{', '.join(there)}: there already, move all of it away first"
             raise ConfigurationError(message)
-        with suppress(FileNotFoundError):
-            shutil.move(aside / BUS, bus)
-            durable.sync(bus.parent)
+        if (aside / BUS).exists():
+            _move(aside / BUS, bus)
     (aside / OPERATOR).rename(home / OPERATOR)
     durable.sync(home)
+
+
+def _move(file: Path, to: Path) -> None:
+    """Move a file to where none is, onto another disk, too; half of it is never left there."""
+    try:
+        shutil.move(file, to)
+    except BaseException:
+        to.unlink(missing_ok=True)
+        raise
+    durable.sync(to.parent)

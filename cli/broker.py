@@ -25,7 +25,7 @@ from broker.errors import (
     TrailError,
 )
 from broker.streams import ROUTER
-from cli import answer, exits, jsonlog, restored, seed, snapshots
+from cli import answer, exits, jsonlog, restored, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
@@ -72,6 +72,7 @@ def init(given: Everywhere, bus: str, file: Path | None) -> None:
         message = "--bus is sqlite, kafka or kafka:HOST:PORT"
         raise click.UsageError(message)
     home = make(given.home, _federation(file), bus or _bus_of(given.home))
+    restoring.tell_left(given.home)
     if home.settings.bus_kind == "sqlite":
         asyncio.run(make_streams(home, NOBODY))
     then = "valise kafka up" if home.settings.bus_kind == "kafka" else "valise broker directory --requests DIR"
@@ -114,6 +115,7 @@ def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, .
 def run(given: Everywhere) -> None:
     """Run the broker until it is stopped (SIGTERM, Ctrl-C). What it logs goes to stderr, one JSON object a line."""
     home = operator_home(given.home)
+    restoring.tell_left(home.folder.parent)
     snapshots.remove_left(home.folder)
     jsonlog.to_stderr()
     if point := os.environ.get("VALISE_CRASH_AT"):
@@ -227,6 +229,7 @@ def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
 def status(given: Everywhere) -> None:
     """Say how far the trail is, what is in it, what waits, and when each member was last heard of."""
     home = operator_home(given.home)
+    restoring.tell_left(home.folder.parent)
     found = asyncio.run(standing(home))
     value = asdict(found)
     if given.as_json:

@@ -25,7 +25,7 @@ from broker.settings import Settings, Tls
 from broker.signing import PublicKey, SigningKey
 from broker.streams import OPERATOR, ROUTER, SETUP, World
 from broker.up import Owner
-from cli import challenges, passphrases, seed, witnessing
+from cli import challenges, passphrases, restoring, seed, witnessing
 from cli.auditor import enrolled
 from cli.home import clock, open_bus
 from cli.seed import Federation
@@ -110,6 +110,8 @@ def operator_home(home: Path) -> OperatorHome:
     folder = operator_folder(home)
     if not (folder / "settings.toml").is_file():
         message = f"no broker in {home}: make one with `valise broker init --home {home}`"
+        if left := restoring.left(folder.parent):
+            message = f"no broker in {home}: {restoring.said_of(left)}; restore again, which removes it"
         raise ConfigurationError(message)
     settings = settings_file.load(folder)
     if settings.role != "operator":

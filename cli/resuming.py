@@ -19,7 +19,7 @@ from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume, signed
 from broker.sqlite import SqliteBus
 from broker.up import Owner
-from cli import answer, exits, restored
+from cli import answer, exits, restored, restoring
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
 from cli.seen import Seen
@@ -56,6 +56,7 @@ def resume_command(given: Everywhere, seen: tuple[Path, ...], new_log: bool) -> 
     Where somebody did and nothing better can be restored, --new-log ends the log at what is left and begins another.
     """
     home = operator_home(given.home)
+    restoring.tell_left(home.folder.parent)
     try:
         _begin(given, home, seen) if new_log else _go_on(given, home, seen)
     except NothingToCompareError as error:

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from broker import settings as settings_file
 from broker import vault
 from broker.errors import ConfigurationError, DamagedError
-from cli import backup, backup_keys, exits, seed, snapshots
+from broker.settings import Settings
+from cli import backup, backup_keys, exits, restoring, seed, snapshots
 from cli.stage import running, set_up, settled
 from tests.erasure.site import found
 from tests.faults.test_new_log import GE, LV, Exchange
@@ -136,6 +138,64 @@ def test_what_a_killed_backup_has_set_aside_is_removed_and_that_of_one_that_runs
     assert not list(folder.iterdir())
 
 
+RESTORE = """
+import sys, time
+from pathlib import Path
+from cli import restoring
+with restoring.aside(Path(sys.argv[1])) as aside:
+    (aside / "log.key").touch(mode=0o600)
+    print(aside.name, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_restore_has_set_aside_is_nobody_elses_and_is_told_and_removed(tmp_path: Path) -> None:
+    home, keys = tmp_path / "new", tmp_path / "keys"
+    process = subprocess.Popen([sys.executable, "-c", RESTORE, str(home)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    left = home / process.stdout.readline().strip()
+    again = ("broker", "restore", str(tmp_path / "none"), "--keys", str(keys), "--home", str(home))
+    try:
+        assert left.stat().st_mode & 0o077 == 0
+        assert restoring.left(home) is None  # it runs
+        with pytest.raises(ConfigurationError, match="another restore"), restoring.aside(home):
+            pass
+        assert valise(*again).returncode == exits.FAILED
+        assert left.exists()
+    finally:
+        process.kill()
+        process.communicate()
+    for told in (valise("broker", "status", "--home", str(home)), valise("broker", "init", "--home", str(home))):
+        assert f"{left} was left by a restore that was killed, and holds what its backup does, in clear" in told.stderr
+    told = valise("broker", "status", "--home", str(home))
+    assert (told.returncode, "the next restore" in told.stderr) == (exits.DONE, True)
+    refused = valise(*again)  # there is a broker by now
+    assert (refused.returncode, f"{left} was left" in refused.stderr) == (exits.FAILED, True)
+    assert not left.exists()
+    assert valise("broker", "status", "--home", str(home)).stderr == ""
+
+
+def test_a_restore_that_fails_leaves_nothing_of_its_own(tmp_path: Path) -> None:
+    def holding(**parts: bytes) -> bytes:
+        tar = io.BytesIO()
+        with tarfile.open(fileobj=tar, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            for name, data in parts.items():
+                archive.addfile(backup._member(name.replace("_", "/"), len(data), 0o600), io.BytesIO(data))
+        return locked(tar.getvalue())
+
+    made = tmp_path / "there"
+    settings_file.save(made, Settings(role="operator", federation="invented", bus="sqlite:../gone/bus.db"))
+    settings = {"operator_settings.toml": (made / "settings.toml").read_bytes()}
+    (made / "settings.toml").unlink()
+    damaged, no_archive, no_settings = holding(**settings)[:-1], locked(b"x" * 1000), holding(bus=b"x")
+    no_place = holding(**settings, **{"bus.db": b"x"})  # for its bus
+    for home in (tmp_path / "a" / "b", made):
+        for data in (damaged, no_archive, no_settings, no_place):
+            with pytest.raises((DamagedError, ConfigurationError, FileNotFoundError)):
+                backup._restore(vault.Reader(io.BytesIO(data), KEY), home)
+    assert [each.name for each in tmp_path.rglob("*")] == ["there"]
+
+
 @pytest.mark.slow
 async def test_a_broker_that_starts_removes_what_a_killed_backup_left(tmp_path: Path) -> None:
     stage = await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None)
@@ -215,4 +275,4 @@ async def test_keys_and_backups_lie_apart_from_what_they_are_of(tmp_path: Path) 
     (tmp_path / "b").write_bytes(data)
     refused = await said(tmp_path / "new", "restore", str(tmp_path / "b"), "--keys", str(keys))
     assert (refused.returncode, "damaged" in refused.stderr) == (exits.FAILED, True)
-    assert not (tmp_path / "new" / "operator").exists()
+    assert not (tmp_path / "new").exists()
