@@ -272,6 +272,17 @@ class Versions:
         self._keep(digest.hex(), content)
         return digest
 
+    async def take_annexes(self, bus: Bus) -> None:
+        """Take in all annexes that the bus holds: one for each directory. Only the operator's router may read them."""
+        place = 0
+        while records := await bus.read(streams.ANNEXES, place, limit=PAGE):
+            for record in records:
+                with suppress(NoticeRejectedError):  # nobody can have adopted what cannot be read
+                    content = codec.decode(Version, record.value or b"").content
+                    if self.content(sha256(content).digest()) is None:
+                        self.keep(content)
+            place = records[-1].offset + 1
+
     def kept(self) -> list[str]:
         """List the digests of all versions that are here, in hex."""
         names = (each.name for each in self._folder.iterdir()) if self._folder.is_dir() else ()

@@ -174,6 +174,8 @@ async def _run(home: OperatorHome, *, as_json: bool) -> None:
         world = home.world()
         async with home.bus(ROUTER, world) as bus:
             await restored.check(home, bus)
+            # An auditor is given the home, not the bus: what its leaves name lies in it, wherever it was drafted.
+            await home.versions.take_annexes(bus)
             working = asyncio.ensure_future(up.run(owner, bus, ready))
             try:
                 await _watch(home, working)

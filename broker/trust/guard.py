@@ -7,18 +7,21 @@ is unsigned passes: a bundle that cannot be checked is never believed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.errors import VersionRefusedError
+from broker import reading
+from broker.errors import ConfigurationError, VersionRefusedError
 
 if TYPE_CHECKING:
     from broker.trust.bundle import Opened, Seen
 
 ROOT_FILE = "root.sha256"
 """The fingerprint of a home's pinned root, beside its settings: the SHA-256 of what was signed."""
+_FINGERPRINT, _FILE_LIMIT = re.compile(r"([0-9a-f]{64})?"), 1024
 _SIGNED = {b'{"bundle":"valise/directory/': "directory", b'{"bundle":"valise/policies/': "policies"}
 """How what is signed begins (canonical JSON has this name first), and which kind of version that is."""
 
@@ -80,9 +83,20 @@ class Guard:
 
 
 def pinned(home: Path) -> Guard:
-    """Stand guard over a home, with the root that is pinned there, if any."""
+    """Stand guard over a home, with the root that is pinned there, if any; an empty one lets nothing pass.
+
+    The home may be one that somebody else handed over. Raises ConfigurationError for what is no fingerprint, OSError
+    for what is no regular file.
+    """
     path = home / ROOT_FILE
-    return Guard(path.read_text(encoding="ascii").strip()) if path.is_file() else Guard()
+    try:
+        root = reading.read(path, _FILE_LIMIT).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return Guard()
+    if not _FINGERPRINT.fullmatch(root):
+        message = f"{path} holds no fingerprint of a root: it has 64 digits 0-9, a-f"
+        raise ConfigurationError(message)
+    return Guard(root)
 
 
 def write_seen(seen: Mapping[str, tuple[int, str]]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from broker.notice import Leaf, Version
 from broker.rules import PolicySet
 from broker.trust import draft
 from broker.trust.bundle import Opened
+from broker.trust.guard import ROOT_FILE, pinned
 from tests import federation as testing
 from tests.fake_bus import Clock, FakeBus, Memory
 from tests.making import NOW
@@ -180,6 +182,17 @@ async def test_a_home_that_kept_nothing_signed_takes_it_in_from_the_bus(site: Si
     assert site.member.signed() == kept
 
 
+async def test_a_home_takes_in_the_annexes_that_the_bus_holds(site: Site) -> None:
+    """Also of directories that were drafted elsewhere; what cannot be read is passed over."""
+    first, second = (f'{{"annex": {each}}}'.encode() for each in range(2))
+    written = [codec.encode(Version("annex", each)) for each in (first, second)]
+    await site.bus.append(streams.ANNEXES, [(b"", each) for each in (written[0], b"?", written[1])])
+    operator = Versions(site.operator / "versions")
+    for _ in range(2):
+        await operator.take_annexes(site.bus)
+        assert [operator.content(sha256(each).digest()) for each in (first, second)] == [first, second]
+
+
 async def test_a_home_that_listed_no_directories_makes_the_list_of_what_was_signed(site: Site) -> None:
     await site.write("directory", first_content())
     await site.write("policies", allowed(opened(first_content())))
@@ -221,6 +234,14 @@ async def test_several_processes_follow_for_one_home(site: Site) -> None:
     for each in (one, other, Versions(site.folder / "member" / "versions")):
         assert each.directory(first.directory.digest) is not None
         assert each.newest().digest == opened(second, first).directory.digest
+
+
+def test_what_is_no_fingerprint_is_no_root(tmp_path: Path) -> None:
+    """It would be shown, and be part of a path."""
+    for said in ("../../elsewhere", "\x1b[2J", "AB" * 32, "ab" * 33):
+        (tmp_path / ROOT_FILE).write_text(said, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="no fingerprint"):
+            pinned(tmp_path)
 
 
 async def test_an_empty_root_lets_nothing_pass_and_the_root_is_pinned_over_it(site: Site) -> None:
