@@ -12,6 +12,7 @@ from typing import Any
 
 from adapters.adapter import Draft
 from adapters.trace import Story, trace
+from adapters.versions import Versions
 from broker import codec
 from broker.index import Index
 from broker.notice import DecisionRecord, Leaf
@@ -177,5 +178,5 @@ def chapters(stage: Stage, notice: str) -> list[dict[str, Any]]:
         closing(Index(operator / "records.index.db")) as index,
     ):
         index.update(trail, records, lambda _done, _all: None)
-        stories = Stories(trail, records, index, operator / "versions")
+        stories = Stories(trail, records, index, Versions(operator / "versions"))
         return stories.tell(stories.find(notice))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from adapters.versions import Versions
 from broker import codec
 from broker.errors import NoticeRejectedError, TrailError
 from broker.index import Index, look_in, receipt_in
@@ -22,7 +22,7 @@ from broker.trail import Trail
 class Stories:
     """Tells stories out of one operator's home."""
 
-    def __init__(self, trail: Trail, records: Records, index: Index, versions: Path) -> None:
+    def __init__(self, trail: Trail, records: Records, index: Index, versions: Versions) -> None:
         self._trail, self._records, self._index, self._versions = trail, records, index, versions
 
     def find(self, name: str) -> list[int]:
@@ -152,10 +152,10 @@ def _rows_hold(leaf: Leaf, decision: DecisionRecord) -> bool:
     return Rows(decision.seed, decision.depth).build(rows) == leaf.rows
 
 
-def _bureaus(versions: Path, digest: bytes) -> dict[int, str]:
+def _bureaus(versions: Versions, digest: bytes) -> dict[int, str]:
     """Read the bureaus' names by index from the directory that the leaf names, if the home holds it."""
     try:
-        directory = json.loads((versions / digest.hex()).read_bytes())
+        directory = json.loads(versions.content(digest) or b"{}")
         return {each["index"]: each["id"] for each in directory["bureaus"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker import members
-from broker.directory import NO_ANNEX, Annex, Directory
+from adapters.versions import Versions
 from broker.errors import ConfigurationError, VersionRefusedError
 from broker.examine import Gap
 from broker.notice import Leaf
@@ -17,7 +16,6 @@ from broker.records import Records
 from broker.trail import Trail
 from cli.auditor.progress import progress
 from cli.officer import in_force, sets
-from cli.operator_home import OperatorHome, operator_home
 
 if TYPE_CHECKING:
     from broker.recheck import Grounds, Rechecked
@@ -60,7 +58,7 @@ class Decisions:
             if not each.leaves or not all(_is_lost(leaf, gaps) for leaf in each.leaves)
         }
         sent |= {each.digest: Sent(each.bureau, each.number, each.source, each.series) for each in seen.notices()}
-        grounds = _grounds(operator_home(trail.resolve().parent), named) if named else _none
+        grounds = _grounds(Versions(trail.resolve().parent / "versions"), named) if named else _none
         with closing(Records.to_read(file)) as records:
             found = recheck(Trail.open(trail), records, grounds, sent, progress("decisions checked"))
         return cls(found, tuple(each.digest.hex() for each in named))
@@ -115,7 +113,7 @@ def _none(_: Leaf) -> Grounds | None:
     return None
 
 
-def _grounds(home: OperatorHome, named: Sequence[PolicySet]) -> Callable[[Leaf], Grounds | None]:
+def _grounds(versions: Versions, named: Sequence[PolicySet]) -> Callable[[Leaf], Grounds | None]:
     """Compile each named set for each directory that it was in force with, once."""
     from broker.recheck import Grounds  # noqa: PLC0415
     from broker.rules import Rules  # noqa: PLC0415
@@ -128,32 +126,9 @@ def _grounds(home: OperatorHome, named: Sequence[PolicySet]) -> Callable[[Leaf],
         if policies is None:
             return None
         if key not in made:
-            directory = _directory(home, leaf.directory)
-            made[key] = Grounds(directory, Rules.load(policies, directory, _annex(home, directory)))
+            directory = in_force.directory_of(versions, leaf.directory)
+            annex = in_force.annex_of(versions, directory)
+            made[key] = Grounds(directory, Rules.load(policies, directory, annex))
         return made[key]
 
     return grounds
-
-
-def _directory(home: OperatorHome, digest: bytes) -> Directory:
-    if home.versions.directory(digest) is None:
-        in_force.fetch(home)
-    found = home.versions.directory(digest)
-    if found is None:
-        message = f"the directory {digest.hex()[:16]} that a leaf names is not to be had: decisions cannot be repeated"
-        raise ConfigurationError(message)
-    return found
-
-
-def _annex(home: OperatorHome, directory: Directory) -> Annex:
-    if directory.annex is None:
-        return NO_ANNEX
-    if home.versions.content(directory.annex) is None:
-        in_force.fetch(home)
-    content = home.versions.content(directory.annex)
-    if content is None:
-        message = (
-            f"the annex {directory.annex.hex()[:16]} of a directory is not to be had: decisions cannot be repeated"
-        )
-        raise ConfigurationError(message)
-    return members.parse_annex(content, directory)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.versions import Versions
 from broker import reading
 from broker.errors import ConfigurationError
 from broker.index import Index
@@ -28,6 +29,7 @@ class Opened:
     records: Records
     index: Index
     stories: Stories
+    versions: Versions
 
 
 @contextmanager
@@ -44,7 +46,8 @@ def opened(home: Path, shard: int = 0, *, rebuild: bool = False) -> Iterator[Ope
         if rebuild:
             index.forget()
         index.update(trail, records, progress("indexed"))
-        yield Opened(operator, trail, records, index, Stories(trail, records, index, operator / "versions"))
+        versions = Versions(operator / "versions")
+        yield Opened(operator, trail, records, index, Stories(trail, records, index, versions), versions)
     finally:
         index.close()
         records.close()

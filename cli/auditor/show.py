@@ -45,12 +45,13 @@ def show(
 ) -> None:
     """Tell the story of NOTICE, a notice id or a leaf number: who got what, why, and what became of it.
 
-    With --content the broker first records who looks, and why, as a leaf of the trail; the issuer is told.
+    With --content the broker first records who looks, and why, as a leaf of the trail; the issuer is told. This alone
+    opens the bus that the home's settings name: ask for it in a home that you trust.
     """
     known = told_cases.read(case_files)
     with opened_about(given.home, notice, shard) as home:
         chapters = _with_cases(home.stories.tell(home.stories.find(notice)), known)
-        again = repeat(operator_home(given.home), home, [each["leaf"] for each in chapters]) if redecide else []
+        again = repeat(home, [each["leaf"] for each in chapters]) if redecide else []
     if not chapters:
         raise NoSuchNoticeError
     if redecide:

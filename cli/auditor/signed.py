@@ -13,8 +13,7 @@ from broker.errors import ConfigurationError
 from broker.examine import Finding, Report
 from broker.trust.adopted import Adopted
 from broker.trust.guard import pinned
-from cli.officer import in_force
-from cli.operator_home import operator_home
+from cli.officer.in_force import TAKEN_IN
 from cli.seen import Seen
 
 OWN = "the operator's own word: name one with --root"
@@ -73,7 +72,8 @@ def check(trail: Path, report: Report, others: Seen, root: str | None) -> Signat
         return Signatures(found, None, why="no root is pinned here: name one with --root")
     signed = _signed(trail, others)
     if not signed:
-        return Signatures(found, None, why="nothing that was signed is kept beside the trail, or with members")
+        why = f"nothing that was signed is kept beside the trail, or with members: {TAKEN_IN}"
+        return Signatures(found, None, why=why)
     adopted = Adopted(found.fingerprint, signed)
     wrong = [
         Finding(f"leaf {each.leaf_number}", f"puts {each.what} {each.digest.hex()[:16]} in force: {reason}")
@@ -102,20 +102,7 @@ def _homes(others: Seen) -> list[Path]:
 
 def _signed(trail: Path, others: Seen) -> list[bytes]:
     """Gather what was signed wherever it is kept: it speaks for itself."""
-    operator = trail.resolve().parent
-    kept = Versions(operator / "versions").signed()
-    if not kept and (operator / "settings.toml").is_file():
-        kept = _fetched(operator)
+    kept = Versions(trail.resolve().parent / "versions").signed()
     for each in _homes(others):
         kept |= Versions(each / "versions").signed()
     return [kept[name] for name in sorted(kept)]
-
-
-def _fetched(operator: Path) -> dict[str, bytes]:
-    """Have the bus give what a home of an earlier version did not keep, if it answers."""
-    home = operator_home(operator)
-    try:
-        in_force.fetch(home)
-    except ConfigurationError:
-        return {}
-    return home.versions.signed()

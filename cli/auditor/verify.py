@@ -136,6 +136,8 @@ def verify(
 ) -> None:
     """Check the trail in TRAIL_DIR (all of HOME/operator) and compare it with what others kept.
 
+    No bus is opened: what the home lacks, and nobody who is compared with has, is named.
+
     TRAIL_DIR may be a bundle (`audit export`) or a proof (`audit prove`): then it is checked with --vkey alone.
 
     With --witness a checkpoint must bear the cosignatures of a --quorum of them.
@@ -306,9 +308,9 @@ def _next_command(checked: Checked, given: Everywhere) -> str:
     if not checked.report.compared:
         return f"valise audit verify {checked.folder} --seen PATH"
     if checked.beyond:
-        return given.again("valise broker status")
+        return f"valise audit verify {checked.folder} --witness VKEY --seen PATH"
     if not checked.signatures.whole:
-        return given.again("valise directory status")
+        return f"valise audit verify {checked.folder} --root FINGERPRINT --seen PATH"
     if checked.code:
         return given.again("valise audit verify --policy DIR")
     return given.again(f"valise audit show {max(checked.report.size - 1, 0)}")

@@ -44,7 +44,7 @@ def explain(given: Everywhere, notice_name: str, bureau: str | None) -> None:
     if (operator_folder(given.home) / "settings.toml").is_file() and not _is_members(given):
         home = operator_home(given.home)
         found = _at_operator(given.home, notice_name)
-        _show(given, found, _explained(found, in_force.of_leaf(home, found.leaf)), bureau)
+        _show(given, found, _explained(found, in_force.of_leaf(home.versions, found.leaf)), bureau)
         return
     _at_member(given, notice_name, bureau)
 

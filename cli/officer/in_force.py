@@ -1,20 +1,21 @@
-"""Which directory, annex and policy set are in force at a home, or were for one leaf."""
+"""Which directory, annex and policy set are in force at a home, or were for one leaf, by what lies in the home.
+
+No bus is opened: the home may be one that somebody else handed over, and it says where its bus is.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from adapters.versions import Versions
-from broker import codec, members, streams
+from broker import codec, members
 from broker.directory import NO_ANNEX, Annex, Directory
-from broker.errors import ConfigurationError, NoticeRejectedError, UnavailableError
-from broker.notice import Leaf, Version
-from broker.streams import OPERATOR, ROUTER
+from broker.errors import ConfigurationError
+from broker.notice import Leaf
 from broker.trail import Trail
 
 if TYPE_CHECKING:
+    from adapters.versions import Versions
     from broker.rules import PolicySet
     from cli.home import MemberHome
     from cli.operator_home import OperatorHome
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NOTHING = bytes(32)
 """What a leaf names where there was no version yet."""
+TAKEN_IN = (
+    "run at the home itself, `valise broker up` (an operator's) or `valise directory status` (a member's) takes in"
+    " what the bus holds"
+)
+"""What to do where a home lacks a version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +49,28 @@ def at_operator(home: OperatorHome) -> Basis:
     trail = trail_of(home)
     last = codec.decode(Leaf, trail.entry(trail.size - 1)) if trail.size else None
     if last and NOTHING not in (last.directory, last.policies):
-        return of_leaf(home, last)
+        return of_leaf(home.versions, last)
     digests = [home.versions.newest_digest(kind) for kind in ("directory", "policies")]
-    return _basis(home, digests[0] or NOTHING, digests[1] or NOTHING)
+    return _basis(home.versions, digests[0] or NOTHING, digests[1] or NOTHING)
 
 
-def of_leaf(home: OperatorHome, leaf: Leaf) -> Basis:
-    """Give what a leaf names, fetched from the bus where this home lacks it. Raises ConfigurationError."""
-    return _basis(home, leaf.directory, leaf.policies)
+def of_leaf(versions: Versions, leaf: Leaf) -> Basis:
+    """Give what a leaf names. Raises ConfigurationError."""
+    return _basis(versions, leaf.directory, leaf.policies)
 
 
 def at_member(home: MemberHome, leaf: Leaf | None = None) -> Basis:
     """Give what a member knows: the versions that a leaf names, or the newest. Raises ConfigurationError."""
-    directory = home.versions.directory(leaf.directory) if leaf else home.versions.newest()
+    directory = directory_of(home.versions, leaf.directory) if leaf else home.versions.newest()
     policies = leaf.policies if leaf else home.versions.newest_digest("policies")
-    return Basis(
-        _found(directory, "directory", leaf.directory if leaf else None), None, policy_set(home.versions, policies)
-    )
+    return Basis(directory, None, policy_set(home.versions, policies))
 
 
 def policy_set(versions: Versions, digest: bytes | None) -> PolicySet:
     """Give a policy set that was published. Raises ConfigurationError."""
     from broker.rules import PolicySet  # noqa: PLC0415 -- cedarpy is slow to import
 
-    return PolicySet.parse(_found(versions.content(digest) if digest else None, "policy set", digest))
+    return PolicySet.parse(found(versions.content(digest) if digest else None, "policy set", digest))
 
 
 def known_annex(basis: Basis) -> Annex:
@@ -74,51 +78,27 @@ def known_annex(basis: Basis) -> Annex:
     return NO_ANNEX if basis.annex is None else basis.annex
 
 
-def _basis(home: OperatorHome, directory: bytes, policies: bytes) -> Basis:
-    if home.versions.directory(directory) is None or home.versions.content(policies) is None:
-        fetch(home)
-    listed = _found(home.versions.directory(directory), "directory", directory)
-    return Basis(listed, _annex(home, listed), policy_set(home.versions, policies))
+def directory_of(versions: Versions, digest: bytes) -> Directory:
+    """Give a directory that was published. Raises ConfigurationError."""
+    return found(versions.directory(digest), "directory", digest)
 
 
-def _annex(home: OperatorHome, directory: Directory) -> Annex:
+def annex_of(versions: Versions, directory: Directory) -> Annex:
+    """Give the annex that a directory commits to. Raises ConfigurationError."""
     if directory.annex is None:
         return NO_ANNEX
-    if home.versions.content(directory.annex) is None:
-        fetch(home)
-    return members.parse_annex(_found(home.versions.content(directory.annex), "annex", directory.annex), directory)
+    return members.parse_annex(found(versions.content(directory.annex), "annex", directory.annex), directory)
 
 
-def _found(found: T | None, what: str, digest: bytes | None) -> T:
-    if found is None:
+def found(version: T | None, what: str, digest: bytes | None) -> T:
+    """Give a version that was looked for. Raises ConfigurationError that names it, and says who can mend it."""
+    if version is None:
         named = f" {digest.hex()[:16]}" if digest and digest != NOTHING else ""
-        message = f"the {what}{named} is not here: it comes with the bus, so let the home follow it once"
+        message = f"the {what}{named} is not in `versions` of this home: {TAKEN_IN}"
         raise ConfigurationError(message)
-    return found
+    return version
 
 
-def fetch(home: OperatorHome) -> None:
-    """Take in all versions and annexes that the bus holds: it keeps them for ever."""
-    try:
-        asyncio.run(_fetch(home))
-    except UnavailableError as error:
-        message = f"a version is not in {home.folder / 'versions'}, and the bus that has it does not answer: {error}"
-        raise ConfigurationError(message) from error
-
-
-async def _fetch(home: OperatorHome) -> None:
-    async with home.bus(OPERATOR) as bus:
-        await home.versions.follow(bus)
-    place = 0
-    async with home.bus(ROUTER) as bus:
-        while records := await bus.read(streams.ANNEXES, place):
-            for record in records:
-                _keep_annex(home.versions, record.value or b"")
-            place = records[-1].offset + 1
-
-
-def _keep_annex(versions: Versions, value: bytes) -> None:
-    try:
-        versions.keep(codec.decode(Version, value).content)
-    except NoticeRejectedError:
-        return  # nobody can have adopted what cannot be read
+def _basis(versions: Versions, directory: bytes, policies: bytes) -> Basis:
+    listed = directory_of(versions, directory)
+    return Basis(listed, annex_of(versions, listed), policy_set(versions, policies))

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from broker.recorded import Recorded
     from broker.redecide import Repetition
     from cli.auditor.opened import Opened
-    from cli.operator_home import OperatorHome
 
 HOW = {
     "by-policy": "by the rules",
@@ -32,10 +31,10 @@ class Repeated:
     repetition: Repetition
 
 
-def repeat(home: OperatorHome, kept: Opened, leaves: Iterable[int]) -> list[Repeated]:
+def repeat(kept: Opened, leaves: Iterable[int]) -> list[Repeated]:
     """Repeat what was decided in these leaves; those that decided no notice are passed over.
 
-    Raises ConfigurationError where a version is not to be had, TrailError where a record is not the leaf's.
+    Raises ConfigurationError where a version is missing, TrailError where a record is not the leaf's.
     """
     from broker.redecide import Grounds, redecide  # noqa: PLC0415 -- cedarpy is slow to import
 
@@ -43,7 +42,7 @@ def repeat(home: OperatorHome, kept: Opened, leaves: Iterable[int]) -> list[Repe
     for number in leaves:
         decision = recorded(kept.trail, kept.records, number)
         if decision is not None:
-            basis = in_force.of_leaf(home, decision.leaf)
+            basis = in_force.of_leaf(kept.versions, decision.leaf)
             patterns = patterns_before(kept.trail, kept.records, kept.index, number)
             annex = in_force.known_annex(basis)
             grounds = Grounds(basis.directory, annex, basis.policies, patterns)

@@ -1,18 +1,29 @@
-"""The operator hands the auditor a folder that is to keep his tool busy, or to exhaust it."""
+"""The operator hands the auditor a folder that is to keep his tool busy, exhaust it, or lead it elsewhere."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker import notes
+from broker import certificates, codec, notes
+from broker import settings as settings_file
+from broker.notice import Leaf
+from broker.settings import Settings
+from broker.streams import OPERATOR, ROUTER
+from cli.operator_home import tls_of
+from tests.audit.homes import Homes, standing
+from tests.making import FEDERATION
 from tests.steps.ledger import KEY, ORIGIN, Ledger
 from tests.witness.log import cosigner
 
@@ -154,6 +165,7 @@ def test_the_operator_puts_pipes_links_and_endless_files_in_the_place_of_checkpo
     "name",
     [
         "operator/trail/vkey",
+        "operator/root.sha256",
         "operator/versions/signed/000000000000-0123456789abcdef",
         "members/AT/outbox.db",
         "members/AT/inbox.ncb.db-journal",
@@ -166,8 +178,8 @@ def test_the_operator_puts_pipes_links_and_endless_files_beside_his_log(
     """What cannot be compared with ends the command, which names it; a database may be of any size."""
     file = ledger.home / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    replaced(file, put)
     (ledger.home / "operator" / "root.sha256").write_text("0" * 64, encoding="ascii")
+    replaced(file, put)
     done = run(ledger)
     if put is endless and file.match("*.db*"):
         assert done.returncode in (0, 1), done
@@ -175,3 +187,68 @@ def test_the_operator_puts_pipes_links_and_endless_files_beside_his_log(
     assert done.returncode == 1, done
     assert str(file) in done.stderr
     assert said in done.stderr
+
+
+# What the home names elsewhere.
+
+POLICIES = str(ROOT / "policies")
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A home whose broker has stopped, and a notice that it took in."""
+    folder = tmp_path_factory.mktemp("handed") / "home"
+    with standing(folder) as (homes, stop):
+        notice, _ = homes.published("r-1")
+        stop.set()
+    return folder, notice
+
+
+@pytest.fixture
+def handed(ended: tuple[Path, str], tmp_path: Path) -> tuple[Homes, str]:
+    """The home as the auditor is given it, without its bus."""
+    shutil.copytree(ended[0], tmp_path / "home", ignore=lambda *_: ["bus.db"])
+    return Homes(tmp_path / "home"), ended[1]
+
+
+@contextmanager
+def sqlite_bus(operator: Path) -> Iterator[Settings]:
+    """A file that would be made in a folder of the auditor's."""
+    folder = operator.parent.parent / "elsewhere"
+    folder.mkdir()
+    yield Settings(role="operator", federation=FEDERATION, bus=f"sqlite:{folder / 'bus.db'}")
+    assert list(folder.iterdir()) == []
+
+
+@contextmanager
+def kafka_bus(operator: Path) -> Iterator[Settings]:
+    """A place where somebody waits to learn who audits."""
+    certificates.init_pki(operator, [], datetime.now(UTC), nodes=1)
+    with socket.create_server(("127.0.0.1", 0)) as waiting:
+        address = f"127.0.0.1:{waiting.getsockname()[1]}"
+        tls = {each: tls_of(each) for each in (ROUTER, OPERATOR)}
+        yield Settings(role="operator", federation=FEDERATION, bus=f"kafka:{address}", tls=tls)
+        waiting.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            waiting.accept()
+
+
+@pytest.mark.parametrize("bus", [sqlite_bus, kafka_bus])
+def test_the_operator_names_a_bus_in_the_home_and_leaves_out_what_would_be_asked_of_it(
+    handed: tuple[Homes, str], bus: Callable[[Path], AbstractContextManager[Settings]]
+) -> None:
+    """Nobody asks it: what is missing is named, and who can mend that."""
+    homes, notice = handed
+    directory = codec.decode(Leaf, homes.trail.entry(homes.trail.size - 1)).directory.hex()[:16]
+    shutil.rmtree(homes.operator / "versions")
+    (homes.operator / "root.sha256").write_text("0" * 64, encoding="ascii")
+    with bus(homes.operator) as settings:
+        settings_file.save(homes.operator, settings)
+        unsigned = homes.audit("verify", "--root", "0" * 64)
+        assert unsigned.code == 6
+        assert "nothing that was signed is kept" in unsigned.out
+        for asked in (("verify", "--policy", POLICIES), ("show", notice, "--redecide")):
+            said = homes.audit(*asked)
+            assert said.code == 1, said
+            assert f"the directory {directory} is not in `versions` of this home" in said.err
+            assert "`valise broker up`" in said.err

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from broker import members, notes
+from broker import codec, members, notes
 from broker.directory import NO_ANNEX
 from broker.merkle import EMPTY_ROOT, leaf_hash
+from broker.notice import Leaf
 from broker.recheck import Grounds, Sent, recheck
 from broker.records import Records
 from broker.rules import PolicySet, Rules
@@ -175,6 +176,22 @@ def test_decisions_are_repeated_with_the_auditors_own_policies(homes: Homes) -> 
     assert value["decisions"]["not_repeated"] == {}
     published = homes.operator / "versions" / PolicySet.packaged().digest.hex()
     assert homes.audit("verify", "--policy", str(published), "--json").value["decisions"]["repeated"] == 2
+
+
+def test_a_home_is_verified_whole_without_its_bus_and_its_settings(homes: Homes) -> None:
+    for file in (*homes.folder.glob("bus.db*"), homes.operator / "settings.toml"):
+        file.unlink()
+    value = homes.audit("verify", "--policy", str(POLICIES), "--json").value
+    assert (value["exit"], value["decisions"]["repeated"]) == (0, 2)
+
+
+def test_a_version_that_decisions_were_made_by_and_the_home_lacks_is_named(homes: Homes) -> None:
+    """With the bus beside it the home is the operator's own, and no more is opened."""
+    directory = codec.decode(Leaf, homes.trail.entry(homes.trail.size - 1)).directory.hex()
+    (homes.operator / "versions" / directory).unlink()
+    said = homes.audit("verify", "--policy", str(POLICIES))
+    assert said.code == 1
+    assert f"the directory {directory[:16]} is not in `versions` of this home" in said.err
 
 
 def test_decisions_under_a_policy_set_that_was_not_named_are_counted_and_not_called_good(

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adapters.versions import Versions
+
+POLICIES = Path(__file__).parent.parent.parent / "policies"
 DRAFT = {
     "record": "lv-1",
     "kind": "person",
@@ -64,8 +67,13 @@ def test_two_members_join_exchange_and_audit_with_the_commands_of_the_readme(tmp
     for bureau in ("LV/organised-crime", "GE/organised-crime"):
         _valise(home, "directory", "sign", draft_directory, "--bureau", bureau, "--yes")
     assert "wrote directory version 1" in _valise(home, "directory", "activate", draft_directory)
+    versions = Versions(home / "operator" / "versions")
+    annex = versions.newest().annex
+    assert annex
+    (home / "operator" / "versions" / annex.hex()).unlink()  # as where the directory was drafted on another machine
     with _broker(home):
         _valise(home, "subscribe", "organised-crime.*", "--bureau", "GE/organised-crime")
         assert "routed to 1 bureaus" in _valise(home, "publish", str(draft), "--bureau", "LV/organised-crime")
         assert "1 notices for GE/organised-crime" in _valise(home, "inbox", "--bureau", "GE/organised-crime")
-    assert "The trail is good" in _valise(home, "audit", "verify")
+    (home / "bus.db").unlink()
+    assert "The trail is good" in _valise(home, "audit", "verify", "--policy", str(POLICIES))
