@@ -12,11 +12,13 @@ from broker import bundle, codec
 from broker.bundle import Bundle, Manifest
 from broker.errors import ConfigurationError, TrailError
 from broker.notice import DecisionRecord, Header, Leaf
+from broker.signing import decision_digest
 from broker.witnessed import to_prove_with
 from cli import answer
 from cli.auditor import content
 from cli.auditor.looks import Looked, Why, asks, looked
 from cli.auditor.opened import Opened, opened_about
+from cli.officer import in_force
 from cli.operator_home import operator_home
 from cli.options import Everywhere, everywhere
 from cli.publish import NoSuchNoticeError
@@ -33,7 +35,8 @@ RECORDED = ("routed", "held")
 def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only: bool, why: Why) -> None:
     """Write what is on record about notices into one file, for `valise audit verify FILE --vkey FILE`.
 
-    With data the broker first records who looks, and why, as a leaf of the trail; the issuers are told.
+    With data the broker first records who looks, and why, as a leaf of the trail; the issuers are told. This
+    alone opens the bus that the home's settings name: ask for data in a home that you trust.
     """
     if file.exists():
         message = f"{file} is there already: name another, or remove it"
@@ -99,6 +102,10 @@ def _leaf(home: Opened, number: int) -> _Leaf:
     if kept is None:
         message = f"the decision record of leaf {number} is missing"
         raise TrailError(message)
+    # What goes out is what the trail commits to, and not what else lies in the file: it may be a link to another's.
+    if decision_digest(*kept) != leaf.decision:
+        message = f"the decision record of leaf {number} is not the one that it commits to"
+        raise TrailError(message)
     decision = codec.decode(DecisionRecord, kept[1])
     return _Leaf(number, leaf.kind in RECORDED and bool(decision.header), leaf, kept[0], kept[1], decision)
 
@@ -154,8 +161,5 @@ def _data(home: Opened, leaf: _Leaf) -> dict[str, bytes]:
 
 def _directories(home: Opened, leaves: list[_Leaf]) -> Iterator[bytes]:
     for digest in sorted({each.leaf.directory for each in leaves}):
-        file = home.folder / "versions" / digest.hex()
-        if not file.is_file():
-            message = f"the directory {digest.hex()[:16]}… that leaves name is not in {file.parent}"
-            raise ConfigurationError(message)
-        yield file.read_bytes()
+        # What only bears this name may be a link to a file of the auditor's own, who hands the bundle on.
+        yield in_force.found(home.versions.content(digest), "directory", digest)

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,37 @@ def test_the_operator_names_a_bus_in_the_home_and_leaves_out_what_would_be_asked
             assert said.code == 1, said
             assert f"the directory {directory} is not in `versions` of this home" in said.err
             assert "`valise broker up`" in said.err
+
+
+def test_the_operator_passes_a_file_of_the_auditor_off_as_a_directory(
+    handed: tuple[Homes, str], tmp_path: Path
+) -> None:
+    """A link under the digest's name: in a bundle of digests, which is handed on, the file would leave the auditor."""
+    homes, notice = handed
+    secret = tmp_path / "auditor.pem"
+    secret.write_text("the auditor's own", encoding="utf-8")
+    versions = [each for each in (homes.operator / "versions").iterdir() if len(each.name) == 64]
+    for each in versions:
+        replaced(each, lambda file: file.symlink_to(secret))
+    said = homes.audit("export", notice, "--digests-only", "--to", str(tmp_path / "bundle.json"))
+    assert said.code == 1
+    assert "it is no regular file" in said.err
+    assert not (tmp_path / "bundle.json").exists()
+    assert homes.audit("show", notice).code == 0
+
+
+def test_the_operator_has_the_auditor_export_decision_records_of_another_federation(
+    handed: tuple[Homes, str], tmp_path: Path
+) -> None:
+    """His records.db is a link to one that the auditor keeps; what his trail does not commit to is not handed on."""
+    homes, notice = handed
+    records = homes.operator / "records.db"
+    records.rename(tmp_path / "another.db")
+    with closing(sqlite3.connect(tmp_path / "another.db")) as database:
+        database.execute("UPDATE decision SET salt = zeroblob(32)")
+        database.commit()
+    replaced(records, lambda file: file.symlink_to(tmp_path / "another.db"))
+    said = homes.audit("export", notice, "--digests-only", "--to", str(tmp_path / "bundle.json"))
+    assert said.code == 4
+    assert "is not the one that it commits to" in said.err
+    assert not (tmp_path / "bundle.json").exists()
