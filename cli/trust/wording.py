@@ -58,7 +58,7 @@ def _listed(part: str, before: list[dict[str, Any]], after: list[dict[str, Any]]
     name, what = _LISTS[part], part.removesuffix("s")
     old, new = ({str(each[name]): each for each in side} for side in (before, after))
     added = [_called(part, new[each]) for each in new if each not in old]
-    if len(added) > MANY:
+    if len(added) > MANY and not old:  # a founding draft; in any other the last of a long list must not pass unseen
         yield f"{len(added)} {part} are added: {', '.join(added[:MANY])} …"
     else:
         yield from (f"{what} {each} is added" for each in added)

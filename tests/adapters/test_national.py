@@ -686,7 +686,9 @@ def test_a_page_that_came_back_empty_or_is_not_there_withdraws_nothing(home: Pat
     assert len(drafts(found.values())) == 20
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"total": "x", "_embedded": {"notices": []}}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"total": "x", "_embedded": {"notices": []}}', "\x00", "[" * 100_000]
+)
 def test_a_file_of_another_form_is_one_reject(tmp_path: Path, text: str) -> None:
     (tmp_path / "notices.json").write_text(text, encoding="utf-8")
     assert list(InterpolJson("UA", TODAY).drafts(tmp_path)) == [

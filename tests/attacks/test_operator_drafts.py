@@ -169,6 +169,16 @@ def test_the_operator_has_a_transfer_signed_among_others(first: Opened) -> None:
     assert sum(each.startswith("transfers") for each in changes) == 3
 
 
+def test_the_operator_has_a_key_signed_behind_many_others(first: Opened) -> None:
+    """Each key that enters is told, the last of a long list, too."""
+    wanted = json.loads(first.plain)
+    like = wanted["keys"][0]
+    added = [like | {"key_id": f"{number:016x}{0:048x}"} for number in range(1, 20)]
+    changes = list(wording.changes(next_draft(first, wanted | {"keys": [*wanted["keys"], *added]}), first))
+    for each in added:
+        assert any(change.startswith(f"key {each['key_id'][:16]} of ") for change in changes)
+
+
 # Whose keys speak
 
 
