@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from broker.writing import keep_private
+
 
 def connect(path: Path, tables: str) -> sqlite3.Connection:
     """Open a file that survives kill -9 and forgets what is erased, and make its tables if they are missing.
@@ -12,8 +14,7 @@ def connect(path: Path, tables: str) -> sqlite3.Connection:
     Every commit is on disk when it returns; only its owner may read the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.touch(mode=0o600)
+    keep_private(path)
     database = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
     database.row_factory = sqlite3.Row
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):

@@ -76,6 +76,16 @@ def make(folder: Path) -> set[Path]:
     return touched
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder that its owner alone may enter, or see to it that one of before is such.
+
+    What lies in it is the owner's alone, then, whatever its own mode: a disk that is mounted, or a file of before.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of blocks like this one over the same folder; the kernel ends it with the process.

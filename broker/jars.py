@@ -26,7 +26,9 @@ def jars(deploy: Path = DEPLOY, progress: Callable[[str], None] = lambda _: None
     """
     folder, expected = deploy / "target" / "libs", digests(deploy / "jars.sha256")
     if _lacks(folder, expected):
-        folder.parent.mkdir(exist_ok=True)
+        if not folder.parent.is_dir():
+            folder.parent.mkdir(exist_ok=True)
+            folder.parent.chmod(0o755)  # other accounts may start nodes from here, too, whatever our umask
         with (folder.parent / "fetching").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be fetching them
             if _lacks(folder, expected):
@@ -77,7 +79,7 @@ def fetch(deploy: Path) -> None:
     command = [maven, "-B", "-q", "-f", str(deploy / "pom.xml"), "dependency:copy-dependencies"]
     try:
         done = subprocess.run(  # noqa: S603 -- nothing in the command comes from outside
-            command, capture_output=True, text=True, timeout=FETCH_LIMIT_S, check=False
+            command, capture_output=True, text=True, timeout=FETCH_LIMIT_S, check=False, umask=0o022
         )
     except subprocess.TimeoutExpired as error:
         raise ConfigurationError(

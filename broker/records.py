@@ -14,7 +14,7 @@ from threading import Lock
 from broker import codec, reading
 from broker.errors import TrailError
 from broker.notice import RELEASED, Entry, Leaf
-from broker.writing import WAIT_S, answering, transaction
+from broker.writing import WAIT_S, answering, keep_private, transaction
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -41,6 +41,7 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self._lock = Lock()
+        keep_private(path)
         self._database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         self._database.executescript(_SCHEMA)
         if self._database.execute("SELECT since FROM listed").fetchone() is None:

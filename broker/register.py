@@ -17,7 +17,7 @@ from broker import codec
 from broker.errors import FencedError
 from broker.notice import Series, Standing
 from broker.scrub import scrub
-from broker.writing import WAIT_S, answering, transaction
+from broker.writing import WAIT_S, answering, keep_private, transaction
 
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
@@ -35,6 +35,7 @@ class Register:
     """The register of one shard, opened by its one owner."""
 
     def __init__(self, path: Path) -> None:
+        keep_private(path)
         self._db = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         # Of what most entries weigh, a page of 4 KiB holds one, a page of 8 KiB three.
         for pragma in (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from broker.bus import Record
 from broker.errors import OffsetGoneError
 from broker.sqlite_batch import BACK, keys_of, unpack
-from broker.writing import answering
+from broker.writing import answering, keep_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,6 +61,8 @@ class _Part(NamedTuple):
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open the file; who reads waits for nobody."""
+    if write:
+        keep_private(path)
     mode = "rwc" if write else "ro"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from broker.errors import UnavailableError
 
 WAIT_S = 5
 """How long a file of the operator's home that another process keeps is waited for."""
+
+
+def keep_private(database: Path) -> None:
+    """Make a database's file before SQLite does, or see to it that one of before is such: for its owner alone.
+
+    SQLite gives what it makes beside it the same mode.
+    """
+    if not database.exists():  # never opened here where it is there: to close it gives up SQLite's locks
+        database.touch(mode=0o600)
+    for each in (database, *(database.with_name(f"{database.name}{beside}") for beside in ("-wal", "-shm"))):
+        with suppress(FileNotFoundError):
+            if each.stat().st_mode & 0o077:
+                each.chmod(0o600)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from broker import crash, streams, up
+from broker import crash, durable, streams, up
 from broker.bus import Bus
 from broker.errors import (
     ConfigurationError,
@@ -115,6 +115,7 @@ def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, .
 def run(given: Everywhere) -> None:
     """Run the broker until it is stopped (SIGTERM, Ctrl-C). What it logs goes to stderr, one JSON object a line."""
     home = operator_home(given.home)
+    durable.make_private(home.folder)  # one of before was open to every account
     restoring.tell_left(home.folder.parent)
     snapshots.remove_left(home.folder)
     jsonlog.to_stderr()

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -85,7 +86,9 @@ def valise(context: click.Context, home: Path | None, as_json: bool, yes: bool) 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
-    if arguments is None:  # the process is ours: what the bus costs, it costs in the loop
+    if arguments is None:  # the process is ours
+        os.umask(0o077)  # whatever a home gets is for its account alone; Kafka's nodes and our children keep to it, too
+        # What the bus costs, it costs in the loop.
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries cannot do comes as an error of ours
     try:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.versions import Versions
-from broker import certificates, codec, notes, possession, streams
+from broker import certificates, codec, durable, notes, possession, streams
 from broker import settings as settings_file
 from broker.bus import Bus
 from broker.certificates import pki_of
@@ -126,6 +126,7 @@ def make(home: Path, federation: Federation, bus: str) -> OperatorHome:
     What is there stays. No member's key is made here. Raises ConfigurationError where another federation's home is.
     """
     folder = home / "operator"
+    durable.make_private(folder)
     settings = _settings(folder, federation, bus)
     if not (folder / "settings.toml").is_file():
         settings_file.save(folder, settings)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from broker.notice import KINDS
+from tests.modes import open_to_others
 
 pytestmark = pytest.mark.slow
 NOT_YET = {"restriction", "approval"}
@@ -20,7 +21,7 @@ NOT_YET = {"restriction", "approval"}
 
 def valise(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, umask=0o022)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,11 @@ def test_a_broker_can_be_started_in_the_home_that_is_left(played: dict[str, Any]
         broker.terminate()
         assert broker.wait(timeout=30) == 0
     assert valise("audit", "verify", str(home / "operator" / "trail")).returncode == 0
+
+
+def test_nothing_that_a_home_holds_is_open_to_other_accounts(played: dict[str, Any]) -> None:
+    """The operator's home, the members', the bus, the trail: what others are to have is copied."""
+    assert open_to_others(Path(played["home"])) == []
 
 
 def test_it_does_not_play_over_what_is_there(played: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker import settings
+from tests.modes import open_to_others
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(600)]
 CERTIFIED = "ge.organised-crime"
@@ -35,7 +36,7 @@ def played(home: Path) -> dict[str, Any]:
         str(home),
         "--json",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False, umask=0o022)
     assert done.returncode == 0, done.stderr
     # Of the libraries not a line; that the jars are fetched, once, is told.
     assert [line for line in done.stderr.splitlines() if "fetching" not in line] == []
@@ -53,6 +54,10 @@ def test_it_plays_the_whole_federation(played: dict[str, Any]) -> None:
 
 def test_what_may_not_be_is_rejected_each_with_its_code(played: dict[str, Any]) -> None:
     assert {"bad-signature", "stream-of-another", "too-large"} <= played["rejected_by_code"].keys()
+
+
+def test_nothing_that_a_node_or_a_home_holds_is_open_to_other_accounts(played: dict[str, Any]) -> None:
+    assert open_to_others(Path(played["home"])) == []
 
 
 def test_a_certified_bureau_read_its_inbox_by_a_certificate_of_its_own(played: dict[str, Any], home: Path) -> None:

@@ -22,6 +22,7 @@ from cli.operator_home import make, operator_home, read_request
 from cli.seed import Federation, Order
 from cli.stage import agree, joined, running, set_up, settled, verified
 from cli.standing import standing
+from tests.modes import open_to_others
 
 BUREAUS = ("AT/ncb", "LV/ncb")
 
@@ -175,6 +176,18 @@ def test_init_makes_no_key_of_a_member_and_keeps_the_log_key_to_itself(tmp_path:
     assert not (tmp_path / "members").exists()
     again = valise("broker", "init", "--home", str(tmp_path), "--json")
     assert again.stdout == made.stdout
+
+
+def test_a_home_of_before_is_closed_to_other_accounts_by_the_next_start(tmp_path: Path) -> None:
+    assert valise("broker", "init", "--home", str(tmp_path)).returncode == 0
+    (tmp_path / "operator").chmod(0o755)
+    (tmp_path / "bus.db").chmod(0o644)
+    command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(tmp_path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ready"] is True
+        assert open_to_others(tmp_path) == []
+        process.terminate()
 
 
 def test_a_home_of_another_federation_is_not_taken_over(tmp_path: Path) -> None:

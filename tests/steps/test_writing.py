@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import FencedError, UnavailableError
-from broker.writing import answering, transaction
+from broker.writing import answering, keep_private, transaction
+from tests.modes import open_to_others
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -50,3 +51,18 @@ def test_what_is_wrong_with_a_statement_of_ours_is_no_busy_file(tmp_path: Path) 
         with pytest.raises(sqlite3.IntegrityError):
             _insert(one, times=2)
         assert one.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+
+def test_a_database_and_its_log_are_for_their_owner_alone_also_those_of_before(tmp_path: Path) -> None:
+    with closing(_connect(tmp_path / "old")) as old:
+        old.execute("PRAGMA journal_mode = WAL")
+        old.execute("CREATE TABLE t(n)")
+        for each in tmp_path.iterdir():
+            each.chmod(0o644)
+        keep_private(tmp_path / "old")
+        keep_private(tmp_path / "new")
+        with closing(_connect(tmp_path / "new")) as new:
+            new.execute("PRAGMA journal_mode = WAL")
+            new.execute("CREATE TABLE t(n)")
+            assert len(list(tmp_path.iterdir())) == 6
+            assert open_to_others(tmp_path) == []
