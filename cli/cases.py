@@ -34,8 +34,8 @@ def cases(given: Everywhere, file: Path | None, bureau: str | None) -> None:
             message = f"{file} is there already: name another, or remove it"
             raise ConfigurationError(message)
         written = {"format": FORMAT, "bureau": home.bureau, "cases": found}
+        file.touch(mode=0o600)
         durable.write(file, json.dumps(written, ensure_ascii=False, indent=1).encode() + b"\n")
-        file.chmod(0o600)
     first = f"{home.bureau} opened {len(found)} notices for {len({each['case'] for each in found})} cases"
     answer.show(
         f"{first}: {file}" if file else first,

@@ -48,8 +48,8 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
     with opened_about(given.home, notices[0]) as home:  # anew: the looks are on record by now, and go along
         made = _bundle(home, _leaves(home, notices), looks)
     data = made.written()
+    file.touch(mode=0o600)
     file.write_bytes(data)
-    file.chmod(0o600)
     answer.show(
         _first(made, file, looks),
         {
