@@ -1,4 +1,7 @@
-"""Named crash points: where the tests kill or stop this process to prove that nothing is lost."""
+"""Named crash points: where the tests kill or stop this process to prove that nothing is lost.
+
+Commands arm what `VALISE_CRASH_AT` names, in production, too: who sets the environment of a process can end it anyway.
+"""
 
 from __future__ import annotations
 
