@@ -222,7 +222,7 @@ class Sealer:
         try:
             if not file.exists():
                 self._trail.folder.mkdir(parents=True, exist_ok=True)
-                durable.write(file, f"{self._vkey}\n".encode())
+                durable.put(file, f"{self._vkey}\n".encode())
             if notes.parse_vkey(file.read_text(encoding="utf-8")) != self._vkey:
                 message = f"{file} is not the key that we sign with"
                 raise TrailError(message)

@@ -8,7 +8,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from broker import durable
 from broker.errors import ConfigurationError
+
+_MEND = "Correct it, or put that of a backup in its place"
 
 
 class Tls(BaseModel):
@@ -74,12 +77,15 @@ def load(home: Path) -> Settings:
         how = "the operator's home with `valise broker init`, a member's with `valise key new`, all with `valise demo`"
         message = f"no settings.toml in {home}: make {how}"
         raise ConfigurationError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'all'}: {each['msg']}" for each in error.errors())
+        raise ConfigurationError(f"{path}: {wrong}. {_MEND}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}. {_MEND}") from error
 
 
 def save(home: Path, settings: Settings) -> None:
-    """Write `settings.toml`; only what differs from the defaults."""
+    """Write `settings.toml`, only what differs from the defaults; a kill leaves it as it was or whole."""
     lines: list[str] = []
     given = settings.model_dump(mode="json", exclude_defaults=True)
     tls, witnesses = given.pop("tls", {}), given.pop("witnesses", ())
@@ -96,7 +102,7 @@ def save(home: Path, settings: Settings) -> None:
             lines.append("[witnesses.tls]")
             lines.extend(f"{name} = {_toml(value)}" for name, value in files.items())
     home.mkdir(parents=True, exist_ok=True)
-    (home / "settings.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    durable.put(home / "settings.toml", ("\n".join(lines) + "\n").encode())
 
 
 def _toml(value: object) -> str:

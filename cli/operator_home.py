@@ -138,9 +138,18 @@ def make(home: Path, federation: Federation, bus: str) -> OperatorHome:
         SigningKey.new().save(made.key_path, passphrases.for_new(None, ask=False))
     vkey = f"{notes.vkey(made.owner().origin, SigningKey.load(made.key_path, passphrases.for_old()).public.raw)}\n"
     made.vkey_path.parent.mkdir(parents=True, exist_ok=True)
-    if not made.vkey_path.exists():
-        made.vkey_path.write_text(vkey, encoding="utf-8")
+    if not _is_whole(made.vkey_path):  # a kill or power cut of a version before left half of it
+        durable.put(made.vkey_path, vkey.encode())
     return made
+
+
+def _is_whole(vkey: Path) -> bool:
+    """Say whether there is a log's public key; if it is not ours, that is for the broker to refuse, not to be lost."""
+    try:
+        notes.parse_vkey(vkey.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, ProofError):
+        return False
+    return True
 
 
 def _settings(folder: Path, federation: Federation, bus: str) -> Settings:
@@ -308,7 +317,7 @@ def _written(key: Key) -> WrittenKey:
 def _log(home: OperatorHome) -> WrittenLog:
     try:
         vkey = notes.parse_vkey(home.vkey_path.read_text(encoding="utf-8"))
-    except (OSError, ProofError) as error:
+    except (OSError, UnicodeDecodeError, ProofError) as error:
         message = f"{home.vkey_path} is missing or damaged: make it again with `valise broker init`"
         raise ConfigurationError(message) from error
     return WrittenLog(shard=home.settings.shard, vkey=str(vkey))

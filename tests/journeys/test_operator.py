@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import members
+from broker import members, settings
 from broker.directory import Directory
 from broker.errors import ConfigurationError
 from broker.signing import SigningKey
@@ -195,6 +196,41 @@ def test_a_home_of_another_federation_is_not_taken_over(tmp_path: Path) -> None:
     make(tmp_path, federation, "sqlite")
     with pytest.raises(ConfigurationError, match="name another --home"):
         make(tmp_path, federation.model_copy(update={"federation": "another.example"}), "sqlite")
+
+
+@pytest.mark.parametrize("left", ["", "valise.example/tr"])
+def test_half_of_a_vkey_is_made_again_by_init(tmp_path: Path, left: str) -> None:
+    made = make(tmp_path, seed.seed(), "sqlite")
+    whole = made.vkey_path.read_text(encoding="utf-8")
+    made.vkey_path.write_text(left, encoding="utf-8")
+    make(tmp_path, seed.seed(), "sqlite")
+    assert made.vkey_path.read_text(encoding="utf-8") == whole
+
+
+def test_anothers_vkey_is_left_for_the_broker_to_refuse(tmp_path: Path) -> None:
+    other = make(tmp_path / "other", seed.seed(), "sqlite").vkey_path.read_bytes()
+    made = make(tmp_path / "home", seed.seed(), "sqlite")
+    made.vkey_path.write_bytes(other)
+    make(tmp_path / "home", seed.seed(), "sqlite")
+    assert made.vkey_path.read_bytes() == other
+
+
+@pytest.mark.parametrize("content", ["", "role = ", "role = 'nobody'\nfederation = 'f'\nbus = 'sqlite:b'\n"])
+def test_settings_that_are_damaged_say_in_a_line_what_is_wrong_and_what_to_do(tmp_path: Path, content: str) -> None:
+    made = make(tmp_path, seed.seed(), "sqlite")
+    (made.folder / "settings.toml").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"settings\.toml: .*put that of a backup in its place") as said:
+        operator_home(tmp_path)
+    assert "\n" not in str(said.value)
+    assert "pydantic" not in str(said.value)
+
+
+def test_settings_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    made = make(tmp_path, seed.seed(), "sqlite")
+    os.link(made.folder / "settings.toml", tmp_path / "held")  # what is written in place would change here, too
+    settings.save(made.folder, made.settings.model_copy(update={"step_limit": 7}))
+    assert "step_limit" not in (tmp_path / "held").read_text(encoding="utf-8")
+    assert operator_home(tmp_path).settings.step_limit == 7
 
 
 def test_kafka_homes_get_certificates_for_the_operator_and_for_no_member(tmp_path: Path) -> None:
