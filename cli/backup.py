@@ -1,7 +1,7 @@
 """`valise broker backup` and `restore`: the operator's home and the embedded bus, encrypted under the day's key.
 
 The home goes first, then the bus: a trail older than its bus is finished from it. The broker may run meanwhile. What
-can be made again (the register's cache, indexes) stays out, and so does a Kafka node's data.
+can be made again (the register's cache, indexes) stays out, and so does a Kafka node's data, but for its ids and ports.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ OPERATOR, BUS = "operator", "bus.db"
 LEFT_OUT = ("register", "records.index", "judging", "broker.log", snapshots.PREFIX, restored.BIRTH)
 """Beginnings of names in the home that a backup does not have: they are derived, or mean this disk."""
 NODE = "kafka"
+CLUSTER = (NODE, "cluster.json")
+"""The one file of the nodes that a backup has: without it their data, wherever they are, cannot be served."""
 DATABASES = (".db",)
 SQLITE = ("-wal", "-shm", "-journal")
 BESIDE = (*SQLITE, ".new", ".lock")
@@ -143,7 +145,12 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
         derived = inner.parts[0].startswith(LEFT_OUT) or path.name.endswith(BESIDE)
-        if path.is_file() and not path.is_symlink() and inner.parts[0] != NODE and not derived:
+        if (
+            path.is_file()
+            and not path.is_symlink()
+            and (inner.parts[0] != NODE or inner.parts == CLUSTER)
+            and not derived
+        ):
             yield path
 
 

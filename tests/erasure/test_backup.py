@@ -21,6 +21,7 @@ from broker import vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import Settings
 from cli import backup, backup_keys, exits, restoring, seed, snapshots
+from cli.operator_home import make
 from cli.stage import running, set_up, settled
 from tests.erasure.site import found
 from tests.faults.test_new_log import GE, LV, Exchange
@@ -87,6 +88,14 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     next(tmp_path.iterdir()).chmod(0o640)
     with pytest.raises(ConfigurationError, match="chmod 600"):
         backup_keys.find(tmp_path, "2026-11-28")
+
+
+def test_of_kafka_a_backup_has_the_ids_and_ports_and_nothing_that_nodes_store(tmp_path: Path) -> None:
+    made = make(tmp_path, seed.seed(), "kafka")
+    (made.folder / "kafka" / "node-1").mkdir()
+    (made.folder / "kafka" / "node-1" / "server.properties").touch()
+    listed = [each.relative_to(made.folder) for each in backup._files(made.folder)]
+    assert [str(each) for each in listed if each.parts[0] == "kafka"] == ["kafka/cluster.json"]
 
 
 async def said(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
