@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import json
 import os
 import random
 import re
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from broker import durable
 from broker.errors import ConfigurationError, UnavailableError
 from broker.jars import DEPLOY, jars
 from broker.streams import SETUP
@@ -34,10 +36,21 @@ if TYPE_CHECKING:
 
 READY = "Kafka Server started"
 MIN_JAVA = 17
+CONFIG = "cluster.json"
+"""Ids and ports of a cluster, in its folder: without it the nodes' data are not theirs any more."""
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 20.0
 FORMAT_LIMIT_S = 60.0
 LOOK_S = 0.05
+_FRESH = {
+    "meta.properties",
+    "bootstrap.checkpoint",
+    "__cluster_metadata-0",
+    "__cluster_metadata-0/00000000000000000000-0000000000.checkpoint",
+}
+"""What formatting leaves in a node's data folder, and nothing else does; half written with .tmp or .part behind it."""
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+"""Of every Java process: the caller's says nothing, and file names are UTF-8 in any locale."""
 PORT_RANGE = (20_000, 32_000)
 """Below the range from which outgoing connections take theirs: a node that is down must find its port free again."""
 
@@ -124,11 +137,15 @@ def prepare(
 
     `ports` are three for each node (client, internal, controller), free ones by default. A cluster that was never
     started may still get another size; its first node stays where it is. Raises ConfigurationError if it was started:
-    nodes are not added to a cluster that holds data.
+    nodes are not added to a cluster that holds data; and for a path that Kafka would take for another.
     """
     if nodes not in {1, 3}:
         raise ConfigurationError("a cluster has 1 node or 3")
-    if (data / "cluster.json").is_file():
+    for path in (str(data.resolve()), str(pki.resolve())):
+        if "," in path or not path.isprintable():
+            message = f"Kafka would take {path!r} for another path, for a comma or a sign that cannot be printed"
+            raise ConfigurationError(f"{message}: make or move the home elsewhere")
+    if (data / CONFIG).is_file():
         found = load(data, pki)
         if len(found.config.nodes) != nodes:
             return _resized(found, nodes)
@@ -138,7 +155,7 @@ def prepare(
 
 def _resized(cluster: Cluster, nodes: int) -> Cluster:
     had = len(cluster.config.nodes)
-    if any(_formatted(cluster, each.number).exists() for each in cluster.config.nodes):
+    if has_data(cluster):
         raise ConfigurationError(f"{cluster.data} holds a cluster of {had}: say --nodes {had}, or give another folder")
     first, host = cluster.config.nodes[0], cluster.config.host
     own = (first.client_port, first.internal_port, first.controller_port)
@@ -151,15 +168,30 @@ def _formatted(cluster: Cluster, number: int) -> Path:
     return cluster.folder(number) / "formatted"
 
 
+def has_data(cluster: Cluster) -> bool:
+    """Say whether any node was formatted, or holds what it served."""
+    return any(
+        _formatted(cluster, each.number).exists() or _has_served(cluster, each.number) for each in cluster.config.nodes
+    )
+
+
+def _has_served(cluster: Cluster, number: int) -> bool:
+    """Say whether a node's data folder holds more than formatting leaves."""
+    data = _data(cluster, number)
+    inner = (each.relative_to(data).as_posix() for each in data.rglob("*"))
+    return any(each.removesuffix(".tmp").removesuffix(".part") not in _FRESH for each in inner)
+
+
 def load(data: Path, pki: Path) -> Cluster:
     """Read a cluster that was prepared before."""
-    path = data / "cluster.json"
+    path = data / CONFIG
     try:
         return Cluster(data, pki, ClusterConfig.model_validate_json(path.read_bytes()))
     except FileNotFoundError as error:
         raise ConfigurationError(f"there is no Kafka in {data} yet: start one with `valise kafka up`") from error
     except ValidationError as error:
-        raise ConfigurationError(f"{path} is damaged: {error}") from error
+        message = f"{path} is damaged ({error.error_count()} faults): put that of a backup in its place"
+        raise ConfigurationError(f"{message}, or the nodes' data, which are whole, cannot be served") from error
 
 
 def start(
@@ -177,6 +209,7 @@ def start(
     `limit` seconds; then none that was started here is left running.
     """
     java, libs = _java(), jars(deploy, progress)
+    durable.make_private(cluster.data)  # it may be the root of a disk
     with _alone(cluster):
         due = [
             status.number
@@ -243,10 +276,8 @@ def _fix(data: Path, pki: Path, nodes: int, host: str, ports: Sequence[int]) -> 
             for index in range(nodes)
         ),
     )
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = data / "cluster.json.new"
-    aside.write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    aside.replace(data / "cluster.json")
+    durable.make_private(data)
+    durable.put(data / CONFIG, (config.model_dump_json(indent=1) + "\n").encode())
     return Cluster(data, pki, config)
 
 
@@ -303,8 +334,8 @@ def _fill_properties(cluster: Cluster, number: int, tuning: Tuning, deploy: Path
         "quorum": ",".join(f"{config.host}:{other.controller_port}" for other in config.nodes),
         "rf": str(copies),
         "min_isr": "2" if copies > 1 else "1",
-        "data_dir": str(folder / "data"),
-        "pki": str(cluster.pki.resolve()),
+        "data_dir": _property(_data(cluster, number).resolve()),
+        "pki": _property(cluster.pki.resolve()),
         "super_users": ";".join([*(f"User:node-{other.number}" for other in config.nodes), f"User:{SETUP}"]),
         "rebalance_delay": str(tuning.rebalance_delay),
         "retention_check": str(tuning.retention_check),
@@ -317,11 +348,27 @@ def _fill_properties(cluster: Cluster, number: int, tuning: Tuning, deploy: Path
     _properties(cluster, number).write_text(filled + "\n", encoding="utf-8")
 
 
+def _property(path: Path) -> str:
+    """Write a path as java.util.Properties reads it, which takes files for ISO 8859-1: as JSON does within quotes."""
+    return json.dumps(str(path))[1:-1]
+
+
+def _data(cluster: Cluster, number: int) -> Path:
+    return cluster.folder(number) / "data"
+
+
 def _format(cluster: Cluster, numbers: Sequence[int], java: str, libs: Path) -> None:
     fresh = [number for number in numbers if not _formatted(cluster, number).exists()]
     for number in fresh:
-        # Half of an interrupted formatting; a node that ever served has its mark.
-        shutil.rmtree(cluster.folder(number) / "data", ignore_errors=True)
+        if _has_served(cluster, number):
+            data, mark = _data(cluster, number), _formatted(cluster, number)
+            message = (
+                f"{data} holds what node {number} served, but {mark} is missing, as after a copy that left files out"
+            )
+            how = f"if the folder is whole, `touch {mark}`; to begin without it, move it away"
+            raise ConfigurationError(f"{message}. Nothing was touched: {how}")
+    for number in fresh:
+        shutil.rmtree(_data(cluster, number), ignore_errors=True)  # half of an interrupted formatting
     tools = [(number, _formatting(cluster, number, java, libs)) for number in fresh]
     for number, tool in tools:
         try:
@@ -332,7 +379,7 @@ def _format(cluster: Cluster, numbers: Sequence[int], java: str, libs: Path) -> 
             raise UnavailableError(f"formatting node {number} took more than {FORMAT_LIMIT_S:.0f} s") from error
         if tool.returncode:
             raise ConfigurationError(f"formatting node {number} failed: {said.strip()}")
-        _formatted(cluster, number).touch()
+        durable.write(_formatted(cluster, number), f"{cluster.config.cluster_id}\n".encode())
 
 
 def _formatting(cluster: Cluster, number: int, java: str, libs: Path) -> subprocess.Popen[str]:
@@ -345,7 +392,9 @@ def _formatting(cluster: Cluster, number: int, java: str, libs: Path) -> subproc
     command += ["kafka.tools.StorageTool", "format", "--cluster-id", config.cluster_id]
     command += ["--config", str(_properties(cluster, number)), *quorum]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True)  # noqa: S603 -- our own words
+    return subprocess.Popen(  # noqa: S603 -- our own words
+        command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=_ENVIRONMENT
+    )
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -377,7 +426,7 @@ def _spawn(cluster: Cluster, number: int, java: str, libs: Path, tuning: Tuning,
         (os.POSIX_SPAWN_OPEN, 1, said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    pid = os.posix_spawn(java, command, {"PATH": os.defpath}, file_actions=actions, setsid=True)
+    pid = os.posix_spawn(java, command, _ENVIRONMENT, file_actions=actions, setsid=True)
     (folder / "pid").write_text(f"{pid}\n", encoding="ascii")
     _await_command(pid)
     return before

@@ -50,8 +50,9 @@ def up(given: Everywhere, nodes: str | None) -> None:
     place = Place(operator_folder(given.home))
     if not (place.pki / "root.pem").is_file():
         raise ConfigurationError(f"there are no certificates in {place.pki}: make them with `valise broker init`")
-    known = (place.data / "cluster.json").is_file()
+    known = (place.data / node.CONFIG).is_file()
     _check_ours(place, known=known)
+    _check_not_emptied(place, known=known)
     size = int(nodes) if nodes else (len(node.load(place.data, place.pki).config.nodes) if known else 1)
     cluster = node.prepare(place.data, place.pki, nodes=size)
     name_all(place.folder, cluster)
@@ -67,7 +68,20 @@ def _check_ours(place: Place, *, known: bool) -> None:
     settings = settings_file.load(place.folder)
     if settings.bus_kind == "kafka":
         message = f"{place.folder} is made for the nodes at {settings.bus_address}, which you run yourself"
-        raise ConfigurationError(f"{message}: for nodes that we run, make it with `valise broker init --bus kafka`")
+        ours = f"if `valise kafka up` ran them, {place.data / node.CONFIG} is lost: put that of a backup in its place"
+        new = "for new nodes that we run, make another home with `valise broker init --bus kafka --home NEW`"
+        raise ConfigurationError(f"{message}; {ours}; {new}")
+
+
+def _check_not_emptied(place: Place, *, known: bool) -> None:
+    """Refuse to begin empty nodes where there is a trail: a broker on them would have forgotten what is in force.
+
+    So it is after a restore, or without the disk that the nodes store on. Raises ConfigurationError.
+    """
+    begun = any(place.folder.glob("trail*/checkpoint"))
+    if known and begun and not node.has_data(node.load(place.data, place.pki)):
+        message = f"the trail in {place.folder} has leaves, but {place.data} holds no data of a node"
+        raise ConfigurationError(f"{message}: put the nodes' folders there, or mount their disk")
 
 
 def name_all(folder: Path, cluster: node.Cluster) -> None:

@@ -47,6 +47,55 @@ def test_a_cluster_that_was_started_does_not_change_its_size(prepared: node.Clus
         node.prepare(prepared.data, prepared.pki, nodes=3)
 
 
+def served(cluster: node.Cluster, *more: str) -> Path:
+    """What a node that served has left where its mark was lost; without `more` only what formatting leaves."""
+    data = cluster.folder(1) / "data"
+    (data / "__cluster_metadata-0").mkdir(parents=True)
+    for name in ("meta.properties", "__cluster_metadata-0/00000000000000000000-0000000000.checkpoint", *more):
+        (data / name).write_bytes(b"kept")
+    return data
+
+
+@pytest.mark.parametrize(
+    "more", ["__cluster_metadata-0/00000000000000000000.log", ".kafka_cleanshutdown", "trail-0"]
+)  # fmt: skip
+def test_without_its_mark_what_a_node_served_is_kept_and_the_node_refused(prepared: node.Cluster, more: str) -> None:
+    data = served(prepared, more)
+    before = sorted(data.rglob("*"))
+    with pytest.raises(ConfigurationError, match=r"formatted is missing.*Nothing was touched.*`touch "):
+        node.start(prepared, tuning=node.QUICK)
+    with pytest.raises(ConfigurationError, match="holds a cluster of 1"):
+        node.prepare(prepared.data, prepared.pki, nodes=3)
+    assert sorted(data.rglob("*")) == before
+
+
+def test_half_of_a_formatting_is_no_data(prepared: node.Cluster) -> None:
+    served(prepared, "bootstrap.checkpoint.tmp")
+    assert not node.has_data(prepared)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\nb", os.fsdecode(b"a\xff")])
+def test_a_path_that_kafka_would_take_for_another_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="make or move the home elsewhere"):
+        node.prepare(tmp_path / name / "kafka", tmp_path / "pki")
+
+
+def test_a_damaged_cluster_says_what_to_do(prepared: node.Cluster) -> None:
+    (prepared.data / "cluster.json").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="put that of a backup in its place"):
+        node.load(prepared.data, prepared.pki)
+
+
+def test_no_empty_nodes_are_started_where_a_trail_has_leaves(tmp_path: Path) -> None:
+    """So a restored home is, or one whose disk for the nodes is not there."""
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    (made.folder / "trail" / "checkpoint").touch()
+    result = CliRunner().invoke(command, ["up", "--home", str(tmp_path)])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "holds no data of a node" in str(result.exception)
+    assert not (made.folder / "kafka" / "node-1").exists()
+
+
 def test_the_home_names_all_nodes_once_their_number_is_said(tmp_path: Path) -> None:
     """`broker init` knows one; `kafka up --nodes 3` makes three of it."""
     made = operator_home.make(tmp_path, seed.seed(), "kafka")
@@ -107,6 +156,21 @@ def test_a_damaged_store_gives_the_nodes_own_words(prepared: node.Cluster) -> No
     with pytest.raises(ConfigurationError, match=r"node 1 gave up: .*meta\.properties"):
         node.start(prepared, tuning=node.QUICK)
     assert [status.pid for status in node.statuses(prepared)] == [None]
+
+
+@pytest.mark.kafka
+def test_a_node_runs_in_a_home_of_any_letters_and_its_half_formatting_is_made_anew(tmp_path: Path) -> None:
+    home = tmp_path / "josé Łódź \\ 𝄞" / "operator"
+    cluster = node.prepare(home / "kafka", certificates.init_pki(home, [], datetime.now(UTC)))
+    cluster.data.chmod(0o755)
+    served(cluster)
+    try:
+        assert node.start(cluster, tuning=node.QUICK) == [1]
+        assert (cluster.folder(1) / "data" / "meta.properties").read_bytes() != b"kept"
+        assert (cluster.folder(1) / "formatted").read_text(encoding="ascii").strip() == cluster.config.cluster_id
+        assert cluster.data.stat().st_mode & 0o077 == 0
+    finally:
+        node.stop(cluster, limit=0)
 
 
 @pytest.mark.kafka
