@@ -1,4 +1,7 @@
-"""Prints answers: the answer, a table, the next command; or one JSON value."""
+"""Prints answers: the answer, a table, the next command; or one JSON value.
+
+All that a command prints goes through here (tests/test_architecture.py): much of it others wrote.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,30 @@ class Table:
 def show(first: str, value: Any, *, as_json: bool, table: Table | None = None, then: str = "") -> None:
     """Print an answer. With `as_json` only `value`, on one line."""
     if as_json:
-        click.echo(json.dumps(value, ensure_ascii=False, default=plain))
+        say(in_json(value))
         return
-    click.echo(safe(first))
+    say(first)
     if table and table.rows:
         _print(table)
     if then:
-        click.echo(then)
+        say(then)
+
+
+def say(text: str) -> None:
+    """Print what was asked for. A line break in it is one on the terminal: see `one_line`."""
+    click.echo(safe(text))
+
+
+def aside(text: str) -> None:
+    """Print on stderr what goes beside the answer: a failure, a warning, how far it is."""
+    click.echo(safe(text), err=True)
+
+
+def in_json(value: Any, indent: int | None = None) -> str:
+    """Write a value as JSON, on one line without `indent`; what a terminal would obey is escaped, not lost."""
+    text = json.dumps(value, ensure_ascii=False, default=plain, indent=indent)
+    # Only within its strings JSON has what is not printable, but for the line breaks of the indentation.
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def _print(table: Table) -> None:
@@ -48,12 +68,17 @@ def _print(table: Table) -> None:
 def _cell(text: str) -> Any:
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(safe(text))
+    return Text(one_line(text))
 
 
 def safe(text: str) -> str:
     """Take out what a terminal would obey; line breaks stay."""
     return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
+
+
+def one_line(text: str) -> str:
+    """Make one field that others wrote safe: with a line break in it, it could pose as the lines that follow it."""
+    return safe(text.replace("\n", " ⏎ "))
 
 
 def plain(value: Any) -> Any:

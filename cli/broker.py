@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -124,23 +123,22 @@ def run(given: Everywhere) -> None:
     try:
         asyncio.run(_until_stopped(home, as_json=given.as_json))
     except FencedError as error:
-        click.echo(f"{error.code}: another process runs this shard now; this one has stopped", err=True)
+        answer.aside(f"{error.code}: another process runs this shard now; this one has stopped")
         raise click.exceptions.Exit(exits.UNAVAILABLE) from error
     except CopiedError as error:
-        click.echo(f"{error.code}: {error}", err=True)
+        answer.aside(f"{error.code}: {error}")
         then = given.again("valise broker resume --seen FILE")
-        click.echo(f"Nothing was written. Whether others saw more than it holds is found out by `{then}`", err=True)
+        answer.aside(f"Nothing was written. Whether others saw more than it holds is found out by `{then}`")
         raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
     except LogNotNamedError as error:
-        click.echo(f"{error.code}: {error}", err=True)
-        click.echo(f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`", err=True)
+        answer.aside(f"{error.code}: {error}")
+        answer.aside(f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`")
         raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
     except TrailError as error:
-        click.echo(f"{error.code}: {error}", err=True)
-        click.echo(
+        answer.aside(f"{error.code}: {error}")
+        answer.aside(
             f"Nothing was written. Do not delete anything: run `valise audit verify {home.folder / 'trail'}`, compare "
-            "with a backup and with what the members hold, and restore the one that goes furthest",
-            err=True,
+            "with a backup and with what the members hold, and restore the one that goes furthest"
         )
         raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
 
@@ -154,7 +152,7 @@ async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
     with suppress(asyncio.CancelledError):
         await working
     said = "stopped; everything taken in is on record"
-    click.echo(json.dumps({"event": "broker.stopped", "said": said}) if as_json else said, err=True)
+    answer.aside(answer.in_json({"event": "broker.stopped", "said": said}) if as_json else said)
 
 
 async def _run(home: OperatorHome, *, as_json: bool) -> None:
@@ -212,15 +210,15 @@ async def _refresh(home: OperatorHome, bus: Bus) -> None:
     try:
         await proposing.refresh(home, bus)
     except ConfigurationError as error:
-        click.echo(f"{error.code}: the timestamp was not signed anew: {error}", err=True)
+        answer.aside(f"{error.code}: the timestamp was not signed anew: {error}")
 
 
 def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
     if as_json:
         said = {"ready": True, "pid": os.getpid(), "shard": home.settings.shard, "bus": home.settings.bus}
-        click.echo(json.dumps(said))
+        answer.say(answer.in_json(said))
     else:
-        click.echo(f"the broker of {home.settings.federation} is up on {home.settings.bus}; Ctrl-C stops it")
+        answer.say(f"the broker of {home.settings.federation} is up on {home.settings.bus}; Ctrl-C stops it")
     sys.stdout.flush()
 
 
@@ -239,8 +237,8 @@ def status(given: Everywhere) -> None:
         answer.show("", value, as_json=True)
         return
     for line in _lines(found):
-        click.echo(line)
-    click.echo(f"valise audit verify {home.folder / 'trail'}")
+        answer.say(line)
+    answer.say(f"valise audit verify {home.folder / 'trail'}")
 
 
 def _lines(found: Standing) -> Iterator[str]:

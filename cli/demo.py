@@ -155,15 +155,15 @@ def _tell(outcome: Outcome, *, kafka: str) -> None:
         table=answer.Table(("member", "published", "went to", "received", "read"), rows),
     )
     for line in (*_counts(told), "", *_explained(outcome.story), "", *_verified(trail), ""):
-        click.echo(answer.safe(line))
-    click.echo("Try next:")
+        answer.say(line)
+    answer.say("Try next:")
     for command in _commands(outcome):
-        click.echo(f"  {command}")
+        answer.say(f"  {command}")
     if kafka:
-        click.echo(
+        answer.say(
             f"Kafka is {kafka}: {_valise()} kafka {'down' if kafka == 'running' else 'up'} --home {_shown(outcome)}"
         )
-    click.echo(f"To publish yourself, start the broker again: {_valise()} broker up --home {_shown(outcome)}")
+    answer.say(f"To publish yourself, start the broker again: {_valise()} broker up --home {_shown(outcome)}")
 
 
 def _counts(told: Happened) -> Iterator[str]:

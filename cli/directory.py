@@ -57,7 +57,7 @@ def propose(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) ->
     home = operator_home(given.home)
     folders = [each for each in (requests or (home.folder.parent / "members",)) if each.is_dir()]
     if home.settings.bus_kind == "kafka":
-        sign_certificates(home, folders, lambda said: click.echo(said, err=True))
+        sign_certificates(home, folders, answer.aside)
     federation = seed.read(file) if file else seed.seed()
     done = asyncio.run(proposing.propose(home, federation, folders))
     tell(
@@ -144,7 +144,7 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
         message = "the directory that this draft changes is not here: `valise directory trust FINGERPRINT`, then again"
         raise ConfigurationError(message)
     if not given.yes:
-        click.echo(answer.safe("\n".join([made.title, *_changes(made, base, home.versions)])), err=True)
+        answer.aside("\n".join([made.title, *_changes(made, base, home.versions)]))
         confirm(f"sign this as {home.member}?")
     signed, done = signing.sign(home.folder, home.member, made, base)
     if not done:
@@ -319,5 +319,5 @@ def _base(given: Everywhere, bureau: str | None) -> Opened | None:
     try:
         asyncio.run(follow())
     except UnavailableError:
-        click.echo("the bus does not answer: this is what was known before", err=True)
+        answer.aside("the bus does not answer: this is what was known before")
     return member.versions.guard().opened

@@ -11,8 +11,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from adapters.versions import Versions
 from broker import settings as settings_file
 from broker import streams
@@ -21,7 +19,7 @@ from broker.notice import Reference
 from broker.settings import Settings
 from broker.signing import SigningKey
 from broker.streams import World
-from cli import keyring
+from cli import answer, keyring
 from cli.keyring import Kept
 
 if TYPE_CHECKING:
@@ -76,9 +74,9 @@ def _say_red(expired: str, refused: str) -> None:
     """Say once what is wrong with the signed directory; nothing stops for it."""
     if expired:
         said = f"RED: expired in the directory: {expired}; news may be kept from us. See `valise directory status`"
-        click.echo(said, err=True)
+        answer.aside(said)
     if refused:
-        click.echo(f"RED: the last version from the operator was refused here: {refused}", err=True)
+        answer.aside(f"RED: the last version from the operator was refused here: {answer.one_line(refused)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import click
-
 from adapters import doubts
 from adapters.doubts import Answered, Held, Issued, Revoked
 from adapters.inbox import Inbox
 from adapters.outbox import Outbox
 from broker.errors import UnavailableError
+from cli import answer
 from cli.home import MemberHome
 
 
@@ -33,7 +32,7 @@ async def learn(home: MemberHome) -> list[Doubt]:
                 await home.versions.follow(bus)
                 await home.outcomes(bus, outbox).drain()
         except UnavailableError:
-            click.echo("the bus does not answer: this is what was known before", err=True)
+            answer.aside("the bus does not answer: this is what was known before")
         database = outbox.database
         return [
             Doubt(each, tuple(_issued(home, outbox, each)), _held(home, each), tuple(doubts.answered(database, each)))

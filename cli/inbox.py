@@ -83,13 +83,13 @@ async def collect(home: MemberHome) -> None:
             with home.inbox() as box:
                 await home.collector(bus, box).drain()
     except UnavailableError as error:
-        click.echo(f"the bus does not answer{_why(error)}: this is what came before", err=True)
+        answer.aside(f"the bus does not answer{_why(error)}: this is what came before")
 
 
 async def _follow(given: Everywhere, home: MemberHome) -> None:
     """Print deliveries as they come, until interrupted; a bus that does not answer is asked again."""
     if not given.as_json:
-        click.echo(f"following the inbox of {home.bureau}; Ctrl-C ends it")
+        answer.say(f"following the inbox of {home.bureau}; Ctrl-C ends it")
     seek_cycles_rarely(PAGE_OBJECTS)
     with home.inbox() as box:
         seen = rung = 0
@@ -106,7 +106,7 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
                         if not (await collector.round(FOLLOW_WAIT_S)).records:
                             collector = home.collector(bus, box)  # with the key that is in force by now
             except UnavailableError as error:
-                click.echo(f"the bus does not answer{_why(error)}; trying again", err=True)
+                answer.aside(f"the bus does not answer{_why(error)}; trying again")
                 await asyncio.sleep(FOLLOW_WAIT_S)
 
 
@@ -114,13 +114,12 @@ def _ring(box: Inbox, after: int) -> int:
     """Tell the alarms that are new, apart from what the lines say; return how many there are."""
     alarms = box.journal.alarms()
     for each in alarms[after:]:
-        click.echo(f"ALARM {each.code} ({each.about}), {answer.when(each.at)}", err=True)
+        answer.aside(f"ALARM {each.code} ({answer.one_line(each.about)}), {answer.when(each.at)}")
     return len(alarms)
 
 
 def _print(given: Everywhere, line: Line) -> None:
-    text = json.dumps(_value(line), ensure_ascii=False) if given.as_json else answer.safe("  ".join(_cells(line)))
-    click.echo(text)
+    answer.say(answer.in_json(_value(line)) if given.as_json else answer.one_line("  ".join(_cells(line))))
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -181,8 +180,8 @@ def read(given: Everywhere, notice: str, case: str, bureau: str | None, accept: 
         answer.show("", value, as_json=True)
         return
     for text in ([doubt] if doubt else []) + list(_pages(opened, withheld)):
-        click.echo(answer.safe(text))
-    click.echo(given.again(f"valise inbox --bureau {home.bureau}"))
+        answer.say(text)
+    answer.say(given.again(f"valise inbox --bureau {home.bureau}"))
 
 
 def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
@@ -193,10 +192,10 @@ def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
         if code in WORDS:
             yield f"{code}: {WORDS[code]}"
     if header.handling_text:
-        yield f"handling: {header.handling_text}"
-    yield f"purpose {header.purpose}; basis: {header.legal_basis}"
+        yield f"handling: {answer.one_line(header.handling_text)}"
+    yield f"purpose {header.purpose}; basis: {answer.one_line(header.legal_basis)}"
     if header.action_sought:
-        yield f"action sought: {header.action_sought}"
+        yield f"action sought: {answer.one_line(header.action_sought)}"
     for name, body in opened.body.items():
         yield f"\n{name}"
         yield json.dumps(_without_empty(body), ensure_ascii=False, indent=2, default=answer.plain)
@@ -213,7 +212,7 @@ def _check_terms(box: Inbox, line: Line, *, accept: bool) -> None:
     """Show the terms of an H3 notice before it is opened. Raises NotAcceptedError."""
     opened = box.open(line.number)
     if opened and H3 in opened.header.handling and not accept:
-        terms = opened.header.handling_text or WORDS[H3]
+        terms = answer.one_line(opened.header.handling_text or WORDS[H3])
         message = f"{line.id} is H3. Its terms: {terms}. Add --accept to accept them and open it"
         raise NotAcceptedError(message)
 
@@ -237,7 +236,8 @@ async def _read(home: MemberHome, notice: str, case: str, *, accept: bool) -> Op
         message = f"{line.id} was withdrawn and has been erased here"
         raise ConfigurationError(message)
     if line and opened is None and line.state == "replaced":
-        message = f"{line.id} was replaced by a later version of {line.record}: valise inbox --bureau {home.bureau}"
+        record = answer.one_line(line.record)
+        message = f"{line.id} was replaced by a later version of {record}: valise inbox --bureau {home.bureau}"
         raise ConfigurationError(message)
     if opened is None:
         raise NoSuchNoticeError

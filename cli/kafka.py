@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from broker import certificates, node
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
-from cli import exits
+from cli import answer, exits
 from cli.operator_home import operator_folder
 from cli.options import Everywhere, everywhere
 
@@ -56,7 +55,7 @@ def up(given: Everywhere, nodes: str | None) -> None:
     size = int(nodes) if nodes else (len(node.load(place.data, place.pki).config.nodes) if known else 1)
     cluster = node.prepare(place.data, place.pki, nodes=size)
     name_all(place.folder, cluster)
-    started = node.start(cluster, progress=lambda said: click.echo(said, err=True))
+    started = node.start(cluster, progress=answer.aside)
     first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
     _show(cluster, first, given.again("valise kafka status"), as_json=given.as_json, changed=started)
 
@@ -121,15 +120,15 @@ def status(given: Everywhere) -> None:
 def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, changed: list[int]) -> None:
     rows = [_row(cluster, found) for found in node.statuses(cluster)]
     if as_json:
-        click.echo(json.dumps({"bootstrap": cluster.bootstrap, "changed": changed, "nodes": rows}))
+        answer.say(answer.in_json({"bootstrap": cluster.bootstrap, "changed": changed, "nodes": rows}))
         return
-    click.echo(first)
+    answer.say(first)
     for row in rows:
         state = f"runs (pid {row['pid']})" if row["pid"] else "is down"
         soon = "  RENEW IT: valise broker init" if row["days_left"] < SOON_DAYS else ""
-        click.echo(f"  node-{row['node']}  {row['address']:<22} {state:<18} certificate until {row['until']}{soon}")
-        click.echo(f"          log {row['log']}")
-    click.echo(then)
+        answer.say(f"  node-{row['node']}  {row['address']:<22} {state:<18} certificate until {row['until']}{soon}")
+        answer.say(f"          log {row['log']}")
+    answer.say(then)
 
 
 def _row(cluster: node.Cluster, found: node.NodeStatus) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def new(given: Everywhere, bureau: str | None, **how: Any) -> None:
     signatories.make(folder, name.partition("/")[0], federation, wanted.passphrase)
     path, request = make_key(folder, name, federation, wanted)
     if wanted.token and (bare := signatories.bare(folder)):
-        click.echo(_BARE.format(" and ".join(map(str, bare))), err=True)
+        answer.aside(_BARE.format(" and ".join(map(str, bare))))
     _show_made(given, f"made the key of {name} in {path}", path, request)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import logging
 import os
 import sqlite3
@@ -15,7 +14,7 @@ import click
 import uvloop
 
 from broker.errors import ValiseError
-from cli import exits
+from cli import answer, exits
 from cli.options import Everywhere, default_home
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -97,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         if as_json:
-            click.echo(json.dumps({"error": "usage", "detail": error.format_message()}, ensure_ascii=False), err=True)
+            answer.aside(answer.in_json({"error": "usage", "detail": error.format_message()}))
         else:
             error.show()
         sys.exit(error.exit_code)
@@ -126,9 +125,9 @@ def _said(error: Exception) -> str:
 def fail(error: ValiseError, *, as_json: bool) -> int:
     """Tell a failure on stderr and give its exit code."""
     if as_json:
-        click.echo(json.dumps({"error": error.code, "detail": str(error)}, ensure_ascii=False), err=True)
+        answer.aside(answer.in_json({"error": error.code, "detail": str(error)}))
     else:
-        click.echo(f"{error.code}: {error}", err=True)
+        answer.aside(f"{error.code}: {error}")
     return exits.of(error)
 
 

@@ -143,7 +143,7 @@ def newest(home: Path, bureau: str | None) -> Directory:
     try:
         asyncio.run(_follow(versions, folder, principal))
     except UnavailableError:
-        click.echo("the bus does not answer: this is what was known before", err=True)
+        answer.aside("the bus does not answer: this is what was known before")
     return versions.newest()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from cli import answer
+
 DEFAULT_HOME = "home"
 
 
@@ -52,9 +54,9 @@ def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
 def confirm(question: str) -> None:
     """Ask before something that cannot be undone. Raises click.Abort unless the answer is yes."""
     try:
-        click.confirm(question, abort=True, err=True)
+        click.confirm(answer.safe(question), abort=True, err=True)
     except click.Abort:
-        click.echo("nothing was done; --yes answers without asking", err=True)
+        answer.aside("nothing was done; --yes answers without asking")
         raise
 
 

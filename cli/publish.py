@@ -177,7 +177,7 @@ async def send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: fl
                 await outbox.flush(bus, home.settings.shard)
                 await _await_outcomes(home.outcomes(bus, outbox), outbox, results, wait)
         except UnavailableError as error:
-            click.echo(f"{error.code}: {error}", err=True)
+            answer.aside(f"{error.code}: {error}")
         alarms = Journal(outbox.database).alarms()
         return Done(results, _stories(outbox, results), alarms, sent=not outbox.waiting())
 
@@ -228,7 +228,10 @@ def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
 
 def troubled(alarms: Sequence[Alarm]) -> str:
     """Say how many alarms there are, and which is the last; nothing if there are none."""
-    return f"; ALARMS: {len(alarms)}, the last one {alarms[-1].code} ({alarms[-1].about})" if alarms else ""
+    if not alarms:
+        return ""
+    last = alarms[-1]
+    return f"; ALARMS: {len(alarms)}, the last one {last.code} ({answer.one_line(last.about)})"
 
 
 def _row(result: Result, done: Done) -> dict[str, Any]:
@@ -256,7 +259,7 @@ def _first(rows: list[dict[str, Any]], done: Done) -> str:
     if len(rows) == 1:
         row = rows[0]
         reached = f" to {row['bureaus']} bureaus" if row["state"] == "routed" else ""
-        return f"{row['state']}{reached}" + (f": {row['detail']}" if row["detail"] else "")
+        return f"{row['state']}{reached}" + (f": {answer.one_line(row['detail'])}" if row["detail"] else "")
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
@@ -278,4 +281,4 @@ async def _follow(home: MemberHome) -> None:
         async with home.bus() as bus:
             await home.versions.follow(bus)
     except UnavailableError:
-        click.echo("the bus does not answer: going on with the versions known before", err=True)
+        answer.aside("the bus does not answer: going on with the versions known before")

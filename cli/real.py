@@ -90,7 +90,7 @@ def real(given: Everywhere, data: Path) -> None:
         answer.show("", value, as_json=True)
     else:
         for line in _lines(value):
-            click.echo(answer.safe(line))
+            answer.say(line)
     if value["wrong"]:
         raise click.exceptions.Exit(exits.FAILED)
 
@@ -141,7 +141,7 @@ async def run(home: Path, lists: list[Feed], scratch: Path) -> dict[str, Any]:
 
 def _say(text: str) -> None:
     if sys.stderr.isatty():
-        click.echo(text, err=True)
+        answer.aside(text)
 
 
 # The way

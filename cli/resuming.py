@@ -73,7 +73,7 @@ def _go_on(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
     found = asyncio.run(_resume(home, seen))
     newest = found.newest
     for name in found.silent:
-        click.echo(f"the witness {name} did not answer", err=True)
+        answer.aside(f"the witness {name} did not answer")
     answer.show(
         f"the log stands at {found.size:,} leaves; the newest of {found.compared:,} heads outside has "
         f"{newest.head.size:,} ({newest.source}), and all of them lie on this history",
@@ -116,8 +116,8 @@ def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
 
 
 def _refuse(error: TrailError, advice: str, code: int) -> None:
-    click.echo(f"{error.code}: {error}", err=True)
-    click.echo(advice, err=True)
+    answer.aside(f"{error.code}: {error}")
+    answer.aside(advice)
     raise click.exceptions.Exit(code) from error
 
 

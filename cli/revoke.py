@@ -77,7 +77,7 @@ async def _newest(home: MemberHome) -> Directory:
         async with home.bus() as bus:
             await home.versions.follow(bus)
     except UnavailableError:
-        click.echo("the bus does not answer: going on with the directory known before", err=True)
+        answer.aside("the bus does not answer: going on with the directory known before")
     return home.versions.newest()
 
 

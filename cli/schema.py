@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import IO, Any
 
 import click
@@ -50,7 +49,7 @@ def _row(name: str, version: str) -> dict[str, Any]:
 def show(given: Everywhere, name: str, example: bool) -> None:
     """Show a schema by NAME (person.identity, header …), or all of a kind (person)."""
     value = _kind(name, example=example) if name in KINDS else _single(name, example=example)
-    click.echo(json.dumps(value, ensure_ascii=False, indent=None if given.as_json else 2))
+    answer.say(answer.in_json(value, indent=None if given.as_json else 2))
 
 
 def _kind(name: str, *, example: bool) -> dict[str, Any]:

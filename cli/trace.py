@@ -50,7 +50,7 @@ async def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], lis
                 await outbox.flush(bus, home.settings.shard)
                 await home.outcomes(bus, outbox).drain()
     except UnavailableError:
-        click.echo("the bus does not answer: this is what was known before", err=True)
+        answer.aside("the bus does not answer: this is what was known before")
     with home.outbox() as outbox:
         found = outbox.find(notice)
         story = tell(outbox.database, found.notice_id) if found else None
@@ -60,13 +60,13 @@ async def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], lis
 
 
 def _first(story: Story) -> str:
-    name = f"{story.kind} {story.id} (record {story.record}, version {story.version})"
+    name = f"{story.kind} {story.id} (record {answer.one_line(story.record)}, version {story.version})"
     if story.sent_at is None:
         return f"{name} waits in the outbox since {answer.when(story.made_at)}"
     if story.outcome is None:
         return f"{name} was sent {answer.when(story.sent_at)} and is not decided yet"
     if story.outcome == "rejected":
-        return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({story.detail})"
+        return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({answer.one_line(story.detail)})"
     if story.outcome == "held":
         reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
         return (
@@ -90,7 +90,8 @@ def _review(each: Reached) -> str:
 
 
 def _looked(each: Looked) -> str:
-    return f"  looked at in clear by {each.by} on {answer.when(each.at)}: {each.reason} (leaf {each.leaf_number})"
+    reason = answer.one_line(each.reason)
+    return f"  looked at in clear by {each.by} on {answer.when(each.at)}: {reason} (leaf {each.leaf_number})"
 
 
 def _cells(each: Reached) -> tuple[str, ...]:

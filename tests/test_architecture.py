@@ -208,6 +208,18 @@ def test_what_is_pure_neither_awaits_nor_logs_nor_reads_the_clock() -> None:
     assert wrong == []
 
 
+def test_all_that_a_command_prints_goes_through_one_door() -> None:
+    """What others wrote must not reach a terminal as it came (cli/answer.py)."""
+    wrong = [
+        (str(path.relative_to(ROOT)), node.lineno)
+        for path in _files("cli")
+        if path.name != "answer.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("echo", "secho", "echo_via_pager")
+    ]
+    assert wrong == []
+
+
 def test_nothing_has_a_name_that_says_nothing() -> None:
     empty = {"utils", "helpers", "common", "base", "manager", "core", "misc"}
     named = {path.stem for folder in ("broker", "adapters", "cli", "schemas") for path in _files(folder)}

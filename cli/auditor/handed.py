@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import click
-
 from broker import bundle, codec, notes, reading
 from broker.bundle import Checked, Told
 from broker.errors import ConfigurationError, ProofError
@@ -46,9 +44,9 @@ def verify_file(file: Path, key: Vkey, cases: Cases, *, as_json: bool) -> int:
         return _verify_proof(data, key, as_json=as_json)
     checked = bundle.check(bundle.read(data), key)
     if as_json:
-        click.echo(json.dumps(_value(checked, cases), ensure_ascii=False, default=answer.plain))
+        answer.say(answer.in_json(_value(checked, cases)))
     else:
-        click.echo(answer.safe("\n".join(_lines(checked, cases))))
+        answer.say("\n".join(_lines(checked, cases)))
     return exits.VERIFICATION_FAILED if checked.wrong else exits.DONE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
-import click
+from cli import answer
 
 PROGRESS_S = 1.0
 
@@ -18,6 +18,6 @@ def progress(what: str) -> Callable[[int, int], None]:
         nonlocal last
         if monotonic() - last >= PROGRESS_S:
             last = monotonic()
-            click.echo(f"{what} {done:,} of {size:,} leaves", err=True)
+            answer.aside(f"{what} {done:,} of {size:,} leaves")
 
     return progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def prove(given: Everywhere, notice: str, file: Path | None, shard: int) -> None
             f"the proof of leaf {number} is in {file}", _value(number, leaf, text), as_json=given.as_json, then=then
         )
     else:
-        click.echo(json.dumps(_value(number, leaf, text)) if given.as_json else text, nl=given.as_json)
+        answer.say(answer.in_json(_value(number, leaf, text)) if given.as_json else text.removesuffix("\n"))
 
 
 def _value(number: int, leaf: bytes, text: str) -> dict[str, int | str]:

@@ -53,7 +53,7 @@ def search(given: Everywhere, words: tuple[str, ...], *, limit: int, shard: int,
     There is no search by name: the broker has no index of persons.
     """
     if words:
-        click.echo(f"no-search-by-name: {NO_NAMES}", err=True)
+        answer.aside(f"no-search-by-name: {NO_NAMES}")
         raise click.exceptions.Exit(exits.DENIED)
     with opened(given.home, shard, rebuild=rebuild) as home:
         found = _find(home, asked, limit)

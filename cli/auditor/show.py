@@ -60,11 +60,7 @@ def show(
     if content:
         chapters = _with_content(given, chapters, why)
     then = given.again("valise audit verify")
-    click.echo(
-        json.dumps(chapters, ensure_ascii=False, default=answer.plain)
-        if given.as_json
-        else answer.safe(_told(chapters, then))
-    )
+    answer.say(answer.in_json(chapters) if given.as_json else _told(chapters, then))
     if not all(each["decision_holds"] for each in chapters):
         raise click.exceptions.Exit(exits.VERIFICATION_FAILED)
 
@@ -79,9 +75,9 @@ def _with_cases(chapters: list[dict[str, Any]], known: Cases) -> list[dict[str, 
 
 def _repeated(given: Everywhere, again: list[Repeated]) -> None:
     if given.as_json:
-        click.echo(json.dumps(repeating.value(again), ensure_ascii=False))
+        answer.say(answer.in_json(repeating.value(again)))
     else:
-        click.echo(answer.safe("\n".join([*repeating.lines(again), given.again("valise audit verify")])))
+        answer.say("\n".join([*repeating.lines(again), given.again("valise audit verify")]))
     if not all(each.repetition.same for each in again):
         raise click.exceptions.Exit(exits.VERIFICATION_FAILED)
 
@@ -133,14 +129,14 @@ def _chapter(chapter: dict[str, Any]) -> list[str]:
         if receipt["case_digest"]:
             told.append(("case", receipt["case"] or f"{receipt['case_digest']} (digest; the bureau opens it: --cases)"))
     if "look" in chapter:
-        told.append(("look", f"{chapter['look']['by']}: {chapter['look']['reason']}"))
+        told.append(("look", answer.one_line(f"{chapter['look']['by']}: {chapter['look']['reason']}")))
     if "notice" in chapter:
         told += _notice(chapter)
     if "content" in chapter:
         told += _content(chapter)
     told += [("warning", each) for each in chapter["warnings"]]
     if chapter["detail"]:
-        told.append(("detail", chapter["detail"]))
+        told.append(("detail", answer.one_line(chapter["detail"])))
     told.append(("policies", chapter["policies"][:16]))
     return [*lines, *(f"      {name:<12} {value}" for name, value in told)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,11 +158,11 @@ def verify(
     if given.as_json:
         values = [_value(each) for each in checked]
         told = values[0] if len(values) == 1 else {"good": code == 0, "exit": code, "shards": values}
-        click.echo(json.dumps(told, ensure_ascii=False))
+        answer.say(answer.in_json(told))
     else:
         for each in checked:
             _print(each)
-        click.echo(_next_command(next((each for each in checked if each.code == code), checked[0]), given))
+        answer.say(_next_command(next((each for each in checked if each.code == code), checked[0]), given))
     if code:
         raise click.exceptions.Exit(code)
 
@@ -264,7 +263,7 @@ def _compared(report: Report) -> str:
 
 def _print(checked: Checked) -> None:
     report = checked.report
-    click.echo(answer.safe(_answer(checked)))
+    answer.say(_answer(checked))
     pinned = checked.key_file or "vkey in the trail's own folder: pin one from elsewhere with --vkey"
     facts = [
         ("log", report.origin),
@@ -286,7 +285,7 @@ def _print(checked: Checked) -> None:
     if checked.wrong > SHOWN_FINDINGS:
         facts.append(("WRONG", f"and {checked.wrong - SHOWN_FINDINGS:,} more"))
     for name, value in facts:
-        click.echo(f"  {name:<14} {value}")
+        answer.say(f"  {name:<14} {value}")
 
 
 def _left_out(others: Seen) -> list[tuple[str, str]]:

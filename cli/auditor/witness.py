@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -133,11 +132,11 @@ def _say_ready(given: Everywhere, judge: Witness, address: str) -> None:
     name, origins = judge.identity.name, judge.origins
     if given.as_json:
         value = {"ready": True, "witness": name, "listen": address, "checkpoints": _paths(origins)}
-        click.echo(json.dumps(value))
+        answer.say(answer.in_json(value))
     else:
-        click.echo(f"{name} witnesses {', '.join(origins)} on {address}; Ctrl-C stops it")
+        answer.say(f"{name} witnesses {', '.join(origins)} on {address}; Ctrl-C stops it")
         for path in _paths(origins):
-            click.echo(f"  what it cosigned last: GET {path}")
+            answer.say(f"  what it cosigned last: GET {path}")
     sys.stdout.flush()
 
 

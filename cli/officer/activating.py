@@ -64,7 +64,7 @@ def activate(given: Everywhere, name: str, author: str, wait: float) -> None:
     changes = list(rule_changes(basis.policies, other))
     if not given.yes:
         for line in changes:
-            click.echo(answer.safe(f"  {line}"), err=True)
+            answer.aside(f"  {line}")
         click.confirm(
             f"activate {other.digest.hex()[:16]} in place of {basis.policies.digest.hex()[:16]}?", abort=True, err=True
         )

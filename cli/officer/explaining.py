@@ -90,12 +90,12 @@ def _show(given: Everywhere, found: Recorded, told: Sequence[Account], bureau: s
         _value(found, chosen),
         as_json=given.as_json,
         table=accounts.table(chosen) if bureau is None else None,
-        then="" if bureau else answer.safe("\n".join(["", *accounts.legend(chosen), "", *_hints(given, found)])),
+        then="" if bureau else "\n".join(["", *accounts.legend(chosen), "", *_hints(given, found)]),
     )
     if bureau and not given.as_json:
         for line in accounts.lines(chosen[0]):
-            click.echo(answer.safe(line))
-        click.echo(then)
+            answer.say(line)
+        answer.say(then)
 
 
 def _hints(given: Everywhere, found: Recorded) -> tuple[str, ...]:
@@ -193,5 +193,5 @@ def _show_welcome(given: Everywhere, home: MemberHome, line: Line, leaf: Leaf, t
     if given.as_json:
         return
     for said in told.lines:
-        click.echo(answer.safe(f"  {said}"))
-    click.echo(given.again(f"valise read {line.id} --case REF --bureau {home.bureau}"))
+        answer.say(f"  {said}")
+    answer.say(given.again(f"valise read {line.id} --case REF --bureau {home.bureau}"))

@@ -93,11 +93,11 @@ def _rules(given: Everywhere, policies: PolicySet, how: str) -> None:
     if given.as_json:
         answer.show("", {"digest": policies.digest.hex(), "rules": value}, as_json=True)
         return
-    click.echo(f"{len(read)} rules {how}, version {policies.digest.hex()[:16]}")
+    answer.say(f"{len(read)} rules {how}, version {policies.digest.hex()[:16]}")
     for rule in value:
-        click.echo(answer.safe("\n".join(["", *_in_words(rule)])))
-    click.echo("")
-    click.echo(given.again("valise policy check"))
+        answer.say("\n".join(["", *_in_words(rule)]))
+    answer.say("")
+    answer.say(given.again("valise policy check"))
 
 
 def _in_words(rule: dict[str, Any]) -> list[str]:
@@ -165,8 +165,8 @@ def _agreement(given: Everywhere, basis: Basis, name: str, register: Path | None
         answer.show("", value, as_json=True)
         return
     for line in _told(found, rules, only, also, notices):
-        click.echo(answer.safe(line))
-    click.echo(given.again("valise policy list"))
+        answer.say(line)
+    answer.say(given.again("valise policy list"))
 
 
 def _transfers(directory: Directory, name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

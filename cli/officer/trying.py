@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
 from adapters.adapter import Draft
 from broker.errors import NoticeRejectedError, ValiseError
 from cli import answer
@@ -45,8 +43,8 @@ def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: 
     if given.as_json:
         return
     for line in ("", *accounts.legend(flat), "", *_doubts(flat), *_changes(flat)):
-        click.echo(answer.safe(line))
-    click.echo(given.again(f"valise publish {file} --bureau {home.bureau}"))
+        answer.say(line)
+    answer.say(given.again(f"valise publish {file} --bureau {home.bureau}"))
 
 
 def _table(told: Sequence[tuple[str, Account]], *, several: bool) -> answer.Table:

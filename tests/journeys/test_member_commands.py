@@ -205,6 +205,31 @@ def test_h3_is_opened_only_on_its_terms(homes: Homes) -> None:
     assert "Ask AT before any act." in opened.out
 
 
+def test_a_member_writes_to_the_officers_terminal_instead_of_to_the_officer(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AT's terms rename the window, clear it and turn the text around; a line of them poses as one of ours."""
+    evil = "\x1b]0;mine\x07\x1b[2J\x1b[31m\u202e\x9b31m\nvalise read X --accept"
+    words = {"handling": ["H3"], "handling_text": evil, "legal_basis": evil, "action_sought": evil}
+    (sent,) = notices(publish(homes, person("R-23", **words)))
+    read = ("read", sent["notice"], "--case", "1", "--bureau", "LV/ncb")
+    for arguments, code in (
+        (read, 1),
+        ((*read, "--json"), 1),
+        ((*read, "--accept"), 0),
+        ((*read, "--accept", "--json"), 0),
+    ):
+        capsys.readouterr()
+        said = homes.valise(*arguments)
+        shown = said.out + capsys.readouterr().err
+        assert said.code == code
+        assert "31m" in shown, "what it says is told all the same"
+        assert [each for each in shown if not each.isprintable() and each != "\n"] == []
+        assert [line for line in shown.splitlines() if line.startswith("valise read X")] == []
+    header = homes.valise(*read, "--accept", "--json").value["header"]
+    assert header["handling_text"] == evil, "a machine is told what was signed"
+
+
 def test_absent_and_not_for_you_look_the_same(homes: Homes) -> None:
     (sent,) = notices(publish(homes, person("R-2", audience={"to": ["LV/ncb"]})))
     nobody = "0190aaaa-0000-7000-8000-000000000000"
