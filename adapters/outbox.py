@@ -20,7 +20,7 @@ from adapters import heads
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
-from adapters.database import connect
+from adapters.database import connect, forget
 from adapters.order import Order
 from adapters.requeue import Requeue
 from adapters.wrong import why
@@ -229,6 +229,15 @@ class Outbox:
         crash.here("outbox.stored")
         return results
 
+    def rehearse(self, drafts: Iterable[Draft]) -> list[Verified | Refusal | Unchanged]:
+        """Give what `publish` would make of these drafts now, one after the other, and keep nothing of it."""
+        self.database.execute("BEGIN IMMEDIATE")
+        try:
+            return [self._make_next(draft, "") for draft in drafts]
+        finally:
+            self.database.execute("ROLLBACK")
+            forget(self.database)
+
     def apply(self, changes: Iterable[Change], source: str, cursor: Cursor | None = None) -> list[Result]:
         """Publish what a run of an adapter found (adapters/changes.py), all in one transaction."""
         with transaction(self.database):
@@ -318,6 +327,11 @@ class Outbox:
         return [str(row[0]) for row in rows]
 
     def _publish(self, draft: Draft, source: str, digest: bytes | None = None) -> Result:
+        made = self._make_next(draft, source, digest)
+        return _published(made) if isinstance(made, Verified) else made
+
+    def _make_next(self, draft: Draft, source: str, digest: bytes | None = None) -> Verified | Refusal | Unchanged:
+        """Make the next version of a record and keep it."""
         bureau = draft.bureau or self._bureau
         digest = digest or draft.digest()
         kept = self._record(bureau, draft.record)
@@ -337,7 +351,7 @@ class Outbox:
         except NoticeRejectedError as error:
             return Refusal(draft.record, error.code, why(draft, error))
         self._keep_record(bureau, draft, source, (digest, made.header.version, "live"))
-        return _published(made)
+        return made
 
     def _withdraw(self, record: str, bureau: str, reason: Mapping[str, Any] | None) -> Result:
         kept, current = self._record(bureau, record), self.held(bureau, record)
@@ -381,9 +395,12 @@ class Outbox:
         return series, 1
 
     def _references(self, draft: Draft, bureau: str) -> tuple[Reference, ...]:
-        return tuple(self._reference(pointer, bureau) for pointer in draft.pointers)
+        return tuple(self._reference(pointer, bureau, draft.record) for pointer in draft.pointers)
 
-    def _reference(self, pointer: Pointer, bureau: str) -> Reference:
+    def _reference(self, pointer: Pointer, bureau: str, record: str) -> Reference:
+        if pointer.relation in _OF_ONE_RECORD and pointer.record != record:
+            message = f"what {pointer.relation} a record is a version of that record"
+            raise InvalidReferenceError(message)
         own = pointer.issuer in ("", bureau) or pointer.issuer.partition("/")[0] == bureau.partition("/")[0]
         found = self._current(pointer.issuer or bureau, pointer.record) if own else self._resolve(pointer)
         if found is None:
@@ -503,6 +520,9 @@ class Outbox:
             (anew.key_id, anew.signature, row["place"]),
         )
         return anew
+
+
+_OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
 
 
 def _subjects(header: bytes) -> set[bytes]:

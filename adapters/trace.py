@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import uuid
 from dataclasses import dataclass
 
@@ -120,6 +121,12 @@ def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRec
     told = {each.bureau for each in decision.rows}
     given = holders(database, end["bureau"], end["record"], end["version"])
     return tuple(each for each in given if each not in told)
+
+
+def holders_of(database: sqlite3.Connection, notice_id: bytes) -> tuple[str, ...]:
+    """Name who was given a notice of ours, or another version of its record, since that was last withdrawn."""
+    row = database.execute("SELECT bureau, record FROM ours WHERE notice_id = ?", (notice_id,)).fetchone()
+    return holders(database, row["bureau"], row["record"], sys.maxsize) if row else ()
 
 
 def holders(database: sqlite3.Connection, bureau: str, record: str, before: int) -> tuple[str, ...]:

@@ -111,10 +111,8 @@ def decide(
 
     `released`: a reviewing bureau has approved it; `reviewers` were given it to review and hold nothing older.
     """
-    if notice.header.kind in TO_HOLDERS:
-        return _to_holders(notice, view.directory, holders)
-    if notice.header.kind == APPROVAL:
-        return _to_issuer(notice, view.directory)
+    if decided := unruled(notice.header, notice.present, view.directory, holders):
+        return decided
     known = facts(notice, view, now, released=released, holders=_mask(holders))
     verdict = view.rules.judge(known)
     if verdict.review and not verdict.receive:
@@ -126,6 +124,13 @@ def decide(
     missed = known.corrects and any(not terms.receivers >> each.index & 1 for each in holders)
     warnings = _warnings(recipients, missed=missed, broken=known.derogation)
     return Decision("routed", recipients, terms, verdict.hits, warnings, _on_record(known))
+
+
+def unruled(header: Header, present: int, directory: Directory, holders: Sequence[Holder]) -> Decision | None:
+    """Decide a notice of a kind for which no rule is asked: all of it goes to whom it concerns. None: they are."""
+    if header.kind in TO_HOLDERS:
+        return _to_holders(header, present & ALL_BUT_ROUTING, directory, holders)
+    return _to_issuer(header, present & ALL_BUT_ROUTING, directory) if header.kind == APPROVAL else None
 
 
 class Spoken(Protocol):
@@ -251,22 +256,20 @@ def approval_terms(header: Header, directory: Directory) -> Terms:
     return Terms(allowed=bureau, audience=bureau, denied=0, reached=bureau)
 
 
-def _to_issuer(approval: Verified, directory: Directory) -> Decision:
-    terms = approval_terms(approval.header, directory)
-    shown = approval.present & ALL_BUT_ROUTING
+def _to_issuer(approval: Header, shown: int, directory: Directory) -> Decision:
+    terms = approval_terms(approval, directory)
     recipients = tuple(_recipient(index, directory.ids[index], shown, ()) for index in indices(terms.receivers))
     return Decision("routed", recipients, terms, (), _warnings(recipients, missed=False))
 
 
-def _to_holders(notice: Verified, directory: Directory, holders: Sequence[Holder]) -> Decision:
-    shown = notice.present & ALL_BUT_ROUTING
-    withdrawn = notice.header.kind == "withdrawal"
+def _to_holders(header: Header, shown: int, directory: Directory, holders: Sequence[Holder]) -> Decision:
+    withdrawn = header.kind == "withdrawal"
     reached = [each for each in holders if _is_listed(directory, each.index)]
     recipients = tuple(
         Recipient(each.index, directory.ids[each.index], shown, erases=each.numbers if withdrawn else ())
         for each in sorted(reached, key=_index)
     )
-    recipients = _with_issuer(notice.header, directory, shown, recipients)
+    recipients = _with_issuer(header, directory, shown, recipients)
     mask = sum(1 << each.index for each in recipients)
     terms = Terms(allowed=mask, audience=mask, denied=0, reached=mask)
     return Decision("routed", recipients, terms, (), _warnings(recipients, missed=len(reached) < len(holders)))

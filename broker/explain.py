@@ -13,10 +13,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.decide import SOURCE, TO_HOLDERS, Spoken, View, audience_of, held_terms, sight_of, terms_of
+from broker.decide import (
+    SOURCE,
+    TO_HOLDERS,
+    Spoken,
+    View,
+    audience_of,
+    held_terms,
+    sight_of,
+    terms_of,
+    unruled,
+)
 from broker.directory import NO_ANNEX
-from broker.facts import Facts, facts_of
-from broker.notice import APPROVAL, KINDS, ROUTING, Terms
+from broker.facts import Facts, facts_of, indices
+from broker.notice import APPROVAL, KINDS, ROUTING, Decision, Holder, Terms
 from broker.rules import RECEIVE, REVIEW, SEE
 from broker.wording import Say, Wording, attributes_of
 
@@ -113,7 +123,9 @@ def of_record(recorded: Recorded, directory: Directory, annex: Annex | None, rul
 def of_prospect(
     notice: Spoken, present: int, view: View, rules: Sequence[Read], now: int, annex: Annex | None, holders: int = 0
 ) -> Ground:
-    """Explain what would be decided now, from what this party knows. `holders`: who holds what it corrects."""
+    """Explain what would be decided now, from what this party knows. `holders`: who holds what it corrects or ends."""
+    if decided := unruled(notice.header, present, view.directory, [Holder(each, ()) for each in indices(holders)]):
+        return _unruled(notice, present, decided, view, now, annex)
     known = facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now, holders=holders)
     verdict = view.rules.judge(known)
     held = bool(verdict.review and not verdict.receive)
@@ -130,6 +142,21 @@ def of_prospect(
         subscriptions_known=view.subscriptions.known,
         doubtful=_doubtful(known, view),
         reviewers=held_terms(notice, known, view.directory, verdict).receivers if held else None,
+    )
+
+
+def _unruled(notice: Spoken, present: int, decided: Decision, view: View, now: int, annex: Annex | None) -> Ground:
+    """Explain a notice for which no rule was asked."""
+    return Ground(
+        notice=notice,
+        known=facts_of(notice.header, notice.routing, view.directory, view.rules.annex, now),
+        terms=decided.terms,
+        hits={},
+        present=present,
+        shown={each.index: each.shown for each in decided.recipients},
+        directory=view.directory,
+        annex=annex,
+        rules=(),
     )
 
 
@@ -356,7 +383,8 @@ class _Telling:
             yield "you cannot know to which topics it has subscribed"
         if self._terms.audience & ~self._terms.denied & bit & self._ground.doubtful:
             yield f"the annex, which you may not know, could still change it (rule {self._clearing})"
-        if self._ground.annex is None and self._directory.annex is not None and not (first or self._held):
+        unruled = self._ground.notice.header.kind in _NO_RULE
+        if self._ground.annex is None and self._directory.annex is not None and not (first or self._held or unruled):
             ids = self._supervising
             if ids:
                 yield f"if the annex has its sender under supervision, a reviewing bureau gets it first (rule {ids})"

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adapters.adapter import Draft
-from broker.errors import NoticeRejectedError, ValiseError
+from broker.errors import ValiseError
 from cli import answer
 from cli.home import MemberHome, clock
 from cli.officer import accounts, in_force
 from cli.options import Everywhere
 
 if TYPE_CHECKING:
-    from adapters.outbox import Outbox
+    from adapters.outbox import Outbox, Refusal
     from broker.explain import Account
-    from broker.notice import Reference
+    from broker.notice import Verified
 
 TOLD = 10
 """Refused drafts that are named."""
+UNCHANGED = "it stands published as it is, and is not sent again"
 
 
 class DraftsRefusedError(ValiseError):
@@ -30,19 +30,21 @@ class DraftsRefusedError(ValiseError):
 
 def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str) -> None:
     """Say for every draft who would receive it, who not and why, and where the annex could still change the answer."""
-    told = [
-        (draft.record, each) for draft, found in zip(drafts, _prospects(home, drafts), strict=True) for each in found
-    ]
+    prospects = list(zip(drafts, _prospects(home, drafts), strict=True))
+    told = [(draft.record, each) for draft, found in prospects for each in found]
+    same = [draft.record for draft, found in prospects if not found]
     flat = [each for _, each in told]
     answer.show(
-        accounts.headline(flat, "would receive"),
-        [{"record": record, **accounts.value(each)} for record, each in told],
+        accounts.headline(flat, "would receive") if told else f"nothing would be sent: {UNCHANGED}",
+        [{"record": record, **accounts.value(each)} for record, each in told]
+        + [{"record": each, "bureau": None, "receives": False, "code": "unchanged", "why": UNCHANGED} for each in same],
         as_json=given.as_json,
         table=_table(told, several=len(drafts) > 1),
     )
     if given.as_json:
         return
-    for line in ("", *accounts.legend(flat), "", *_doubts(flat), *_changes(flat)):
+    unchanged = [f"{answer.one_line(each)}: {UNCHANGED}" for each in same if told]
+    for line in ("", *accounts.legend(flat), "", *_doubts(flat), *_changes(flat), *unchanged):
         answer.say(line)
     answer.say(given.again(f"valise publish {file} --bureau {home.bureau}"))
 
@@ -76,40 +78,42 @@ def _lower(change: str) -> str:
 
 
 def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account, ...]]:
-    from adapters.compose import Place, compose  # noqa: PLC0415
-    from adapters.wrong import why  # noqa: PLC0415
+    """Tell of every draft who would receive it; of one that is published as it is, nobody: it is not sent again."""
+    from adapters.outbox import Refusal  # noqa: PLC0415
     from broker.decide import Subscriptions, View  # noqa: PLC0415
     from broker.explain import accounts as tell  # noqa: PLC0415
     from broker.explain import of_prospect  # noqa: PLC0415
+    from broker.notice import Verified  # noqa: PLC0415
     from broker.rules import Rules, read_rules  # noqa: PLC0415 -- cedarpy is slow to import
 
-    basis, maker, now = in_force.at_member(home), home.maker(), clock()
+    basis = in_force.at_member(home)
     rules = Rules.load(basis.policies, basis.directory, None)
     view, read = View(basis.directory, rules, Subscriptions.unknown(basis.directory)), read_rules(basis.policies)
-    found, refused = [], []
     with home.outbox() as outbox:
-        for draft in drafts:
-            bureau = draft.bureau or home.bureau
-            version, references, holders = _before(outbox, bureau, draft.record)
-            try:
-                notice = compose(draft, Place(bureau, version, references, bytes(8), 1), maker)
-            except NoticeRejectedError as error:
-                refused.append(f"{draft.record}: {error.code}: {why(draft, error)}")
-                continue
-            mask = basis.directory.bureau_mask(holders)
-            found.append(tell(of_prospect(notice, notice.present, view, read, now, None, mask)))
+        made, now = outbox.rehearse(drafts), clock()
+        _refuse([each for each in made if isinstance(each, Refusal)])
+        found: list[tuple[Account, ...]] = []
+        for each in made:
+            if isinstance(each, Verified):
+                mask = basis.directory.bureau_mask(_holders(outbox, each))
+                found.append(tell(of_prospect(each, each.present, view, read, now, None, mask)))
+            else:
+                found.append(())
+        return found
+
+
+def _refuse(refused: Sequence[Refusal]) -> None:
+    """Raise DraftsRefusedError if any is."""
     if refused:
+        told = [f"{each.record}: {each.code}: {each.reason}" for each in refused[:TOLD]]
         more = [f"and {len(refused) - TOLD} more"] if len(refused) > TOLD else []
-        raise DraftsRefusedError("; ".join(refused[:TOLD] + more))
-    return found
+        raise DraftsRefusedError("; ".join(told + more))
 
 
-def _before(outbox: Outbox, bureau: str, record: str) -> tuple[int, tuple[Reference, ...], tuple[str, ...]]:
-    """Give the version of a publication, what it corrects, and who holds that by the decisions that came home."""
-    from adapters.trace import holders  # noqa: PLC0415
+def _holders(outbox: Outbox, notice: Verified) -> tuple[str, ...]:
+    """Name who holds what a notice corrects or ends, by the decisions that came home."""
+    from adapters.trace import holders_of  # noqa: PLC0415
+    from broker.verify import subject_of  # noqa: PLC0415
 
-    standing = outbox.standing(bureau, record)
-    if standing is None:
-        return 1, (), ()
-    version = standing[0] + 1
-    return version, (replace(standing[1], relation="corrects"),), holders(outbox.database, bureau, record, version)
+    subject = subject_of(notice.header)
+    return holders_of(outbox.database, subject.notice_id) if subject else ()

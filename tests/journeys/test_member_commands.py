@@ -348,6 +348,26 @@ def test_a_dry_run_sends_nothing_and_says_why_not(homes: Homes) -> None:
     assert notices(publish(homes, person("R-6", deny=["GE"])))[0]["version"] == 1
 
 
+def test_a_dry_run_says_what_publishing_then_does(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(homes, person("R-60", audience={"to": ["LV/ncb"]}))
+    lost = person("R-61", pointers=[{"issuer": "", "record": "NOPE", "relation": "cites"}])
+    assert publish(homes, lost, "--dry-run").code == publish(homes, lost).code == 1
+    assert "R-61: invalid-reference" in capsys.readouterr().err
+    same = publish(homes, person("R-60", audience={"to": ["LV/ncb"]}), "--dry-run")
+    assert [(each["record"], each["code"]) for each in same.value] == [("R-60", "unchanged")]
+    publish(homes, person("R-62", topics=["wanted.red"]))
+    homes.valise("inbox", "--bureau", EUROPOL, "--json")
+    approval = person(
+        "REVIEW-62", kind="approval", topics=["review.decision"], action_sought="release", compartments={},
+        audience={"to": ["AT/ncb"]}, pointers=[{"issuer": "AT/ncb", "record": "R-62", "relation": "approves"}],
+    )  # fmt: skip
+    foretold = homes.valise("publish", "-", "--dry-run", "--bureau", EUROPOL, "--json", given=approval).value
+    homes.valise("publish", "-", "--bureau", EUROPOL, "--json", "--wait", "20", given=approval)
+    told = homes.valise("trace", "REVIEW-62", "--bureau", EUROPOL, "--json").value
+    assert [each["bureau"] for each in foretold if each["receives"]] == [each["bureau"] for each in told["reached"]]
+    assert [each["bureau"] for each in told["reached"]] == ["AT/ncb"]
+
+
 def test_a_subscription_is_needed_where_nobody_is_addressed(homes: Homes) -> None:
     draft = {"audience": {"agreements": ["circle"]}, "topics": ["missing.yellow"]}
     (before,) = notices(publish(homes, person("R-7", **draft)))

@@ -23,6 +23,7 @@ from broker.signing import header_digest, pae
 from broker.sqlite import SqliteBus
 from broker.streams import World as Streams
 from broker.verify import Arrival, verify
+from schemas import loader
 from tests.honest_broker import BUREAUS, HonestBroker, directory
 from tests.making import NOW, key_of
 from tests.making import Draft as Making
@@ -52,6 +53,44 @@ def test_a_refused_draft_uses_no_number_and_stops_no_other(world: World) -> None
     assert isinstance(results[1], Refusal)
     assert results[1].code == "empty-audience"
     assert [each.number for each in results if isinstance(each, Published)] == [1, 2]
+    outbox.close()
+
+
+async def test_a_rehearsal_makes_what_publishing_would_and_keeps_nothing(world: World) -> None:
+    """Corrections, pointers within the list, what is unchanged, ordered away, or points nowhere."""
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.publish([draft("R-1"), draft("R-2"), draft("R-3")])
+    outbox.database.execute("UPDATE envelopes SET outcome = 'withdrawn-by-order' WHERE record = 'R-3'")
+    reason = {"reason": loader.example("restriction.reason")}
+    drafts = [
+        draft("R-1", action_sought="arrest"),
+        draft("R-2"),
+        draft("R-3", action_sought="arrest"),
+        draft("R-4", pointers=(Pointer("", "R-5", "cites"),)),
+        draft("R-5"),
+        draft("R-6", pointers=(Pointer("", "R-5", "cites"),)),
+        draft("R-7", kind="restriction", pointers=(Pointer("", "R-1", "restricts"),), compartments=reason),
+        draft("R-8", pointers=(Pointer("", "NOPE", "cites"),)),
+    ]
+    before = list(outbox.database.iterdump())
+    rehearsed = outbox.rehearse(drafts)
+    assert list(outbox.database.iterdump()) == before
+    published = outbox.publish(drafts)
+    assert [each for each in rehearsed if not isinstance(each, Verified)] == [
+        each for each in published if not isinstance(each, Published)
+    ]
+    assert [each.code for each in published if isinstance(each, Refusal)] == [
+        "withdrawn-by-order",
+        *["invalid-reference"] * 3,
+    ]
+    assert [
+        (each.header.record, each.header.version, each.routing.number)
+        for each in rehearsed
+        if isinstance(each, Verified)
+    ] == [(each.record, each.version, each.number) for each in published if isinstance(each, Published)]
+    assert [each.relation for made in rehearsed if isinstance(made, Verified) for each in made.header.references] == [
+        "corrects", "cites",
+    ]  # fmt: skip
     outbox.close()
 
 

@@ -218,6 +218,22 @@ def test_a_withdrawal_is_told_by_who_held_what_it_ends() -> None:
     assert terms(found["GE/ncb"]) == [("audience", "no-holder")]
 
 
+def test_what_asks_no_rule_is_foretold_as_it_is_decided() -> None:
+    holders = (Holder(5, (3,)), Holder(2, (1,)))
+    for kind, relation, held in (
+        ("withdrawal", "withdraws", holders),
+        ("restriction", "restricts", holders),
+        ("approval", "approves", ()),
+    ):
+        made = PLACE.notice(issuer="US/ncb", kind=kind, relation=relation, purpose="sanctions")
+        recorded = accounts(of_record(PLACE.decided(made, holders=held), PLACE.directory, PLACE.annex, PLACE.read))
+        mask = sum(1 << each.index for each in held)
+        foretold = accounts(of_prospect(made, made.present, PLACE.view, PLACE.read, NOW, None, mask))
+        assert [each[:8] for each in foretold] == [each[:8] for each in recorded]
+        assert any(each.receives for each in foretold)
+        assert [each for each in foretold if each.withheld or each.doubts] == []
+
+
 # What a party may not know
 
 
