@@ -19,7 +19,7 @@ from broker.trust import draft, roles
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft
 from cli import answer, seed
-from cli.home import clock, member_home, open_bus
+from cli.home import clock, if_it_answers, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
 from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates
 from cli.options import Everywhere, bureau, confirm, everywhere
@@ -316,8 +316,5 @@ def _base(given: Everywhere, bureau: str | None) -> Opened | None:
         async with open_bus(member.folder, member.settings, streams.adapter(member.member), alone) as bus:
             await member.versions.follow(bus)
 
-    try:
-        asyncio.run(follow())
-    except UnavailableError:
-        answer.aside("the bus does not answer: this is what was known before")
+    asyncio.run(if_it_answers(follow(), "this is what was known before"))
     return member.versions.guard().opened

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import click
+
 from broker.errors import ForbiddenStreamError, ProofError, TrailError, UnavailableError, ValiseError
 
-DONE, FAILED, USAGE, DENIED, VERIFICATION_FAILED, UNAVAILABLE, PARTLY, HELD = range(8)
+DONE, FAILED, USAGE, DENIED, VERIFICATION_FAILED, UNAVAILABLE, PARTLY, HELD, UNDECIDED = range(9)
 _BY_FAMILY: tuple[tuple[type[ValiseError], int], ...] = (
     (ForbiddenStreamError, DENIED),
     (ProofError, VERIFICATION_FAILED),
     (TrailError, VERIFICATION_FAILED),
     (UnavailableError, UNAVAILABLE),
 )
-OF_OUTCOME = {"routed": DONE, "held": HELD, "rejected": FAILED}
-"""What became of a notice → exit code of the command that published it."""
+OF_OUTCOME = {"sent": UNDECIDED, "held": HELD, "rejected": FAILED, "refused": FAILED, "refused-here": FAILED}
+"""What became of a notice → exit code of the command that published or traces it; DONE for all that is not here."""
+
+
+def of_outcome(outcome: str) -> int:
+    """Give the exit code that says what became of a notice."""
+    return OF_OUTCOME.get(outcome, DONE)
 
 
 def of(error: ValiseError) -> int:
     """Give the exit code of a failure."""
     return next((code for family, code in _BY_FAMILY if isinstance(error, family)), FAILED)
+
+
+def end(code: int) -> None:
+    """End the command whose answer was printed, unless all is well."""
+    if code != DONE:
+        raise click.exceptions.Exit(code)

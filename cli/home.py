@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -67,6 +67,17 @@ def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, st
         message = f'{folder / "settings.toml"} names no certificate for {principal}: add [tls."{principal}"]'
         raise ConfigurationError(message)
     return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
+
+
+async def if_it_answers(work: Awaitable[None], meanwhile: str) -> bool:
+    """Do what needs the bus. False: it does not answer, and it was said what the command goes on with meanwhile."""
+    try:
+        await work
+    except UnavailableError as error:
+        why = f" ({error})" if str(error) else ""
+        answer.aside(f"the bus does not answer{why}: {meanwhile}")
+        return False
+    return True
 
 
 @lru_cache
@@ -140,6 +151,11 @@ class MemberHome:
         async with open_bus(self.folder, self.settings, name, self.world()) as bus:
             _say_red(", ".join(self.versions.overdue()), self.versions.refused())
             yield bus
+
+    async def follow(self) -> None:
+        """Take in the newest directory and policies. Raises UnavailableError."""
+        async with self.bus() as bus:
+            await self.versions.follow(bus)
 
     @asynccontextmanager
     async def inbox_bus(self) -> AsyncIterator[Bus]:

@@ -8,8 +8,6 @@ from adapters import doubts
 from adapters.doubts import Answered, Held, Issued, Revoked
 from adapters.inbox import Inbox
 from adapters.outbox import Outbox
-from broker.errors import UnavailableError
-from cli import answer
 from cli.home import MemberHome
 
 
@@ -24,15 +22,17 @@ class Doubt:
     """Receipts that we were given."""
 
 
-async def learn(home: MemberHome) -> list[Doubt]:
-    """Take in what members were told lately, and look through outbox and inboxes."""
+async def learn(home: MemberHome) -> None:
+    """Take in what members were told lately. Raises UnavailableError."""
+    async with home.bus() as bus:
+        await home.versions.follow(bus)
+        with home.outbox() as outbox:
+            await home.outcomes(bus, outbox).drain()
+
+
+def known(home: MemberHome) -> list[Doubt]:
+    """Look through outbox and inboxes, by what this home knows."""
     with home.outbox() as outbox:
-        try:
-            async with home.bus() as bus:
-                await home.versions.follow(bus)
-                await home.outcomes(bus, outbox).drain()
-        except UnavailableError:
-            answer.aside("the bus does not answer: this is what was known before")
         database = outbox.database
         return [
             Doubt(each, tuple(_issued(home, outbox, each)), _held(home, each), tuple(doubts.answered(database, each)))
@@ -57,12 +57,10 @@ def _held(home: MemberHome, revoked: Revoked) -> dict[str, tuple[Held, ...]]:
     return {name: each for name, each in found.items() if each}
 
 
-async def about(home: MemberHome) -> dict[bytes, str]:
+def about(home: MemberHome) -> dict[bytes, str]:
     """Say in words what is in doubt of what the bureau holds, by notice id."""
     return {
-        each.notice_id: _words(doubt.revoked, each)
-        for doubt in await learn(home)
-        for each in doubt.held.get(home.bureau, ())
+        each.notice_id: _words(doubt.revoked, each) for doubt in known(home) for each in doubt.held.get(home.bureau, ())
     }
 
 

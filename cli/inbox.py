@@ -6,19 +6,19 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Any
 
 import click
 
-from adapters.collect import PAGE_OBJECTS
+from adapters.collect import PAGE_OBJECTS, Collector
 from adapters.inbox import Inbox, Line, Opened
 from broker.errors import ConfigurationError, UnavailableError, ValiseError
 from broker.notice import H3
 from broker.quick import seek_cycles_rarely
-from cli import answer, in_doubt
-from cli.home import MemberHome, member_home
+from cli import answer, exits, in_doubt
+from cli.home import MemberHome, if_it_answers, member_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError, troubled
 
@@ -46,13 +46,14 @@ def inbox(given: Everywhere, bureau: str | None, follow: bool) -> None:
     if follow:
         asyncio.run(_follow(given, home))
         return
-    asyncio.run(collect(home))
-    doubted = asyncio.run(in_doubt.about(home))
+    collected = asyncio.run(collect(home))
+    doubted = in_doubt.about(home)
     with home.inbox() as box:
-        _list(given, home, box, doubted)
+        _list(given, home, box, doubted, collected)
+    exits.end(collected.code)
 
 
-def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[bytes, str]) -> None:
+def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[bytes, str], collected: Collected) -> None:
     lines = list(box.lines())
     alarms = box.journal.alarms()
     new = sum(each.state == "new" for each in lines)
@@ -65,6 +66,8 @@ def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[byte
             "missing": box.missing(),
             "in_doubt": {str(uuid.UUID(bytes=each)): said for each, said in doubted.items()},
             "alarms": [asdict(each) for each in alarms],
+            "refused": collected.refused,
+            "stale": collected.stale,
         },
         as_json=given.as_json,
         table=answer.Table(_TITLES, [_cells(each) for each in lines]),
@@ -76,14 +79,39 @@ def _why(error: UnavailableError) -> str:
     return f" ({error})" if str(error) else ""
 
 
-async def collect(home: MemberHome) -> None:
-    """Take in what has come, as far as the bus answers."""
-    try:
+@dataclass(slots=True)
+class Collected:
+    """How taking in went. `refused`: deliveries that failed a check now; `stale`: the bus does not answer."""
+
+    refused: int = 0
+    stale: bool = False
+
+    @property
+    def code(self) -> int:
+        """The exit code that says so."""
+        stale = exits.UNAVAILABLE if self.stale else exits.DONE
+        return exits.VERIFICATION_FAILED if self.refused else stale
+
+
+async def collect(home: MemberHome) -> Collected:
+    """Take in what has come, as far as the bus answers; say on stderr what of it does not hold."""
+    found = Collected()
+
+    async def drain() -> None:
         async with home.inbox_bus() as bus:
             with home.inbox() as box:
-                await home.collector(bus, box).drain()
-    except UnavailableError as error:
-        answer.aside(f"the bus does not answer{_why(error)}: this is what came before")
+                await _drain(home.collector(bus, box), found)
+
+    found.stale = not await if_it_answers(drain(), "this is what came before")
+    return found
+
+
+async def _drain(collector: Collector, found: Collected) -> None:
+    found.refused = (await collector.drain()).refused
+    if found.refused:
+        answer.aside(
+            f"{found.refused} deliveries do not hold and are shown to nobody: see the alarms of `valise inbox`"
+        )
 
 
 async def _follow(given: Everywhere, home: MemberHome) -> None:
@@ -164,8 +192,9 @@ def _case(_context: click.Context, _option: click.Parameter, given: str) -> str:
 def read(given: Everywhere, notice: str, case: str, bureau: str | None, accept: bool) -> None:
     """Open a notice for a case. The issuer is told that it was read, signed before it is shown."""
     home = member_home(given.home, bureau)
-    opened = asyncio.run(_read(home, notice, case, accept=accept))
-    doubt = asyncio.run(in_doubt.about(home)).get(opened.line.notice_id)
+    collected = Collected()
+    opened = asyncio.run(_read(home, notice, case, collected, accept=accept))
+    doubt = in_doubt.about(home).get(opened.line.notice_id)
     header = opened.header
     withheld = [slot.name for slot in header.compartments[1:] if slot.name not in opened.body]
     value = {
@@ -178,10 +207,11 @@ def read(given: Everywhere, notice: str, case: str, bureau: str | None, accept: 
     }
     if given.as_json:
         answer.show("", value, as_json=True)
-        return
-    for text in ([doubt] if doubt else []) + list(_pages(opened, withheld)):
-        answer.say(text)
-    answer.say(given.again(f"valise inbox --bureau {home.bureau}"))
+    else:
+        for text in ([doubt] if doubt else []) + list(_pages(opened, withheld)):
+            answer.say(text)
+        answer.say(given.again(f"valise inbox --bureau {home.bureau}"))
+    exits.end(collected.code)
 
 
 def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
@@ -217,13 +247,13 @@ def _check_terms(box: Inbox, line: Line, *, accept: bool) -> None:
         raise NotAcceptedError(message)
 
 
-async def _read(home: MemberHome, notice: str, case: str, *, accept: bool) -> Opened:
+async def _read(home: MemberHome, notice: str, case: str, collected: Collected, *, accept: bool) -> Opened:
     """Take in what has come first: a withdrawal that waits must be obeyed before anything is opened."""
     try:
         async with home.inbox_bus() as bus:
             with home.inbox() as box:
                 collector = home.collector(bus, box)
-                await collector.drain()
+                await _drain(collector, collected)
                 line = box.find(notice)
                 if line:
                     _check_terms(box, line, accept=accept)

@@ -12,11 +12,11 @@ from adapters.versions import Versions
 from broker import settings as settings_file
 from broker import streams
 from broker.directory import Directory
-from broker.errors import ConfigurationError, UnavailableError
+from broker.errors import ConfigurationError
 from broker.streams import World
 from cli import answer
 from cli.directory import FROM, REQUESTS, propose
-from cli.home import member_home, open_bus
+from cli.home import if_it_answers, member_home, open_bus
 from cli.operator_home import operator_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.trust.changing import check_executed, draft_change, with_status
@@ -140,10 +140,7 @@ def activate(given: Everywhere, name: str) -> None:
 def newest(home: Path, bureau: str | None) -> Directory:
     """Give the newest directory: from the bus where it answers, else what this home has kept."""
     versions, folder, principal = _where(home, bureau)
-    try:
-        asyncio.run(_follow(versions, folder, principal))
-    except UnavailableError:
-        answer.aside("the bus does not answer: this is what was known before")
+    asyncio.run(if_it_answers(_follow(versions, folder, principal), "this is what was known before"))
     return versions.newest()
 
 

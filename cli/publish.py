@@ -18,12 +18,12 @@ from adapters.outcomes import Outcomes
 from adapters.trace import Story, trace
 from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
 from cli import answer, drafts, exits
-from cli.home import MemberHome, member_home
+from cli.home import MemberHome, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
 
 WAIT_S = 5.0
 _FILE = click.argument("file", type=click.File(encoding="utf-8"))
-_WAIT = click.option("--wait", default=WAIT_S, show_default=True, help="Seconds to wait for the broker's decision.")
+WAIT = click.option("--wait", default=WAIT_S, show_default=True, help="Seconds to wait for the broker's decision.")
 
 
 class NoSuchNoticeError(ValiseError):
@@ -59,7 +59,7 @@ class Done:
 @click.command()
 @_FILE
 @click.option("--dry-run", is_flag=True, help="Say who would receive it, and why not the others; send nothing.")
-@_WAIT
+@WAIT
 @bureau
 @everywhere
 def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, dry_run: bool) -> None:
@@ -69,8 +69,9 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
     if dry_run:
         from cli.officer.trying import try_out  # noqa: PLC0415 -- what is only for trying
 
-        asyncio.run(_follow(home))
+        answered = asyncio.run(_follow(home))
         try_out(given, home, read, "-" if file is sys.stdin else file.name)
+        exits.end(exits.DONE if answered else exits.UNAVAILABLE)
         return
     finish(given, home, asyncio.run(send(home, lambda outbox: outbox.publish(read), wait)))
 
@@ -78,7 +79,7 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
 @click.command()
 @click.argument("notice", metavar="ID")
 @_FILE
-@_WAIT
+@WAIT
 @bureau
 @everywhere
 def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, wait: float) -> None:
@@ -100,7 +101,7 @@ def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, w
 @click.option("--reason", "code", help="arrested, died, mistaken, expired, ordered, no-longer-listed or other")
 @click.option("--text", help="Why, in words without personal data.")
 @click.option("--order", is_flag=True, help="As an authority: withdraw another's notice that is in our inbox.")
-@_WAIT
+@WAIT
 @bureau
 @everywhere
 def withdraw(
@@ -221,9 +222,7 @@ def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
         ),
         then=given.again(last),
     )
-    code = _exit(rows, done)
-    if code:
-        raise click.exceptions.Exit(code)
+    exits.end(_exit({row["state"] for row in rows}, done))
 
 
 def troubled(alarms: Sequence[Alarm]) -> str:
@@ -266,19 +265,14 @@ def _first(rows: list[dict[str, Any]], done: Done) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing to publish"
 
 
-def _exit(rows: list[dict[str, Any]], done: Done) -> int:
+def _exit(states: set[str], done: Done) -> int:
     if not done.sent:
         return exits.UNAVAILABLE
-    states = {row["state"] for row in rows}
-    bad = states & {"refused-here", "rejected"}
-    if bad:
-        return exits.PARTLY if states - bad else exits.FAILED
-    return exits.HELD if "held" in states else exits.DONE
+    codes = set(map(exits.of_outcome, states))
+    if exits.FAILED in codes and len(codes) > 1:
+        return exits.PARTLY
+    return next((each for each in (exits.FAILED, exits.UNDECIDED, exits.HELD) if each in codes), exits.DONE)
 
 
-async def _follow(home: MemberHome) -> None:
-    try:
-        async with home.bus() as bus:
-            await home.versions.follow(bus)
-    except UnavailableError:
-        answer.aside("the bus does not answer: going on with the versions known before")
+async def _follow(home: MemberHome) -> bool:
+    return await if_it_answers(home.follow(), "going on with the versions known before")

@@ -10,17 +10,16 @@ import click
 from adapters import review as reviewing
 from broker.errors import ConfigurationError
 from broker.notice import REFUSE, RELEASE
-from cli import answer
+from cli import answer, exits
 from cli.home import MemberHome, clock, member_home
 from cli.inbox import collect
 from cli.options import Everywhere, bureau, confirm, everywhere
-from cli.publish import WAIT_S, NoSuchNoticeError, finish, send
+from cli.publish import WAIT, NoSuchNoticeError, finish, send
 
 if TYPE_CHECKING:
     from adapters.inbox import Line
 
 HOUR_MS = 3_600_000
-_WAIT = click.option("--wait", default=WAIT_S, show_default=True, help="Seconds to wait for the broker's decision.")
 
 
 @click.group()
@@ -34,13 +33,16 @@ def review() -> None:
 def list_(given: Everywhere, bureau: str | None) -> None:
     """List what waits for this bureau's word, the oldest first."""
     home = member_home(given.home, bureau)
-    asyncio.run(collect(home))
+    collected = asyncio.run(collect(home))
     lines = _waiting(home)
     now = clock()
     oldest = f", the oldest for {(now - lines[0].taken_at) / HOUR_MS:.1f} h" if lines else ""
     answer.show(
         f"{len(lines)} notices wait for {home.bureau}{oldest}",
-        {"bureau": home.bureau, "waiting": [_value(each, now) for each in lines]},
+        {
+            "bureau": home.bureau, "waiting": [_value(each, now) for each in lines],
+            "refused": collected.refused, "stale": collected.stale,
+        },
         as_json=given.as_json,
         table=answer.Table(
             ("notice", "from", "kind", "topics", "urgency", "opened", "came"),
@@ -54,12 +56,13 @@ def list_(given: Everywhere, bureau: str | None) -> None:
         ),
         then=given.again(_next(home, lines)),
     )  # fmt: skip
+    exits.end(collected.code)
 
 
 @review.command()
 @click.argument("notice", metavar="ID")
 @click.option("--terms", help="Words to its issuer, without personal data.")
-@_WAIT
+@WAIT
 @bureau
 @everywhere
 def release(given: Everywhere, notice: str, terms: str | None, bureau: str | None, wait: float) -> None:
@@ -70,7 +73,7 @@ def release(given: Everywhere, notice: str, terms: str | None, bureau: str | Non
 @review.command()
 @click.argument("notice", metavar="ID")
 @click.option("--reason", required=True, help="Why, to its issuer, in neutral words without personal data.")
-@_WAIT
+@WAIT
 @bureau
 @everywhere
 def refuse(given: Everywhere, notice: str, reason: str, bureau: str | None, wait: float) -> None:

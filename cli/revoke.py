@@ -16,12 +16,12 @@ from adapters.outbox import Outbox
 from adapters.receipts import Signer
 from broker import codec, streams
 from broker.directory import Directory, Key
-from broker.errors import ConfigurationError, UnavailableError
+from broker.errors import ConfigurationError
 from broker.key_use import Doubted
 from broker.notice import REVOCATION_REASONS, REVOCATION_TYPE, Revocation
 from cli import answer, exits, keyring
-from cli.home import MemberHome, clock, member_home
-from cli.in_doubt import Doubt, learn
+from cli.home import MemberHome, clock, if_it_answers, member_home
+from cli.in_doubt import Doubt, known, learn
 from cli.key_use import looking
 from cli.keyring import Kept
 from cli.operator_home import operator_folder, operator_home
@@ -61,7 +61,8 @@ def revoke(given: Everywhere, key: str, since: int | None, reason: str, wait: fl
     if since is not None and since > clock():
         message = "--compromised-since lies in the future"
         raise click.UsageError(message)
-    directory = asyncio.run(_newest(home))
+    asyncio.run(if_it_answers(home.follow(), "going on with the directory known before"))
+    directory = home.versions.newest()
     target = _target(home, directory, key)
     with_key = _signer(home, directory, target)
     _confirm(given, target, with_key)
@@ -70,15 +71,6 @@ def revoke(given: Everywhere, key: str, since: int | None, reason: str, wait: fl
     if told and told[0] in ("revoked", "repeated"):
         keyring.forget(home.folder, target.key_id)
     _show_revoked(given, home, target, with_key, told)
-
-
-async def _newest(home: MemberHome) -> Directory:
-    try:
-        async with home.bus() as bus:
-            await home.versions.follow(bus)
-    except UnavailableError:
-        answer.aside("the bus does not answer: going on with the directory known before")
-    return home.versions.newest()
 
 
 def _target(home: MemberHome, directory: Directory, key: str) -> Key:
@@ -151,9 +143,7 @@ def _show_revoked(
         "state": kind or "sent", "code": told[1] if told else None,
     }  # fmt: skip
     answer.show(first, value, as_json=given.as_json, then=given.again(f"valise key revoked --bureau {home.bureau}"))
-    code = {"revoked": exits.DONE, "repeated": exits.DONE, None: exits.UNAVAILABLE}.get(kind, exits.FAILED)
-    if code:
-        raise click.exceptions.Exit(code)
+    exits.end({"revoked": exits.DONE, "repeated": exits.DONE, None: exits.UNDECIDED}.get(kind, exits.FAILED))
 
 
 # What is in doubt
@@ -168,7 +158,8 @@ def list_revoked(given: Everywhere, bureau: str | None) -> None:
         _show_operator(given)
         return
     home = member_home(given.home, bureau)
-    found = asyncio.run(learn(home))
+    answered = asyncio.run(if_it_answers(learn(home), "this is what was known before"))
+    found = known(home)
     mine = [each for doubt in found for each in doubt.issued]
     rows = [row for doubt in found for row in _rows(doubt)]
     held = sum(len(each) for doubt in found for each in doubt.held.values())
@@ -176,11 +167,12 @@ def list_revoked(given: Everywhere, bureau: str | None) -> None:
     answer.show(
         f"{len(found)} revoked keys; {len(mine)} notices of {home.member} to confirm again or withdraw, "
         f"{held} deliveries and {answered} receipts in doubt",
-        [_value(each) for each in found],
+        {"stale": not answered, "keys": [_value(each) for each in found]},
         as_json=given.as_json,
         table=answer.Table(("key", "of", "in doubt since", "notice", "record", "recorded", "with", "to do"), rows),
         then=given.again(_next(mine, home.bureau)),
     )
+    exits.end(exits.DONE if answered else exits.UNAVAILABLE)
 
 
 def _rows(doubt: Doubt) -> list[tuple[str, ...]]:
@@ -240,7 +232,10 @@ def _show_operator(given: Everywhere) -> None:
     doubted = sum(len(notices) for _, notices in found)
     answer.show(
         f"{len(found)} revoked keys; {doubted} notices in force wait for their issuer to confirm them again",
-        [{**asdict(said), "issued": [asdict(each) for each in notices]} for said, notices in found],
+        {
+            "stale": False,
+            "keys": [{**asdict(said), "issued": [asdict(each) for each in notices]} for said, notices in found],
+        },
         as_json=given.as_json,
         table=answer.Table(("key", "of", "reason", "in doubt since", "leaf", "recorded", "held by"), rows),
         then=given.again("valise key list"),

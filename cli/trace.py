@@ -12,10 +12,9 @@ from adapters.heads import Alarm, Journal
 from adapters.looks import Looked, looks_at
 from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
-from broker.errors import UnavailableError
 from broker.notice import ORDERED
 from cli import answer, exits
-from cli.home import MemberHome, member_home
+from cli.home import MemberHome, if_it_answers, member_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError, troubled
 
@@ -27,10 +26,11 @@ from cli.publish import NoSuchNoticeError, troubled
 def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
     """Tell one notice's story: sent, decided, received and read by whom and when, who is silent."""
     home = member_home(given.home, bureau)
-    story, alarms, looks = asyncio.run(_trace(home, notice))
+    answered = asyncio.run(if_it_answers(_learn(home), "this is what was known before"))
+    story, alarms, looks = _trace(home, notice)
     answer.show(
         "\n".join([_first(story) + troubled(alarms), *map(_looked, looks)]),
-        _value(story, alarms) | {"looks": [asdict(each) for each in looks]},
+        _value(story, alarms) | {"looks": [asdict(each) for each in looks], "stale": not answered},
         as_json=given.as_json,
         table=answer.Table(
             ("bureau", "delivery", "shown", "received", "read", "erased"),
@@ -38,19 +38,18 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
         ),
         then=given.again(f"valise audit show {story.id}"),
     )
-    if story.outcome == "held":
-        raise click.exceptions.Exit(exits.HELD)
+    exits.end(exits.of_outcome(story.outcome or "sent") if answered else exits.UNAVAILABLE)
 
 
-async def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked]]:
-    try:
-        async with home.bus() as bus:
-            await home.versions.follow(bus)
-            with home.outbox() as outbox:
-                await outbox.flush(bus, home.settings.shard)
-                await home.outcomes(bus, outbox).drain()
-    except UnavailableError:
-        answer.aside("the bus does not answer: this is what was known before")
+async def _learn(home: MemberHome) -> None:
+    async with home.bus() as bus:
+        await home.versions.follow(bus)
+        with home.outbox() as outbox:
+            await outbox.flush(bus, home.settings.shard)
+            await home.outcomes(bus, outbox).drain()
+
+
+def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked]]:
     with home.outbox() as outbox:
         found = outbox.find(notice)
         story = tell(outbox.database, found.notice_id) if found else None

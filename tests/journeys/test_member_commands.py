@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 from adapters.inbox import Inbox
 from broker import settings as settings_file
+from broker import streams
 from broker.rules import PolicySet
 from broker.settings import Settings
 from broker.sqlite import SqliteBus
@@ -92,9 +93,8 @@ async def _prepare(folder: Path) -> None:
         )
 
 
-@pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    folder = tmp_path_factory.mktemp("homes")
+def _make(folder: Path) -> None:
+    """Make all members' homes, and a bus with what was published for them; no broker runs on it."""
     (folder / "operator").mkdir()
     for bureau in world.BUREAUS:
         member, _, unit = bureau.partition("/")
@@ -105,6 +105,12 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
             )
         key_of(bureau).save(home / "keys" / f"{unit}.pem")
     asyncio.run(_prepare(folder))
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
+    folder = tmp_path_factory.mktemp("homes")
+    _make(folder)
     spawn = multiprocessing.get_context("spawn")
     ready, stop = spawn.Event(), spawn.Event()
     broker = spawn.Process(target=_serve_until_stopped, args=(str(folder), ready, stop))
@@ -485,6 +491,48 @@ def test_a_bus_that_is_not_there_is_made_by_no_member(
         command.main(["read", "ID", "--case", "1", "--bureau", "LV/ncb", "--home", str(tmp_path)])
     assert (ended.value.code, "there is no bus at" in capsys.readouterr().err) == (5, True)
     assert not list(tmp_path.rglob("bus.db*"))
+
+
+def test_what_is_not_decided_does_not_hold_or_may_be_stale_is_not_called_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _make(tmp_path)
+    homes = Homes(tmp_path)
+    sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "0.1", given=person("R-1"))
+    trace = ("trace", "R-1", "--bureau", "AT/ncb", "--json")
+    assert (sent.code, notices(sent)[0]["state"], homes.valise(*trace).code) == (8, "sent", 8)
+
+    async def forge() -> None:
+        async with SqliteBus(tmp_path / "bus.db", "router", world.world(), clock) as bus:
+            await bus.append(streams.inbox("LV/ncb"), [(b"", b"no delivery")])
+
+    asyncio.run(forge())
+    inbox = ("inbox", "--bureau", "LV/ncb", "--json")
+    found = homes.valise(*inbox)
+    assert (found.code, found.value["refused"], found.value["stale"]) == (4, 1, False)
+    assert "1 deliveries do not hold" in capsys.readouterr().err
+    assert homes.valise(*inbox).code == 0
+
+    for each in tmp_path.glob("bus.db*"):
+        each.unlink()
+    for command_line in (trace, inbox, ("review", "list", *inbox[1:]), ("key", "revoked", *inbox[1:])):
+        found = homes.valise(*command_line)
+        assert (found.code, found.value["stale"]) == (5, True), command_line
+    tried = ("publish", "-", "--dry-run", "--bureau", "LV/ncb", "--json")
+    assert homes.valise(*tried, given=person("R-2")).code == 5
+
+
+def test_a_trace_of_what_was_rejected_ends_as_publishing_it_did(homes: Homes) -> None:
+    (sent,) = notices(publish(homes, person("R-70", audience={"to": [EUROPOL]})))
+    assert homes.valise("inbox", "--bureau", EUROPOL, "--json").code == 0
+    approval = person(
+        "REVIEW-70", kind="approval", topics=["review.decision"], action_sought="release", compartments={},
+        audience={"to": ["AT/ncb"]}, pointers=[{"issuer": "AT/ncb", "record": "R-70", "relation": "approves"}],
+    )  # fmt: skip
+    rejected = homes.valise("publish", "-", "--bureau", EUROPOL, "--json", "--wait", "20", given=approval)
+    traced = homes.valise("trace", "REVIEW-70", "--bureau", EUROPOL, "--json")
+    assert (sent["state"], notices(rejected)[0]["state"], rejected.code) == ("routed", "rejected", 1)
+    assert (traced.code, traced.value["outcome"]) == (1, "rejected")
 
 
 def test_what_this_machine_refuses_is_said_without_a_traceback(
