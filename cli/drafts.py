@@ -32,6 +32,14 @@ def load(file: IO[str]) -> list[Draft]:
     return read(text, name_of(file))
 
 
+def load_one(file: IO[str]) -> Draft:
+    """Read the one draft of an open file. Raises BadFileError."""
+    found = load(file)
+    if len(found) != 1:
+        raise BadFileError(f"{name_of(file)} holds {len(found)} drafts: a correction is one")
+    return found[0]
+
+
 def name_of(file: IO[str]) -> str:
     """Name a file as it is written on the command line."""
     name = str(getattr(file, "name", "-"))

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import click
 
+from adapters.adapter import Draft
 from adapters.heads import Alarm, Journal
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
@@ -43,6 +44,17 @@ class OthersRecordError(ValiseError):
     def __init__(self, record: str, bureau: str, others: Sequence[str]) -> None:
         super().__init__(
             f"{bureau} has published no record {record}; there is one of {', '.join(others)}: say --bureau"
+        )
+
+
+class OtherRecordError(drafts.BadFileError):
+    """The file is about another record than the one to correct: a person would stand under another's name."""
+
+    def __init__(self, file: IO[str], draft: Draft, record: str, bureau: str) -> None:
+        of = f" of {draft.bureau}" if draft.bureau else ""
+        super().__init__(
+            f"{drafts.name_of(file)} is record {draft.record}{of}, and {record} of {bureau} is to be corrected: "
+            "take the file of that record, or publish this one"
         )
 
 
@@ -85,13 +97,16 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
 def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, wait: float) -> None:
     """Publish FILE as the corrected version of a notice or record of ours."""
     home = member_home(given.home, bureau)
-    (draft,) = drafts.load(file)
+    draft = drafts.load_one(file)
 
     def job(outbox: Outbox) -> list[Result]:
         found = _own(outbox, home, notice, asked=bureau)
         if found is None:
             raise NoSuchNoticeError
-        return outbox.publish([replace(draft, record=found.record, bureau=outbox.bureau_of(found.notice_id))])
+        issuer = outbox.bureau_of(found.notice_id)
+        if (draft.record, draft.bureau or issuer) != (found.record, issuer):
+            raise OtherRecordError(file, draft, found.record, issuer)
+        return outbox.publish([replace(draft, bureau=issuer)])
 
     finish(given, home, asyncio.run(send(home, job, wait)))
 

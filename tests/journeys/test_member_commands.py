@@ -252,7 +252,7 @@ def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
     homes.valise("inbox", "--bureau", "GE/ncb", "--json")
     corrected = homes.valise(
         "correct", first["notice"], "-", "--bureau", "AT/ncb", "--json", "--wait", "20",
-        given=person("whatever", action_sought="arrest"),
+        given=person("R-3", action_sought="arrest"),
     )  # fmt: skip
     assert [(each["record"], each["version"], each["state"]) for each in notices(corrected)] == [("R-3", 2, "routed")]
     assert _states(homes, "GE/ncb", "R-3") == ["replaced", "new"]
@@ -266,6 +266,21 @@ def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
     assert read.code == 1
     story = _until(homes, withdrawal["notice"], "erased")
     assert story["silent"] == ["LV/ncb"]
+
+
+def test_a_correction_is_one_draft_of_the_record_that_it_corrects(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(homes, person("R-80"))
+    for given, said in (
+        ("[]", "- holds 0 drafts: a correction is one"),
+        (f"[{person('R-80')}, {person('R-80')}]", "- holds 2 drafts: a correction is one"),
+        (person("R-81"), "- is record R-81, and R-80 of AT/ncb is to be corrected"),
+        (person("R-80", bureau="AT/border"), "- is record R-80 of AT/border, and R-80 of AT/ncb is to be corrected"),
+    ):
+        assert homes.valise("correct", "R-80", "-", "--bureau", "AT/ncb", given=given).code == 1
+        assert f"bad-file: {said}" in capsys.readouterr().err
+    assert homes.valise("trace", "R-80", "--bureau", "AT/ncb", "--json").value["version"] == 1
 
 
 def test_a_record_of_another_bureau_is_not_touched(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
