@@ -111,6 +111,21 @@ class Federation(_Written):
     authorities: tuple[str, ...] = ()
     annex: Annex = Annex()
 
+    @model_validator(mode="after")
+    def _excepts_what_there_is(self) -> Self:
+        """Refuse an exception that keeps nobody apart and what is said of no bureau: both are typing errors."""
+        for place, clause in enumerate(self.transfers):
+            named = {frozenset(pair) for pair in _named_pairs(clause, self.groups)}
+            for pair in clause.without:
+                if frozenset(pair) not in named:
+                    message = f"transfers.{place}.without: {' and '.join(pair)} are no two members of its clause"
+                    raise ValueError(message)
+        for name in self.bureau:
+            if name not in self.order.bureaus:
+                message = f"bureau.{name}: order.bureaus names no such bureau"
+                raise ValueError(message)
+        return self
+
     @property
     def world(self) -> World:
         """Who takes part, as far as streams care."""
@@ -146,7 +161,7 @@ def _parse(text: str, name: str) -> Federation:
         raise ConfigurationError(message) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        message = f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        message = ": ".join(filter(None, (name, ".".join(map(str, first["loc"])), first["msg"])))
         raise ConfigurationError(message) from error
 
 
@@ -229,6 +244,12 @@ def _transfers(federation: Federation) -> Iterator[WrittenTransfer]:
 
 
 def _pairs(clause: Clause, groups: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    apart = {frozenset(pair) for pair in clause.without}
+    return (pair for pair in _named_pairs(clause, groups) if frozenset(pair) not in apart)
+
+
+def _named_pairs(clause: Clause, groups: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    """Give the pairs that a clause names, those that it excepts, too."""
     between = _named(clause.between, groups)
     source, target = _named(clause.source, groups), _named(clause.target, groups)
     pairs = itertools.chain(
@@ -236,8 +257,7 @@ def _pairs(clause: Clause, groups: dict[str, tuple[str, ...]]) -> Iterator[tuple
         itertools.product(source, target),
         itertools.product(target, source) if clause.both_ways else (),
     )
-    apart = {frozenset(pair) for pair in clause.without}
-    return (pair for pair in pairs if pair[0] != pair[1] and frozenset(pair) not in apart)
+    return (pair for pair in pairs if pair[0] != pair[1])
 
 
 def _named(names: Iterable[str], groups: dict[str, tuple[str, ...]]) -> list[str]:

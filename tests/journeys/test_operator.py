@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,28 @@ def test_a_clause_names_two_sides_or_one_circle(tmp_path: Path) -> None:
     file.write_text('federation = "x"\nmembers = []\norder.bureaus = []\n[[transfers]]\nbasis = "adequacy"\n'
                     'reference = "none"\nfrom = ["AT"]\n', encoding="utf-8")  # fmt: skip
     with pytest.raises(ConfigurationError, match="between"):
+        seed.read(file)
+
+
+@pytest.mark.parametrize(
+    ("right", "mistyped", "said"),
+    [
+        ('["RU", "UA"]', '["RO", "UA"]', "RO and UA are no two members of its clause"),
+        ('["RU", "UA"]', '["RU", "RU"]', "RU and RU are no two members of its clause"),
+        (
+            '[bureau."GE/organised-crime"]',
+            '[bureau."GE/organised-crime-x"]',
+            "bureau.GE/organised-crime-x: order.bureaus",
+        ),
+    ],
+)
+def test_a_mistyped_exception_opens_nothing(tmp_path: Path, right: str, mistyped: str, said: str) -> None:
+    """It would keep nobody apart, in silence: both ways between RU and UA would be open."""
+    text = files("cli").joinpath("seed.toml").read_text(encoding="utf-8")
+    assert text.count(right) == 1
+    file = tmp_path / "federation.toml"
+    file.write_text(text.replace(right, mistyped), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=said):
         seed.read(file)
 
 
