@@ -158,7 +158,7 @@ def list_revoked(given: Everywhere, bureau: str | None) -> None:
         _show_operator(given)
         return
     home = member_home(given.home, bureau)
-    answered = asyncio.run(if_it_answers(learn(home), "this is what was known before"))
+    stale = not asyncio.run(if_it_answers(learn(home), "this is what was known before"))
     found = known(home)
     mine = [each for doubt in found for each in doubt.issued]
     rows = [row for doubt in found for row in _rows(doubt)]
@@ -167,12 +167,12 @@ def list_revoked(given: Everywhere, bureau: str | None) -> None:
     answer.show(
         f"{len(found)} revoked keys; {len(mine)} notices of {home.member} to confirm again or withdraw, "
         f"{held} deliveries and {answered} receipts in doubt",
-        {"stale": not answered, "keys": [_value(each) for each in found]},
+        {"stale": stale, "keys": [_value(each) for each in found]},
         as_json=given.as_json,
         table=answer.Table(("key", "of", "in doubt since", "notice", "record", "recorded", "with", "to do"), rows),
         then=given.again(_next(mine, home.bureau)),
     )
-    exits.end(exits.DONE if answered else exits.UNAVAILABLE)
+    exits.end(exits.UNAVAILABLE if stale else exits.DONE)
 
 
 def _rows(doubt: Doubt) -> list[tuple[str, ...]]:
