@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+import structlog
 
 from broker import crash, durable, streams, up
 from broker.bus import Bus
@@ -22,6 +24,7 @@ from broker.errors import (
     ForbiddenStreamError,
     LogNotNamedError,
     TrailError,
+    ValiseError,
 )
 from broker.streams import ROUTER
 from cli import answer, exits, jsonlog, restored, restoring, seed, snapshots
@@ -40,6 +43,8 @@ from cli.resuming import resume_command
 from cli.standing import HeldNotice, Standing, standing
 from cli.trust import proposing
 from cli.witnessing import WitnessedUpTo
+
+log = structlog.get_logger()
 
 LOOK_S = 0.5
 """Seconds between two looks for a directory with other members."""
@@ -112,7 +117,7 @@ def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, .
 @broker.command("up")
 @everywhere
 def run(given: Everywhere) -> None:
-    """Run the broker until it is stopped (SIGTERM, Ctrl-C). What it logs goes to stderr, one JSON object a line."""
+    """Run the broker until it is stopped (SIGTERM, Ctrl-C). It logs to stderr, its end too, one JSON object a line."""
     home = operator_home(given.home)
     durable.make_private(home.folder)  # one of before was open to every account
     restoring.tell_left(home.folder.parent)
@@ -122,25 +127,31 @@ def run(given: Everywhere) -> None:
         crash.arm(point)
     try:
         asyncio.run(_until_stopped(home, as_json=given.as_json))
-    except FencedError as error:
-        answer.aside(f"{error.code}: another process runs this shard now; this one has stopped")
-        raise click.exceptions.Exit(exits.UNAVAILABLE) from error
-    except CopiedError as error:
-        answer.aside(f"{error.code}: {error}")
+    except ValiseError as error:
+        then = _advice(given, home, error)
+        log.error("broker.failed", code=error.code, said=str(error), then=then)  # noqa: TRY400 -- foreseen: no traceback
+        raise click.exceptions.Exit(exits.of(error)) from error
+
+
+def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
+    """Say what to do about what the broker ended with."""
+    if isinstance(error, FencedError):
+        return "another process runs this shard now; this one has stopped"
+    if isinstance(error, CopiedError):
         then = given.again("valise broker resume --seen FILE")
-        answer.aside(f"Nothing was written. Whether others saw more than it holds is found out by `{then}`")
-        raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
-    except LogNotNamedError as error:
-        answer.aside(f"{error.code}: {error}")
-        answer.aside(f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`")
-        raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
-    except TrailError as error:
-        answer.aside(f"{error.code}: {error}")
-        answer.aside(
-            f"Nothing was written. Do not delete anything: run `valise audit verify {home.folder / 'trail'}`, compare "
+        return f"Nothing was written. Whether others saw more than it holds is found out by `{then}`"
+    if isinstance(error, LogNotNamedError):
+        return f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`"
+    if isinstance(error, TrailError):
+        return (
+            f"Nothing was written. Do not delete anything: run `{_verify(home)}`, compare "
             "with a backup and with what the members hold, and restore the one that goes furthest"
         )
-        raise click.exceptions.Exit(exits.VERIFICATION_FAILED) from error
+    return "start it again once that is mended"
+
+
+def _verify(home: OperatorHome) -> str:
+    return f"valise audit verify {shlex.quote(str(home.folder / 'trail'))}"
 
 
 async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
@@ -151,8 +162,7 @@ async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
         loop.add_signal_handler(number, working.cancel)
     with suppress(asyncio.CancelledError):
         await working
-    said = "stopped; everything taken in is on record"
-    answer.aside(answer.in_json({"event": "broker.stopped", "said": said}) if as_json else said)
+    log.info("broker.stopped", said="everything taken in is on record")
 
 
 async def _run(home: OperatorHome, *, as_json: bool) -> None:
@@ -210,7 +220,7 @@ async def _refresh(home: OperatorHome, bus: Bus) -> None:
     try:
         await proposing.refresh(home, bus)
     except ConfigurationError as error:
-        answer.aside(f"{error.code}: the timestamp was not signed anew: {error}")
+        log.warning("timestamp.not-signed", code=error.code, said=str(error))
 
 
 def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
@@ -238,7 +248,7 @@ def status(given: Everywhere) -> None:
         return
     for line in _lines(found):
         answer.say(line)
-    answer.say(f"valise audit verify {home.folder / 'trail'}")
+    answer.say(_verify(home))
 
 
 def _lines(found: Standing) -> Iterator[str]:
