@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import shlex
 import shutil
 import sys
 import time
@@ -68,8 +68,7 @@ def demo(given: Everywhere, bus: str, stop: bool) -> None:
 
 def _home(given: Everywhere) -> Path:
     """Take the folder that was named, or else the first of `home`, `home-2` … that is free."""
-    named = click.get_current_context().get_parameter_source("home") != click.core.ParameterSource.DEFAULT
-    if named or "VALISE_HOME" in os.environ:
+    if given.named:
         return given.home
     names = (given.home if number == 1 else Path(f"{given.home}-{number}") for number in range(1, 1000))
     return next(each for each in names if not each.exists())
@@ -228,12 +227,12 @@ def _commands(outcome: Outcome) -> list[str]:
     return [
         f"{valise} read {outcome.notice} --case DEMO-1 --bureau {outcome.reader} --home {home}",
         f"{valise} audit show {outcome.notice} --home {home}",
-        f"{valise} audit verify {home}/operator/trail",
+        f"{valise} audit verify {shlex.quote(str(outcome.stage.home / 'operator' / 'trail'))}",
     ]
 
 
 def _shown(outcome: Outcome) -> str:
-    return str(outcome.stage.home)
+    return shlex.quote(str(outcome.stage.home))
 
 
 def _valise() -> str:
@@ -242,6 +241,6 @@ def _valise() -> str:
     if found and Path(found).resolve() == ours.resolve():
         return "valise"
     if not ours.is_file():
-        return f"{sys.executable} -m cli.main"
+        return f"{shlex.quote(sys.executable)} -m cli.main"
     here = Path.cwd()
-    return str(ours.relative_to(here)) if ours.is_relative_to(here) else str(ours)
+    return shlex.quote(str(ours.relative_to(here) if ours.is_relative_to(here) else ours))

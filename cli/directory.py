@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -117,9 +118,9 @@ def _next(given: Everywhere, path: Path, made: Draft, base: Opened | None) -> st
     waiting = [each for each in draft.standings(made, base) if each.missing]
     if not waiting:
         group = "directory" if made.roots or set(made.roles) != {roles.POLICIES} else "policy"
-        return given.again(f"valise {group} activate {path}")
+        return given.again(f"valise {group} activate {shlex.quote(str(path))}")
     member = min(waiting[0].could - waiting[0].signed, default="MEMBER")
-    return given.again(f"valise directory sign {path} --bureau {member}/NAME")
+    return given.again(f"valise directory sign {shlex.quote(str(path))} --bureau {member}/NAME")
 
 
 @directory.command()

@@ -15,7 +15,7 @@ import uvloop
 
 from broker.errors import ValiseError
 from cli import answer, exits
-from cli.options import Everywhere, default_home
+from cli.options import Everywhere, default_home, is_named
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cli.demo:demo", "The whole way, on invented data."),
@@ -79,7 +79,7 @@ def _is_there(name: str) -> bool:
 @click.pass_context
 def valise(context: click.Context, home: Path | None, as_json: bool, yes: bool) -> None:
     """Valise: the diplomatic bag for data. Signed notices between member states, with proof of every step."""
-    context.obj = Everywhere(home or default_home(), as_json, yes)
+    context.obj = Everywhere(home or default_home(), as_json, yes, is_named(home))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 from cli import answer
 
 DEFAULT_HOME = "home"
+VARIABLE = "VALISE_HOME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,12 @@ class Everywhere:
     home: Path
     as_json: bool
     yes: bool
+    named: bool = False
+    """Whether the home was named, by --home or VALISE_HOME; it is the default one otherwise."""
 
     def again(self, command: str) -> str:
         """Complete a command that is to be tried next, so that it means the same home."""
-        return command if self.home == default_home() else f"{command} --home {self.home}"
+        return command if self.home == default_home() else f"{command} --home {shlex.quote(str(self.home))}"
 
 
 def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,10 +49,16 @@ def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
             home or (before.home if before else default_home()),
             as_json or bool(before and before.as_json),
             yes or bool(before and before.yes),
+            is_named(home) or bool(before and before.named),
         )
         return command(given, *args, **more)
 
     return with_options
+
+
+def is_named(home: Path | None) -> bool:
+    """Say whether somebody named a home: this option, or VALISE_HOME."""
+    return home is not None or VARIABLE in os.environ
 
 
 def confirm(question: str) -> None:
@@ -62,7 +72,7 @@ def confirm(question: str) -> None:
 
 def default_home() -> Path:
     """Give the home that is meant where none is named."""
-    return Path(os.environ.get("VALISE_HOME", DEFAULT_HOME))
+    return Path(os.environ.get(VARIABLE, DEFAULT_HOME))
 
 
 bureau = click.option("--bureau", help="The bureau to act for, as AT/ncb.")

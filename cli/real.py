@@ -83,8 +83,7 @@ def real(given: Everywhere, data: Path) -> None:
     """Run the UN and OFAC lists in DATA/un and DATA/ofac from end to end; exit code 1 if anything is lost."""
     with tempfile.TemporaryDirectory(prefix="valise-real-") as scratch:
         # Real persons: what is left behind after the check is the report, unless a home was asked for.
-        named = click.get_current_context().get_parameter_source("home") != click.core.ParameterSource.DEFAULT
-        home = given.home if named else Path(scratch) / "home"
+        home = given.home if given.named else Path(scratch) / "home"
         value = asyncio.run(run(home, feeds(data), Path(scratch)))
     if given.as_json:
         answer.show("", value, as_json=True)

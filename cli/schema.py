@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import IO, Any
 
 import click
@@ -101,7 +102,7 @@ def check(given: Everywhere, file: IO[str]) -> None:
         {"drafts": len(read), "problems": problems},
         as_json=given.as_json,
         table=answer.Table(("record", "code", "detail"), [tuple(each.values()) for each in problems]),
-        then="" if problems else given.again(f"valise publish {drafts.name_of(file)} --dry-run"),
+        then="" if problems else given.again(f"valise publish {shlex.quote(drafts.name_of(file))} --dry-run"),
     )
     if problems:
         raise click.exceptions.Exit(exits.FAILED)

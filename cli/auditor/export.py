@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
             "looks": [each.leaf_number for each in looks],
         },
         as_json=given.as_json,
-        then=f"valise audit verify {file} --vkey FILE",
+        then=f"valise audit verify {shlex.quote(str(file))} --vkey FILE",
     )
 
 

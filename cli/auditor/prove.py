@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from base64 import b64encode
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def prove(given: Everywhere, notice: str, file: Path | None, shard: int) -> None
         text = with_leaf(home.trail.prove(number, *to_prove_with(home.trail, number)), leaf)
     if file:
         file.write_text(text, encoding="utf-8")
-        then = f"valise audit verify {file} --vkey FILE"
+        then = f"valise audit verify {shlex.quote(str(file))} --vkey FILE"
         answer.show(
             f"the proof of leaf {number} is in {file}", _value(number, leaf, text), as_json=given.as_json, then=then
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: 
     unchanged = [f"{answer.one_line(each)}: {UNCHANGED}" for each in same if told]
     for line in ("", *accounts.legend(flat), "", *_doubts(flat), *_changes(flat), *unchanged):
         answer.say(line)
-    answer.say(given.again(f"valise publish {file} --bureau {home.bureau}"))
+    answer.say(given.again(f"valise publish {shlex.quote(file)} --bureau {home.bureau}"))
 
 
 def _table(told: Sequence[tuple[str, Account]], *, several: bool) -> answer.Table:

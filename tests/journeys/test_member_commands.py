@@ -16,6 +16,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -28,6 +29,7 @@ from broker.sqlite import SqliteBus
 from cli import inbox as inbox_command
 from cli import main as command
 from cli.home import clock
+from cli.options import Everywhere, everywhere
 from schemas import loader
 from tests import federation as world
 from tests.fake_bus import Clock
@@ -582,6 +584,26 @@ def test_a_usage_error_is_json_where_json_was_asked_for(homes: Homes, capsys: py
 )
 def test_a_mistake_ends_with_its_exit_code(homes: Homes, arguments: Sequence[str], code: int) -> None:
     assert homes.valise(*arguments).code == code
+
+
+def test_a_home_that_was_named_is_meant_wherever_it_was_named_and_is_printed_for_a_shell() -> None:
+    @click.group()
+    @everywhere
+    @click.pass_context
+    def group(context: click.Context, given: Everywhere) -> None:
+        context.obj = given
+
+    @group.command()
+    @everywhere
+    def told(given: Everywhere) -> None:
+        click.echo(f"{given.named} {given.again('valise inbox')}")
+
+    def said(*words: str, **environment: str) -> str:
+        return CliRunner().invoke(group, words, env={"VALISE_HOME": None, **environment}).output.strip()
+
+    assert said("told") == "False valise inbox"
+    assert said("--home", "a b", "told") == said("told", "--home", "a b") == "True valise inbox --home 'a b'"
+    assert said("told", VALISE_HOME="a b") == "True valise inbox"
 
 
 def test_help_is_there_at_once() -> None:
