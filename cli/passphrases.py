@@ -17,7 +17,7 @@ PIN_VARIABLE = "VALISE_PIN_FILE"
 passphrase_file = click.option(
     "--passphrase-file",
     type=click.Path(path_type=Path),
-    help=f"File whose first line, or whole random content, opens the key file. Default: {VARIABLE}.",
+    help=f"File whose content, but for a line break at its end, opens the key file. Default: {VARIABLE}.",
 )
 prompted = click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase and encrypt the key file.")
 
@@ -34,12 +34,13 @@ def from_file(path: Path) -> bytes:
 
 def for_new(file: Path | None, *, ask: bool) -> bytes | None:
     """Give the passphrase under which a new key file is to be encrypted; None: it is not."""
-    named = file or _named(VARIABLE)
-    if named:
-        return from_file(named)
+    if ask and file:
+        message = "--passphrase asks for one, --passphrase-file names one: give one of them"
+        raise click.UsageError(message)
     if ask:
         return str(click.prompt("passphrase", hide_input=True, confirmation_prompt=True, err=True)).encode()
-    return None
+    named = file or _named(VARIABLE)
+    return from_file(named) if named else None
 
 
 def for_old(file: Path | None = None) -> Passphrase:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner, Result
 
 from broker.errors import ConfigurationError
 from broker.signing import SigningKey, is_encrypted
@@ -75,6 +77,24 @@ def test_a_passphrase_file_may_end_in_a_line_break_and_hold_any_bytes(tmp_path: 
 def test_a_passphrase_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="chmod 600"):
         passphrases.from_file(secret(tmp_path / "a", SECRET, 0o644))
+
+
+def test_who_asks_for_a_passphrase_is_asked_whatever_file_the_environment_names(tmp_path: Path) -> None:
+    file = secret(tmp_path / "a", SECRET)
+
+    @click.command()
+    @passphrases.prompted
+    @passphrases.passphrase_file
+    def new(ask: bool, passphrase_file: Path | None) -> None:
+        click.echo(passphrases.for_new(passphrase_file, ask=ask))
+
+    def said(*words: str) -> Result:
+        return CliRunner().invoke(new, words, "typed\ntyped\n", env={passphrases.VARIABLE: str(file)})
+
+    assert said().output == SECRET.decode() + "\n"
+    assert said("--passphrase").stdout == "typed\n"
+    both = said("--passphrase", "--passphrase-file", str(file))
+    assert (both.exit_code, "give one of them" in both.output) == (2, True)
 
 
 def test_an_empty_or_missing_passphrase_file_is_refused(tmp_path: Path) -> None:
