@@ -95,10 +95,13 @@ def real(given: Everywhere, data: Path) -> None:
 
 
 def feeds(data: Path) -> list[Feed]:
-    """Find the lists in a folder laid out as `un/*.xml` (or `un.xml`) and `ofac/*.csv`. Raises ConfigurationError."""
+    """Find the lists in a folder: one `un/*.xml` (or `un.xml`) and `ofac/*.csv`. Raises ConfigurationError."""
     lists = sorted([*data.glob("un/*.xml"), *data.glob("un.xml")])
     if not lists or not list(data.glob("ofac/*sdn*.csv")):
         message = f"{data} holds no un/*.xml and ofac/*sdn*.csv"
+        raise ConfigurationError(message)
+    if len(lists) > 1:
+        message = f"{data} holds several lists of the UN ({', '.join(each.name for each in lists)}): leave one there"
         raise ConfigurationError(message)
     today = datetime.now(UTC).date()
     return [

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from adapters.adapter import SourceReport
+from broker.errors import ConfigurationError
 from cli.real import Findings, feeds
 
 DATA = Path(__file__).parent.parent / "data"
@@ -93,3 +94,12 @@ def test_what_differs_is_noted() -> None:
     found.expect("so many", 1, 1)
     found.expect("so many", 1, 2)
     assert found.wrong == ["so many: 1, not 2"]
+
+
+def test_of_several_lists_none_is_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "un").mkdir()
+    (tmp_path / "ofac").mkdir()
+    for name in ("un/a.xml", "un/b.xml", "ofac/sdn.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigurationError, match="several lists of the UN"):
+        feeds(tmp_path)
