@@ -125,7 +125,11 @@ class MemberHome:
         """Find the key with which a bureau signs now. Raises ConfigurationError."""
         digest = self.versions.newest_digest("directory")
         directory = self.versions.directory(digest) if digest else None
-        return keyring.signing(self.folder, bureau or self.bureau, directory, clock())
+        name = bureau or self.bureau
+        if name.partition("/")[0] != self.member:
+            message = f"{self.folder} is the home of {self.member} and has no key of {name}"
+            raise ConfigurationError(message)
+        return keyring.signing(self.folder, name, directory, clock())
 
     def world(self) -> World:
         """Give the streams, as far as this home knows them."""

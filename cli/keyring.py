@@ -140,10 +140,11 @@ def revoked(folder: Path) -> frozenset[bytes]:
 
 def forget(folder: Path, key_id: bytes) -> None:
     """Sign nothing with a key from now on."""
-    gone = revoked(folder)
-    if key_id not in gone:
-        (folder / "keys").mkdir(parents=True, exist_ok=True)
-        lines = [f"{each.hex()}\n" for each in sorted(gone | {key_id})]
+    if key_id in revoked(folder):
+        return
+    (folder / "keys").mkdir(parents=True, exist_ok=True)
+    with durable.alone(folder / "keys"):  # a collector may be told of one key while a person revokes another
+        lines = [f"{each.hex()}\n" for each in sorted(revoked(folder) | {key_id})]
         durable.put(folder / "keys" / "revoked", "".join(lines).encode())
 
 

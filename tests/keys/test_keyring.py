@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from broker.errors import ConfigurationError
 from broker.key_use import Use
 from broker.members import WrittenKey, canonical, parse
 from broker.notice import CLOCK_SKEW_MS, Revocation
+from broker.settings import Settings
 from cli import key_use, keyring
+from cli.home import MemberHome
 from tests import federation as world
 from tests.making import FEDERATION, NOW, key_of
 
@@ -76,6 +80,21 @@ def test_other_files_are_no_keys(tmp_path: Path, name: str) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / name).write_text("")
     assert keyring.all_kept(tmp_path, "AT") == []
+
+
+def test_keys_that_are_revoked_at_once_are_all_forgotten(tmp_path: Path) -> None:
+    ids = [bytes([number]) * 32 for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(keyring.forget, tmp_path), ids))
+    assert keyring.revoked(tmp_path) == frozenset(ids)
+
+
+def test_a_home_has_no_key_of_another_member(tmp_path: Path) -> None:
+    settings = Settings(role="member", federation=FEDERATION, bus="sqlite:bus.db", member="AT")
+    at = MemberHome(home(tmp_path, 1), settings, "AT/ncb")
+    assert at.kept_key().bureau == "AT/ncb"
+    with pytest.raises(ConfigurationError, match="is the home of AT and has no key of DE/ncb"):
+        at.kept_key("DE/ncb")
 
 
 def standing(use: dict[bytes, Use], revoked: dict[bytes, Revocation] | None = None) -> dict[str, tuple[str, bool]]:
