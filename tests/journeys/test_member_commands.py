@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import multiprocessing
 import re
@@ -10,69 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from adapters.inbox import Inbox
-from broker import settings as settings_file
-from broker import streams
-from broker.rules import PolicySet
-from broker.settings import Settings
 from broker.sqlite import SqliteBus
 from cli import inbox as inbox_command
 from cli import main as command
 from cli.home import clock
-from cli.options import Everywhere, everywhere
-from schemas import loader
 from tests import federation as world
 from tests.fake_bus import Clock
-from tests.making import FEDERATION, key_of
-
-EUROPOL = "EUROPOL/analysis"
-
-
-@dataclass
-class Answer:
-    """What a command said."""
-
-    code: int
-    out: str
-
-    @property
-    def value(self) -> Any:
-        """The JSON value of --json."""
-        return json.loads(self.out)
-
-
-@dataclass
-class Homes:
-    """The homes of a federation whose broker runs beside the commands."""
-
-    folder: Path
-
-    def valise(self, *arguments: str, given: str | None = None) -> Answer:
-        """Run a command as a person would."""
-
-        def run() -> int:
-            with pytest.raises(SystemExit) as ended:
-                command.main([*arguments, "--home", str(self.folder)])
-            return int(ended.value.code or 0)
-
-        out, stdin = io.StringIO(), sys.stdin
-        sys.stdin = io.StringIO(given or "")
-        try:
-            with redirect_stdout(out):
-                code = run()
-        finally:
-            sys.stdin = stdin
-        return Answer(code, out.getvalue())
+from tests.journeys.member_homes import EUROPOL, Answer, Homes, make, notices, person
 
 
 def _serve_until_stopped(folder: str, ready: Event, stop: Event) -> None:
@@ -87,32 +38,10 @@ async def _serve(folder: Path, ready: Event, stop: Event) -> None:
         await asyncio.to_thread(stop.wait)
 
 
-async def _prepare(folder: Path) -> None:
-    async with SqliteBus(folder / "bus.db", "operator", world.world(), clock) as bus:
-        await bus.create(list(world.world().streams()))
-        await world.write_versions(
-            bus, world.directory(reviewers=(EUROPOL,), authorities=(EUROPOL,)), PolicySet.packaged()
-        )
-
-
-def _make(folder: Path) -> None:
-    """Make all members' homes, and a bus with what was published for them; no broker runs on it."""
-    (folder / "operator").mkdir()
-    for bureau in world.BUREAUS:
-        member, _, unit = bureau.partition("/")
-        home = folder / "members" / member
-        if not home.exists():
-            settings_file.save(
-                home, Settings(role="member", federation=FEDERATION, bus="sqlite:../../bus.db", member=member)
-            )
-        key_of(bureau).save(home / "keys" / f"{unit}.pem")
-    asyncio.run(_prepare(folder))
-
-
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
     folder = tmp_path_factory.mktemp("homes")
-    _make(folder)
+    make(folder)
     spawn = multiprocessing.get_context("spawn")
     ready, stop = spawn.Event(), spawn.Event()
     broker = spawn.Process(target=_serve_until_stopped, args=(str(folder), ready, stop))
@@ -124,29 +53,8 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
     assert broker.exitcode == 0
 
 
-def person(record: str, **changes: Any) -> str:
-    """A draft, as an integrator writes it."""
-    made = {
-        "record": record,
-        "kind": "person",
-        "topics": ["sought.red"],
-        "purpose": "criminal-investigation",
-        "legal_basis": "invented",
-        "audience": {"to": ["LV/ncb", "GE/ncb"]},
-        "subject_categories": ["suspect"],
-        "minor": "no",
-        "compartments": {name: loader.example(f"person.{name}") for name in ("identity", "warnings")},
-    }
-    return json.dumps(made | changes)
-
-
 def publish(homes: Homes, draft: str, *more: str) -> Answer:
     return homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "20", *more, given=draft)
-
-
-def notices(answer: Answer) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = answer.value["notices"]
-    return found
 
 
 def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes: Homes) -> None:
@@ -510,35 +418,6 @@ def test_a_bus_that_is_not_there_is_made_by_no_member(
     assert not list(tmp_path.rglob("bus.db*"))
 
 
-def test_what_is_not_decided_does_not_hold_or_may_be_stale_is_not_called_done(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _make(tmp_path)
-    homes = Homes(tmp_path)
-    sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "0.1", given=person("R-1"))
-    trace = ("trace", "R-1", "--bureau", "AT/ncb", "--json")
-    assert (sent.code, notices(sent)[0]["state"], homes.valise(*trace).code) == (8, "sent", 8)
-
-    async def forge() -> None:
-        async with SqliteBus(tmp_path / "bus.db", "router", world.world(), clock) as bus:
-            await bus.append(streams.inbox("LV/ncb"), [(b"", b"no delivery")])
-
-    asyncio.run(forge())
-    inbox = ("inbox", "--bureau", "LV/ncb", "--json")
-    found = homes.valise(*inbox)
-    assert (found.code, found.value["refused"], found.value["stale"]) == (4, 1, False)
-    assert "1 deliveries do not hold" in capsys.readouterr().err
-    assert homes.valise(*inbox).code == 0
-
-    for each in tmp_path.glob("bus.db*"):
-        each.unlink()
-    for command_line in (trace, inbox, ("review", "list", *inbox[1:]), ("key", "revoked", *inbox[1:])):
-        found = homes.valise(*command_line)
-        assert (found.code, found.value["stale"]) == (5, True), command_line
-    tried = ("publish", "-", "--dry-run", "--bureau", "LV/ncb", "--json")
-    assert homes.valise(*tried, given=person("R-2")).code == 5
-
-
 def test_a_trace_of_what_was_rejected_ends_as_publishing_it_did(homes: Homes) -> None:
     (sent,) = notices(publish(homes, person("R-70", audience={"to": [EUROPOL]})))
     assert homes.valise("inbox", "--bureau", EUROPOL, "--json").code == 0
@@ -584,26 +463,6 @@ def test_a_usage_error_is_json_where_json_was_asked_for(homes: Homes, capsys: py
 )
 def test_a_mistake_ends_with_its_exit_code(homes: Homes, arguments: Sequence[str], code: int) -> None:
     assert homes.valise(*arguments).code == code
-
-
-def test_a_home_that_was_named_is_meant_wherever_it_was_named_and_is_printed_for_a_shell() -> None:
-    @click.group()
-    @everywhere
-    @click.pass_context
-    def group(context: click.Context, given: Everywhere) -> None:
-        context.obj = given
-
-    @group.command()
-    @everywhere
-    def told(given: Everywhere) -> None:
-        click.echo(f"{given.named} {given.again('valise inbox')}")
-
-    def said(*words: str, **environment: str) -> str:
-        return CliRunner().invoke(group, words, env={"VALISE_HOME": None, **environment}).output.strip()
-
-    assert said("told") == "False valise inbox"
-    assert said("--home", "a b", "told") == said("told", "--home", "a b") == "True valise inbox --home 'a b'"
-    assert said("told", VALISE_HOME="a b") == "True valise inbox"
 
 
 def test_help_is_there_at_once() -> None:

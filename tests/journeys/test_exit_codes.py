@@ -1,0 +1,66 @@
+"""What a command says of itself besides its answer: its exit code, which home it meant, what to type next."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from broker import streams
+from broker.sqlite import SqliteBus
+from cli.home import clock
+from cli.options import Everywhere, everywhere
+from tests import federation as world
+from tests.journeys.member_homes import Homes, make, notices, person
+
+
+def test_what_is_not_decided_does_not_hold_or_may_be_stale_is_not_called_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    homes = Homes(tmp_path)
+    sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "0.1", given=person("R-1"))
+    trace = ("trace", "R-1", "--bureau", "AT/ncb", "--json")
+    assert (sent.code, notices(sent)[0]["state"], homes.valise(*trace).code) == (8, "sent", 8)
+
+    async def forge() -> None:
+        async with SqliteBus(tmp_path / "bus.db", "router", world.world(), clock) as bus:
+            await bus.append(streams.inbox("LV/ncb"), [(b"", b"no delivery")])
+
+    asyncio.run(forge())
+    inbox = ("inbox", "--bureau", "LV/ncb", "--json")
+    found = homes.valise(*inbox)
+    assert (found.code, found.value["refused"], found.value["stale"]) == (4, 1, False)
+    assert "1 deliveries do not hold" in capsys.readouterr().err
+    assert homes.valise(*inbox).code == 0
+
+    for each in tmp_path.glob("bus.db*"):
+        each.unlink()
+    for command_line in (trace, inbox, ("review", "list", *inbox[1:]), ("key", "revoked", *inbox[1:])):
+        found = homes.valise(*command_line)
+        assert (found.code, found.value["stale"]) == (5, True), command_line
+    tried = ("publish", "-", "--dry-run", "--bureau", "LV/ncb", "--json")
+    assert homes.valise(*tried, given=person("R-2")).code == 5
+
+
+def test_a_home_that_was_named_is_meant_wherever_it_was_named_and_is_printed_for_a_shell() -> None:
+    @click.group()
+    @everywhere
+    @click.pass_context
+    def group(context: click.Context, given: Everywhere) -> None:
+        context.obj = given
+
+    @group.command()
+    @everywhere
+    def told(given: Everywhere) -> None:
+        click.echo(f"{given.named} {given.again('valise inbox')}")
+
+    def said(*words: str, **environment: str) -> str:
+        return CliRunner().invoke(group, words, env={"VALISE_HOME": None, **environment}).output.strip()
+
+    assert said("told") == "False valise inbox"
+    assert said("--home", "a b", "told") == said("told", "--home", "a b") == "True valise inbox --home 'a b'"
+    assert said("told", VALISE_HOME="a b") == "True valise inbox"
