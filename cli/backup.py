@@ -6,6 +6,7 @@ can be made again (the register's cache, indexes) stays out, and so does a Kafka
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -22,12 +23,14 @@ from broker.settings import load
 from cli import answer, backup_keys, restored, restoring, snapshots
 from cli.home import clock
 from cli.operator_home import OperatorHome, operator_home
-from cli.options import Everywhere, everywhere
+from cli.options import Everywhere, confirm, everywhere
 
 OPERATOR, BUS = "operator", "bus.db"
 """What the parts of a backup are called in it."""
 LEFT_OUT = ("register", "records.index", "judging", "broker.log", snapshots.PREFIX, restored.BIRTH)
 """Beginnings of names in the home that a backup does not have: they are derived, or mean this disk."""
+ASIDE = ".valise-backup."
+"""How the name of a backup begins that is being written, or of a bus that is moved to another disk."""
 NODE = "kafka"
 CLUSTER = (NODE, "cluster.json")
 """The one file of the nodes that a backup has: without it their data, wherever they are, cannot be served."""
@@ -53,11 +56,15 @@ KEYS = click.option(
 def backup_command(given: Everywhere, to: Path | None, keys: Path, keep: int) -> None:
     """Write an encrypted backup of the operator's home and bus; destroy the keys of days long past."""
     home, today = operator_home(given.home), _today()
-    _check_apart(home, keys, to)
+    _check_apart(given.home, home, keys, to)
     restoring.tell_left(home.folder.parent)
+    if not to and not keys.is_dir():
+        message = f"{keys} is not there: name the folder of the days' keys"
+        raise ConfigurationError(message)
+    _check_clock(given, keys, today, keep)
     snapshots.remove_left(home.folder)
     count = _back_up(home, to, *backup_keys.of(keys, today)) if to else 0
-    gone = backup_keys.destroy(keys, today - timedelta(days=keep)) if keys.is_dir() else []
+    gone = backup_keys.destroy(keys, today - timedelta(days=keep))
     wrote = f"{count} files are in {to}, under the key of {today}" if to else "no backup was written"
     answer.show(
         f"{wrote}; {len(gone)} keys were destroyed{': ' + ', '.join(gone) if gone else ''}",
@@ -98,16 +105,29 @@ def _today() -> date:
     return datetime.fromtimestamp(clock() / 1000, UTC).date()
 
 
-def _check_apart(home: OperatorHome, keys: Path, to: Path | None) -> None:
+def _check_apart(given: Path, home: OperatorHome, keys: Path, to: Path | None) -> None:
     """Check that keys and backup lie neither in what is backed up nor together."""
-    inside = home.folder.resolve()
+    bus = restored.bus_file(home)
+    own = frozenset(_with_its_own(bus) if bus else ())
     for path in (keys, *([to] if to else [])):
-        if path.resolve().is_relative_to(inside):
-            message = f"{path} lies in {home.folder}, which is backed up: name a place elsewhere"
+        whole = path.resolve()
+        if whole in own or any(whole.is_relative_to(each.resolve()) for each in (given, home.folder)):
+            message = f"{path} lies in {given} or is its bus, which is backed up: name a place elsewhere"
             raise ConfigurationError(message)
-    if to and to.resolve().is_relative_to(keys.resolve()):
-        message = f"{to} would lie beside its key: name a place elsewhere"
+    if to and (to.resolve().is_relative_to(keys.resolve()) or keys.resolve().is_relative_to(to.resolve().parent)):
+        message = f"{to} and its key in {keys} would lie together: name a place elsewhere"
         raise ConfigurationError(message)
+
+
+def _check_clock(given: Everywhere, keys: Path, today: date, keep: int) -> None:
+    """Ask before all keys are destroyed at once: perhaps no backup was made for so long, perhaps the clock is wrong."""
+    newest = backup_keys.newest(keys)
+    if newest and today - newest > timedelta(days=max(keep, 1)) and not given.yes:
+        days = (today - newest).days
+        confirm(
+            f"Today is {today} by this clock, {days} days after the newest key ({newest}): all keys would be "
+            "destroyed, and all backups with them. Is the clock right?"
+        )
 
 
 # Writing
@@ -115,18 +135,18 @@ def _check_apart(home: OperatorHome, keys: Path, to: Path | None) -> None:
 
 def _back_up(home: OperatorHome, to: Path, name: str, key: bytes) -> int:
     """Write the backup aside, then put it in its place, durable on return; return how many files are in it."""
-    aside = to.with_name(f"{to.name}.new")
-    aside.unlink(missing_ok=True)
-    aside.touch(mode=0o600)
-    with aside.open("r+b") as file:
-        writer = vault.Writer(file, name, key)
-        with tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            count = _add_home(archive, home) + _add_bus(archive, home)
-        writer.finish()
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(to)
-    durable.sync(to.resolve().parent)
+    folder = to.resolve().parent
+    snapshots.remove_left(folder, ASIDE)
+    with snapshots.aside(folder, ASIDE) as aside:
+        with aside.open("r+b") as file:
+            writer = vault.Writer(file, name, key)
+            with tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+                count = _add_home(archive, home) + _add_bus(archive, home)
+            writer.finish()
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(to)
+        durable.sync(folder)
     return count
 
 
@@ -145,18 +165,24 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
         derived = inner.parts[0].startswith(LEFT_OUT) or path.name.endswith(BESIDE)
-        if (
-            path.is_file()
-            and not path.is_symlink()
-            and (inner.parts[0] != NODE or inner.parts == CLUSTER)
-            and not derived
-        ):
+        if (inner.parts[0] == NODE and inner.parts != CLUSTER) or derived:
+            continue
+        if path.is_symlink():
+            message = f"{path} is a link, whose target would not be in the backup: put that itself in its place"
+            raise ConfigurationError(message)
+        if path.is_file():
             yield path
 
 
 def _add_bus(archive: tarfile.TarFile, home: OperatorHome) -> int:
     file = restored.bus_file(home)
-    return int(file is not None and _add(archive, BUS, file, home))
+    if file is None:
+        return 0
+    if not file.is_file():
+        message = f"{file}, the bus, is not there: a backup without it is none"
+        raise ConfigurationError(message)
+    _add_database(archive, BUS, file, home.folder)
+    return 1
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path, home: OperatorHome) -> bool:
@@ -230,17 +256,29 @@ def _settle(aside: Path, home: Path) -> None:
         if there := [str(each) for each in _with_its_own(bus) if each.exists()]:
             message = f"{', '.join(there)}: there already, move all of it away first"
             raise ConfigurationError(message)
-        if (aside / BUS).exists():
-            _move(aside / BUS, bus)
+        if not (aside / BUS).is_file():
+            message = "the backup has no bus, without which no broker can be restored: take another"
+            raise ConfigurationError(message)
+        if not bus.parent.is_dir():
+            message = f"{bus.parent}, where the bus was, is not there: make or mount it first"
+            raise ConfigurationError(message)
+        _move(aside / BUS, bus)
     (aside / OPERATOR).rename(home / OPERATOR)
     durable.sync(home)
 
 
 def _move(file: Path, to: Path) -> None:
-    """Move a file to where none is, onto another disk, too; half of it is never left there."""
+    """Move a file, to another disk too; durable on return, and whole in its place or not there."""
     try:
-        shutil.move(file, to)
-    except BaseException:
-        to.unlink(missing_ok=True)
-        raise
+        file.rename(to)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        snapshots.remove_left(to.parent, ASIDE)
+        with snapshots.aside(to.parent, ASIDE) as aside:
+            with file.open("rb") as source, aside.open("r+b") as target:
+                shutil.copyfileobj(source, target)
+                target.flush()
+                os.fsync(target.fileno())
+            aside.rename(to)
     durable.sync(to.parent)

@@ -6,12 +6,15 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
+import tempfile
+import threading
 from contextlib import closing
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ from broker import vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import Settings
 from cli import backup, backup_keys, exits, restoring, seed, snapshots
-from cli.operator_home import make
+from cli.operator_home import NOBODY, OperatorHome, make, make_streams
 from cli.stage import running, set_up, settled
 from tests.erasure.site import found
 from tests.faults.test_new_log import GE, LV, Exchange
@@ -96,6 +99,122 @@ def test_of_kafka_a_backup_has_the_ids_and_ports_and_nothing_that_nodes_store(tm
     (made.folder / "kafka" / "node-1" / "server.properties").touch()
     listed = [each.relative_to(made.folder) for each in backup._files(made.folder)]
     assert [str(each) for each in listed if each.parts[0] == "kafka"] == ["kafka/cluster.json"]
+
+
+def test_of_two_that_make_a_days_key_at_once_both_have_the_first_and_a_kill_leaves_none(tmp_path: Path) -> None:
+    today, made = date(2026, 11, 28), tmp_path / "2026-11-28.backup-key"
+    keys: list[bytes] = []
+
+    def makes() -> None:
+        backup_keys._make(made)  # both have seen that there is none
+        keys.append(backup_keys.of(tmp_path, today)[1])
+
+    threads = [threading.Thread(target=makes) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert (len(keys), len(set(keys)), list(tmp_path.iterdir())) == (8, 1, [made])
+    made.write_bytes(b"")  # as an earlier version left it
+    with pytest.raises(ConfigurationError, match="holds no key"):
+        backup_keys.of(tmp_path, today)
+
+
+def test_two_backups_to_one_file_never_write_into_one_another(tmp_path: Path) -> None:
+    planted = tmp_path / "elsewhere"
+    planted.write_bytes(b"ours")
+    (tmp_path / "b.new").symlink_to(planted)
+    home = made(tmp_path / "home")
+    with snapshots.aside(tmp_path, backup.ASIDE) as other:
+        backup._back_up(home, tmp_path / "b", "2026-11-28", KEY)
+        assert other.exists()
+    assert backup._back_up(home, tmp_path / "b", "2026-11-28", KEY) == opened_count(tmp_path / "b")
+    assert planted.read_bytes() == b"ours"
+    assert not list(tmp_path.glob(f"{backup.ASIDE}*"))
+
+
+def made(home: Path) -> OperatorHome:
+    """The home of a broker that never ran."""
+    operator = make(home, seed.seed(), "sqlite")
+    asyncio.run(make_streams(operator, NOBODY))
+    return operator
+
+
+def opened_count(file: Path) -> int:
+    with tarfile.open(fileobj=io.BytesIO(opened(file.read_bytes()))) as archive:
+        return len(archive.getnames())
+
+
+def test_a_backup_that_would_lack_something_is_none(tmp_path: Path) -> None:
+    home, to = made(tmp_path / "home"), tmp_path / "b"
+    bus, elsewhere = tmp_path / "home" / "bus.db", tmp_path / "elsewhere"
+    bus.rename(elsewhere)
+    with pytest.raises(ConfigurationError, match=r"bus\.db, the bus, is not there"):
+        backup._back_up(home, to, "2026-11-28", KEY)
+    with (
+        pytest.raises(ConfigurationError, match="cannot copy"),
+        tarfile.open(fileobj=io.BytesIO(), mode="w") as archive,
+    ):
+        backup._add_database(archive, "bus.db", bus, home.folder)
+    assert not bus.exists()
+    elsewhere.rename(bus)
+    for name in ("log.key", "trail"):  # a file and a folder
+        path = home.folder / name
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
+        with pytest.raises(ConfigurationError, match=f"{name} is a link"):
+            backup._back_up(home, to, "2026-11-28", KEY)
+        path.unlink()
+        elsewhere.rename(path)
+    assert not to.exists()
+    assert not list(tmp_path.glob(f"{backup.ASIDE}*"))
+    backup._back_up(home, to, "2026-11-28", KEY)
+    assert to.exists()
+
+
+def test_a_restore_without_its_bus_is_refused_and_one_to_another_disk_is_whole(tmp_path: Path) -> None:
+    home = made(tmp_path / "home")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        bus = Path(disk) / "bus" / "bus.db"
+        settings_file.save(home.folder, home.settings.model_copy(update={"bus": f"sqlite:{bus}"}))
+        aside, new = tmp_path / "aside", tmp_path / "new"
+        new.mkdir()
+        shutil.copytree(home.folder, aside / "operator")
+        with pytest.raises(ConfigurationError, match="has no bus"):
+            backup._settle(aside, new)
+        shutil.copy(tmp_path / "home" / "bus.db", aside / "bus.db")
+        with pytest.raises(ConfigurationError, match="make or mount it"):
+            backup._settle(aside, new)
+        assert not list(new.iterdir())
+        bus.parent.mkdir()
+        whole = (aside / "bus.db").read_bytes()
+        backup._settle(aside, new)
+        assert (bus.read_bytes(), list(bus.parent.iterdir())) == (whole, [bus])
+    assert (new / "operator").is_dir()
+
+
+def test_a_clock_far_ahead_destroys_no_key_before_somebody_says_so(tmp_path: Path) -> None:
+    home, keys = tmp_path / "home", tmp_path / "keys"
+    made(home)
+    command = [sys.executable, "-m", "cli.main", "broker", "backup", "--home", str(home), "--keys", str(keys), "--json"]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *more], capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        )
+
+    nowhere = run()
+    assert (nowhere.returncode, "name the folder" in nowhere.stderr) == (exits.FAILED, True)
+    today = datetime.now(UTC).date()
+    for days in (31, 40):
+        backup_keys.of(keys, today - timedelta(days=days))
+    (tmp_path / "backups").mkdir()
+    for more in ((), ("--to", str(tmp_path / "backups" / "b"))):
+        refused = run(*more)
+        assert (refused.returncode, "31 days after the newest key" in refused.stderr) == (130, True)
+        assert len(list(keys.iterdir())) == 2
+    done = run("--yes")
+    assert (done.returncode, len(json.loads(done.stdout)["destroyed"])) == (exits.DONE, 2)
 
 
 async def said(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -215,6 +334,7 @@ async def test_a_broker_that_starts_removes_what_a_killed_backup_left(tmp_path: 
             async with running(stage):
                 assert not left.exists()
         else:  # one that writes nothing, too
+            (tmp_path / "keys").mkdir()
             assert (await said(stage.home, "backup", "--keys", str(tmp_path / "keys"))).returncode == exits.DONE
     assert not left.exists()
 
@@ -273,15 +393,20 @@ async def test_a_backup_gives_up_what_was_erased_with_its_key(tmp_path: Path) ->
 @pytest.mark.slow
 async def test_keys_and_backups_lie_apart_from_what_they_are_of(tmp_path: Path) -> None:
     stage = await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None)
-    inside, keys = stage.operator.folder / "x", tmp_path / "keys"
-    for to, where in ((inside, keys), (tmp_path / "b", inside), (keys / "b", keys)):
-        refused = await said(stage.home, "backup", "--to", str(to), "--keys", str(where))
+    inside, keys, to = stage.operator.folder / "x", tmp_path / "keys", tmp_path / "backups" / "b"
+    to.parent.mkdir()
+    bus = stage.home / "bus.db"
+    apart = ((inside, keys), (to, inside), (keys / "b", keys), (to, to.parent / "keys"), (bus, keys))
+    for written, where in (*apart, (stage.home / "b", keys), (stage.home / "bus.db-wal", keys)):
+        before = bus.read_bytes()
+        refused = await said(stage.home, "backup", "--to", str(written), "--keys", str(where))
         assert (refused.returncode, "elsewhere" in refused.stderr) == (exits.FAILED, True)
-    done = await said(stage.home, "backup", "--to", str(tmp_path / "b"), "--keys", str(keys), "--keep", "0")
+        assert bus.read_bytes() == before
+    done = await said(stage.home, "backup", "--to", str(to), "--keys", str(keys), "--keep", "0")
     assert json.loads(done.stdout)["destroyed"] == []
-    data = bytearray((tmp_path / "b").read_bytes())
+    data = bytearray(to.read_bytes())
     data[-1] ^= 1
-    (tmp_path / "b").write_bytes(data)
-    refused = await said(tmp_path / "new", "restore", str(tmp_path / "b"), "--keys", str(keys))
+    to.write_bytes(data)
+    refused = await said(tmp_path / "new", "restore", str(to), "--keys", str(keys))
     assert (refused.returncode, "damaged" in refused.stderr) == (exits.FAILED, True)
     assert not (tmp_path / "new").exists()
