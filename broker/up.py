@@ -70,7 +70,7 @@ class Owner:
     @property
     def register(self) -> Path:
         """The cache of this shard's register."""
-        return self.home / _named("register.db", self.shard)
+        return register_of(self.home, self.shard)
 
     @property
     def records(self) -> Path:
@@ -139,6 +139,11 @@ async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
         return await sealer.recover(outlook)
     except FencedError as error:
         raise UnavailableError("the old owner has just sealed its last step") from error
+
+
+def register_of(home: Path, shard: int) -> Path:
+    """Name the cache of a shard's register in the operator's home."""
+    return home / _named("register.db", shard)
 
 
 def _named(name: str, shard: int) -> str:

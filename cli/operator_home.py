@@ -24,7 +24,7 @@ from broker.register import Register
 from broker.settings import Settings, Tls
 from broker.signing import PublicKey, SigningKey
 from broker.streams import OPERATOR, ROUTER, SETUP, World
-from broker.up import Owner
+from broker.up import Owner, register_of
 from cli import challenges, passphrases, restoring, seed, witnessing
 from cli.auditor import enrolled
 from cli.home import clock, open_bus
@@ -32,6 +32,8 @@ from cli.seed import Federation
 
 KEY_LIFE_MS = 2 * 365 * streams.DAY_MS
 """How long a member's key is in force once the operator has put it into the directory."""
+REVOKED = "revoked/"
+"""How the register's entries of revoked keys begin."""
 NOBODY = World((), ())
 """The streams before there is a directory: those of the whole federation."""
 
@@ -219,15 +221,34 @@ class Entered:
         return {each.key_id: each.public for each in good} if keys else None
 
 
-def entered(home: OperatorHome, directory: Directory | None) -> Entered | None:
-    """Look up what new keys are held against; None before there is a directory."""
+async def entered(home: OperatorHome, directory: Directory | None) -> Entered | None:
+    """Look up what new keys are held against; None before there is a directory. Raises UnavailableError."""
     if directory is None:
         return None
-    revoked = frozenset[bytes]()
-    if (home.folder / "register.db").is_file():
-        with closing(Register(home.folder / "register.db")) as register:
-            revoked = frozenset(bytes.fromhex(each.partition("/")[2]) for each in register.keys("revoked/"))
-    return Entered(directory, revoked, challenges.outstanding(home.folder))
+    return Entered(directory, await _revoked(home), challenges.outstanding(home.folder))
+
+
+async def _revoked(home: OperatorHome) -> frozenset[bytes]:
+    """Name the keys that were revoked: what the register's cache has, and what its stream says beyond.
+
+    The cache may be behind, or not there (after a restore); it is its owner's to bring further, not ours.
+    """
+    cache, place, found = register_of(home.folder, home.settings.shard), 0, set[str]()
+    if cache.is_file():
+        with closing(Register(cache)) as register:
+            place, found = register.place, set(register.keys(REVOKED))
+    async with home.bus(ROUTER) as bus:
+        end = await bus.end(streams.REGISTER, partition=home.settings.shard)
+        if place > end:  # the cache belongs to another past
+            place, found = 0, set()
+        while place < end:
+            records = await bus.read(streams.REGISTER, place, wait=1.0, partition=home.settings.shard)
+            if not records:
+                break
+            place = records[-1].offset + 1
+            for each in records:
+                (found.discard if each.value is None else found.add)(each.key.decode())
+    return frozenset(bytes.fromhex(each.removeprefix(REVOKED)) for each in found if each.startswith(REVOKED))
 
 
 def requests_in(folders: Sequence[Path]) -> list[Path]:
@@ -247,14 +268,14 @@ class Composed:
     new_keys: int
 
 
-def compose_next(home: OperatorHome, federation: Federation, requests: Sequence[Path]) -> Composed:
+async def compose_next(home: OperatorHome, federation: Federation, requests: Sequence[Path]) -> Composed:
     """Compose the next directory of the federation's file, the keys known so far and those that are asked for.
 
     Whether a member or an agreement is suspended stands in the directory: the file says it for new ones only.
     """
     digest = home.versions.newest_digest("directory")
     old = home.versions.directory(digest) if digest else None
-    before = entered(home, old)
+    before = await entered(home, old)
     asked = [read_request(path, federation, clock(), before) for path in requests]
     known = [_ended(_written(each), before, clock()) for each in old.keys.values()] if old else []
     new = [each for each in asked if each.key_id not in {one.key_id for one in known}]

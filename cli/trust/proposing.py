@@ -91,7 +91,7 @@ async def propose(home: OperatorHome, federation: Federation, folders: Sequence[
             "signatory.json beside the key requests"
         )
         raise ConfigurationError(message)
-    composed = compose_next(home, federation, requests_in(folders))
+    composed = await compose_next(home, federation, requests_in(folders))
     home.versions.keep(composed.annex)
     made = _first(home, composed.plain, new) if base is None else _next(composed.plain, new, base)
     written = json.loads(composed.plain)
