@@ -24,7 +24,7 @@ from broker.records import Records
 from broker.register import Register
 from broker.resume import Outside, ask, check_history
 from broker.seal import Sealer
-from broker.step import Step
+from broker.step import ANY_BUREAU, Step
 from broker.trail import Trail
 from broker.up import Owner, restored
 from broker.witnessed import WITNESSED
@@ -181,11 +181,12 @@ class _Writer:
         return (await self._commit([ruling]))[0]
 
     def _numbers(self, lost: int) -> dict[str, bytes | None]:
-        """Let delivery numbers go on beyond all that were lost: a leaf gives a bureau one at the most."""
-        keys = set(self._register.keys("next/"))
-        if self._adopter.view:
-            keys |= {f"next/{each}" for each in self._adopter.view.directory.bureaus}
-        first = {key: int.from_bytes(self._register.get(key) or b"\1", "big") for key in sorted(keys)}
+        """Let delivery numbers go on beyond all that were lost: a leaf gives a bureau one at the most.
+
+        So do those of a bureau that nothing here knows: it may have entered after the backup.
+        """
+        keys = sorted({ANY_BUREAU, *self._register.keys("next/")})
+        first = {key: int.from_bytes(self._register.get(key) or b"\1", "big") for key in keys}
         return {key: (number + lost).to_bytes(8, "big") for key, number in first.items()}
 
     async def _commit(self, rulings: Sequence[Ruling]) -> Sequence[Entry]:

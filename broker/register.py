@@ -2,8 +2,9 @@
 
 An index over a local SQLite cache of the `register` stream, stamped with its place in it and rebuilt from it. What a
 step changes is seen by the steps after it at once, and kept in the cache only after the step is committed.
-Keys: `notice/<issuer>/<id>`, `series/<issuer>/<series>`, `receipts/<bureau>`, `next/<bureau>`, `subscription/<bureau>`,
-`revoked/<key id>`, `version/<kind>`, `annex/<digest>`; ids and digests in lower-case hex.
+Keys: `notice/<issuer>/<id>`, `series/<issuer>/<series>`, `receipts/<bureau>`, `next/<bureau>` (`next/`: any bureau that
+has none), `subscription/<bureau>`, `revoked/<key id>`, `version/<kind>`, `annex/<digest>`; ids and digests in
+lower-case hex.
 """
 
 from __future__ import annotations

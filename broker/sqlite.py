@@ -39,7 +39,7 @@ BUSY_POLL_S, QUIET_POLL_S = 0.005, 0.010
 DROP_ROWS = 1_000
 FIND_ROWS = 5_000
 ROOM = 1_000_000
-"""offsets that `leave_room` passes over: more than a stream gets between two backups that are worth the name"""
+"""offsets that `leave_room` passes over at the least: more than a stream gets between two backups worth the name"""
 _READ_BY_MEMBERS = ("versions", "annexes", "checkpoints", "inbox", "outcomes")
 
 
@@ -146,13 +146,12 @@ class SqliteBus:
         await self._file.write(partial(_create, streams, shards))
 
     async def leave_room(self) -> None:
-        """Let the streams that members read go on far beyond their ends.
+        """Let the streams that members read go on far beyond their ends, those that are made later included.
 
         After an older copy of the file was restored a reader's place may lie beyond its end: without room the reader
-        would pass over what comes there next.
+        would pass over what comes there next. The copy may know nothing of the stream: its member entered later.
         """
-        names = [each for each in self._world.streams() if family_of(each).name in _READ_BY_MEMBERS]
-        await self._file.write(partial(_leave_room, names))
+        await self._file.write(_leave_room)
 
     async def prune(self) -> int:
         """Drop what is too old and what a later record of the same key replaced, then empty the write-ahead log.
@@ -436,19 +435,25 @@ def _has_own(copy: Copies) -> bool:
 def _create(streams: Sequence[str], shards: int, transaction: Transaction) -> None:
     for stream in streams:
         for partition in range(shards if family_of(stream).sharded else 1):
-            transaction.create(stream, partition)
+            transaction.create(stream, partition, roomy=family_of(stream).name in _READ_BY_MEMBERS)
 
 
-def _leave_room(names: Sequence[str], transaction: Transaction) -> None:
-    wanted = json.dumps(list(names))
-    ids = "SELECT id FROM streams WHERE name IN (SELECT value FROM json_each(?))"
+def _leave_room(transaction: Transaction) -> None:
+    # The time in ms grows faster than any stream: a second restore of one copy goes beyond the first.
+    least = transaction.one("UPDATE room SET first = max(first + ?, ?) RETURNING first", ROOM, transaction.at())
+    family = "substr(name, 1, instr(name || '.', '.') - 1)"
+    ids = f"SELECT id FROM streams WHERE {family} IN (SELECT value FROM json_each(?))"  # noqa: S608 - nothing is given
+    of_place = "FROM streams WHERE id = places.stream"
+    families = json.dumps(_READ_BY_MEMBERS)
     transaction.run(
-        f"UPDATE places SET offset = offset + ? WHERE stream IN ({ids})"  # noqa: S608 - nothing of it is given
-        " AND offset >= (SELECT next FROM streams WHERE id = places.stream)",
+        f"UPDATE places SET offset = (SELECT max(next + ?, ?) {of_place}) WHERE stream IN ({ids})"  # noqa: S608 - the same
+        f" AND offset >= (SELECT next {of_place})",
         ROOM,
-        wanted,
+        least,
+        families,
     )
-    transaction.run(f"UPDATE streams SET next = next + ? WHERE id IN ({ids})", ROOM, wanted)  # noqa: S608 - the same
+    sql = f"UPDATE streams SET next = max(next + ?, ?) WHERE id IN ({ids})"  # noqa: S608 - the same
+    transaction.run(sql, ROOM, least, families)
 
 
 def _keep(transaction: Transaction, party: str, places: Mapping[Table, int]) -> None:

@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS places (
 CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY, epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (at INTEGER NOT NULL);
 INSERT INTO clock SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM clock);
+CREATE TABLE IF NOT EXISTS room (first INTEGER NOT NULL);
+INSERT INTO room SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM room);
 """
 
 
@@ -110,10 +112,14 @@ class Transaction:
             sql = f"INSERT INTO {table} VALUES " + ",".join([row] * len(part))  # noqa: S608 - the names are ours
             self._connection.execute(sql, [value for row in part for value in row])
 
-    def create(self, stream: str, partition: int) -> None:
-        """Make one partition of a stream, if it is not there."""
+    def create(self, stream: str, partition: int, *, roomy: bool = False) -> None:
+        """Make one partition of a stream, if it is not there; a roomy one begins beyond the room that was left."""
         number = self.one(
-            "INSERT INTO streams (name, partition) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id", stream, partition
+            "INSERT INTO streams (name, partition, next) SELECT ?, ?, iif(?, first, 0) FROM room WHERE true"
+            " ON CONFLICT DO NOTHING RETURNING id",
+            stream,
+            partition,
+            roomy,
         )
         if number:
             self.run(

@@ -41,6 +41,8 @@ Random = Callable[[int], bytes]
 """Gives that many random bytes."""
 DRAWN = 128
 """Salts and seeds drawn at once."""
+ANY_BUREAU = "next/"
+"""The register's entry of the first number of bureaus that have none: there is one where leaves were lost (`begin`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Step:
 
     def _first_number(self, bureau: str) -> int:
         """Tell from which number on this step counts the deliveries of a bureau."""
-        kept = self.register.get(f"next/{bureau}")
+        kept = self.register.get(f"next/{bureau}") or self.register.get(ANY_BUREAU)
         return int.from_bytes(kept, "big") if kept else 1
 
     def _give(self, ruling: Ruling, lines: Lines, number: int) -> None:
