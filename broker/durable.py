@@ -94,19 +94,19 @@ def alone(folder: Path) -> Iterator[None]:
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _lock(fd, time.monotonic() + ALONE_S)
+        _lock(fd, folder, time.monotonic() + ALONE_S)
         yield
     finally:
         os.close(fd)
 
 
-def _lock(fd: int, deadline: float) -> None:
+def _lock(fd: int, folder: Path, deadline: float) -> None:
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                message = "another process is stopped while it writes the checkpoint: end it"
+                message = f"another process is stopped while it writes in {folder}: end it"
                 raise UnavailableError(message) from error
             time.sleep(AGAIN_S)
         else:

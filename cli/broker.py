@@ -24,6 +24,7 @@ from broker.errors import (
     ForbiddenStreamError,
     LogNotNamedError,
     TrailError,
+    UnavailableError,
     ValiseError,
 )
 from broker.streams import ROUTER
@@ -52,6 +53,8 @@ LOOK_S = 0.5
 
 REFRESH_LOOKS = 7200
 """Looks between two looks at the age of the timestamp: an hour."""
+KEEP_LOOKS = 120
+"""Looks between two checks of the bus file: a minute."""
 HELD_LISTED = 10
 """Held notices, overdue or without a reviewer, that `status` writes out."""
 
@@ -139,7 +142,7 @@ def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
         return "another process runs this shard now; this one has stopped"
     if isinstance(error, CopiedError):
         then = given.again("valise broker resume --seen FILE")
-        return f"Nothing was written. Whether others saw more than it holds is found out by `{then}`"
+        return f"It is not gone on with. Whether others saw more than it holds is found out by `{then}`"
     if isinstance(error, LogNotNamedError):
         return f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`"
     if isinstance(error, TrailError):
@@ -187,7 +190,7 @@ async def _run(home: OperatorHome, *, as_json: bool) -> None:
             await home.versions.take_annexes(bus)
             working = asyncio.ensure_future(up.run(owner, bus, ready))
             try:
-                await _watch(home, working)
+                await _watch(home, bus, working)
             except ForbiddenStreamError:
                 # The broker adopted the new directory before we saw it; anything else is refused to us for good.
                 await home.versions.follow(bus)
@@ -198,10 +201,11 @@ async def _run(home: OperatorHome, *, as_json: bool) -> None:
                 await asyncio.gather(working, return_exceptions=True)
 
 
-async def _watch(home: OperatorHome, working: asyncio.Future[None]) -> None:
+async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -> None:
     """Return when a directory with other streams has come; raise what the broker fails with.
 
-    Meanwhile the timestamp of the signed directory is signed anew before it expires.
+    Meanwhile the timestamp of the signed directory is signed anew before it expires, and how far the bus file goes is
+    kept: a backup copied in its place is then known by what it lacks, though nobody started the broker in between.
     """
     world, looks = home.world(), 0
     async with home.bus(streams.OPERATOR, NOBODY) as bus:
@@ -209,6 +213,9 @@ async def _watch(home: OperatorHome, working: asyncio.Future[None]) -> None:
             if looks % REFRESH_LOOKS == 0:
                 await _refresh(home, bus)
             looks += 1
+            if looks % KEEP_LOOKS == 0:
+                with suppress(UnavailableError):  # in a minute again
+                    await restored.check(home, ours)
             done, _ = await asyncio.wait([working], timeout=LOOK_S)
             if done:
                 working.result()

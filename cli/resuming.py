@@ -126,10 +126,10 @@ async def _resume(home: OperatorHome, paths: Sequence[Path]) -> Resumed:
     async with home.bus(streams.ROUTER) as bus:
         what = Restored(owner.trail, owner.records, owner.origin, owner.shard, owner.key)
         found = await resume(what, bus, _kept(owner, paths), owner.witnesses, _room(bus))
-    if owner.register.exists():
-        with closing(Register(owner.register)) as register:
-            register.forget()  # it may belong to another past; the stream has it all
-    restored.keep(home)
+        if owner.register.exists():
+            with closing(Register(owner.register)) as register:
+                register.forget()  # it may belong to another past; the stream has it all
+        await restored.keep(home, bus)
     return found
 
 
@@ -137,7 +137,7 @@ async def _begin_new(home: OperatorHome, paths: Sequence[Path]) -> Began:
     owner = home.owner()
     async with home.bus(streams.ROUTER) as bus:
         began = await begin(owner, bus, _kept(owner, paths), _room(bus))
-    restored.keep(home)
+        await restored.keep(home, bus)
     return began
 
 
