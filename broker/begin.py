@@ -46,6 +46,8 @@ class Began:
     size: int
     ended: Checkpoint
     seen: Checkpoint
+    silent: Sequence[str]
+    """Witnesses that did not answer, now that the old log was compared: they may have seen more."""
 
 
 async def begin(owner: Owner, bus: Bus, kept: Kept, leave_room: Callable[[], Awaitable[None]]) -> Began:
@@ -61,8 +63,7 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, leave_room: Callable[[], Awa
         register.forget()  # it may belong to another past; the stream has it all
         async with bus.own(owner.shard, [streams.VERSIONS]) as shard:
             adopter = await restored(register, bus, owner)
-            if await _is_to_end(owner, records, bus):
-                await _end(owner, records, bus, kept)
+            silent = await _end(owner, records, bus, kept) if await _is_to_end(owner, records, bus) else ()
             trail = Trail.open(owner.trail)
             trail.go_on_as(owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
@@ -74,7 +75,7 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, leave_room: Callable[[], Awa
             await sealer.finish()
             crash.here("begin.sealed")
             await leave_room()
-            return Began(sealer.vkey, trail.size, old, seen)
+            return Began(sealer.vkey, trail.size, old, seen, silent)
 
 
 async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
@@ -87,10 +88,13 @@ async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
     return bool(trail.checkpoint) and await Sealer(trail, records, owner.key, bus, owner.shard).shows_us()
 
 
-async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept) -> None:
-    """Compare, finish the old log as far as the record goes, and write down how it ended and what comes after it."""
+async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept) -> Sequence[str]:
+    """Compare, finish the old log as far as the record goes, and write down how it ended and what comes after it.
+
+    Returns the witnesses that did not answer.
+    """
     sealer = Sealer(Trail.open(owner.trail, owner.origin), records, owner.key, bus, owner.shard)
-    heard, _ = await ask(sealer, owner.witnesses)
+    heard, silent = await ask(sealer, owner.witnesses)
     outside = [*kept(sealer.vkey), *heard]
     newest = await _newest(sealer, outside)
     await sealer.finish()
@@ -103,6 +107,7 @@ async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept) -> None:
     crash.here("begin.compared")
     durable.put(owner.trail / ORIGIN, f"{origin}\n".encode())
     crash.here("begin.named")
+    return silent
 
 
 async def _newest(sealer: Sealer, outside: Sequence[Outside]) -> Outside:

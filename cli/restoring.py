@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import click
-
 from broker.errors import ConfigurationError
+from cli import answer
 
 NAME = ".operator.restoring"
 
@@ -57,14 +56,14 @@ def left(home: Path) -> Path | None:
 def tell_left(home: Path) -> None:
     """Say what a killed restore has left in a home, if it did."""
     if found := left(home):
-        click.echo(f"{said_of(found)}; the next restore into {home} removes it", err=True)
+        answer.aside(f"{said_of(found)}; the next restore into {home} removes it")
 
 
 def remove_left(home: Path) -> None:
     """Remove what a killed restore has left in a home, and say so. Raises OSError."""
     if found := left(home):
         shutil.rmtree(found)
-        click.echo(f"{said_of(found)}; it is removed", err=True)
+        answer.aside(f"{said_of(found)}; it is removed")
 
 
 def said_of(found: Path) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,10 +27,10 @@ from cli.seen import Seen
 
 LOST = (
     "Refused: what came after the backup is lost here, and going on would make a second history. Restore what goes "
-    "further and try again. If there is nothing, this log has ended: `valise broker resume --new-log --seen …` begins "
-    "another that names it and says how much was lost"
+    "further and try again. If there is nothing, this log has ended: `{}` begins another that names it and says how "
+    "much was lost"
 )
-NOT_LOST = "Refused: nothing is lost, this log goes on. Use `valise broker resume` without --new-log"
+NOT_LOST = "Refused: nothing is lost, this log goes on. Use `{}` without --new-log"
 CONTRADICTS = (
     "Refused. Bus file, trail and decision records must be of one time: restore those that go furthest. Where another "
     "head of one size was seen, keep everything: members and auditors can prove a split view with it"
@@ -57,23 +58,23 @@ def resume_command(given: Everywhere, seen: tuple[Path, ...], new_log: bool) -> 
     """
     home = operator_home(given.home)
     restoring.tell_left(home.folder.parent)
+    refuse = partial(_refuse, given)
     try:
         _begin(given, home, seen) if new_log else _go_on(given, home, seen)
     except NothingToCompareError as error:
-        _refuse(error, NOTHING, exits.PARTLY)
+        refuse(error, NOTHING, exits.PARTLY)
     except NothingLostError as error:
-        _refuse(error, NOT_LOST, exits.VERIFICATION_FAILED)
+        refuse(error, NOT_LOST.format(given.again("valise broker resume")), exits.VERIFICATION_FAILED)
     except LostLeavesError as error:
-        _refuse(error, LOST, exits.VERIFICATION_FAILED)
+        refuse(error, LOST.format(given.again("valise broker resume --new-log --seen …")), exits.VERIFICATION_FAILED)
     except TrailError as error:
-        _refuse(error, CONTRADICTS, exits.VERIFICATION_FAILED)
+        refuse(error, CONTRADICTS, exits.VERIFICATION_FAILED)
 
 
 def _go_on(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
     found = asyncio.run(_resume(home, seen))
     newest = found.newest
-    for name in found.silent:
-        answer.aside(f"the witness {name} did not answer")
+    _tell_silent(found.silent)
     answer.show(
         f"the log stands at {found.size:,} leaves; the newest of {found.compared:,} heads outside has "
         f"{newest.head.size:,} ({newest.source}), and all of them lie on this history",
@@ -96,6 +97,7 @@ def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)
     began = asyncio.run(_begin_new(home, seen))
+    _tell_silent(began.silent)
     old, lost = began.ended, began.seen.size - began.ended.size
     answer.show(
         f"{old.origin} has ended at {old.size:,} leaves; {lost:,} after them are lost, as far as anybody showed "
@@ -109,15 +111,23 @@ def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
             "lost": lost,
             "origin": began.vkey.name,
             "vkey": str(began.vkey),
+            "silent": list(began.silent),
         },
         as_json=given.as_json,
         then=given.again("valise directory draft"),
     )
 
 
-def _refuse(error: TrailError, advice: str, code: int) -> None:
-    answer.aside(f"{error.code}: {error}")
-    answer.aside(advice)
+def _tell_silent(witnesses: Sequence[str]) -> None:
+    for name in witnesses:
+        answer.aside(f"the witness {name} did not answer")
+
+
+def _refuse(given: Everywhere, error: TrailError, advice: str, code: int) -> None:
+    if given.as_json:
+        answer.aside(answer.in_json({"error": error.code, "detail": str(error), "advice": advice}))
+    else:
+        answer.aside(f"{error.code}: {error}\n{advice}")
     raise click.exceptions.Exit(code) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, replace
@@ -14,15 +15,20 @@ import pytest
 
 from adapters.heads import Alarm
 from broker import begun, notes
+from broker import settings as settings_file
+from broker.settings import Witness as Named
 from broker.trail import Trail
+from broker.witness import Witness
 from cli import exits, seed
-from cli.stage import agree, running, set_up, settled
-from tests.faults.test_restored import Site
+from cli.stage import agree, joined, running, set_up, settled
+from tests.fake_bus import START
+from tests.faults.test_restored import Site, refusal
 from tests.journeys.test_by_hand import DRAFT
 from tests.journeys.test_operator import valise
+from tests.witness.log import answering_on, cosigner, identity
 
 pytestmark = pytest.mark.slow
-LV, GE = "LV/organised-crime", "GE/organised-crime"
+LV, GE, UA = "LV/organised-crime", "GE/organised-crime", "UA/organised-crime"
 
 
 @dataclass
@@ -42,9 +48,9 @@ class Exchange(Site):
             await settled(self.stage)
             await self.learned()
 
-    async def learned(self) -> tuple[list[Alarm], list[Alarm]]:
+    async def learned(self, bureau: str = GE) -> tuple[list[Alarm], list[Alarm]]:
         """Let the issuer take in its outcomes and the other its deliveries; give the alarms of both."""
-        publisher, receiver = self.stage.member(LV), self.stage.member(GE)
+        publisher, receiver = self.stage.member(LV), self.stage.member(bureau)
         async with publisher.bus() as bus:
             with publisher.outbox() as outbox:
                 outcomes = publisher.outcomes(bus, outbox)
@@ -55,8 +61,8 @@ class Exchange(Site):
                 await receiver.collector(bus, inbox).drain()
                 return issuer, inbox.journal.alarms()
 
-    def received(self) -> list[tuple[int, str, str]]:
-        with self.stage.member(GE).inbox() as inbox:
+    def received(self, bureau: str = GE) -> list[tuple[int, str, str]]:
+        with self.stage.member(bureau).inbox() as inbox:
             return [(each.number, each.record, each.state) for each in inbox.lines()]
 
     async def new_log(self, *seen: Path) -> subprocess.CompletedProcess[str]:
@@ -100,7 +106,7 @@ def codes(alarms: list[Alarm]) -> list[str]:
 async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Exchange) -> None:
     outside, whole, left = await lost(site)
     refused = await site.resume(outside)
-    assert (refused.returncode, refused.stderr.startswith("lost-leaves: ")) == (exits.VERIFICATION_FAILED, True)
+    assert (refused.returncode, refusal(refused)) == (exits.VERIFICATION_FAILED, "lost-leaves")
     assert "--new-log" in refused.stderr
 
     for _ in range(2):  # the second time it has begun already
@@ -145,6 +151,52 @@ async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Ex
     assert (status.returncode, f"{whole - left - 1:,} lost" in status.stdout) == (exits.DONE, True)
 
 
+async def test_a_bureau_that_entered_in_the_lost_stretch_gets_its_next_deliveries_under_new_numbers(
+    tmp_path: Path,
+) -> None:
+    whole = seed.seed()
+    order = tuple(each for each in whole.order.bureaus if each != UA)
+    smaller, larger = (whole.model_copy(update={"order": seed.Order(bureaus=each)}) for each in (order, (*order, UA)))
+    site = Exchange(await set_up(tmp_path / "home", smaller, "sqlite", (LV, GE), lambda _: None))
+    await site.published("lv-1")
+    site.save()
+    site.stage = await joined(site.stage, larger, [UA])
+    subscribe = ("subscribe", "organised-crime.*", "--bureau", UA)
+    async with running(site.stage):
+        assert (await site.said(*subscribe)).returncode == exits.DONE
+        await settled(site.stage)
+    await site.published("lv-2", "lv-3")
+    assert codes((await site.learned(UA))[1]) == []
+    assert [number for number, _, _ in site.received(UA)] == [1, 2]
+
+    # What all have signed outlasts the bus: the next directory goes on from it.
+    versions, kept = site.home / "operator" / "versions", tmp_path / "versions"
+    shutil.copytree(versions, kept)
+    outside, _, _ = await lost(site)
+    shutil.copytree(kept, versions, dirs_exist_ok=True)
+    told = json.loads((await site.new_log(outside)).stdout)
+    await agree(site.stage)
+    async with running(site.stage):
+        assert (await site.said(*subscribe)).returncode == exits.DONE
+        await settled(site.stage)
+    await site.published("lv-4")
+    assert {"new-log", "gap"} <= set(codes((await site.learned(UA))[1]))
+    assert [number for number, _, _ in site.received(UA)] == [1, 2, 1 + told["lost"]]
+
+
+async def test_a_witness_that_was_silent_when_the_log_ended_is_named(site: Exchange, tmp_path: Path) -> None:
+    outside, _, _ = await lost(site)
+    home, mute = site.stage.operator, "witness.example/mute"
+    vkey = notes.parse_vkey(home.vkey_path.read_text(encoding="utf-8"))
+    witness = Witness(tmp_path / "witness.db", identity(), [vkey], lambda: START)
+    async with answering_on(witness) as known:
+        places = ((known.cosigner, known.place.port), (cosigner(mute), 1))
+        named = tuple(Named(vkey=str(each), url=f"http://127.0.0.1:{port}") for each, port in places)
+        settings_file.save(home.folder, home.settings.model_copy(update={"witnesses": named, "witness_quorum": 1}))
+        began = await site.new_log(outside)
+    assert (json.loads(began.stdout)["silent"], f"{mute} did not answer" in began.stderr) == ([mute], True)
+
+
 POINTS = (
     "begin.compared",
     "begin.named",
@@ -179,9 +231,9 @@ async def test_a_new_log_is_not_begun_where_nothing_is_lost_or_nothing_is_compar
     site.restore()
     before = site.state()
     whole = await site.new_log(outside)
-    assert (whole.returncode, whole.stderr.startswith("nothing-lost: ")) == (exits.VERIFICATION_FAILED, True)
+    assert (whole.returncode, refusal(whole)) == (exits.VERIFICATION_FAILED, "nothing-lost")
     alone = await site.new_log()
-    assert (alone.returncode, alone.stderr.startswith("nothing-to-compare: ")) == (exits.PARTLY, True)
+    assert (alone.returncode, refusal(alone)) == (exits.PARTLY, "nothing-to-compare")
     assert site.state() == before
     assert (await site.resume(outside)).returncode == exits.DONE
 

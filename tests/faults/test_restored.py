@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from broker import notes, streams
-from broker.errors import LostLeavesError, TrailError, UnavailableError
+from broker.bus import Writes
+from broker.errors import CopiedError, LostLeavesError, TrailError, UnavailableError
 from broker.fetch import Place
 from broker.notes import Checkpoint
+from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume
 from broker.signing import SigningKey
 from broker.sqlite import SqliteBus
@@ -26,7 +28,8 @@ from broker.streams import World
 from broker.submit import Known, Witnesses
 from broker.trail import Trail
 from broker.witness import Witness
-from cli import exits, subscribe
+from cli import exits, restored, subscribe
+from cli.operator_home import entered
 from cli.stage import Stage, running, set_up, settled, verified
 from tests.fake_bus import START
 from tests.journeys.test_operator import BUREAUS, small, valise
@@ -86,6 +89,17 @@ class Site:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
             copy(self.backup / name, self.home / name)
 
+    def restore_in_place(self, *names: str) -> None:
+        """Write over the files that are there, as `cp -a BACKUP/. HOME/` does: their inodes and births stay."""
+        for each in names or ("operator", "bus.db"):
+            source, target = self.backup / each, self.home / each
+            for log in target.parent.glob(f"{target.name}-*"):  # what lies there would be played into it
+                log.unlink()
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, target)
+
     def kept(self, name: str = "outside") -> Path:
         """Keep today's checkpoint outside, as a member or auditor does."""
         file = self.home.parent / f"{name}.checkpoint"
@@ -101,6 +115,12 @@ class Site:
     async def resume(self, *seen: Path) -> subprocess.CompletedProcess[str]:
         named: Sequence[str] = [each for path in seen for each in ("--seen", str(path))]
         return await asyncio.to_thread(valise, "broker", "resume", "--home", str(self.home), "--json", *named)
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """Give the code under which `resume --json` refused."""
+    code: str = json.loads(done.stderr)["error"]
+    return code
 
 
 def copy(source: Path, target: Path) -> None:
@@ -142,6 +162,42 @@ async def test_a_restored_home_is_refused_then_runs_on_once_it_was_compared_with
     assert not verified(site.stage).wrong
 
 
+async def test_a_backup_copied_in_place_over_what_it_was_made_of_is_refused(site: Site) -> None:
+    site.restore_in_place()  # nothing ran since: nothing is lost
+    await site.live("wanted.*")
+    whole = site.state()
+    site.restore_in_place()
+    assert site.state() != whole
+    before, refused = site.state(), await site.up()
+    assert (refused.returncode, refused.stderr.startswith("copied: ")) == (exits.VERIFICATION_FAILED, True)
+    assert site.state() == before
+
+
+async def test_a_bus_and_trail_copied_in_place_are_known_by_the_leaves_that_they_lack(site: Site) -> None:
+    await site.live("wanted.*")
+    outside = site.kept()
+    await site.live("sought.*")
+    shutil.rmtree(site.trail)
+    site.restore_in_place("bus.db", "operator/trail", "operator/records.db")
+    refused = await site.up()
+    assert (refused.returncode, refused.stderr.startswith("copied: ")) == (exits.VERIFICATION_FAILED, True)
+    resumed = await site.resume(outside)
+    assert (resumed.returncode, refusal(resumed)) == (exits.VERIFICATION_FAILED, "lost-leaves")
+
+
+async def test_a_running_broker_keeps_how_far_its_bus_file_goes(site: Site) -> None:
+    home, world = site.stage.operator, site.stage.operator.world()
+    async with home.bus(streams.ROUTER, world) as bus, bus.own(0, [streams.VERSIONS]) as shard:
+        await restored.check(home, bus)
+        site.save("bus.db")
+        await shard.commit([], Writes([(streams.TRAIL, b"head", b"1")]))
+        await restored.check(home, bus)  # as it does every minute
+    site.restore_in_place("bus.db")
+    async with home.bus(streams.ROUTER, world) as bus:
+        with pytest.raises(CopiedError):
+            await restored.check(home, bus)
+
+
 async def test_a_home_restored_to_yesterday_is_never_continued_where_somebody_saw_more(site: Site) -> None:
     yesterday = site.kept("yesterday")
     await site.live("wanted.*")
@@ -153,7 +209,7 @@ async def test_a_home_restored_to_yesterday_is_never_continued_where_somebody_sa
     assert (await site.up()).returncode == exits.VERIFICATION_FAILED
     for seen in ([today], [yesterday, today], [site.home / "members"]):
         refused = await site.resume(*seen)
-        assert (refused.returncode, refused.stderr.startswith("lost-leaves: ")) == (exits.VERIFICATION_FAILED, True)
+        assert (refused.returncode, refusal(refused)) == (exits.VERIFICATION_FAILED, "lost-leaves")
     assert site.state() == before
     assert (await site.up()).returncode == exits.VERIFICATION_FAILED
 
@@ -182,7 +238,7 @@ async def test_yesterdays_bus_under_todays_trail_is_refused_whatever_was_seen(si
 async def test_yesterdays_trail_beside_todays_bus_is_finished_from_the_record(site: Site) -> None:
     await site.live("wanted.*")
     today = site.kept().read_text(encoding="utf-8")
-    site.restore("operator")
+    site.restore("operator/trail", "operator/records.db")
     await site.live("sought.*")
     assert await site.collected() == []
     head = notes.parse_checkpoint(notes.parse(today).text)
@@ -236,6 +292,65 @@ async def test_readers_beyond_the_end_of_a_restored_bus_miss_nothing(tmp_path: P
             read_before = 17  # in the file that was lost this reader had come further than the backup ends
             assert [each.offset for each in await operator.read(streams.VERSIONS, read_before, wait=1.0)] == [after]
         assert [each.value for each in await shard.take(9, 1.0)] == [b"3"]
+
+
+async def test_new_keys_are_held_against_revocations_that_no_cache_has_since_the_restore(site: Site) -> None:
+    home = site.stage.operator
+    directory = home.versions.newest()
+    old, late = (each.key_id for each in list(directory.keys.values())[:2])
+    cache = home.owner().register
+
+    async def revoked() -> frozenset[bytes]:
+        found = await entered(home, directory)
+        assert found is not None
+        return found.revoked
+
+    async def recorded(*changes: tuple[bytes, bytes | None]) -> None:
+        async with home.bus(streams.ROUTER) as bus, bus.own(0, [streams.VERSIONS]) as shard:
+            rows = [(streams.REGISTER, f"revoked/{key.hex()}".encode(), value) for key, value in changes]
+            await shard.commit([], Writes(rows))
+
+    assert await revoked() == frozenset()
+    before = cache.read_bytes()
+    await recorded((old, b"1"))
+    assert await revoked() == {old}  # the cache is behind
+    assert cache.read_bytes() == before  # and stays: it is the broker's to bring further
+    for each in cache.parent.glob(f"{cache.name}*"):
+        each.unlink()
+    await recorded((late, b"1"), (old, None), (old, b"2"))
+    assert await revoked() == {old, late}  # there is none
+    with closing(Register(cache)) as register:
+        register.restore([(b"revoked/ff", b"1")], 1_000_000)
+    assert await revoked() == {old, late}  # it belongs to another past
+
+
+async def test_streams_of_whoever_enters_after_a_restore_begin_beyond_what_was_lost(tmp_path: Path) -> None:
+    file, copied, before = tmp_path / "bus.db", tmp_path / "copy.db", World(("AT",), ("AT/ncb",))
+    larger = World(("AT", "EE"), ("AT/ncb", "EE/ncb"))
+    member = (streams.inbox("EE/ncb"), streams.outcomes("EE"))
+
+    async def entered(now: int) -> list[int]:
+        """Let EE enter; tell the offsets of its first records."""
+        async with SqliteBus(file, streams.ROUTER, larger, lambda: now) as router:
+            await router.create(list(larger.streams()))
+            return [await router.append(each, [(b"", b"1")]) for each in member]
+
+    async with SqliteBus(file, streams.ROUTER, before, lambda: 1) as router:
+        await router.create(list(before.streams()))
+    copy(file, copied)
+    last = await entered(1)
+    assert last == [0, 0]
+    for now in (2, START):  # the same copy restored twice
+        file.unlink()
+        copy(copied, file)
+        async with SqliteBus(file, streams.ROUTER, before, lambda: now) as router:  # noqa: B023 - used at once
+            await router.leave_room()
+        first = await entered(now)
+        assert all(new > old for new, old in zip(first, last, strict=True))
+        last = first
+    async with SqliteBus(file, streams.ROUTER, before, lambda: START) as router:  # of those that it does not know, too
+        await router.leave_room()
+    assert all(new > old + 1 for new, old in zip(await entered(START), last, strict=True))
 
 
 async def test_resuming_waits_for_a_quorum_of_witnesses_and_heeds_what_they_saw(tmp_path: Path) -> None:
