@@ -19,7 +19,9 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 def of(folder: Path, day: date) -> tuple[str, bytes]:
     """Give name and key of a day; the first to ask makes it. Durable on return."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        durable.sync(folder.resolve().parent)
     file = folder / f"{day.isoformat()}{SUFFIX}"
     if not os.path.lexists(file):
         _make(file)
