@@ -160,8 +160,11 @@ def establish(
     shards: int = 1,
     pace: Pace = STEADY,
     overrides: Mapping[str, Mapping[str, str]] | None = None,
+    take_away: bool = True,
 ) -> Applied:
     """Make what the world has and the nodes lack, and take away the bindings that the world no longer has.
+
+    Without `take_away` no binding goes: for who does not know yet what the world is.
 
     `overrides` are topic settings by family name, for tests. Topics that the world no longer names stay, and so do the
     settings of those that exist: either would destroy what they hold. Returns once the nodes show the new state. Raises
@@ -169,10 +172,10 @@ def establish(
     """
     admin, wanted = AdminClient(client_settings(bootstrap, setup)), set(bindings(world))
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
-    added, removed = _bind(admin, wanted)
+    added, removed = _bind(admin, wanted, take_away=take_away)
     created = _create(admin, world, shards, pace, overrides or {})
     _await_topics(admin, set(world.streams()))
-    _await_bindings(bootstrap, setup, wanted)
+    _await_bindings(bootstrap, setup, wanted, alone=take_away)
     return Applied(tuple(created), tuple(added), tuple(removed))
 
 
@@ -242,9 +245,9 @@ def _await_topics(admin: AdminClient, wanted: set[str]) -> None:
 # --- bindings ---------------------------------------------------------------------------------------------------------
 
 
-def _bind(admin: AdminClient, wanted: set[Binding]) -> tuple[list[Binding], list[Binding]]:
+def _bind(admin: AdminClient, wanted: set[Binding], *, take_away: bool) -> tuple[list[Binding], list[Binding]]:
     standing = _standing(admin)
-    added, removed = sorted(wanted - standing), sorted(standing - wanted)
+    added, removed = sorted(wanted - standing), sorted(standing - wanted) if take_away else []
     if added:
         for binding, done in admin.create_acls(list(map(acl, added)), request_timeout=ANSWER_LIMIT_S).items():
             _settle(done, "bind", str(binding.name))
@@ -254,8 +257,8 @@ def _bind(admin: AdminClient, wanted: set[Binding]) -> tuple[list[Binding], list
     return added, removed
 
 
-def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding]) -> None:
-    """Return once every node has shown the bindings: each learns of them by itself, some ms apart.
+def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding], *, alone: bool) -> None:
+    """Return once every node has shown the bindings, and if `alone` no others: each learns of them by itself, ms apart.
 
     A node names any other as the controller, and a new client asks that one for the bindings: so ask until each was it.
     """
@@ -264,7 +267,8 @@ def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding]) ->
     def everywhere() -> bool:
         admin = AdminClient(client_settings(bootstrap, setup))
         known = _metadata(admin)
-        if _standing(admin) == wanted:
+        standing = _standing(admin)
+        if standing == wanted or (standing > wanted and not alone):
             shown.add(known.controller_id)
         return shown >= set(known.brokers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from broker import settings as settings_file
 from broker.bus import Bus
 from broker.certificates import pki_of
 from broker.directory import Directory, Key
-from broker.errors import ConfigurationError, LogNotNamedError, ProofError
+from broker.errors import ConfigurationError, ForbiddenStreamError, LogNotNamedError, ProofError
 from broker.ingest import Pace
 from broker.members import WrittenKey, WrittenLog
 from broker.notice import CLOCK_SKEW_MS, Version
@@ -309,15 +309,33 @@ def _as_it_stands(federation: Federation, old: Directory) -> Federation:
     )
 
 
-async def make_streams(home: OperatorHome, world: World) -> None:
-    """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too."""
+async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> None:
+    """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too, which become the world's.
+
+    Without `take_away` nobody loses a binding.
+    """
     if home.settings.bus_kind == "kafka":
         from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
 
-        topics.establish(home.settings.bus_address, certificates.credentials(pki_of(home.folder), SETUP), world)
+        setup = certificates.credentials(pki_of(home.folder), SETUP)
+        topics.establish(home.settings.bus_address, setup, world, take_away=take_away)
         return
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))
+
+
+async def has_streams(home: OperatorHome) -> bool:
+    """Say whether the bus shows the operator a stream of versions; changes nothing there."""
+    if home.settings.bus_kind == "kafka":
+        from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+
+        who = certificates.credentials(pki_of(home.folder), OPERATOR)
+        return streams.VERSIONS in topics.existing(home.settings.bus_address, who)
+    async with home.bus(OPERATOR, NOBODY) as bus:
+        with suppress(ForbiddenStreamError):
+            await bus.end(streams.VERSIONS)
+            return True
+    return False
 
 
 def record(kind: str, content: bytes) -> tuple[bytes, bytes]:

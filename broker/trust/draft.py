@@ -28,7 +28,7 @@ from broker.errors import VersionRefusedError
 from broker.signing import PublicKey, SigningKey
 from broker.streams import DAY_MS
 from broker.trust import circles, roles, shown
-from broker.trust.bundle import Opened, WrittenBundle, WrittenPolicies, added_up
+from broker.trust.bundle import Opened, Seen, WrittenBundle, WrittenPolicies, added_up
 from broker.trust.roles import FEDERATION, OPERATOR, POLICIES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Pen, Standing
 
 LIFE_MS = 400 * DAY_MS
@@ -378,6 +378,13 @@ def assemble(draft: Draft, base: Opened | None, snapshot: SigningKey, timestamp:
         roots=(*old.roots, *draft.roots), roles=kept | {SNAPSHOT: signed}, files=old.files | draft.files
     )
     return _stamped(written, _version(base, TIMESTAMP), timestamp, now).content()
+
+
+def left(draft: Draft, seen: Seen) -> frozenset[str]:
+    """Name the roles of a draft that are not in force as it has them, by what was seen so far."""
+    asked = [*draft.roles.items(), *((ROOT, text) for text in draft.roots)]
+    known = {role: digest for role, (_, digest) in seen.items()}
+    return frozenset(role for role, text in asked if known.get(role) != roles.digest(roles.envelope_of(text, role)))
 
 
 def plain_after(draft: Draft, base: Opened | None) -> bytes:

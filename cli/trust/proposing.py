@@ -22,7 +22,7 @@ from broker.trust.guard import Guard
 from broker.trust.roles import POLICIES
 from cli import challenges, passphrases
 from cli.home import clock
-from cli.operator_home import NOBODY, OperatorHome, compose_next, make_streams, record, requests_in
+from cli.operator_home import NOBODY, OperatorHome, compose_next, has_streams, make_streams, record, requests_in
 from cli.seed import Federation
 from cli.trust import signatories
 
@@ -68,13 +68,24 @@ def operator_keys(home: OperatorHome) -> tuple[SigningKey, SigningKey]:
 
 
 async def standing(home: OperatorHome) -> Guard:
-    """Read what has been published so far."""
-    if home.versions.newest_digest("directory") is None:
-        # On Kafka this sets all bindings: with members in the directory it would take theirs away.
-        await make_streams(home, NOBODY)
-    async with home.bus(OPERATOR, NOBODY) as bus:
-        await home.versions.follow(bus)
+    """Read what has been published so far; changes nothing on the bus."""
+    if await has_streams(home):
+        async with home.bus(OPERATOR, NOBODY) as bus:
+            await home.versions.follow(bus)
     return home.versions.guard()
+
+
+async def _ready(home: OperatorHome) -> Guard:
+    """Read what has been published so far, and bring streams and bindings to what it says.
+
+    What this home knows by itself may be older than the streams are: nobody loses a binding before they were followed.
+    """
+    if not await has_streams(home):
+        await make_streams(home, NOBODY, take_away=False)
+    guard = await standing(home)
+    if guard.opened is not None:
+        await make_streams(home, world_of(guard.opened.directory))
+    return guard
 
 
 async def propose(home: OperatorHome, federation: Federation, folders: Sequence[Path]) -> Proposed:
@@ -144,22 +155,28 @@ def keep(home: OperatorHome, made: Draft) -> Path:
 
 
 async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
-    """Put a draft in force, from one copy or several that were signed apart.
+    """Put a draft in force, from one copy or several that were signed apart; what is in force already stays so.
 
     The annex goes first: the broker refuses a directory whose annex it cannot find. Raises VersionRefusedError that
     says whose signature is missing, or what has changed since it was drafted.
     """
-    guard, made = await standing(home), draft.merge(copies)
+    guard, made = await _ready(home), draft.merge(copies)
     if not made.roots and set(made.roles) == {POLICIES}:
         message = "the draft holds a policy set only: `valise policy activate DRAFT`"
         raise ConfigurationError(message)
-    content = draft.assemble(made, guard.opened, *operator_keys(home), clock())
-    policies = draft.allowed(made, guard.opened) if POLICIES in made.roles else None
-    root = guard.root or bundle.fingerprint(made.roots[0])
-    opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
-    if guard.opened is not None:
-        circles.check(guard.opened, opened)
-    home.versions.pin(root)
+    keys = operator_keys(home)
+    if guard.opened is None and made.roots:
+        guard = await _founded(home, made, guard, keys)
+    left = draft.left(made, guard.seen)
+    policies = draft.allowed(made, guard.opened) if POLICIES in left else None
+    if guard.opened is not None and left <= {POLICIES}:
+        # A kill came after it was written, or this home was restored from before: the same command goes on.
+        opened, content = guard.opened, None
+    else:
+        content = draft.assemble(made, guard.opened, *keys, clock())
+        opened = bundle.open_bundle(content, Trust(guard.root or "", guard.seen), clock())
+        if guard.opened is not None:
+            circles.check(guard.opened, opened)
     world = world_of(opened.directory)
     await make_streams(home, world)
     async with home.bus(OPERATOR, world) as bus:
@@ -168,20 +185,32 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     challenges.answered(home.folder, {each.bureau for id_, each in opened.directory.keys.items() if id_ not in before})
     found = opened.directory
     return Activated(
-        found.version, found.digest.hex(), root, len(found.members), len(found.bureaus), len(found.keys),
-        policies is not None,
+        found.version, found.digest.hex(), guard.root or "", len(found.members), len(found.bureaus), len(found.keys),
+        POLICIES in made.roles,
     )  # fmt: skip
 
 
-async def _publish(home: OperatorHome, bus: Bus, opened: Opened, content: bytes, policies: bytes | None) -> None:
-    if opened.directory.annex is not None:
+async def _founded(home: OperatorHome, made: Draft, guard: Guard, keys: tuple[SigningKey, SigningKey]) -> Guard:
+    """Pin the first root once all have signed it, and read under it what may have been published before this home was.
+
+    Raises VersionRefusedError.
+    """
+    root = guard.root or bundle.fingerprint(made.roots[0])
+    bundle.open_bundle(draft.assemble(made, None, *keys, clock()), Trust(root, guard.seen), clock())
+    home.versions.pin(root)
+    return await _ready(home)
+
+
+async def _publish(home: OperatorHome, bus: Bus, opened: Opened, content: bytes | None, policies: bytes | None) -> None:
+    """Write what is to be in force, the directory and the policies: what is None stands there already."""
+    if content and opened.directory.annex is not None:
         annex = home.versions.content(opened.directory.annex)
         if annex is None:
             message = f"annex: {opened.directory.annex.hex()} is not in {home.folder / 'versions'}"
             raise VersionRefusedError(message)
         await bus.append(streams.ANNEXES, [record("annex", annex)])
-    written = [record("directory", content)] + ([record("policies", policies)] if policies else [])
-    await bus.append(streams.VERSIONS, written)
+    parts = (("directory", content), ("policies", policies))
+    await bus.append(streams.VERSIONS, [record(kind, each) for kind, each in parts if each])
     await home.versions.follow(bus)
 
 

@@ -1,0 +1,88 @@
+"""An activation that was cut off is gone through with by the same command, and nobody loses what he has on the bus."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from broker import streams, topics
+from broker.certificates import credentials, pki_of
+from broker.trust.draft import Draft, read_draft
+from broker.trust.guard import ROOT_FILE
+from cli.operator_home import NOBODY
+from cli.stage import Stage, set_up, stop_kafka
+from cli.trust import proposing, signing
+from tests.trust.test_commands import BUREAUS, federation, valise
+
+
+@pytest_asyncio.fixture(params=["sqlite", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.timeout(300)])])
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    made = await set_up(tmp_path / "home", federation(*BUREAUS), request.param, BUREAUS, lambda _: None)
+    yield made
+    if request.param == "kafka":
+        stop_kafka(made)
+
+
+def first_draft(stage: Stage) -> Draft:
+    """The draft that is in force, as all have signed it."""
+    made = read_draft((stage.operator.folder / "drafts" / "1.draft.json").read_bytes())
+    for member in stage.members:
+        made, _ = signing.sign(stage.home / "members" / member, member, made, None)
+    return made
+
+
+def forget(stage: Stage, *names: str) -> None:
+    """Take the operator's home back to before the first activation was followed, or written."""
+    for each in (stage.operator.folder / name for name in names):
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+
+
+def bindings(stage: Stage) -> list[topics.Binding]:
+    """Who may do what on the bus; nothing on the embedded one."""
+    if stage.operator.settings.bus_kind == "sqlite":
+        return []
+    who = credentials(pki_of(stage.operator.folder), streams.SETUP)
+    return topics.standing_bindings(stage.operator.settings.bus_address, who)
+
+
+async def written(stage: Stage) -> int:
+    async with stage.operator.bus(streams.OPERATOR, NOBODY) as bus:
+        return await bus.end(streams.VERSIONS)
+
+
+@pytest.mark.parametrize("lost", [["versions"], ["versions", ROOT_FILE]])
+async def test_an_activation_that_was_killed_before_it_was_followed_is_finished_by_the_same_command(
+    stage: Stage, lost: list[str]
+) -> None:
+    """Also where the home was restored from before it: `versions` and the pinned root are gone."""
+    draft, before, count = first_draft(stage), bindings(stage), await written(stage)
+    digest = stage.operator.versions.newest_digest("directory")
+    assert digest
+    forget(stage, *lost)
+    done = await proposing.activate(stage.operator, [draft])
+    assert (done.version, done.digest, done.policies) == (1, digest.hex(), True)
+    assert (bindings(stage), await written(stage)) == (before, count)
+    assert stage.operator.versions.newest_digest("policies")
+
+
+async def test_a_command_that_only_looks_takes_no_binding_from_anybody(stage: Stage) -> None:
+    before = bindings(stage)
+    forget(stage, "versions")
+    shown = await valise(stage.home, "directory", "status", "--json")
+    assert json.loads(shown.out)["version"] == 1
+    assert bindings(stage) == before
+
+
+async def test_bindings_that_were_taken_away_come_back_with_the_next_activation(stage: Stage) -> None:
+    draft, before = first_draft(stage), bindings(stage)
+    if before:
+        who = credentials(pki_of(stage.operator.folder), streams.SETUP)
+        topics.establish(stage.operator.settings.bus_address, who, NOBODY)
+        assert len(bindings(stage)) < len(before)
+    await proposing.activate(stage.operator, [draft])
+    assert bindings(stage) == before
