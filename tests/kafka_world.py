@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from broker import certificates, node, topics
+from broker.jars import DEPLOY, jars
 from broker.streams import PEOPLE, SERVICES, World
 
 if TYPE_CHECKING:
@@ -98,10 +99,11 @@ def running_kafka(
     shards: int = 1,
     tuning: node.Tuning = node.QUICK,
     overrides: Overrides | None = None,
+    properties: Mapping[str, str] | None = None,
 ) -> Iterator[KafkaWorld]:
     """Start `nodes` nodes with a world's certificates, topics and bindings; end them and remove all at the end.
 
-    `overrides` are topic settings by family name.
+    `overrides` are topic settings by family name, `properties` settings of the nodes that differ from a site's.
     """
     folder = Path(tempfile.mkdtemp(prefix="valise-kafka-"))
     try:
@@ -109,13 +111,27 @@ def running_kafka(
         cluster = node.prepare(folder / "operator" / "kafka", pki, nodes=nodes)
         kafka = KafkaWorld(world, folder, cluster, tuning, overrides or {})
         try:
-            node.start(cluster, tuning=tuning)
+            node.start(cluster, tuning=tuning, deploy=_deploy(folder, properties) if properties else DEPLOY)
             kafka.establish(world, shards=shards)
             yield kafka
         finally:
             kafka.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _deploy(folder: Path, properties: Mapping[str, str]) -> Path:
+    """Lay out the node's template once more, with other settings; the jars are the same."""
+    made = folder / "deploy"
+    made.mkdir()
+    jars(DEPLOY)
+    for each in DEPLOY.iterdir():
+        (made / each.name).symlink_to(each)
+    lines = [f"{name}={value}\n" for name, value in properties.items()]  # of two lines of one name the last holds
+    template = made / "server.properties.in"
+    template.unlink()
+    template.write_text((DEPLOY / template.name).read_text(encoding="utf-8") + "".join(lines), encoding="utf-8")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,38 @@
+"""A shard that wrote nothing for long is owned again: nobody else has come, and the broker does not end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from broker import streams
+from broker.bus import Writes
+from broker.errors import FencedError, UnavailableError
+from broker.kafka import KafkaBus
+from tests.kafka_world import WORLD, running_kafka
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+FORGETFUL = {
+    "transactional.id.expiration.ms": "1000",
+    "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
+}
+
+
+def clock_record() -> Writes:
+    writes = Writes()
+    writes.add(streams.REGISTER, b"clock", b"")
+    return writes
+
+
+async def test_a_shard_that_the_nodes_have_forgotten_is_unavailable_and_not_anothers() -> None:
+    with running_kafka(WORLD, properties=FORGETFUL) as kafka:
+        async with KafkaBus(kafka.bootstrap, streams.ROUTER, kafka.pki(streams.ROUTER), WORLD) as bus:
+            async with bus.own(0, [streams.VERSIONS]) as shard:
+                await shard.now()
+                await asyncio.sleep(5)  # so long it is quiet
+                with pytest.raises(UnavailableError) as failed:
+                    await shard.commit([], clock_record())
+                assert not isinstance(failed.value, FencedError)
+            async with bus.own(0, [streams.VERSIONS]) as shard:
+                await shard.commit([], clock_record())
