@@ -19,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
+from broker.errors import InputLostError
 from broker.quick import quick
 
 MAX_RECORD = 1_000_000
@@ -28,6 +30,7 @@ MAX_RECORD = 1_000_000
 
 Place = tuple[str, int]
 """A stream's name and a partition."""
+NOTHING_LOST: Mapping[str, int] = MappingProxyType({})
 
 
 @quick
@@ -46,6 +49,23 @@ class Record:
     key: bytes
     value: bytes | None
     fault: str = ""
+
+
+def passed_over(place: Place, offset: int, bounds: tuple[int, int], lost: Mapping[str, int]) -> Record | None:
+    """Give the refused record that stands for what an input has lost at `offset`; None where it holds it, or is to.
+
+    `bounds` are start and end of the stream. Committing the record moves the place to where the stream goes on. Raises
+    InputLostError where `lost` does not have this very place.
+    """
+    (stream, partition), (start, end) = place, bounds
+    if start <= offset <= end:
+        return None
+    what = f"offsets {offset} to {start - 1} of {stream} are gone, and were never taken: past their retention"
+    if offset > end:
+        what = f"{stream} ends at {end}, and was taken up to {offset}: the bus has lost its tail"
+    if lost.get(stream) != offset:
+        raise InputLostError(stream, offset, what)
+    return Record(stream, partition, (start if offset < start else end) - 1, 0, b"", None, what)
 
 
 @dataclass(slots=True)
@@ -138,11 +158,15 @@ class Bus(Protocol):
         """Remember that `group` has done everything before `offset`."""
         ...
 
-    def own(self, shard: int, inputs: Sequence[str]) -> AbstractAsyncContextManager[Shard]:
+    def own(
+        self, shard: int, inputs: Sequence[str], lost: Mapping[str, int] = NOTHING_LOST
+    ) -> AbstractAsyncContextManager[Shard]:
         """Own a shard: fence the old owner first, read the committed offsets after.
 
         `inputs` are the streams to consume. Raises UnavailableError if the bus does not answer, FencedError if this bus
-        owned the shard before and the file says that another has since (Kafka cannot tell).
+        owned the shard before and the file says that another has since (Kafka cannot tell), InputLostError if an input
+        begins behind the place that it was taken to, or ends before it. Where `lost` has that place for its stream
+        `take` gives one refused record first, which stands for what is lost.
         """
         ...
 

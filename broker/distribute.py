@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
 from broker import codec, crash, streams
-from broker.errors import FencedError
+from broker.bus import NOTHING_LOST, passed_over
+from broker.errors import FencedError, OffsetGoneError
 from broker.notice import Entry, Routed
 from broker.route import Route, deliveries, restored, told
 
@@ -53,16 +54,24 @@ class _Parcel:
 class Distribute:
     """Seals committed steps and sends out what they routed."""
 
-    def __init__(self, bus: Bus, sealer: Sealer, eraser: Eraser, shard: int, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        sealer: Sealer,
+        eraser: Eraser,
+        shard: int,
+        clock: Callable[[], int],
+        lost: Mapping[str, int] = NOTHING_LOST,
+    ) -> None:
         self._bus, self._sealer, self._eraser = bus, sealer, eraser
-        self._shard, self._clock = shard, clock
+        self._shard, self._clock, self._lost = shard, clock, lost
 
     async def catch_up(self) -> None:
         """Send what was committed before this start and may not have left. Call after the sealer has recovered.
 
-        Raises FencedError if another owner has committed since.
+        Raises FencedError if another owner has committed since, InputLostError as `Bus.own` does.
         """
-        place = await self._bus.place(GROUP, streams.ROUTED, partition=self._shard)
+        place = await self._held(await self._bus.place(GROUP, streams.ROUTED, partition=self._shard))
         while records := await self._bus.read(streams.ROUTED, place, limit=READ_LIMIT, partition=self._shard):
             routes = [restored(codec.decode(Routed, record.value or b"")) for record in records]
             # The sealer has recovered all that was committed before we owned the shard; this is beyond it.
@@ -71,6 +80,22 @@ class Distribute:
             place = records[-1].offset + 1
             await self._send(routes, self._proofs(routes), place)
             log.info("routed.copied-again", leaves=len(routes), place=place)
+
+    async def _held(self, place: int) -> int:
+        """Give our place, moved on over what is lost where the operator said so: bureaus find the gap themselves."""
+        start, end = 0, await self._bus.end(streams.ROUTED, partition=self._shard)
+        try:
+            await self._bus.read(streams.ROUTED, place, limit=1, partition=self._shard)
+        except OffsetGoneError as error:
+            start = error.start
+        if place + 1 == start == end:  # all was sent, and only the mark of its commit stood there: Kafka counts it
+            return end
+        gap = passed_over((streams.ROUTED, self._shard), place, (start, end), self._lost)
+        if gap is None:
+            return place
+        log.error("routed.lost", alarm=True, said=gap.fault)
+        await self._bus.keep_place(GROUP, streams.ROUTED, gap.offset + 1, partition=self._shard)
+        return gap.offset + 1
 
     async def run(self, committed: Handover) -> None:
         """Seal and send committed steps as they come, those that wait together.

@@ -38,6 +38,19 @@ class OffsetGoneError(ValiseError):
         self.stream, self.offset, self.start = stream, offset, start
 
 
+class InputLostError(ValiseError):
+    """An input of the broker does not hold what it has to take next: it goes on only if the operator says so."""
+
+    code = "input-lost"
+
+    def __init__(self, stream: str, offset: int, what: str) -> None:
+        super().__init__(
+            f"{what}. Restore the stream if you can; if not, `valise broker up --lost {stream}:{offset}` goes on after "
+            "the loss, which a leaf then says and its member is told"
+        )
+        self.stream, self.offset = stream, offset
+
+
 class ForbiddenStreamError(ValiseError):
     """The principal may not do this on that stream (streams.py names who may)."""
 

@@ -21,7 +21,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.producer import sender
 
 from broker import kafka_read, kafka_send
-from broker.bus import Copies, Place, Record, Shard, Writes
+from broker.bus import NOTHING_LOST, Copies, Place, Record, Shard, Writes
 from broker.errors import ConfigurationError, ForbiddenStreamError, UnavailableError
 from broker.kafka_answers import FAILED, answering
 from broker.kafka_batch import BATCH_BYTES, TRANSACTIONAL, Batch, Heads, Value, make_batches
@@ -208,7 +208,9 @@ class KafkaBus:
         return self._places[name]
 
     @asynccontextmanager
-    async def own(self, shard: int, inputs: Sequence[str]) -> AsyncIterator[Shard]:
+    async def own(
+        self, shard: int, inputs: Sequence[str], lost: Mapping[str, int] = NOTHING_LOST
+    ) -> AsyncIterator[Shard]:
         """Own a shard by its `transactional.id`: making that producer fences whoever had it."""
         if self._principal != ROUTER:
             raise ForbiddenStreamError(self._principal, "own", f"shard {shard}")
@@ -224,7 +226,8 @@ class KafkaBus:
             places = Places(consumer, self._principal, group, self._client.limit)
             offsets = await asyncio.gather(*(places.committed(task) for task in tasks))
             reader = await self._client.consumer(stack, wait_ms=SHARD_WAIT_MS)
-            backlog = Backlog(reader, dict(zip(tasks, offsets, strict=True)), self._principal)
+            backlog = Backlog(reader, dict(zip(tasks, offsets, strict=True)), self._principal, self._client.limit)
+            await backlog.check(lost)
             yield _Shard(shard, producer, backlog, self._check, self._client.limit)
 
     async def create(self, streams: Sequence[str], shards: int = 1) -> None:

@@ -14,7 +14,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record._crecords import default_records
 from aiokafka.structs import ConsumerRecord
 
-from broker.bus import MAX_RECORD, Place, Record
+from broker.bus import MAX_RECORD, NOTHING_LOST, Place, Record, passed_over
 from broker.errors import OffsetGoneError, UnavailableError
 from broker.fair import shares
 from broker.kafka_answers import answering
@@ -118,16 +118,35 @@ class Places:
 class Backlog:
     """What has arrived for a shard and was not taken yet, stream by stream."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int], principal: str) -> None:
-        self._consumer, self._principal = consumer, principal
+    def __init__(
+        self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int], principal: str, limit: float
+    ) -> None:
+        self._consumer, self._principal, self._limit = consumer, principal, limit
         self._held: dict[Place, deque[Record]] = {place: deque() for place in places}
         self._bytes: dict[Place, int] = dict.fromkeys(places, 0)
         self._paused: set[Place] = set()
         self._turn = 0
+        self._places = dict(places)
         if places:
             consumer.assign(list(places))
         for place, offset in places.items():
             consumer.seek(place, offset)
+
+    async def check(self, lost: Mapping[str, int]) -> None:
+        """Hold each place against its stream: one beyond the end would pass over what is written before it grew again.
+
+        Raises InputLostError, but for what the operator has said is `lost`.
+        """
+        with answering(self._principal, "read", "a shard's inputs"):
+            async with asyncio.timeout(self._limit):
+                starts = await self._consumer.beginning_offsets(list(self._places))
+                ends = await self._consumer.end_offsets(list(self._places))
+        for place, offset in self._places.items():
+            gap = passed_over(place, offset, (starts[place], ends[place]), lost)
+            if gap is not None:
+                self._held[place].append(gap)
+                self._bytes[place] += _weight(gap)
+                self._consumer.seek(place, gap.offset + 1)
 
     async def take(self, limit: int, wait: float) -> list[Record]:
         """Give what has come, each stream its fair share; wait for the first if nothing has."""
@@ -160,9 +179,9 @@ class Backlog:
                     self._hold(found)
                     wait = 0
             except kafka_errors.OffsetOutOfRangeError as error:
-                for place, offset in error.args[0].items():
-                    await raise_if_gone(self._consumer, place, offset)
-                raise UnavailableError("a shard's place lies beyond the end of its input") from error
+                self._places = dict(error.args[0])
+                await self.check(NOTHING_LOST)
+                raise UnavailableError("a node does not have what it had a moment ago") from error
 
     def _hold(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         for place, messages in found.items():

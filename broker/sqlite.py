@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from broker.bus import MAX_RECORD, Copies, Record, Shard, Writes
+from broker.bus import MAX_RECORD, NOTHING_LOST, Copies, Record, Shard, Writes, passed_over
 from broker.errors import FencedError, ForbiddenStreamError, TooLargeError, UnavailableError
 from broker.fair import shares
 from broker.scrub import scrub
@@ -127,7 +127,9 @@ class SqliteBus:
         await self._file.write(lambda transaction: _keep(transaction, f"{self._principal}.{group}", {table: offset}))
 
     @asynccontextmanager
-    async def own(self, shard: int, inputs: Sequence[str]) -> AsyncIterator[Shard]:
+    async def own(
+        self, shard: int, inputs: Sequence[str], lost: Mapping[str, int] = NOTHING_LOST
+    ) -> AsyncIterator[Shard]:
         """Own a shard: whoever had it finds a higher epoch at its next commit, and when it would own it again."""
         if self._principal != ROUTER:
             raise ForbiddenStreamError(self._principal, "own", f"shard {shard}")
@@ -135,7 +137,12 @@ class SqliteBus:
         epoch = self._epochs[shard] = await self._file.write(partial(_own, shard, self._epochs.get(shard, 0)))
         # Only now: the old owner can no longer move them.
         places = {table: self._place(str(shard), table) for table in tables}
-        yield _Shard(self._file, shard, epoch, places)
+        bounds = [(self._file.watch.start(table), self._file.watch.ends([table])[0]) for table in tables]
+        gaps = [
+            passed_over((table.stream, table.partition), place, each, lost)
+            for (table, place), each in zip(places.items(), bounds, strict=True)
+        ]
+        yield _Shard(self._file, shard, epoch, places, [each for each in gaps if each])
 
     async def create(self, streams: Sequence[str], shards: int = 1) -> None:
         """Make the tables that do not exist yet."""
@@ -275,14 +282,19 @@ class _File:
 class _Shard:
     """A shard, as long as the epoch in the file is the one we made."""
 
-    def __init__(self, file: _File, shard: int, epoch: int, places: dict[Table, int]) -> None:
+    def __init__(self, file: _File, shard: int, epoch: int, places: dict[Table, int], gaps: Sequence[Record]) -> None:
         self._file, self._shard, self._epoch, self._places = file, shard, epoch, places
         self._by_name = {(table.stream, table.partition): table for table in places}
+        self._gaps = gaps
+        self._move(gaps)
         self._turn = 0
         self._dead = False
 
     async def take(self, limit: int, wait: float) -> list[Record]:
-        """Give the next records, from one look at the file."""
+        """Give the next records, from one look at the file; first what stands for lost ones."""
+        if self._gaps:
+            gaps, self._gaps = self._gaps[:limit], self._gaps[limit:]
+            return list(gaps)
         deadline = monotonic() + wait
         while True:
             ends = self._file.watch.ends(list(self._places))
@@ -293,10 +305,13 @@ class _Shard:
             wanted = [(self._by_name[place], share) for place, share in shares(backlogs, limit, self._turn).items()]
             self._turn += 1
             records = await self._file.read(partial(self._pages, wanted))
-            for record in records:
-                self._places[self._by_name[record.stream, record.partition]] = record.offset + 1
+            self._move(records)
             if records or not await self._file.watch.beyond(self._places, deadline):
                 return records
+
+    def _move(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._places[self._by_name[record.stream, record.partition]] = record.offset + 1
 
     def _pages(self, wanted: list[tuple[Table, int]], pages: sqlite3.Connection) -> list[Record]:
         records: list[Record] = []
@@ -379,6 +394,10 @@ class _Watch:
             ).fetchone()
         ends: list[int] = json.loads(packed)
         return ends
+
+    def start(self, table: Table) -> int:
+        """Tell the first offset that a table may still hold."""
+        return self.one("SELECT start FROM streams WHERE id = ?", table.id)
 
     def tables(self) -> list[Table]:
         """Name every table."""

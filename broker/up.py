@@ -7,9 +7,9 @@ may not have left, and only then takes anything in (DESIGN §7, §8).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import structlog
 
 from broker import begun, streams
 from broker.adopt import Adopter
+from broker.bus import NOTHING_LOST
 from broker.checker import Checker
 from broker.distribute import Distribute
 from broker.erase import Eraser
@@ -61,6 +62,8 @@ class Owner:
     random: Random
     witnesses: Witnesses = NONE
     review_alarm_ms: int = 8 * 3_600_000
+    lost: Mapping[str, int] = field(default_factory=lambda: NOTHING_LOST)
+    """Streams that have lost what was to be taken at this offset, and are to be gone on with."""
 
     @property
     def trail(self) -> Path:
@@ -85,7 +88,11 @@ class Owner:
 
 
 async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
-    """Work for ever. Raises FencedError if another process takes the shard, TrailError if the disk contradicts."""
+    """Work for ever.
+
+    Raises FencedError if another process takes the shard, TrailError if the disk contradicts, InputLostError if a
+    stream does not hold what is to be taken next.
+    """
     seek_cycles_rarely(STEP_OBJECTS)
     while True:
         try:
@@ -93,7 +100,7 @@ async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
         except FencedError:
             raise
         except UnavailableError as error:
-            log.warning("shard.unavailable", shard=owner.shard, code=error.code)
+            log.warning("shard.unavailable", shard=owner.shard, code=error.code, said=str(error))
             await asyncio.sleep(AGAIN_S)
 
 
@@ -108,7 +115,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
         checker = Checker(owner.home / _named("judging", owner.shard), owner.pace.trial_s)
         stack.callback(checker.close)
         inputs = (await restored(register, bus, owner)).inputs()
-        async with bus.own(owner.shard, inputs) as shard:
+        async with bus.own(owner.shard, inputs, owner.lost) as shard:
             # Nobody can commit any more but us: what the streams hold now is all there is.
             adopter = await restored(register, bus, owner)
             if adopter.inputs() != inputs:
@@ -121,7 +128,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             await check_seen(sealer, owner.witnesses)
             submit = Submit(sealer, owner.witnesses, owner.clock)
             eraser = Eraser(bus, register, records, trail.entry, owner.shard)
-            distribute = Distribute(bus, sealer, eraser, owner.shard, owner.clock)
+            distribute = Distribute(bus, sealer, eraser, owner.shard, owner.clock, owner.lost)
             await distribute.catch_up()
             givens = Givens(records)
             has_lost = begun.place_of(owner.origin) > 1

@@ -7,9 +7,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -118,10 +118,16 @@ def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, .
 
 
 @broker.command("up")
+@click.option(
+    "--lost",
+    multiple=True,
+    metavar="STREAM:OFFSET",
+    help="Go on with a stream that has lost what was to be taken at this offset; `input-lost` names both.",
+)
 @everywhere
-def run(given: Everywhere) -> None:
+def run(given: Everywhere, lost: tuple[str, ...]) -> None:
     """Run the broker until it is stopped (SIGTERM, Ctrl-C). It logs to stderr, its end too, one JSON object a line."""
-    home = operator_home(given.home)
+    home, passed = operator_home(given.home), dict(map(_stream_and_offset, lost))
     durable.make_private(home.folder)  # one of before was open to every account
     restoring.tell_left(home.folder.parent)
     snapshots.remove_left(home.folder)
@@ -129,7 +135,7 @@ def run(given: Everywhere) -> None:
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)
     try:
-        asyncio.run(_until_stopped(home, as_json=given.as_json))
+        asyncio.run(_until_stopped(home, passed, as_json=given.as_json))
     except ValiseError as error:
         then = _advice(given, home, error)
         log.error("broker.failed", code=error.code, said=str(error), then=then)  # noqa: TRY400 -- foreseen: no traceback
@@ -157,8 +163,16 @@ def _verify(home: OperatorHome) -> str:
     return f"valise audit verify {shlex.quote(str(home.folder / 'trail'))}"
 
 
-async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
-    working = asyncio.ensure_future(_run(home, as_json=as_json))
+def _stream_and_offset(said: str) -> tuple[str, int]:
+    stream, _, offset = said.rpartition(":")
+    if not stream or not offset.isascii() or not offset.isdigit():
+        message = f"--lost {said}: it is STREAM:OFFSET, as `input-lost` names them"
+        raise click.UsageError(message)
+    return stream, int(offset)
+
+
+async def _until_stopped(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) -> None:
+    working = asyncio.ensure_future(_run(home, lost, as_json=as_json))
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a supervisor may have it ignored; how children end must be known
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -168,7 +182,7 @@ async def _until_stopped(home: OperatorHome, *, as_json: bool) -> None:
     log.info("broker.stopped", said="everything taken in is on record")
 
 
-async def _run(home: OperatorHome, *, as_json: bool) -> None:
+async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) -> None:
     """Work for ever. A directory with other members or bureaus has other streams: the bus is then opened anew."""
     said = False
 
@@ -178,7 +192,7 @@ async def _run(home: OperatorHome, *, as_json: bool) -> None:
             _say_ready(home, as_json=as_json)
         said = True
 
-    owner = home.owner()
+    owner = replace(home.owner(), lost=lost)
     while True:
         async with home.bus(streams.OPERATOR, NOBODY) as bus:
             await home.versions.follow(bus)
@@ -271,6 +285,7 @@ def _lines(found: Standing) -> Iterator[str]:
         yield "waiting   unknown: the bus does not answer"
     else:
         yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
+    yield from _bus_lines(found)
     if found.old_keys:
         yield f"old keys  still signed with by {', '.join(found.old_keys)}; see `valise key list`"
     if found.held:
@@ -283,6 +298,13 @@ def _lines(found: Standing) -> Iterator[str]:
     yield "last seen " + (", ".join(heard) or "nobody")
     if silent := [name for name, at in found.last_seen.items() if at is None]:
         yield "silent    " + ", ".join(silent)
+
+
+def _bus_lines(found: Standing) -> Iterator[str]:
+    for name, at in found.late.items():
+        yield f"RED       {name} waits since {answer.when(at)}: start the broker; Kafka drops it after 30 days"
+    for name in found.lost:
+        yield f"RED       {name} is lost, and was not taken; `valise broker up` says more, and stops"
 
 
 def _held_lines(held: list[HeldNotice]) -> Iterator[str]:

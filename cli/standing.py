@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker import codec, notes, streams
-from broker.errors import UnavailableError
+from broker.bus import Bus
+from broker.errors import OffsetGoneError, UnavailableError
 from broker.notice import NOT_RELEASED, RELEASED, DecisionRecord, Header, Leaf
 from broker.records import Records
 from broker.streams import ROUTER, World
@@ -17,6 +18,9 @@ from cli import key_use, witnessing
 from cli.home import clock
 from cli.operator_home import OperatorHome
 from cli.witnessing import WitnessedUpTo
+
+LATE_MS = 20 * streams.DAY_MS
+"""What waits for longer is red: the nodes drop it after 30 days, taken or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,10 @@ class Standing:
     head_age_ms: int | None
     kinds: dict[str, int]
     waiting: dict[str, int] | None
+    late: dict[str, int]
+    """When the oldest of these came (ms), by stream, where that is so long ago that retention may take it."""
+    lost: list[str]
+    """STREAM:OFFSET of what was to be taken next, and is no longer there."""
     last_seen: dict[str, int | None]
     old_keys: list[str]
     """Bureaus that still sign with a key although a newer one of theirs is in force."""
@@ -61,6 +69,7 @@ async def standing(home: OperatorHome) -> Standing:
     trail = Trail.open(home.folder / "trail", owner.origin)
     leaves = [codec.decode(Leaf, entry) for entry in trail.entries()]
     at = leaves[-1].now if leaves else None
+    waiting = await _waiting(home)
     return Standing(
         federation=home.settings.federation,
         bus=home.settings.bus,
@@ -68,7 +77,9 @@ async def standing(home: OperatorHome) -> Standing:
         head_at=at,
         head_age_ms=None if at is None else max(0, clock() - at),
         kinds=dict(Counter(leaf.kind for leaf in leaves).most_common()),
-        waiting=await _waiting(home),
+        waiting=waiting.records if waiting else None,
+        late=waiting.late if waiting else {},
+        lost=waiting.lost if waiting else [],
         last_seen=_last_seen(home, home.world()),
         old_keys=_old_keys(home),
         expired=home.versions.overdue(),
@@ -108,18 +119,40 @@ def _old_keys(home: OperatorHome) -> list[str]:
     return sorted({each.bureau for each in key_use.found_in(home) if each.lagging})
 
 
-async def _waiting(home: OperatorHome) -> dict[str, int] | None:
-    world, waiting = home.world(), dict[str, int]()
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    records: dict[str, int] = field(default_factory=dict)
+    late: dict[str, int] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+
+async def _waiting(home: OperatorHome) -> _Waiting | None:
+    world, waiting = home.world(), _Waiting()
     consumed = [name for name in world.streams() if streams.family_of(name).name in {"versions", "notices", "receipts"}]
     try:
         async with home.bus(ROUTER, world) as bus:
             for name in consumed:
-                behind = await bus.end(name) - await bus.place(str(home.settings.shard), name)
+                place = await bus.place(str(home.settings.shard), name)
+                behind = await bus.end(name) - place
                 if behind > 0:
-                    waiting[name] = behind
+                    waiting.records[name] = behind
+                    await _look(bus, name, place, waiting)
+                elif behind < 0:
+                    waiting.lost.append(f"{name}:{place}")
     except UnavailableError:
         return None
     return waiting
+
+
+async def _look(bus: Bus, name: str, place: int, waiting: _Waiting) -> None:
+    """See how old the next record is, if it is there at all."""
+    try:
+        records = await bus.read(name, place, limit=1)
+    except OffsetGoneError:
+        waiting.lost.append(f"{name}:{place}")
+        return
+    if records and records[0].at < clock() - LATE_MS:
+        waiting.late[name] = records[0].at
 
 
 def _last_seen(home: OperatorHome, world: World) -> dict[str, int | None]:
@@ -130,6 +163,6 @@ def _last_seen(home: OperatorHome, world: World) -> dict[str, int | None]:
         with closing(Records.to_read(path)) as records:
             for _, _, record in records.since(0):
                 decision = codec.decode(DecisionRecord, record)
-                if member := streams.member_of(decision.stream):
+                if decision.at and (member := streams.member_of(decision.stream)):
                     seen[member] = max(seen.get(member) or 0, decision.at)
     return seen

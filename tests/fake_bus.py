@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Self
 
 from broker import streams
-from broker.bus import Copies, Place, Record, Writes
+from broker.bus import NOTHING_LOST, Copies, Place, Record, Writes
 from broker.errors import FencedError, ForbiddenStreamError, OffsetGoneError, UnavailableError
 
 START = 1_795_000_000_000
@@ -207,7 +207,12 @@ class FakeBus:
         """Remember where a group stands."""
         self.memory.places[group, stream, partition] = offset
 
-    def own(self, shard: int, inputs: Sequence[str]) -> AbstractAsyncContextManager[FakeShard]:
+    def own(
+        self,
+        shard: int,
+        inputs: Sequence[str],
+        lost: Mapping[str, int] = NOTHING_LOST,  # noqa: ARG002 - nothing is lost here
+    ) -> AbstractAsyncContextManager[FakeShard]:
         """Own a shard; the old owner is fenced."""
         for stream in inputs:
             self._may("read", stream)

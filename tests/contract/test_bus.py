@@ -28,6 +28,7 @@ from broker.errors import (
     ConfigurationError,
     FencedError,
     ForbiddenStreamError,
+    InputLostError,
     OffsetGoneError,
     TooLargeError,
     UnavailableError,
@@ -419,9 +420,49 @@ async def test_an_offset_that_is_gone_is_never_jumped_over(stage: Stage) -> None
             await bus.read(stream, 1, wait=1)
         assert (gone.value.stream, gone.value.offset, gone.value.start) == (stream, 1, 2)
         assert keys(await read_all(bus, stream, 2, 2)) == ["c", "d"]
+        with pytest.raises(InputLostError, match=r"offsets 0 to 1 of .* were never taken") as lost:
+            async with bus.own(0, [stream]):
+                pass
+        assert f"--lost {stream}:0" in str(lost.value)
+        for other in ({stream: 1}, {"asks": 0}):
+            with pytest.raises(InputLostError):
+                async with bus.own(0, [stream], other):
+                    pass
+
+
+async def test_what_an_input_has_lost_is_gone_on_with_by_one_refused_record(stage: Stage) -> None:
+    member = stage.member()
+    stream = streams.notices(member)
+    await give(stage, member, "a", "b", "c", "d")
+    await stage.lose(stream, 2)
+    async with stage.open(streams.ROUTER) as bus:
+        async with bus.own(0, [stream], {stream: 0}) as shard:
+            (stands_for_it,) = await shard.take(1, 5)
+            assert (stands_for_it.offset, stands_for_it.value) == (1, None)
+            assert "offsets 0 to 1" in stands_for_it.fault
+            await shard.commit([stands_for_it], Writes())
         async with bus.own(0, [stream]) as shard:
-            with pytest.raises(OffsetGoneError):
-                await shard.take(10, 5)
+            assert keys(await take_all(shard)) == ["c", "d"]
+
+
+async def test_a_place_beyond_the_end_is_never_waited_out(stage: Stage) -> None:
+    """The bus lost a tail: were it to grow past the place, what it then holds before that would be passed over."""
+    member = stage.member()
+    stream = streams.notices(member)
+    await give(stage, member, "a", "b")
+    async with stage.open(streams.ROUTER) as bus:
+        end = await bus.end(stream)
+        await bus.keep_place("0", stream, end + 7)
+        with pytest.raises(InputLostError, match=f"{stream} ends at {end}, and was taken up to {end + 7}"):
+            async with bus.own(0, [stream]):
+                pass
+        async with bus.own(0, [stream], {stream: end + 7}) as shard:
+            (stands_for_it,) = await shard.take(1, 5)
+            await shard.commit([stands_for_it], Writes())
+        assert await bus.place("0", stream) == end
+        await give(stage, member, "c")
+        async with bus.own(0, [stream]) as shard:
+            assert keys(await take_all(shard)) == ["c"]
 
 
 async def test_places_are_kept_for_each_group(stage: Stage) -> None:

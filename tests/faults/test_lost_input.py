@@ -1,0 +1,75 @@
+"""What an input has lost stops the broker, which says what to do; going on is the operator's word, and a leaf."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from broker import codec, streams
+from broker.notice import Leaf
+from broker.trail import Trail
+from cli import subscribe
+from cli.stage import Stage, running, set_up, settled, verified
+from cli.standing import standing
+from tests.trust.test_commands import BUREAUS, federation, valise
+
+STREAM = streams.notices("AT")
+
+
+async def cut_off(stage: Stage) -> int:
+    """Let the stream end before the place that it was taken to, as where nodes have lost their last records."""
+    async with stage.operator.bus(streams.ROUTER) as bus:
+        place = await bus.end(STREAM) + 3
+        await bus.keep_place("0", STREAM, place)
+    return place
+
+
+async def test_a_lost_tail_stops_the_broker_until_the_operator_goes_on_with_it(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    async with running(stage):
+        await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
+        await settled(stage)
+    place = await cut_off(stage)
+    assert f"RED       {STREAM}:{place} is lost" in (await valise(stage.home, "broker", "status")).out
+    stopped = await valise(stage.home, "broker", "up")
+    assert stopped.code == 1
+    assert f"input-lost: {STREAM} ends at {place - 3}, and was taken up to {place}" in stopped.err
+    assert f"`valise broker up --lost {STREAM}:{place}`" in stopped.err
+
+    command = [sys.executable, "-m", "cli.main", "broker", "up", "--lost", f"{STREAM}:{place}"]
+    pipe = asyncio.subprocess.PIPE
+    broker = await asyncio.create_subprocess_exec(*command, "--home", str(stage.home), stdout=pipe, stderr=pipe)
+    assert broker.stdout is not None
+    assert b"is up" in await broker.stdout.readline()
+    await subscribe.send(stage.member("AT/ncb"), ("organised-crime.*",))
+    await settled(stage)
+    broker.send_signal(signal.SIGTERM)
+    await broker.communicate()
+
+    leaves = [codec.decode(Leaf, each) for each in Trail.open(stage.operator.folder / "trail").entries()]
+    assert [each.kind for each in leaves].count("subscribed") == 2
+    assert [each.code for each in leaves if each.kind == "rejected"] == ["batch-refused"]
+    assert not verified(stage).wrong
+    assert (await standing(stage.operator)).lost == []
+
+
+async def test_a_stream_of_no_such_form_is_usage(tmp_path: Path) -> None:
+    await valise(tmp_path, "broker", "init")
+    refused = await valise(tmp_path, "broker", "up", "--lost", STREAM)
+    assert refused.code == 2
+    assert "STREAM:OFFSET" in refused.err
+
+
+async def test_what_has_waited_for_twenty_days_is_red(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
+    assert (await standing(stage.operator)).late == {}
+    with closing(sqlite3.connect(stage.home / "bus.db")) as file, file:
+        (number,) = file.execute("SELECT id FROM streams WHERE name = ?", (STREAM,)).fetchone()
+        file.execute(f"UPDATE s{number} SET at = at - ?", (21 * streams.DAY_MS,))
+    assert list((await standing(stage.operator)).late) == [STREAM]
+    assert f"RED       {STREAM} waits since" in (await valise(stage.home, "broker", "status")).out
