@@ -21,6 +21,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     ResourcePatternType,
     ResourceType,
@@ -31,13 +33,19 @@ from broker.errors import ForbiddenStreamError, UnavailableError
 from broker.streams import AUDITOR, FAMILIES, FOR_EVER, OPERATOR, ROUTER, SETUP, Family, World, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from broker.certificates import Credentials
 
 ANSWER_LIMIT_S = 30.0
 LOOK_S = 0.05
+PARTITIONS, COPIES = "partitions", "copies"
+"""What no setting of a topic mends: Kafka's own kafka-topics.sh and kafka-reassign-partitions.sh do."""
+THREE, MIN_INSYNC = 3, "2"
+"""With so many nodes each record lies on three of them, and is acknowledged once it is on two."""
+INTERNAL = ("__consumer_offsets", "__transaction_state")
+"""Kafka's own topics, which the places and the steps of a shard rest on."""
 CLUSTER = "kafka-cluster"
 EVERY = "*"
 
@@ -74,6 +82,16 @@ STEADY = Pace(segment=3_600_000, compaction_lag=3_600_000, tombstones=86_400_000
 """An hour for a segment, an hour until compaction is due, a day in which a reader may find a removal, ten seconds."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Difference:
+    """What a topic has and the table of streams wants: one of Kafka's settings, or PARTITIONS or COPIES at least."""
+
+    topic: str
+    name: str
+    found: str
+    wanted: str
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What `establish` had to change: empty lists where everything stood already."""
@@ -81,6 +99,8 @@ class Applied:
     created: tuple[str, ...]
     added: tuple[Binding, ...]
     removed: tuple[Binding, ...]
+    differs: tuple[Difference, ...] = ()
+    """What topics that existed have otherwise; nothing of it was changed."""
 
 
 def bindings(world: World) -> list[Binding]:
@@ -167,16 +187,36 @@ def establish(
     Without `take_away` no binding goes: for who does not know yet what the world is.
 
     `overrides` are topic settings by family name, for tests. Topics that the world no longer names stay, and so do the
-    settings of those that exist: either would destroy what they hold. Returns once the nodes show the new state. Raises
-    UnavailableError if they do not answer, ForbiddenStreamError if the certificate is not `setup`'s.
+    settings of those that exist, which are told: either would destroy what they hold. Returns once the nodes show the
+    new state. Raises UnavailableError if they do not answer, ForbiddenStreamError if the certificate is not `setup`'s.
     """
+    wants = _Wants(world, shards, pace, overrides or {})
     admin, wanted = AdminClient(client_settings(bootstrap, setup)), set(bindings(world))
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
     added, removed = _bind(admin, wanted, take_away=take_away)
-    created = _create(admin, world, shards, pace, overrides or {})
+    created = _create(admin, wants)
     _await_topics(admin, set(world.streams()))
     _await_bindings(bootstrap, setup, wanted, alone=take_away)
-    return Applied(tuple(created), tuple(added), tuple(removed))
+    return Applied(tuple(created), tuple(added), tuple(removed), tuple(_differences(admin, wants)))
+
+
+def differences(bootstrap: str, who: Credentials, world: World, *, shards: int = 1) -> list[Difference]:
+    """Compare the topics that exist with what the world wants of them (`setup` and `operator` may)."""
+    return _differences(AdminClient(client_settings(bootstrap, who)), _Wants(world, shards, STEADY, {}))
+
+
+def mend(bootstrap: str, setup: Credentials, world: World, *, shards: int = 1) -> list[Difference]:
+    """Set what differs and can be set; return what cannot. Returns once the nodes show it."""
+    admin, wants = AdminClient(client_settings(bootstrap, setup)), _Wants(world, shards, STEADY, {})
+    _set(admin, [each for each in _differences(admin, wants) if each.name not in (PARTITIONS, COPIES)])
+    left: list[Difference] = []
+
+    def mended() -> bool:
+        left[:] = _differences(admin, wants)
+        return all(each.name in (PARTITIONS, COPIES) for each in left)
+
+    _await(mended, "the settings are not in force yet")
+    return left
 
 
 def config_resource(stream: str) -> ConfigResource:
@@ -198,23 +238,77 @@ def standing_bindings(bootstrap: str, who: Credentials) -> list[Binding]:
 # --- topics -----------------------------------------------------------------------------------------------------------
 
 
-def _create(
-    admin: AdminClient, world: World, shards: int, pace: Pace, overrides: Mapping[str, Mapping[str, str]]
-) -> list[str]:
-    missing = [stream for stream in world.streams() if stream not in _topics(admin)]
+@dataclass(frozen=True, slots=True)
+class _Wants:
+    """What a world wants of its topics."""
+
+    world: World
+    shards: int
+    pace: Pace
+    overrides: Mapping[str, Mapping[str, str]]
+
+    def config(self, stream: str, nodes: int) -> dict[str, str]:
+        """Give a topic's settings; on fewer than three nodes how many copies there are is left to these."""
+        family = FAMILIES[family_of(stream).name]
+        durable = {"min.insync.replicas": MIN_INSYNC} if nodes >= THREE else {}
+        return topic_config(family, self.pace) | durable | dict(self.overrides.get(family.name, {}))
+
+    def topic(self, stream: str, nodes: int) -> Any:
+        """Make a topic. Never one copy where there are three nodes, whatever these have as their default."""
+        config, count = self.config(stream, nodes), partitions(stream, self.shards)
+        return NewTopic(stream, num_partitions=count, replication_factor=THREE if nodes >= THREE else -1, config=config)
+
+
+def _create(admin: AdminClient, wants: _Wants) -> list[str]:
+    known = _metadata(admin)
+    missing = [stream for stream in wants.world.streams() if stream not in known.topics]
     if not missing:
         return []
-    wanted = [_new_topic(stream, shards, pace, overrides) for stream in missing]
+    wanted = [wants.topic(stream, len(known.brokers)) for stream in missing]
     for stream, done in admin.create_topics(wanted, request_timeout=ANSWER_LIMIT_S).items():
         _settle(done, "create", stream, tolerate=KafkaError.TOPIC_ALREADY_EXISTS)
     return missing
 
 
-def _new_topic(stream: str, shards: int, pace: Pace, overrides: Mapping[str, Mapping[str, str]]) -> Any:
-    family = family_of(stream)
-    config = topic_config(FAMILIES[family.name], pace) | dict(overrides.get(family.name, {}))
-    # No replication factor: the nodes' default, 1 for one node and 3 for three.
-    return NewTopic(stream, num_partitions=partitions(stream, shards), config=config)
+def _differences(admin: AdminClient, wants: _Wants) -> list[Difference]:
+    known = _metadata(admin)
+    nodes, there = len(known.brokers), [each for each in wants.world.streams() if each in known.topics]
+    found = [each for stream in there for each in _short(stream, known.topics[stream], wants)]
+    for name in (*there, *INTERNAL):
+        copies = min((len(each.replicas) for each in _partitions(known, name)), default=THREE)
+        if nodes >= THREE > copies:
+            found.append(Difference(name, COPIES, str(copies), str(THREE)))
+    if not there:
+        return found
+    asked = admin.describe_configs([config_resource(each) for each in there], request_timeout=ANSWER_LIMIT_S)
+    for resource, done in asked.items():
+        has = {each.name: str(each.value) for each in _settle(done, "describe", str(resource.name)).values()}
+        for name, wanted in wants.config(str(resource.name), nodes).items():
+            if has.get(name) != wanted:
+                found.append(Difference(str(resource.name), name, has.get(name, "nothing"), wanted))
+    return sorted(found)
+
+
+def _partitions(known: Any, name: str) -> list[Any]:
+    return list(known.topics[name].partitions.values()) if name in known.topics else []
+
+
+def _short(stream: str, topic: Any, wants: _Wants) -> Iterator[Difference]:
+    found, wanted = len(topic.partitions), partitions(stream, wants.shards)
+    if found < wanted:
+        yield Difference(stream, PARTITIONS, str(found), str(wanted))
+
+
+def _set(admin: AdminClient, differing: Sequence[Difference]) -> None:
+    changes: dict[str, list[Any]] = {}
+    for each in differing:
+        entry = ConfigEntry(each.name, each.wanted, incremental_operation=AlterConfigOpType.SET)
+        changes.setdefault(each.topic, []).append(entry)
+    if not changes:
+        return
+    wanted = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=each) for name, each in changes.items()]
+    for resource, done in admin.incremental_alter_configs(wanted, request_timeout=ANSWER_LIMIT_S).items():
+        _settle(done, "set", str(resource.name))
 
 
 def _metadata(admin: AdminClient) -> Any:

@@ -38,6 +38,7 @@ from cli.operator_home import (
     make_streams,
     operator_folder,
     operator_home,
+    told,
 )
 from cli.options import Everywhere, everywhere
 from cli.resuming import resume_command
@@ -303,6 +304,8 @@ def _lines(found: Standing) -> Iterator[str]:
 def _bus_lines(found: Standing) -> Iterator[str]:
     for name, at in found.late.items():
         yield f"RED       {name} waits since {answer.when(at)}: start the broker; Kafka drops it after 30 days"
+    for each in found.differs:
+        yield f"RED       {told(each)}; see `valise kafka check`"
     for name in found.lost:
         yield f"RED       {name} is lost, and was not taken; `valise broker up` says more, and stops"
 

@@ -22,7 +22,7 @@ from broker.trust.draft import Draft
 from cli import answer, seed
 from cli.home import clock, if_it_answers, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
-from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates
+from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates, told
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import powers, proposing, signing, wording
 
@@ -175,6 +175,8 @@ def put_in_force(given: Everywhere, files: tuple[Path, ...]) -> None:
     """Publish what was signed; refused where a signature is missing."""
     done = asyncio.run(proposing.activate(operator_home(given.home), [_read(each) for each in files]))
     with_policies = " and a policy set" if done.policies else ""
+    for each in done.differs:
+        click.echo(f"RED: {told(each)}; see `valise kafka check`", err=True)
     answer.show(
         f"wrote directory version {done.version}{with_policies}: {done.members} members, {done.bureaus} bureaus, "
         f"{done.keys} keys\nroot {done.root}: members that enter compare this with one another",

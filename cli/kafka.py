@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from broker import certificates, node
+from broker import certificates, node, topics
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
+from broker.streams import SETUP
 from cli import answer, exits
-from cli.operator_home import operator_folder
+from cli.operator_home import differences, operator_folder, operator_home, told
 from cli.options import Everywhere, everywhere
 
 SOON_DAYS = 30
@@ -115,6 +116,37 @@ def status(given: Everywhere) -> None:
     _show(cluster, first, given.again(f"valise kafka {'down' if whole else 'up'}"), as_json=given.as_json, changed=[])
     if not whole:
         raise click.exceptions.Exit(exits.UNAVAILABLE)
+
+
+@kafka.command()
+@click.option(
+    "--mend",
+    is_flag=True,
+    help="Set what differs as the table says: what is past its retention then goes.",
+)
+@everywhere
+def check(given: Everywhere, mend: bool) -> None:
+    """Compare the settings of every topic with the table of streams (exit code 1 where they differ)."""
+    home = operator_home(given.home)
+    if home.settings.bus_kind != "kafka":
+        message = f"the bus of {home.folder} is no Kafka: there is nothing to compare"
+        raise ConfigurationError(message)
+    if mend:
+        setup = certificates.credentials(certificates.pki_of(home.folder), SETUP)
+        topics.mend(home.settings.bus_address, setup, home.world())
+    found = differences(home)
+    lines = [f"  {told(each)}" for each in found]
+    if any(each.name in (topics.PARTITIONS, topics.COPIES) for each in found):
+        lines.append("partitions and copies: use Kafka's own kafka-topics.sh and kafka-reassign-partitions.sh")
+    first = f"{len(found)} settings of topics differ from the table" if found else "every topic is as the table says"
+    answer.show(
+        "\n".join([first, *lines]),
+        {"differs": [asdict(each) for each in found]},
+        as_json=given.as_json,
+        then=given.again("valise kafka check --mend" if found else "valise broker status"),
+    )
+    if found:
+        raise click.exceptions.Exit(exits.FAILED)
 
 
 def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, changed: list[int]) -> None:

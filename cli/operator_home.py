@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.versions import Versions
 from broker import certificates, codec, durable, notes, possession, streams
@@ -29,6 +30,9 @@ from cli import challenges, passphrases, restoring, seed, witnessing
 from cli.auditor import enrolled
 from cli.home import clock, open_bus
 from cli.seed import Federation
+
+if TYPE_CHECKING:
+    from broker.topics import Difference
 
 KEY_LIFE_MS = 2 * 365 * streams.DAY_MS
 """How long a member's key is in force once the operator has put it into the directory."""
@@ -309,19 +313,35 @@ def _as_it_stands(federation: Federation, old: Directory) -> Federation:
     )
 
 
-async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> None:
+async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> tuple[Difference, ...]:
     """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too, which become the world's.
 
-    Without `take_away` nobody loses a binding.
+    Without `take_away` nobody loses a binding. Returns which settings of Kafka's topics are not the table's.
     """
     if home.settings.bus_kind == "kafka":
         from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
 
         setup = certificates.credentials(pki_of(home.folder), SETUP)
-        topics.establish(home.settings.bus_address, setup, world, take_away=take_away)
-        return
+        applied = topics.establish(home.settings.bus_address, setup, world, take_away=take_away)
+        return applied.differs
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))
+    return ()
+
+
+def differences(home: OperatorHome) -> list[Difference]:
+    """Compare the settings of Kafka's topics with the table of streams; raises UnavailableError."""
+    if home.settings.bus_kind != "kafka":
+        return []
+    from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+
+    who = certificates.credentials(pki_of(home.folder), OPERATOR)
+    return topics.differences(home.settings.bus_address, who, home.world())
+
+
+def told(each: Difference) -> str:
+    """Say how a topic differs from the table of streams."""
+    return f"{each.topic}: {each.name} is {each.found}, and should be {each.wanted}"
 
 
 async def has_streams(home: OperatorHome) -> bool:

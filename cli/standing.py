@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from broker import codec, notes, streams
 from broker.bus import Bus
@@ -16,8 +17,11 @@ from broker.streams import ROUTER, World
 from broker.trail import Trail
 from cli import key_use, witnessing
 from cli.home import clock
-from cli.operator_home import OperatorHome
+from cli.operator_home import OperatorHome, differences
 from cli.witnessing import WitnessedUpTo
+
+if TYPE_CHECKING:
+    from broker.topics import Difference
 
 LATE_MS = 20 * streams.DAY_MS
 """What waits for longer is red: the nodes drop it after 30 days, taken or not."""
@@ -52,6 +56,8 @@ class Standing:
     """When the oldest of these came (ms), by stream, where that is so long ago that retention may take it."""
     lost: list[str]
     """STREAM:OFFSET of what was to be taken next, and is no longer there."""
+    differs: list[Difference]
+    """Settings of Kafka's topics that are not what the table of streams says."""
     last_seen: dict[str, int | None]
     old_keys: list[str]
     """Bureaus that still sign with a key although a newer one of theirs is in force."""
@@ -80,6 +86,7 @@ async def standing(home: OperatorHome) -> Standing:
         waiting=waiting.records if waiting else None,
         late=waiting.late if waiting else {},
         lost=waiting.lost if waiting else [],
+        differs=differences(home) if waiting else [],
         last_seen=_last_seen(home, home.world()),
         old_keys=_old_keys(home),
         expired=home.versions.overdue(),

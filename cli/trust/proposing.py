@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker import durable, streams
 from broker.bus import Bus
@@ -25,6 +25,9 @@ from cli.home import clock
 from cli.operator_home import NOBODY, OperatorHome, compose_next, has_streams, make_streams, record, requests_in
 from cli.seed import Federation
 from cli.trust import signatories
+
+if TYPE_CHECKING:
+    from broker.topics import Difference
 
 REFRESH_MS = draft.TIMESTAMP_LIFE_MS // 2
 """A timestamp with less than this left is signed anew."""
@@ -54,6 +57,8 @@ class Activated:
     bureaus: int
     keys: int
     policies: bool
+    differs: tuple[Difference, ...]
+    """Settings of Kafka's topics that are not what the table of streams says."""
 
 
 def operator_keys(home: OperatorHome) -> tuple[SigningKey, SigningKey]:
@@ -178,7 +183,7 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
         if guard.opened is not None:
             circles.check(guard.opened, opened)
     world = world_of(opened.directory)
-    await make_streams(home, world)
+    differs = await make_streams(home, world)
     async with home.bus(OPERATOR, world) as bus:
         await _publish(home, bus, opened, content, policies)
     before = guard.opened.directory.keys if guard.opened else {}
@@ -186,7 +191,7 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     found = opened.directory
     return Activated(
         found.version, found.digest.hex(), guard.root or "", len(found.members), len(found.bureaus), len(found.keys),
-        POLICIES in made.roles,
+        POLICIES in made.roles, differs,
     )  # fmt: skip
 
 

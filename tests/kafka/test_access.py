@@ -382,6 +382,29 @@ def test_a_new_member_adds_only_what_is_missing_and_what_is_gone_is_unbound(kafk
     assert topics.standing_bindings(kafka.bootstrap, kafka.credentials("operator")) == topics.bindings(WORLD)
 
 
+def test_settings_that_are_not_the_tables_are_told_and_changed_only_on_demand(kafka: KafkaWorld) -> None:
+    """An inbox of an earlier version keeps everything; one whose retention was lowered loses what nobody has taken."""
+    setup, operator = kafka.credentials("setup"), kafka.credentials("operator")
+    topics.mend(kafka.bootstrap, setup, WORLD)  # to a site's pace
+    assert topics.differences(kafka.bootstrap, operator, WORLD) == []
+    changed = [
+        topics.Difference("inbox.at.ncb", "cleanup.policy", "delete", "compact,delete"),
+        topics.Difference("notices.at", "retention.ms", "2592000000", "1000000"),
+    ]
+    topics._set(AdminClient(topics.client_settings(kafka.bootstrap, setup)), changed)
+    found = [topics.Difference(each.topic, each.name, each.wanted, each.found) for each in changed]
+    for _ in range(100):
+        if topics.differences(kafka.bootstrap, operator, WORLD) == found:
+            break
+        time.sleep(0.1)
+    told = topics.establish(kafka.bootstrap, setup, WORLD)
+    assert (told.created, told.added, told.removed, list(told.differs)) == ((), (), (), found)
+    with pytest.raises(ForbiddenStreamError):
+        topics.mend(kafka.bootstrap, operator, WORLD)
+    assert topics.mend(kafka.bootstrap, setup, WORLD, shards=2)[0].name == topics.PARTITIONS
+    assert topics.differences(kafka.bootstrap, operator, WORLD) == []
+
+
 def test_nobody_else_can_establish_a_world(kafka: KafkaWorld) -> None:
     with pytest.raises(ForbiddenStreamError):
         topics.establish(kafka.bootstrap, kafka.credentials("operator"), World(("AT", "EE"), ("AT/ncb",)))
