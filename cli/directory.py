@@ -176,7 +176,7 @@ def put_in_force(given: Everywhere, files: tuple[Path, ...]) -> None:
     done = asyncio.run(proposing.activate(operator_home(given.home), [_read(each) for each in files]))
     with_policies = " and a policy set" if done.policies else ""
     for each in done.differs:
-        click.echo(f"RED: {told(each)}; see `valise kafka check`", err=True)
+        answer.aside(f"RED: {told(each)}; see `valise kafka check`")
     answer.show(
         f"wrote directory version {done.version}{with_policies}: {done.members} members, {done.bureaus} bureaus, "
         f"{done.keys} keys\nroot {done.root}: members that enter compare this with one another",

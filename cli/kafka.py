@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from broker import certificates, node, topics
+from broker import certificates, kafka_quota, node, topics
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
 from broker.streams import SETUP
@@ -122,7 +123,7 @@ def status(given: Everywhere) -> None:
 @click.option(
     "--mend",
     is_flag=True,
-    help="Set what differs as the table says: what is past its retention then goes.",
+    help="Set what differs as the table says (what is past its retention then goes), and how fast members write.",
 )
 @everywhere
 def check(given: Everywhere, mend: bool) -> None:
@@ -134,6 +135,7 @@ def check(given: Everywhere, mend: bool) -> None:
     if mend:
         setup = certificates.credentials(certificates.pki_of(home.folder), SETUP)
         topics.mend(home.settings.bus_address, setup, home.world())
+        asyncio.run(kafka_quota.bound(home.settings.bus_address, setup))
     found = differences(home)
     lines = [f"  {told(each)}" for each in found]
     if any(each.name in (topics.PARTITIONS, topics.COPIES) for each in found):

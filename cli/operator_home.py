@@ -319,10 +319,12 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
     Without `take_away` nobody loses a binding. Returns which settings of Kafka's topics are not the table's.
     """
     if home.settings.bus_kind == "kafka":
-        from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+        from broker import kafka_quota, topics  # noqa: PLC0415 -- only a Kafka home needs it
 
         setup = certificates.credentials(pki_of(home.folder), SETUP)
         applied = topics.establish(home.settings.bus_address, setup, world, take_away=take_away)
+        if streams.VERSIONS in applied.created:  # new nodes; what somebody has set since stays
+            await kafka_quota.bound(home.settings.bus_address, setup)
         return applied.differs
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))

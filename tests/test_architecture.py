@@ -95,6 +95,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "kafka_answers",
         "kafka_read",
         "kafka_send",
+        "kafka_quota",
         "kafka",
         "jars",
         "node",
@@ -103,7 +104,13 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 """Files of `broker`, lowest first. Within a level a file may import those before it."""
 DOORS = {
-    "aiokafka": ("broker/kafka.py", "broker/kafka_answers.py", "broker/kafka_read.py", "broker/kafka_send.py"),
+    "aiokafka": (
+        "broker/kafka.py",
+        "broker/kafka_answers.py",
+        "broker/kafka_quota.py",
+        "broker/kafka_read.py",
+        "broker/kafka_send.py",
+    ),
     "nacl": ("broker/signing.py",),
     "uvloop": ("cli/main.py",),
     "google_crc32c": ("broker/kafka_batch.py",),

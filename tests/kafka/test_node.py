@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from broker import certificates, node, topics
 from broker.errors import ConfigurationError
+from broker.streams import World
 from cli import operator_home, seed
 from cli.kafka import kafka as command
 from cli.kafka import name_all
@@ -199,9 +203,30 @@ def acknowledged(kafka: KafkaWorld) -> list[object]:
     return told
 
 
+CARELESS = {"default.replication.factor": "1", "min.insync.replicas": "1"}
+"""As Kafka has it where nobody says otherwise."""
+
+
+def check_copies(kafka: KafkaWorld) -> None:
+    """Ours lie on three nodes whatever these have as their default; a topic made by hand is told."""
+    wider = World(WORLD.members, (*WORLD.bureaus, "AT/extra"), WORLD.certified)
+    admin = AdminClient(topics.client_settings(kafka.bootstrap, kafka.credentials("setup")))
+    by_hand = NewTopic("inbox.at.extra", num_partitions=1, replication_factor=1)
+    admin.create_topics([by_hand])[by_hand.topic].result(timeout=60)
+    wanted = {topics.COPIES: ("1", "3"), "min.insync.replicas": ("1", "2")}
+    deadline = time.monotonic() + 30
+    while True:
+        found = topics.differences(kafka.bootstrap, kafka.credentials("operator"), wider)
+        durable = {each for each in found if each.name in wanted}
+        if durable or time.monotonic() > deadline:
+            break
+    assert durable == {topics.Difference("inbox.at.extra", name, *each) for name, each in wanted.items()}
+
+
 @pytest.mark.kafka
 def test_three_nodes_go_on_when_one_is_killed_and_take_it_back() -> None:
-    with running_kafka(WORLD, nodes=3) as kafka:
+    with running_kafka(WORLD, nodes=3, properties=CARELESS) as kafka:
+        check_copies(kafka)
         assert acknowledged(kafka) == [None]
         kafka.kill(2)
         assert [status.pid is None for status in node.statuses(kafka.cluster)] == [False, True, False]
