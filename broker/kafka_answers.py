@@ -18,8 +18,8 @@ _FORBIDDEN = (
     kafka_errors.ClusterAuthorizationFailedError,
     kafka_errors.TransactionalIdAuthorizationFailed,
 )
-# Not InvalidProducerIdMapping: the nodes forget who writes under a transactional id once that was quiet for long enough
-# (7 days by default), and nobody else need have come. Who owns the shard anew fences whoever has.
+# Not InvalidProducerIdMapping (mostly wrapped, anyway): the nodes forget who writes under a transactional id once that
+# was quiet for long enough (7 days by default), and nobody else need have come. Who owns it anew fences whoever has.
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch)
 # Its state errors are asserts.
 FAILED = (kafka_errors.KafkaError, OSError, TimeoutError, AssertionError)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka import errors as kafka_errors
 
 from broker import streams
 from broker.bus import Writes
 from broker.errors import FencedError, UnavailableError
 from broker.kafka import KafkaBus
+from broker.kafka_answers import answering
 from tests.kafka_world import WORLD, running_kafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 FORGETFUL = {
     "transactional.id.expiration.ms": "1000",
     "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
@@ -25,6 +26,15 @@ def clock_record() -> Writes:
     return writes
 
 
+def test_only_who_was_overtaken_is_fenced() -> None:
+    for found, fenced in ((kafka_errors.ProducerFenced, True), (kafka_errors.InvalidProducerIdMapping, False)):
+        with pytest.raises(UnavailableError) as failed, answering(streams.ROUTER, "write", streams.REGISTER):
+            raise found
+        assert isinstance(failed.value, FencedError) is fenced
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(180)
 async def test_a_shard_that_the_nodes_have_forgotten_is_unavailable_and_not_anothers() -> None:
     with running_kafka(WORLD, properties=FORGETFUL) as kafka:
         async with KafkaBus(kafka.bootstrap, streams.ROUTER, kafka.pki(streams.ROUTER), WORLD) as bus:
