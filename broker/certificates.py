@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.errors import ConfigurationError
-from broker.streams import PEOPLE, SERVICES
+from broker.streams import PEOPLE, SERVICES, SETUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,6 +53,12 @@ class RequestRefusedError(ConfigurationError):
     """A certificate request is not what this member may ask for."""
 
     code = "request-refused"
+
+_WITHOUT = " has no certificate in this home yet"
+_WITHOUT_SETUP = (
+    "bring setup's files back from their safe for this, or make another super user with `valise broker init --setup`"
+)
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,9 @@ def credentials(pki: Path, principal: str) -> Credentials:
     found = Credentials(pki / f"{NODES_CA}.pem", pki / f"{principal}.crt", pki / f"{principal}.key")
     for path in (found.ca, found.chain, found.key):
         if not path.is_file():
-            raise ConfigurationError(f"{path} is missing: {principal} has no certificate in this home yet")
+            raise ConfigurationError(
+                f"{path} is missing: {_WITHOUT_SETUP if principal == SETUP else principal + _WITHOUT}"
+            )
     return found
 
 
@@ -104,7 +112,9 @@ def init_pki(
 ) -> Path:
     """Make the roots, all authorities and the certificates of nodes, services and people; return their folder.
 
-    `hosts` are the names and addresses under which every node is reached. No member's key is made here.
+    `hosts` are the names and addresses under which every node is reached. `setup`, which may do everything, is made
+    together with the root; once it was taken away another is made only where `setup` says so. No member's key is made
+    here.
     """
     pki = pki_of(operator_home)
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,7 +127,8 @@ def init_pki(
     for service in SERVICES:
         make_service(pki, service, now)
     for person in PEOPLE:
-        make_person(pki, person, now)
+        if setup or person != SETUP:
+            make_person(pki, person, now)
     for member in members:
         add_member(pki, member, now)
     return pki
@@ -127,6 +138,7 @@ def make_node(pki: Path, number: int, hosts: Sequence[str], now: datetime) -> No
     """Make the certificate of one node, for both directions: a node also connects to the others."""
     both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
     _make_leaf(pki, NODES_CA, f"node-{number}", _ours("nodes", f"node-{number}"), now, usages=both, hosts=hosts)
+    setup: bool = False,
 
 
 def make_service(pki: Path, name: str, now: datetime) -> None:
@@ -134,6 +146,7 @@ def make_service(pki: Path, name: str, now: datetime) -> None:
     _make_leaf(pki, SERVICES_CA, name, _ours("services", name), now)
 
 
+    setup = setup or not (pki / f"{ROOT}.pem").is_file() or (pki / f"{SETUP}.crt").is_file()
 def make_person(pki: Path, name: str, now: datetime) -> None:
     """Make the certificate of a person's role: `setup` belongs in a safe once the streams stand."""
     _make_leaf(pki, PEOPLE_CA, name, _ours("people", name), now)

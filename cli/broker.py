@@ -72,14 +72,15 @@ broker.add_command(restore_command)
 
 @broker.command()
 @click.option("--bus", default="", help="sqlite (the default), kafka, or kafka:HOST:PORT[,HOST:PORT…].")
+@click.option("--setup", is_flag=True, help="On Kafka: make the super user again, whose files are not here any more.")
 @FROM
 @everywhere
-def init(given: Everywhere, bus: str, file: Path | None) -> None:
+def init(given: Everywhere, bus: str, setup: bool, file: Path | None) -> None:
     """Make HOME/operator: settings, the log's key and trail, on Kafka all certificates. It makes no member's key."""
     if bus.partition(":")[0] not in {"", "sqlite", "kafka"}:
         message = "--bus is sqlite, kafka or kafka:HOST:PORT"
         raise click.UsageError(message)
-    home = make(given.home, _federation(file), bus or _bus_of(given.home))
+    home = make(given.home, _federation(file), bus or _bus_of(given.home), setup=setup)
     restoring.tell_left(given.home)
     if home.settings.bus_kind == "sqlite":
         asyncio.run(make_streams(home, NOBODY))

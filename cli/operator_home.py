@@ -126,14 +126,15 @@ def operator_home(home: Path) -> OperatorHome:
     return OperatorHome(folder, settings)
 
 
-def make(home: Path, federation: Federation, bus: str) -> OperatorHome:
+def make(home: Path, federation: Federation, bus: str, *, setup: bool = False) -> OperatorHome:
     """Make the operator's home: settings, log key, the trail's folder with its vkey, certificates for Kafka.
 
-    What is there stays. No member's key is made here. Raises ConfigurationError where another federation's home is.
+    What is there stays. No member's key is made here; `setup` says that another super user is to be made. Raises
+    ConfigurationError where another federation's home is.
     """
     folder = home / "operator"
     durable.make_private(folder)
-    settings = _settings(folder, federation, bus)
+    settings = _settings(folder, federation, bus, setup=setup)
     if not (folder / "settings.toml").is_file():
         settings_file.save(folder, settings)
     made = OperatorHome(folder, settings_file.load(folder))
@@ -158,12 +159,12 @@ def _is_whole(vkey: Path) -> bool:
     return True
 
 
-def _settings(folder: Path, federation: Federation, bus: str) -> Settings:
+def _settings(folder: Path, federation: Federation, bus: str, *, setup: bool) -> Settings:
     if not bus.startswith("kafka"):
         return Settings(role="operator", federation=federation.federation, bus="sqlite:../bus.db")
     from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
 
-    pki = certificates.init_pki(folder, federation.world.members, datetime.now(UTC))
+    pki = certificates.init_pki(folder, federation.world.members, datetime.now(UTC), setup=setup)
     address = bus.partition(":")[2] or node.prepare(folder / "kafka", pki).bootstrap
     tls = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
     return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=tls)

@@ -112,6 +112,18 @@ def test_what_stands_is_kept_when_the_same_is_asked_again(pki: Path) -> None:
     assert {path.name: path.read_bytes() for path in pki.iterdir()} == before
 
 
+def test_setup_is_made_with_the_root_and_later_only_if_told(pki: Path) -> None:
+    """It lies in a safe: whoever starts `broker init` again is not to have another super user without noticing."""
+    for path in pki.glob("setup.*"):
+        path.unlink()
+    certificates.init_pki(pki.parent, ["AT"], NOW)
+    assert list(pki.glob("setup.*")) == []
+    with pytest.raises(ConfigurationError, match="broker init --setup"):
+        certificates.credentials(pki, "setup")
+    certificates.init_pki(pki.parent, ["AT"], NOW, setup=True)
+    assert certificates.credentials(pki, "setup")
+
+
 def test_a_certificate_that_soon_ends_is_made_anew_by_the_same_authority(pki: Path) -> None:
     later, authority = NOW + timedelta(days=340), (pki / "services-ca.pem").read_bytes()
     before = certificates.expiry(pki / "router.crt")
