@@ -17,6 +17,7 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
 FEDERATION = "Valise"
 NODES_CA, ROOT, SERVICES_CA, PEOPLE_CA = "nodes-ca", "root", "services-ca", "people-ca"
 MAX_NODES = 3
@@ -40,6 +43,8 @@ MAX_REQUEST_BYTES = 16_384
 
 AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
+MEMBER_LIFE = timedelta(days=90)
+"""Nothing at the nodes tells a stolen key from its owner's: it is let in for so long at most."""
 RENEW_BEFORE = timedelta(days=30)
 CLOCKS_APART = timedelta(minutes=5)
 """How far behind ours the clock of whoever checks may be when the certificate is new."""
@@ -49,16 +54,16 @@ ORGANISATION = re.compile(r"[A-Z][A-Z0-9]{2,}")
 UNIT = re.compile(r"[a-z0-9-]+")
 
 
-class RequestRefusedError(ConfigurationError):
-    """A certificate request is not what this member may ask for."""
-
-    code = "request-refused"
-
 _WITHOUT = " has no certificate in this home yet"
 _WITHOUT_SETUP = (
     "bring setup's files back from their safe for this, or make another super user with `valise broker init --setup`"
 )
 
+
+class RequestRefusedError(ConfigurationError):
+    """A certificate request is not what this member may ask for."""
+
+    code = "request-refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,16 @@ class Credentials:
     ca: Path
     chain: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What tells one certificate from another; `serial` and `key` in lower-case hex."""
+
+    serial: str
+    key: str
+    """SHA-256 of its SubjectPublicKeyInfo: the same for every certificate of this key."""
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,17 @@ def credentials(pki: Path, principal: str) -> Credentials:
     return found
 
 
+def leaf_of(chain: bytes) -> Leaf:
+    """Say what tells the first certificate of a chain from others. Raises ConfigurationError."""
+    found = _parse_chain(chain)[0]
+    return Leaf(f"{found.serial_number:x}", _digest(found.public_key()), found.not_valid_after_utc)
+
+
+def key_of(request_pem: bytes) -> str:
+    """Give the digest of the key that a request is for, as `Leaf.key`. Raises RequestRefusedError."""
+    return _digest(_parse_request(request_pem).public_key())
+
+
 def expiry(path: Path) -> datetime:
     """Tell until when the first certificate in a PEM file is in force."""
     return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
@@ -109,6 +135,7 @@ def init_pki(
     *,
     nodes: int = MAX_NODES,
     hosts: Sequence[str] = LOOPBACK,
+    setup: bool = False,
 ) -> Path:
     """Make the roots, all authorities and the certificates of nodes, services and people; return their folder.
 
@@ -118,6 +145,7 @@ def init_pki(
     """
     pki = pki_of(operator_home)
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    setup = setup or not (pki / f"{ROOT}.pem").is_file() or (pki / f"{SETUP}.crt").is_file()
     _make_root(pki, NODES_CA, _ours("nodes", NODES_CA), now, permits=_ours("nodes"))
     _make_root(pki, ROOT, _name((NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.COMMON_NAME, "federation root")), now)
     for unit, authority in (("services", SERVICES_CA), ("people", PEOPLE_CA)):
@@ -138,7 +166,6 @@ def make_node(pki: Path, number: int, hosts: Sequence[str], now: datetime) -> No
     """Make the certificate of one node, for both directions: a node also connects to the others."""
     both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
     _make_leaf(pki, NODES_CA, f"node-{number}", _ours("nodes", f"node-{number}"), now, usages=both, hosts=hosts)
-    setup: bool = False,
 
 
 def make_service(pki: Path, name: str, now: datetime) -> None:
@@ -146,7 +173,6 @@ def make_service(pki: Path, name: str, now: datetime) -> None:
     _make_leaf(pki, SERVICES_CA, name, _ours("services", name), now)
 
 
-    setup = setup or not (pki / f"{ROOT}.pem").is_file() or (pki / f"{SETUP}.crt").is_file()
 def make_person(pki: Path, name: str, now: datetime) -> None:
     """Make the certificate of a person's role: `setup` belongs in a safe once the streams stand."""
     _make_leaf(pki, PEOPLE_CA, name, _ours("people", name), now)
@@ -162,7 +188,8 @@ def add_member(pki: Path, member: str, now: datetime, organisation: str = "") ->
 def sign_request(pki: Path, member: str, unit: str, request_pem: bytes, now: datetime) -> bytes:
     """Sign a member's own request and return the chain (leaf, then its authority), all of it public.
 
-    The Subject must be exactly this member's and this unit's; nothing else that the request asks for is taken over.
+    That the request comes from this member the caller must know: anybody can write its Subject. That must be exactly
+    this member's and this unit's; nothing else that the request asks for is taken over.
     Raises RequestRefusedError, or ConfigurationError if this member has no authority here.
     """
     authority = _load(pki, _authority_of(member))
@@ -175,7 +202,7 @@ def sign_request(pki: Path, member: str, unit: str, request_pem: bytes, now: dat
     key = asked.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise RequestRefusedError("the request's key must be EC P-256")
-    return _pem(_sign_leaf(authority, wanted, key, now)) + _pem(authority.certificate)
+    return _pem(_sign_leaf(authority, wanted, key, now, life=MEMBER_LIFE)) + _pem(authority.certificate)
 
 
 # --- the member's side ------------------------------------------------------------------------------------------------
@@ -197,15 +224,21 @@ def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:
 def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes) -> Credentials:
     """Keep the certificate that the operator gave back, and the nodes' root, the only one to trust.
 
-    Raises ConfigurationError if it does not fit the key and unit that asked for it.
+    Raises ConfigurationError if it does not fit the key and unit that asked for it, or names another nodes' root than
+    the one that is trusted here: whoever sends that would pose as the nodes.
     """
-    stem = principal(member, unit)
+    stem, trusted = principal(member, unit), pki / f"{NODES_CA}.pem"
     key = _load_key(pki / f"{stem}.key")
     asked = x509.load_pem_x509_csr((pki / f"{stem}.csr").read_bytes())
     leaf = _parse_chain(chain)[0]
     if leaf.public_key() != key.public_key() or leaf.subject != asked.subject:
         raise ConfigurationError(f"this certificate is not the one that {stem} asked for: send {stem}.csr again")
-    _write(pki / f"{NODES_CA}.pem", b"".join(map(_pem, _parse_chain(nodes_ca))))
+    root = b"".join(map(_pem, _parse_chain(nodes_ca)))
+    if trusted.is_file() and trusted.read_bytes() != root:
+        raise ConfigurationError(
+            f"this names another root of the nodes than {trusted}: ask the operator by another way"
+        )
+    _write(trusted, root)
     _write_leaf(pki, stem, key, chain)
     return credentials(pki, stem)
 
@@ -307,9 +340,10 @@ def _sign_leaf(
     *,
     usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
     hosts: Sequence[str] = (),
+    life: timedelta = LEAF_LIFE,
 ) -> x509.Certificate:
     builder = (
-        _builder(subject, key, now, LEAF_LIFE)
+        _builder(subject, key, now, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -380,7 +414,7 @@ def _parse_request(request_pem: bytes) -> x509.CertificateSigningRequest:
         raise RequestRefusedError(f"{len(request_pem)} bytes are over the limit of {MAX_REQUEST_BYTES}")
     try:
         asked = x509.load_pem_x509_csr(request_pem)
-        sound = asked.is_signature_valid
+        sound = asked.is_signature_valid and bool(asked.subject)  # read only now
     except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise RequestRefusedError("this is no certificate request in PEM") from error
     if not sound:
@@ -414,6 +448,11 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigurationError(f"{path} is not an EC P-256 key")
     return key
+
+
+def _digest(key: CertificatePublicKeyTypes) -> str:
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return sha256(encoded).hexdigest()
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

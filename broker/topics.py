@@ -33,7 +33,7 @@ from broker.errors import ForbiddenStreamError, UnavailableError
 from broker.streams import AUDITOR, FAMILIES, FOR_EVER, OPERATOR, ROUTER, SETUP, Family, World, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from broker.certificates import Credentials
@@ -181,17 +181,20 @@ def establish(
     pace: Pace = STEADY,
     overrides: Mapping[str, Mapping[str, str]] | None = None,
     take_away: bool = True,
+    stopped: Collection[str] = (),
 ) -> Applied:
     """Make what the world has and the nodes lack, and take away the bindings that the world no longer has.
 
-    Without `take_away` no binding goes: for who does not know yet what the world is.
+    Without `take_away` no binding goes: for who does not know yet what the world is. `stopped` are principals that may
+    do nothing, whatever the world says: their keys may be in other hands.
 
     `overrides` are topic settings by family name, for tests. Topics that the world no longer names stay, and so do the
     settings of those that exist, which are told: either would destroy what they hold. Returns once the nodes show the
     new state. Raises UnavailableError if they do not answer, ForbiddenStreamError if the certificate is not `setup`'s.
     """
     wants = _Wants(world, shards, pace, overrides or {})
-    admin, wanted = AdminClient(client_settings(bootstrap, setup)), set(bindings(world))
+    admin = AdminClient(client_settings(bootstrap, setup))
+    wanted = {each for each in bindings(world) if each.principal not in stopped}
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
     added, removed = _bind(admin, wanted, take_away=take_away)
     created = _create(admin, wants)

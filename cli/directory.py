@@ -22,7 +22,7 @@ from broker.trust.draft import Draft
 from cli import answer, seed
 from cli.home import clock, if_it_answers, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
-from cli.operator_home import OperatorHome, operator_folder, operator_home, sign_certificates, told
+from cli.operator_home import OperatorHome, operator_folder, operator_home, told
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import powers, proposing, signing, wording
 
@@ -35,7 +35,7 @@ REQUESTS = click.option(
     "--requests",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
-    help="Folder with members' requests (*.request.json, *.signatory.json, on Kafka *.csr). Default: HOME/members.",
+    help="Folder with members' requests (*.request.json, *.signatory.json). Default: HOME/members.",
 )
 
 
@@ -57,8 +57,6 @@ def propose(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) ->
     """Draft the next directory and say what is to be done with the draft (operator)."""
     home = operator_home(given.home)
     folders = [each for each in (requests or (home.folder.parent / "members",)) if each.is_dir()]
-    if home.settings.bus_kind == "kafka":
-        sign_certificates(home, folders, answer.aside)
     federation = seed.read(file) if file else seed.seed()
     done = asyncio.run(proposing.propose(home, federation, folders))
     tell(
@@ -312,6 +310,9 @@ def _base(given: Everywhere, bureau: str | None) -> Opened | None:
         except UnavailableError:
             return home.versions.guard().opened
     member = member_home(given.home, bureau)
+    if member.settings.bus_kind == "kafka" and not member.settings.tls:
+        click.echo("this home has no certificate for the bus yet: this is what is known here", err=True)
+        return member.versions.guard().opened
 
     async def follow() -> None:
         # Before it has entered the newest directory does not list it: it reads what everybody may read.

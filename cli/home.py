@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,8 @@ def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, st
     if files is None:
         message = f'{folder / "settings.toml"} names no certificate for {principal}: add [tls."{principal}"]'
         raise ConfigurationError(message)
+    if settings.role == "member":
+        _say_ending(principal, folder / files.certificate)
     return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
 
 
@@ -78,6 +81,17 @@ async def if_it_answers(work: Awaitable[None], meanwhile: str) -> bool:
         answer.aside(f"the bus does not answer{why}: {meanwhile}")
         return False
     return True
+
+
+@lru_cache
+def _say_ending(principal: str, certificate: Path) -> None:
+    """Say once that a certificate soon ends: without the next one the member is cut off."""
+    from broker import certificates  # noqa: PLC0415 -- only a Kafka home needs it
+
+    end = certificates.expiry(certificate) if certificate.is_file() else None
+    if end and end < datetime.now(UTC) + certificates.RENEW_BEFORE:
+        said = f"RED: the certificate of {principal} ends {end:%Y-%m-%d}: ask for the next one with `valise certificate"
+        answer.aside(f"{said} request` and have the operator sign it")
 
 
 @lru_cache

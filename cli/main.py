@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "directory": ("cli.directory:directory", "Draft, show, sign and activate what members decide together."),
     "member": ("cli.members:member", "List members and bureaus, and draft who enters or is suspended."),
     "key": ("cli.keys:key", "Make, take over from, list and revoke signing keys."),
+    "certificate": (
+        "cli.certificate:certificate",
+        "Members' certificates for Kafka: ask, sign, take home, list, stop.",
+    ),
     "schema": ("cli.schema:schema", "List, show and check schemas."),
     "adapter": ("cli.adapter:adapter", "Run a national system's adapter."),
     "policy": ("cli.policy:policy", "Read, check, explain, compare and activate policies."),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -323,7 +324,7 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
         from broker import kafka_quota, topics  # noqa: PLC0415 -- only a Kafka home needs it
 
         setup = certificates.credentials(pki_of(home.folder), SETUP)
-        applied = topics.establish(home.settings.bus_address, setup, world, take_away=take_away)
+        applied = topics.establish(home.settings.bus_address, setup, world, take_away=take_away, stopped=stopped(home))
         if streams.VERSIONS in applied.created:  # new nodes; what somebody has set since stays
             await kafka_quota.bound(home.settings.bus_address, setup)
         return applied.differs
@@ -361,6 +362,26 @@ async def has_streams(home: OperatorHome) -> bool:
     return False
 
 
+def stopped(home: OperatorHome) -> frozenset[str]:
+    """Name the principals that were stopped (`valise certificate stop`): no node lets them do anything.
+
+    Raises ConfigurationError where that cannot be read: nobody is let in again for that.
+    """
+    path = stopped_path(home)
+    try:
+        return frozenset(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, TypeError) as error:
+        message = f"{path} cannot be read: write the names that were stopped into it, as a JSON list"
+        raise ConfigurationError(message) from error
+
+
+def stopped_path(home: OperatorHome) -> Path:
+    """Where the principals stand that were stopped."""
+    return pki_of(home.folder) / "stopped.json"
+
+
 def record(kind: str, content: bytes) -> tuple[bytes, bytes]:
     """Write a version as its stream carries it."""
     return b"", codec.encode(Version(kind, content))
@@ -383,16 +404,3 @@ def _log(home: OperatorHome) -> WrittenLog:
         message = f"{home.vkey_path} is missing or damaged: make it again with `valise broker init`"
         raise ConfigurationError(message) from error
     return WrittenLog(shard=home.settings.shard, vkey=str(vkey))
-
-
-def sign_certificates(home: OperatorHome, folders: Sequence[Path], say: Callable[[str], None]) -> int:
-    """Sign the certificate requests (MEMBER.UNIT.csr) in folders; the chain and the nodes' root go beside each."""
-    pki, signed = pki_of(home.folder), 0
-    for path in sorted({path for folder in folders for path in folder.rglob("*.csr")}):
-        member, _, unit = path.stem.partition(".")
-        chain = certificates.sign_request(pki, member.upper(), unit, path.read_bytes(), datetime.now(UTC))
-        path.with_suffix(".signed.pem").write_bytes(chain)
-        (path.parent / "nodes-ca.pem").write_bytes((pki / "nodes-ca.pem").read_bytes())
-        say(f"signed {path.with_suffix('.signed.pem')}")
-        signed += 1
-    return signed

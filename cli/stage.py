@@ -21,11 +21,11 @@ from broker.examine import Report, examine
 from broker.settings import Settings
 from cli import keyring, keys
 from cli.auditor import enrolled
-from cli.home import MemberHome, member_home
-from cli.operator_home import OperatorHome, make, sign_certificates, tls_of
+from cli.home import MemberHome, clock, member_home
+from cli.operator_home import OperatorHome, make, tls_of
 from cli.seed import Federation
 from cli.seen import Seen, beside
-from cli.trust import proposing, signatories, signing
+from cli.trust import issuing, proposing, signatories, signing, vouched
 from cli.trust.proposing import Activated
 
 READY_LIMIT_S = 60.0
@@ -90,7 +90,10 @@ async def agree(stage: Stage) -> Activated:
         if root:
             stage.member(stage.bureaus_of(member)[0]).versions.pin(root)
         made, _ = await asyncio.to_thread(signing.sign, stage.home / "members" / member, member, made, opened)
-    return await proposing.activate(stage.operator, [made])
+    done = await proposing.activate(stage.operator, [made])
+    if stage.operator.settings.bus_kind == "kafka":
+        _certify(stage)
+    return done
 
 
 async def joined(stage: Stage, federation: Federation, bureaus: Sequence[str]) -> Stage:
@@ -123,20 +126,26 @@ def _make_member(stage: Stage, member: str, bureaus: Sequence[str]) -> None:
         keys.make_key(folder, bureau, federation)
     signatories.make(folder, member, federation)
     for unit in units:
-        certificates.request(pki_of(folder), member, unit)
+        vouched.write(folder, member, unit, federation, clock())
 
 
 def _start_kafka(stage: Stage, say: Say) -> None:
-    """Start one node as `valise kafka up` does, sign what the members ask for, and let them take it home."""
+    """Start one node as `valise kafka up` does."""
     from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
 
     folder = stage.operator.folder
     node.start(node.prepare(folder / "kafka", pki_of(folder)), progress=say)
-    sign_certificates(stage.operator, [stage.home / "members"], lambda _: None)
-    for chain in sorted((stage.home / "members").glob("*/pki/*.signed.pem")):
-        member, _, unit = chain.name.removesuffix(".signed.pem").partition(".")
-        nodes_ca = (chain.parent / "nodes-ca.pem").read_bytes()
-        certificates.accept(chain.parent, member.upper(), unit, chain.read_bytes(), nodes_ca)
+
+
+def _certify(stage: Stage) -> None:
+    """Let the operator sign what members ask for, now that the directory says who they are, and each take it home."""
+    requests = vouched.found_in([stage.home / "members"])
+    done = issuing.issue(stage.operator, requests, clock())
+    if done.refused:
+        raise ConfigurationError("; ".join(done.refused))
+    for each in done.issued:
+        member = each.name.partition(".")[0].upper()
+        issuing.accept(stage.home / "members" / member, member, each)
 
 
 def stop_kafka(stage: Stage) -> None:

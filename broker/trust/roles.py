@@ -88,6 +88,15 @@ def owner(key: Key) -> str:
     return str(key.unrecognized_fields[MEMBER])
 
 
+def keys_of(targets: Targets, member: str) -> dict[str, PublicKey]:
+    """Give the keys with which a member signs what is its own alone, by id; none if it does not speak for itself."""
+    given = targets.delegations
+    role = (given.roles or {}).get(member) if given and is_member(member) else None
+    if given is None or role is None:
+        return {}
+    return {each: PublicKey.of(bytes.fromhex(str(given.keys[each].keyval["public"]))) for each in role.keyids}
+
+
 def path_of(role: str) -> str:
     """Give the one target file that a delegated role may sign."""
     if role in (FEDERATION, POLICIES):

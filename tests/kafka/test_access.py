@@ -405,6 +405,21 @@ def test_settings_that_are_not_the_tables_are_told_and_changed_only_on_demand(ka
     assert topics.differences(kafka.bootstrap, operator, WORLD) == []
 
 
+def test_a_thief_of_a_principal_that_was_stopped_does_nothing_any_more(kafka: KafkaWorld) -> None:
+    """Not over the connection that he has, either; and whoever may set bindings by the table does not undo it."""
+    mine, setup = ["receipts.at", "inbox.at.ncb"], kafka.credentials("setup")
+    ca, stolen = str(kafka.cluster.pki / "nodes-ca.pem"), kafka.credentials("at.ncb")
+    thief = Attempts(kafka.bootstrap, ca, stolen, PATIENCE_S)
+    assert set(thief.describe(mine).values()) == {Outcome.ALLOWED}
+    for _ in range(2):
+        topics.establish(kafka.bootstrap, setup, WORLD, stopped={"at.ncb"})
+        bound = {each.principal for each in topics.standing_bindings(kafka.bootstrap, setup)}
+        assert bound == set(WORLD.principals()) - {"at.ncb"}
+        for tried in (thief.describe(mine), thief.read(mine), thief.write(mine)):
+            assert set(tried.values()) == {Outcome.REFUSED}
+    assert {each.principal for each in kafka.establish(WORLD).added} == {"at.ncb"}
+
+
 def test_nobody_else_can_establish_a_world(kafka: KafkaWorld) -> None:
     with pytest.raises(ForbiddenStreamError):
         topics.establish(kafka.bootstrap, kafka.credentials("operator"), World(("AT", "EE"), ("AT/ncb",)))

@@ -124,6 +124,12 @@ def test_setup_is_made_with_the_root_and_later_only_if_told(pki: Path) -> None:
     assert certificates.credentials(pki, "setup")
 
 
+def test_a_members_certificate_ends_after_ninety_days_and_ours_after_a_year(pki: Path, tmp_path: Path) -> None:
+    chain = certificates.sign_request(pki, "AT", "ncb", certificates.request(tmp_path, "AT", "ncb"), NOW)
+    assert certificates.leaf_of(chain).until == NOW + timedelta(days=90)
+    assert certificates.expiry(pki / "router.crt") == NOW + timedelta(days=365)
+
+
 def test_a_certificate_that_soon_ends_is_made_anew_by_the_same_authority(pki: Path) -> None:
     later, authority = NOW + timedelta(days=340), (pki / "services-ca.pem").read_bytes()
     before = certificates.expiry(pki / "router.crt")

@@ -1,0 +1,173 @@
+"""`valise certificate`: ask for, sign, take home and list the certificates with which members connect, stop one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker import settings as settings_file
+from broker.errors import ConfigurationError
+from cli import answer, exits
+from cli.home import clock, member_home
+from cli.operator_home import OperatorHome, make_streams, operator_home, stopped, tls_of
+from cli.options import Everywhere, bureau, confirm, everywhere
+from cli.trust import issuing, vouched
+from cli.trust.issuing import ADAPTER
+
+_PRINCIPAL = re.compile(r"[a-z][a-z0-9]*\.[a-z0-9-]+")
+
+
+@click.group()
+def certificate() -> None:
+    """On Kafka: ask for, sign, take home and list members' certificates; stop one whose key is lost."""
+
+
+@certificate.command()
+@click.option("--adapter", is_flag=True, help="For the member's adapter; else for the bureau.")
+@bureau
+@everywhere
+def request(given: Everywhere, bureau: str | None, *, adapter: bool) -> None:
+    """Ask for the certificate of a bureau or of the member's adapter, first or next; the member's own key signs it.
+
+    The private key is made here if there is none, and stays. To change it, move it away first (pki/NAME.key).
+    """
+    home = member_home(given.home, bureau)
+    unit = ADAPTER if adapter else home.unit
+    path = vouched.write(home.folder, home.member, unit, home.settings.federation, clock())
+    answer.show(
+        f"{home.member} asks for the certificate of {unit} in {path}",
+        {"request": str(path)},
+        as_json=given.as_json,
+        then=f"send {path} to the operator; the key itself stays here",
+    )
+
+
+@certificate.command()
+@click.option(
+    "--requests",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help=f"Files, or folders with *{vouched.SUFFIX}. Default: HOME/members.",
+)
+@click.option(
+    "--another-key", multiple=True, metavar="NAME", help="This one may have a second key: its member said so."
+)
+@everywhere
+def sign(given: Everywhere, requests: tuple[Path, ...], another_key: tuple[str, ...]) -> None:
+    """Sign what members ask for (operator), if the directory in force names them and the key that vouches for it."""
+    home = _kafka(given)
+    paths = vouched.found_in(list(requests or (home.folder.parent / "members",)))
+    done = issuing.issue(home, paths, clock(), another_key)
+    for each in done.refused:
+        click.echo(f"refused: {answer.safe(each)}", err=True)
+    answer.show(
+        f"{len(done.issued)} certificates, {len(done.refused)} requests refused",
+        {"issued": list(map(str, done.issued)), "refused": done.refused},
+        as_json=given.as_json,
+        table=answer.Table(("send to its member",), [(str(each),) for each in done.issued]),
+        then=given.again("valise certificate list"),
+    )
+    if done.refused:
+        raise click.exceptions.Exit(exits.FAILED)
+
+
+@certificate.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@bureau
+@everywhere
+def accept(given: Everywhere, file: Path, bureau: str | None) -> None:
+    """Take a certificate that the operator signed into the member's home; what runs uses it once it is started anew."""
+    home = member_home(given.home, bureau)
+    principal = issuing.accept(home.folder, home.member, file)
+    if principal not in home.settings.tls:
+        tls = home.settings.tls | {principal: tls_of(principal)}
+        settings_file.save(home.folder, home.settings.model_copy(update={"tls": tls}))
+    until = issuing.read(file).until
+    answer.show(
+        f"{principal} has its certificate until {answer.when(until)}",
+        {"principal": principal, "until": until},
+        as_json=given.as_json,
+        then=given.again(f"valise inbox --bureau {home.bureau}"),
+    )
+
+
+@certificate.command("list")
+@everywhere
+def list_issued(given: Everywhere) -> None:
+    """List the certificates that members got (operator), the newest of each last, and what was stopped."""
+    home = _kafka(given)
+    now, out = clock(), stopped(home)
+    rows = [_row(each, now, each.principal in out) for each in issuing.kept(home)]
+    answer.show(
+        f"{len(rows)} certificates; stopped: {', '.join(sorted(out)) or 'nobody'}",
+        {"certificates": rows, "stopped": sorted(out)},
+        as_json=given.as_json,
+        table=answer.Table(
+            ("for", "serial", "key", "state", "until"),
+            [
+                (row["principal"], row["serial"][:16], row["key"][:16], row["state"], answer.when(row["until"]))
+                for row in rows
+            ],
+        ),
+        then=given.again("valise certificate stop NAME"),
+    )
+
+
+def _row(each: issuing.Issued, now: int, out: bool) -> dict[str, Any]:
+    state = "ended" if each.until <= now else "stopped" if out else "in force"
+    return {name: value for name, value in asdict(each).items() if name not in ("chain", "nodes_ca")} | {"state": state}
+
+
+@certificate.command()
+@click.argument("principal")
+@everywhere
+def stop(given: Everywhere, principal: str) -> None:
+    """Let PRINCIPAL (at.ncb, at.adapter) do nothing more on the bus, at once (operator, with setup's certificate)."""
+    home = _kafka(given)
+    if not _PRINCIPAL.fullmatch(principal):
+        message = f"{principal!r} is no member's name on the bus: write at.ncb or at.adapter"
+        raise ConfigurationError(message)
+    if not given.yes:
+        confirm(f"{principal} can neither send nor receive until it is resumed: stop it?")
+    issuing.stop(home, [principal])
+    asyncio.run(make_streams(home, home.world()))
+    answer.show(
+        f"{principal} may do nothing on the bus any more, and gets no certificate",
+        {"stopped": sorted(stopped(home))},
+        as_json=given.as_json,
+        then=given.again(f"valise certificate resume {principal}"),
+    )
+
+
+@certificate.command()
+@click.argument("principal")
+@everywhere
+def resume(given: Everywhere, principal: str) -> None:
+    """Let PRINCIPAL go on (operator): also whoever holds one of its keys with a certificate that is still in force."""
+    home = _kafka(given)
+    live = [
+        f"key {each.key[:16]} until {answer.when(each.until)}" for each in issuing.in_force(home, principal, clock())
+    ]
+    if live and not given.yes:
+        confirm(f"whoever holds these keys comes in again: {', '.join(live)}; resume {principal}?")
+    issuing.resume(home, principal)
+    asyncio.run(make_streams(home, home.world()))
+    answer.show(
+        f"{principal} may do again what the table of streams says",
+        {"stopped": sorted(stopped(home)), "in_force": live},
+        as_json=given.as_json,
+        then=given.again("valise certificate list"),
+    )
+
+
+def _kafka(given: Everywhere) -> OperatorHome:
+    home = operator_home(given.home)
+    if home.settings.bus_kind != "kafka":
+        message = "the embedded bus has no certificates: they are for Kafka"
+        raise ConfigurationError(message)
+    return home

@@ -1,0 +1,199 @@
+"""Signs members' certificates, as the operator: for whom the directory says, each request once, every one on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker import certificates, durable, reading
+from broker.certificates import NODES_CA, pki_of
+from broker.errors import ConfigurationError
+from broker.trust import roles
+from broker.trust.bundle import Opened
+from cli import answer
+from cli.operator_home import OperatorHome, stopped, stopped_path
+from cli.trust import vouched
+from cli.trust.vouched import Vouched
+
+ADAPTER = "adapter"
+LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One certificate as the operator keeps it, and as its member gets it: nothing of it is secret. Times in ms."""
+
+    principal: str
+    serial: str
+    key: str
+    """SHA-256 of its SubjectPublicKeyInfo."""
+    since: int
+    until: int
+    made: int
+    """When the member signed the request."""
+    asked: str
+    """SHA-256 of the request: it is answered once."""
+    chain: str
+    nodes_ca: str
+
+    @property
+    def file(self) -> str:
+        """The name under which the operator keeps it."""
+        return f"{self.principal}.{self.serial}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What became of requests."""
+
+    issued: tuple[Path, ...]
+    """The certificates: for a request that was answered before, the one that it got then."""
+    refused: tuple[str, ...]
+    """File and reason."""
+
+
+def issue(home: OperatorHome, paths: Iterable[Path], now: int, another_key: Collection[str] = ()) -> Answers:
+    """Sign the certificates that members ask for; a request that is refused stops no other.
+
+    `another_key` names principals that may have a second key beside one of which a certificate is still in force.
+    Raises ConfigurationError where no signed directory says who the members are.
+    """
+    opened = home.versions.guard().opened
+    if opened is None:
+        message = "no signed directory says yet who the members are: `valise directory activate` the first one"
+        raise ConfigurationError(message)
+    folder = issued_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    done, refused = list[Path](), list[str]()
+    with durable.alone(folder):
+        issuer = _Issuer(home, opened, now, frozenset(another_key), kept(home))
+        for path in paths:
+            try:
+                done.append(folder / issuer.answer(vouched.read(path)).file)
+            except ConfigurationError as error:
+                refused.append(f"{path}: {error}")
+    return Answers(tuple(done), tuple(refused))
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    """What requests are held against: the directory in force, and what was issued so far."""
+
+    home: OperatorHome
+    opened: Opened
+    now: int
+    another_key: frozenset[str]
+    issued: list[Issued]
+
+    def answer(self, asked: Vouched) -> Issued:
+        """Sign what is asked for, or give the certificate that this request got before."""
+        asked.check(self.opened.directory.federation, roles.keys_of(self.opened.targets, asked.member), self.now)
+        self._check_wanted(asked)
+        before = [each for each in self.issued if each.principal == asked.principal]
+        for each in before:
+            if each.asked == asked.digest:
+                return each
+        if before:
+            self._check_follows(asked, before[-1])
+        made = self._sign(asked)
+        self.issued.append(made)
+        return made
+
+    def _check_wanted(self, asked: Vouched) -> None:
+        """Check that the directory knows this principal, and that nobody has stopped it."""
+        directory = self.opened.directory
+        member = directory.members.get(asked.member)
+        if member is None or not member.active:
+            message = f"{asked.member} does not take part by the directory in force"
+            raise ConfigurationError(message)
+        bureau = directory.bureaus.get(f"{asked.member}/{asked.unit}")
+        if asked.unit != ADAPTER and (bureau is None or not bureau.certified):
+            message = f"the directory names no bureau {asked.member}/{asked.unit} with a certificate of its own"
+            raise ConfigurationError(message)
+        if asked.principal in stopped(self.home):
+            message = f"{asked.principal} was stopped: `valise certificate resume {asked.principal}` once that is over"
+            raise ConfigurationError(message)
+
+    def _check_follows(self, asked: Vouched, last: Issued) -> None:
+        if asked.made <= last.made:
+            message = f"{asked.principal} has asked anew since: this request is answered no more"
+            raise ConfigurationError(message)
+        same = certificates.key_of(asked.request) == last.key
+        if not same and last.until > self.now and asked.principal not in self.another_key:
+            until = answer.when(last.until)
+            message = (
+                f"{asked.principal} has a certificate for another key, in force until {until}: ask the member by "
+                f"another way whether its key is a new one, and why; then `--another-key {asked.principal}`"
+            )
+            raise ConfigurationError(message)
+
+    def _sign(self, asked: Vouched) -> Issued:
+        pki, at = pki_of(self.home.folder), datetime.fromtimestamp(self.now / 1000, UTC)
+        chain = certificates.sign_request(pki, asked.member, asked.unit, asked.request, at)
+        leaf = certificates.leaf_of(chain)
+        made = Issued(
+            principal=asked.principal,
+            serial=leaf.serial,
+            key=leaf.key,
+            since=self.now,
+            until=int(leaf.until.timestamp() * 1000),
+            made=asked.made,
+            asked=asked.digest,
+            chain=chain.decode(),
+            nodes_ca=(pki / f"{NODES_CA}.pem").read_text(encoding="utf-8"),
+        )
+        # Nobody gets a certificate that is not on record: this file is what the member gets.
+        durable.put(issued_folder(self.home) / made.file, json.dumps(asdict(made), indent=2).encode() + b"\n")
+        return made
+
+
+def issued_folder(home: OperatorHome) -> Path:
+    """Where the operator keeps the certificates that members got."""
+    return pki_of(home.folder) / "issued"
+
+
+def kept(home: OperatorHome) -> list[Issued]:
+    """Give every certificate that members got, each principal's in the order in which it asked."""
+    found = (read(each) for each in issued_folder(home).glob("*.json"))
+    return sorted(found, key=lambda each: (each.principal, each.made))
+
+
+def read(path: Path) -> Issued:
+    """Read a certificate as it was issued. Raises ConfigurationError that names the file."""
+    try:
+        return Issued(**json.loads(reading.read(path, LIMIT)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        message = f"{path} holds no certificate that the operator issued: have it sent again"
+        raise ConfigurationError(message) from error
+
+
+def accept(folder: Path, member: str, file: Path) -> str:
+    """Take a certificate into a member's home, for the key that asked for it; give its principal.
+
+    Raises ConfigurationError if it is not the member's, or does not fit.
+    """
+    found = read(file)
+    of, _, unit = found.principal.partition(".")
+    if of != member.lower():
+        message = f"{file} is for {found.principal}, not for {member}"
+        raise ConfigurationError(message)
+    certificates.accept(pki_of(folder), member, unit, found.chain.encode(), found.nodes_ca.encode())
+    return found.principal
+
+
+def stop(home: OperatorHome, principals: Sequence[str]) -> None:
+    """Say that principals may do nothing on the bus, and ask for no certificate; kept before any node hears of it."""
+    durable.put(stopped_path(home), json.dumps(sorted(stopped(home) | set(principals))).encode())
+
+
+def resume(home: OperatorHome, principal: str) -> None:
+    """Let a principal go on. Whoever holds a key of it, with a certificate in force, can use it again."""
+    durable.put(stopped_path(home), json.dumps(sorted(stopped(home) - {principal})).encode())
+
+
+def in_force(home: OperatorHome, principal: str, now: int) -> Iterator[Issued]:
+    """Give the certificates with which a principal could come in now."""
+    return (each for each in kept(home) if each.principal == principal and each.until > now)
