@@ -125,7 +125,6 @@ async def test_a_second_key_for_a_principal_is_signed_only_if_the_operator_was_t
     second = office.ask("AT", "ncb")
     assert "another key, in force until" in office.refusal(second)
     assert len(office.sign(second, another_key=("at.ncb",)).issued) == 1
-    # The first one, whose certificate is still in force, is the other key now.
     assert len({each.key for each in issuing.kept(office.stage.operator)}) == 2
 
 
