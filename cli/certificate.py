@@ -64,7 +64,7 @@ def sign(given: Everywhere, requests: tuple[Path, ...], another_key: tuple[str, 
     paths = vouched.found_in(list(requests or (home.folder.parent / "members",)))
     done = issuing.issue(home, paths, clock(), another_key)
     for each in done.refused:
-        click.echo(f"refused: {answer.safe(each)}", err=True)
+        answer.aside(f"refused: {each}")
     answer.show(
         f"{len(done.issued)} certificates, {len(done.refused)} requests refused",
         {"issued": list(map(str, done.issued)), "refused": done.refused},

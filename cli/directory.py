@@ -311,7 +311,7 @@ def _base(given: Everywhere, bureau: str | None) -> Opened | None:
             return home.versions.guard().opened
     member = member_home(given.home, bureau)
     if member.settings.bus_kind == "kafka" and not member.settings.tls:
-        click.echo("this home has no certificate for the bus yet: this is what is known here", err=True)
+        answer.aside("this home has no certificate for the bus yet: this is what is known here")
         return member.versions.guard().opened
 
     async def follow() -> None:
