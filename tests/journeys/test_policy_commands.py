@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from broker import codec
-from broker.notice import DecisionRecord
-from cli import seed, subscribe
+from broker.notice import DecisionRecord, Verified
+from cli import drafts, seed, subscribe
 from cli.main import main
 from cli.officer import trying
 from cli.stage import Stage, running, set_up, settled
@@ -258,11 +258,17 @@ def test_a_dry_run_tells_as_much_and_where_the_annex_could_still_change_it(world
 
 
 def test_a_dry_run_of_a_record_that_is_out_tries_its_correction_on_those_who_hold_it(world: World) -> None:
+    names = ("circle", "never published")
+    tried = [{**PERSON, "record": each, "action_sought": "watch"} for each in names]
     with world.stage.member("LV/ncb").outbox() as outbox:
-        version, (reference,), holders = trying._before(outbox, "LV/ncb", "circle")
-        assert (version, reference.relation) == (2, "corrects")
-        assert set(holders) == {"AT/ncb", "GE/organised-crime"}
-        assert trying._before(outbox, "LV/ncb", "never published") == (1, (), ())
+        made = outbox.rehearse(drafts.read(json.dumps(tried), "-"))
+        correction, new = (each for each in made if isinstance(each, Verified))
+        assert (correction.header.version, [each.relation for each in correction.header.references]) == (
+            2,
+            ["corrects"],
+        )
+        assert set(trying._holders(outbox, correction)) == {"AT/ncb", "GE/organised-crime"}
+        assert (new.header.version, trying._holders(outbox, new)) == (1, ())
 
 
 # Deciding again
