@@ -43,7 +43,7 @@ class Exchange(Site):
             for record in records:
                 file = self.home.parent / f"{record}.json"
                 file.write_text(json.dumps(DRAFT | {"record": record}), encoding="utf-8")
-                done = await self.said("publish", str(file), "--bureau", LV)
+                done = await self.said("publish", str(file), "--bureau", LV, "--wait", "60")
                 assert done.returncode == exits.DONE, done.stderr
             await settled(self.stage)
             await self.learned()
