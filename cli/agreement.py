@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from broker.errors import ConfigurationError
-from cli import answer
+from cli import answer, exits
 from cli.members import newest
 from cli.options import Everywhere, bureau, everywhere
 from cli.trust.changing import Change, draft_change, named, with_status
@@ -27,7 +27,7 @@ def agreement() -> None:
 @everywhere
 def list_agreements(given: Everywhere, bureau: str | None) -> None:
     """List the agreements, their basis and members."""
-    directory = newest(given.home, bureau)
+    directory, stale = newest(given.home, bureau)
     found = [each for _, each in sorted(directory.agreements.items())]
     rows = [
         {
@@ -41,7 +41,7 @@ def list_agreements(given: Everywhere, bureau: str | None) -> None:
     ]
     answer.show(
         f"{len(rows)} agreements; directory version {directory.version}",
-        rows,
+        {"version": directory.version, "agreements": rows, "stale": stale},
         as_json=given.as_json,
         table=answer.Table(
             ("agreement", "title", "status", "members"),
@@ -49,6 +49,7 @@ def list_agreements(given: Everywhere, bureau: str | None) -> None:
         ),
         then=given.again("valise member show AT"),
     )
+    exits.end(exits.UNAVAILABLE if stale else exits.DONE)
 
 
 @agreement.command()

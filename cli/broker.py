@@ -265,13 +265,14 @@ def status(given: Everywhere) -> None:
     home = operator_home(given.home)
     restoring.tell_left(home.folder.parent)
     found = asyncio.run(standing(home))
-    value = asdict(found)
+    stale = found.waiting is None
     if given.as_json:
-        answer.show("", value, as_json=True)
-        return
-    for line in _lines(found):
-        answer.say(line)
-    answer.say(_verify(home))
+        answer.show("", asdict(found) | {"stale": stale}, as_json=True)
+    else:
+        for line in _lines(found):
+            answer.say(line)
+        answer.say(_verify(home))
+    exits.end(exits.UNAVAILABLE if stale else exits.DONE)
 
 
 def _lines(found: Standing) -> Iterator[str]:

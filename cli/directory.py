@@ -14,12 +14,12 @@ import click
 
 from adapters.versions import Versions
 from broker import durable, streams
-from broker.errors import ConfigurationError, UnavailableError
+from broker.errors import ConfigurationError
 from broker.streams import World
 from broker.trust import draft, roles
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft
-from cli import answer, seed
+from cli import answer, exits, seed
 from cli.home import clock, if_it_answers, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
 from cli.operator_home import OperatorHome, operator_folder, operator_home, told
@@ -28,6 +28,7 @@ from cli.trust import powers, proposing, signing, wording
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _TABLE = partial(answer.Table, ("role", "signed by", "missing", "could sign"))
+_MEANWHILE = "this is what was known before"
 FROM = click.option(
     "--from", "file", type=click.Path(path_type=Path), help="The federation's file. Default: the first federation."
 )
@@ -127,8 +128,10 @@ def _next(given: Everywhere, path: Path, made: Draft, base: Opened | None) -> st
 @everywhere
 def show(given: Everywhere, file: Path, bureau: str | None) -> None:
     """Say in words what a draft changes, and whose signatures are missing."""
-    made, base = _read(file), _base(given, bureau)
-    tell(given, file, base, f"{made.title} (drafted by {made.by})", versions=_versions(given, bureau))
+    made, (base, stale) = _read(file), _base(given, bureau)
+    first, versions = f"{made.title} (drafted by {made.by})", _versions(given, bureau)
+    tell(given, file, base, first, {"stale": stale}, versions=versions)
+    exits.end(exits.UNAVAILABLE if stale else exits.DONE)
 
 
 @directory.command()
@@ -138,7 +141,8 @@ def show(given: Everywhere, file: Path, bureau: str | None) -> None:
 @everywhere
 def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> None:
     """Sign a draft as a member, with the keys in its home. Read what it changes first: it is shown."""
-    home, made, base = member_home(given.home, bureau), _read(file), _base(given, bureau)
+    home, made = member_home(given.home, bureau), _read(file)
+    base, _ = _base(given, bureau)  # who says yes has read that the bus does not answer
     if base is None and not made.roots:
         message = "the directory that this draft changes is not here: `valise directory trust FINGERPRINT`, then again"
         raise ConfigurationError(message)
@@ -223,7 +227,7 @@ def refresh(given: Everywhere) -> None:
 def root(given: Everywhere, holders: tuple[str, ...], requests: tuple[Path, ...]) -> None:
     """Draft that the root passes to these members (operator): most of the old holders and most of the new must sign."""
     home = operator_home(given.home)
-    base = _base(given, None)
+    base = asyncio.run(proposing.standing(home)).opened
     if base is None:
         message = "there is no signed directory yet: `valise directory draft` makes the first"
         raise ConfigurationError(message)
@@ -237,7 +241,7 @@ def root(given: Everywhere, holders: tuple[str, ...], requests: tuple[Path, ...]
 def status(given: Everywhere, bureau: str | None) -> None:
     """Say whose keys may sign what, how many must, and what expires when; what has expired is red and stops nothing."""
     versions = member_home(given.home, bureau).versions if bureau or not _operates(given) else _operator(given).versions
-    base = _base(given, bureau)
+    base, stale = _base(given, bureau)
     if base is None:
         message = "no signed directory has come yet: " + (
             versions.refused() or "`valise directory draft` makes the first"
@@ -260,6 +264,7 @@ def status(given: Everywhere, bureau: str | None) -> None:
             "red": red,
             "refused": versions.refused(),
             "roles": rows,
+            "stale": stale,
         },
         as_json=given.as_json,
         table=answer.Table(
@@ -268,6 +273,7 @@ def status(given: Everywhere, bureau: str | None) -> None:
         ),
         then=given.again("valise directory show DRAFT"),
     )
+    exits.end(exits.UNAVAILABLE if stale else exits.DONE)
 
 
 def _role(role: str, base: Opened) -> dict[str, Any]:
@@ -301,18 +307,16 @@ def _operator(given: Everywhere) -> OperatorHome:
     return operator_home(given.home)
 
 
-def _base(given: Everywhere, bureau: str | None) -> Opened | None:
-    """Open the newest signed directory that this party has; what the bus has to say first, where it answers."""
+def _base(given: Everywhere, bureau: str | None) -> tuple[Opened | None, bool]:
+    """Open the newest signed directory that this party has, and say whether it may be stale: the bus was not heard."""
     if bureau is None and _operates(given):
         home = _operator(given)
-        try:
-            return asyncio.run(proposing.standing(home)).opened
-        except UnavailableError:
-            return home.versions.guard().opened
+        answered = asyncio.run(if_it_answers(proposing.standing(home), _MEANWHILE))
+        return home.versions.guard().opened, not answered
     member = member_home(given.home, bureau)
     if member.settings.bus_kind == "kafka" and not member.settings.tls:
         answer.aside("this home has no certificate for the bus yet: this is what is known here")
-        return member.versions.guard().opened
+        return member.versions.guard().opened, True
 
     async def follow() -> None:
         # Before it has entered the newest directory does not list it: it reads what everybody may read.
@@ -320,5 +324,5 @@ def _base(given: Everywhere, bureau: str | None) -> Opened | None:
         async with open_bus(member.folder, member.settings, streams.adapter(member.member), alone) as bus:
             await member.versions.follow(bus)
 
-    asyncio.run(if_it_answers(follow(), "this is what was known before"))
-    return member.versions.guard().opened
+    answered = asyncio.run(if_it_answers(follow(), _MEANWHILE))
+    return member.versions.guard().opened, not answered

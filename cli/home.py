@@ -52,7 +52,8 @@ async def open_bus(folder: Path, settings: Settings, principal: str, world: Worl
             if not path.parent.is_dir():
                 message = f"no folder {path.parent} for the bus that {folder / 'settings.toml'} names"
                 raise ConfigurationError(message)
-            if settings.role == "member" and not path.is_file():
+            # Only who makes streams makes the file: whoever looks would take an empty one for a bus that answers.
+            if principal != streams.SETUP and not path.is_file():
                 raise UnavailableError(f"there is no bus at {path}, which {folder / 'settings.toml'} names")
             yield await stack.enter_async_context(SqliteBus(path, principal, world, clock))
         else:
@@ -72,7 +73,7 @@ def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, st
     return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
 
 
-async def if_it_answers(work: Awaitable[None], meanwhile: str) -> bool:
+async def if_it_answers(work: Awaitable[object], meanwhile: str) -> bool:
     """Do what needs the bus. False: it does not answer, and it was said what the command goes on with meanwhile."""
     try:
         await work

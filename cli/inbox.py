@@ -92,6 +92,11 @@ class Collected:
         stale = exits.UNAVAILABLE if self.stale else exits.DONE
         return exits.VERIFICATION_FAILED if self.refused else stale
 
+    @property
+    def code_of_act(self) -> int:
+        """The exit code where something was done besides, which the bus has answered since."""
+        return exits.VERIFICATION_FAILED if self.refused else exits.DONE
+
 
 async def collect(home: MemberHome) -> Collected:
     """Take in what has come, as far as the bus answers; say on stderr what of it does not hold."""

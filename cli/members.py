@@ -14,7 +14,7 @@ from broker import streams
 from broker.directory import Directory
 from broker.errors import ConfigurationError
 from broker.streams import World
-from cli import answer
+from cli import answer, exits
 from cli.directory import FROM, REQUESTS, propose
 from cli.home import if_it_answers, member_home, open_bus
 from cli.operator_home import operator_home
@@ -33,18 +33,22 @@ def member() -> None:
 @everywhere
 def list_members(given: Everywhere, bureau: str | None) -> None:
     """List the members of the federation."""
-    directory = newest(given.home, bureau)
+    directory, stale = newest(given.home, bureau)
     rows = [_row(directory, name) for name in sorted(directory.members)]
     answer.show(
         f"{len(rows)} members, {len(directory.bureaus)} bureaus; directory version {directory.version}",
-        {"federation": directory.federation, "version": directory.version, "digest": directory.digest, "members": rows},
+        {
+            "federation": directory.federation, "version": directory.version, "digest": directory.digest,
+            "members": rows, "stale": stale,
+        },
         as_json=given.as_json,
         table=answer.Table(
             ("member", "name", "kind", "status", "bureaus"),
             [(row["id"], row["name"], row["kind"], row["status"], ", ".join(row["bureaus"])) for row in rows],
         ),
         then=given.again("valise member show AT"),
-    )
+    )  # fmt: skip
+    exits.end(exits.UNAVAILABLE if stale else exits.DONE)
 
 
 def _row(directory: Directory, name: str) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def _row(directory: Directory, name: str) -> dict[str, Any]:
 @everywhere
 def show(given: Everywhere, name: str, bureau: str | None) -> None:
     """Show one member: its bureaus, mandates and keys, and the agreements that it is in."""
-    directory = newest(given.home, bureau)
+    directory, stale = newest(given.home, bureau)
     if name not in directory.members:
         message = f"no member {name}: see `valise member list`"
         raise ConfigurationError(message)
@@ -82,7 +86,7 @@ def show(given: Everywhere, name: str, bureau: str | None) -> None:
     found = directory.members[name]
     answer.show(
         f"{name}: {found.name}, {found.kind}, {found.status}; agreements: {', '.join(agreements) or 'none'}",
-        {**_row(directory, name), "bureaus": bureaus, "agreements": agreements},
+        {**_row(directory, name), "bureaus": bureaus, "agreements": agreements, "stale": stale},
         as_json=given.as_json,
         table=answer.Table(
             ("bureau", "mandates", "languages", "key", "until"),
@@ -97,6 +101,7 @@ def show(given: Everywhere, name: str, bureau: str | None) -> None:
         ),
         then=given.again("valise member list"),
     )  # fmt: skip
+    exits.end(exits.UNAVAILABLE if stale else exits.DONE)
 
 
 _NAME = click.argument("name", metavar="MEMBER")
@@ -137,11 +142,11 @@ def activate(given: Everywhere, name: str) -> None:
     draft_change(given, f"{name} takes part again", with_status("members", name, "active"))
 
 
-def newest(home: Path, bureau: str | None) -> Directory:
-    """Give the newest directory: from the bus where it answers, else what this home has kept."""
+def newest(home: Path, bureau: str | None) -> tuple[Directory, bool]:
+    """Give the newest directory, and whether it may be stale: what this home has kept, as the bus does not answer."""
     versions, folder, principal = _where(home, bureau)
-    asyncio.run(if_it_answers(_follow(versions, folder, principal), "this is what was known before"))
-    return versions.newest()
+    answered = asyncio.run(if_it_answers(_follow(versions, folder, principal), "this is what was known before"))
+    return versions.newest(), not answered
 
 
 def _where(home: Path, bureau: str | None) -> tuple[Versions, Path, str]:

@@ -349,12 +349,14 @@ def told(each: Difference) -> str:
 
 
 async def has_streams(home: OperatorHome) -> bool:
-    """Say whether the bus shows the operator a stream of versions; changes nothing there."""
+    """Say whether the bus shows the operator a stream of versions; changes nothing there. Raises UnavailableError."""
     if home.settings.bus_kind == "kafka":
         from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
 
         who = certificates.credentials(pki_of(home.folder), OPERATOR)
         return streams.VERSIONS in topics.existing(home.settings.bus_address, who)
+    if home.versions.newest_digest("directory") is None and not (home.folder / home.settings.bus_address).is_file():
+        return False  # not made yet; where a directory was published, it is lost
     async with home.bus(OPERATOR, NOBODY) as bus:
         with suppress(ForbiddenStreamError):
             await bus.end(streams.VERSIONS)

@@ -82,7 +82,7 @@ def refuse(given: Everywhere, notice: str, reason: str, bureau: str | None, wait
 
 
 def _decide(given: Everywhere, home: MemberHome, notice: str, word: tuple[str, str | None], wait: float) -> None:
-    asyncio.run(collect(home))
+    collected = asyncio.run(collect(home))
     verdict, words = word
     with home.inbox() as box:
         line = box.find(notice)
@@ -96,6 +96,7 @@ def _decide(given: Everywhere, home: MemberHome, notice: str, word: tuple[str, s
         confirm(f"{verdict} {line.kind} {line.id} of {line.issuer}. Go on?")
     draft = reviewing.decision(opened.header, home.bureau, verdict, words)
     finish(given, home, asyncio.run(send(home, lambda outbox: outbox.publish([draft]), wait)))
+    exits.end(collected.code_of_act)
 
 
 def _waiting(home: MemberHome) -> list[Line]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from adapters.order import Order, order
 from broker.errors import ConfigurationError
+from cli import exits
 from cli.inbox import collect
 from cli.publish import NoSuchNoticeError, confirm_withdrawal, finish, send
 
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 def by_order(given: Everywhere, home: MemberHome, notice: str, wait: float) -> None:
     """Withdraw what was delivered here and is another's. Raises NoSuchNoticeError, ConfigurationError."""
-    asyncio.run(collect(home))
+    collected = asyncio.run(collect(home))
     made = _order(home, notice)
     if not given.yes:
         confirm_withdrawal(notice)
     finish(given, home, asyncio.run(send(home, lambda outbox: [outbox.order(made)], wait)))
+    exits.end(collected.code_of_act)
 
 
 def _order(home: MemberHome, notice: str) -> Order:

@@ -37,9 +37,18 @@ def test_what_is_not_decided_does_not_hold_or_may_be_stale_is_not_called_done(
     assert "1 deliveries do not hold" in capsys.readouterr().err
     assert homes.valise(*inbox).code == 0
 
+    listings = (
+        ("review", "list"),
+        ("key", "revoked"),
+        ("member", "list"),
+        ("member", "show", "AT"),
+        ("agreement", "list"),
+    )
+    shown = [(*each, *inbox[1:]) for each in listings]
+    assert [homes.valise(*each).code for each in shown] == [0] * len(shown)
     for each in tmp_path.glob("bus.db*"):
         each.unlink()
-    for command_line in (trace, inbox, ("review", "list", *inbox[1:]), ("key", "revoked", *inbox[1:])):
+    for command_line in (trace, inbox, *shown):
         found = homes.valise(*command_line)
         assert (found.code, found.value["stale"]) == (5, True), command_line
     tried = ("publish", "-", "--dry-run", "--bureau", "LV/ncb", "--json")

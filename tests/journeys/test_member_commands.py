@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.inbox import Inbox
+from broker import streams
 from broker.sqlite import SqliteBus
 from cli import inbox as inbox_command
 from cli import main as command
@@ -82,6 +83,11 @@ def _until(homes: Homes, notice: str, act: str) -> dict[str, Any]:
         assert time.monotonic() < deadline, story
 
 
+async def _forge_for(homes: Homes, bureau: str) -> None:
+    async with SqliteBus(homes.folder / "bus.db", "router", world.world(), clock) as bus:
+        await bus.append(streams.inbox(bureau), [(b"", b"no delivery")])
+
+
 def test_what_is_held_is_opened_released_and_arrives(homes: Homes) -> None:
     reviewer = ("--bureau", "EUROPOL/analysis")
     (sent,) = notices(publish(homes, person("R-20", topics=["wanted.red"])))
@@ -93,11 +99,13 @@ def test_what_is_held_is_opened_released_and_arrives(homes: Homes) -> None:
     assert homes.valise("review", "release", sent["notice"], *reviewer, "--yes").code != 0, "nobody has opened it"
     for each in (sent, other):
         assert homes.valise("read", each["notice"], "--case", "R", *reviewer, "--json").code == 0
+    asyncio.run(_forge_for(homes, "EUROPOL/analysis"))
     released = homes.valise("review", "release", sent["notice"], *reviewer, "--yes", "--json", "--wait", "20")
     refused = homes.valise(
         "review", "refuse", other["notice"], "--reason", "not ours", *reviewer, "--yes", "--json", "--wait", "20"
     )
-    assert (released.code, refused.code) == (0, 0)
+    assert ([each["state"] for each in notices(released)], released.code) == (["routed"], 4), "a delivery did not hold"
+    assert refused.code == 0
     assert homes.valise("review", "list", *reviewer, "--json").value["waiting"] == []
     assert homes.valise("review", "release", sent["notice"], *reviewer, "--yes").code == 1
     inbox = homes.valise("inbox", "--bureau", "LV/ncb", "--json")

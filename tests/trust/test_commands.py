@@ -91,7 +91,7 @@ async def test_an_agreement_is_suspended_by_its_members_and_not_by_the_operator(
     early = await valise(home, "directory", "activate", path)
     assert (early.code, early.err.strip()) == (1, "version-refused: agreement-circle: 2 more must sign: AT, LV")
     assert (await signed(home, path, "AT/ncb", "LV/ncb")).code == 0
-    (circle,) = (await valise(home, "agreement", "list", "--bureau", "GE/ncb", "--json")).value
+    (circle,) = (await valise(home, "agreement", "list", "--bureau", "GE/ncb", "--json")).value["agreements"]
     assert circle["status"] == "suspended"
 
 
@@ -103,6 +103,30 @@ async def test_a_member_joins_an_agreement_with_its_own_signature(tmp_path: Path
     assert (await signed(home, path, "GE/ncb")).code == 0
     shown = await valise(home, "member", "show", "GE", "--bureau", "AT/ncb", "--json")
     assert shown.value["agreements"] == ["circle"]
+
+
+async def test_a_directory_that_may_be_stale_is_not_called_done_and_nothing_is_drafted_from_it(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    path = (await valise(home, "agreement", "suspend", "circle", "--json")).value["draft"]
+    mine = ("--bureau", "AT/ncb")
+    looks = [
+        (*each, *whose, "--json")
+        for each in (("directory", "status"), ("directory", "show", path), ("member", "list"), ("agreement", "list"))
+        for whose in ((), mine)
+    ] + [("broker", "status", "--json")]
+
+    async def seen() -> set[tuple[int, bool]]:
+        told = [await valise(home, *each) for each in looks]
+        return {(each.code, each.value["stale"]) for each in told}
+
+    assert await seen() == {(0, False)}
+    for each in home.glob("bus.db*"):
+        each.unlink()
+    assert await seen() == {(5, True)}
+    assert "the bus does not answer" in (await valise(home, "directory", "status")).err
+    assert (await valise(home, "directory", "root", "AT", "LV")).code == 5
+    signed_on = await valise(home, "directory", "sign", path, *mine, "--yes")
+    assert (signed_on.code, "the bus does not answer" in signed_on.err) == (0, True)
 
 
 async def test_a_new_agreement_needs_as_many_signatures_as_it_names(tmp_path: Path) -> None:
