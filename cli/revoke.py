@@ -13,6 +13,7 @@ import click
 
 from adapters.doubts import Issued
 from adapters.outbox import Outbox
+from adapters.outcomes import Outcomes
 from adapters.receipts import Signer
 from broker import codec, streams
 from broker.directory import Directory, Key
@@ -67,7 +68,7 @@ def revoke(given: Everywhere, key: str, since: int | None, reason: str, wait: fl
     with_key = _signer(home, directory, target)
     _confirm(given, target, with_key)
     statement = Revocation(home.settings.federation, with_key.bureau, target.key_id, reason, clock(), since)
-    told = asyncio.run(_send(home, with_key, statement, wait))
+    told = asyncio.run(send(home, with_key, statement, wait))
     if told and told[0] in ("revoked", "repeated"):
         keyring.forget(home.folder, target.key_id)
     _show_revoked(given, home, target, with_key, told)
@@ -108,20 +109,28 @@ def _confirm(given: Everywhere, target: Key, with_key: Kept) -> None:
     confirm(ask)
 
 
-async def _send(home: MemberHome, with_key: Kept, said: Revocation, wait: float) -> tuple[str, str | None] | None:
-    """Put the statement on the member's own stream and wait for its leaf: (kind, code), None if it has not come."""
+async def send(home: MemberHome, with_key: Kept, said: Revocation, wait: float) -> tuple[str, str | None] | None:
+    """Put the statement on the member's own stream and wait for its leaf: (kind, code), None if it has not come.
+
+    Raises UnavailableError only where it may not have been sent.
+    """
     key = with_key.load()
     signer = Signer(said.federation, with_key.bureau, key, clock)
     value = codec.encode(signer.statement(REVOCATION_TYPE, codec.encode(said)))
     with home.outbox() as outbox:
         async with home.bus() as bus:
             await bus.append(streams.notices(home.member), [(b"", value)], partition=home.settings.shard)
-            outcomes, deadline = home.outcomes(bus, outbox), time.monotonic() + wait
-            while True:
-                left = deadline - time.monotonic()
-                await outcomes.round(max(0.0, min(left, 0.5)))
-                if (told := _told(outbox, sha256(value).digest())) or left <= 0:
-                    return told
+            await if_it_answers(_await(home.outcomes(bus, outbox), outbox, sha256(value).digest(), wait), "it was sent")
+        return _told(outbox, sha256(value).digest())
+
+
+async def _await(outcomes: Outcomes, outbox: Outbox, digest: bytes, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        left = deadline - time.monotonic()
+        await outcomes.round(max(0.0, min(left, 0.5)))
+        if _told(outbox, digest) or left <= 0:
+            return
 
 
 def _told(outbox: Outbox, digest: bytes) -> tuple[str, str | None] | None:
