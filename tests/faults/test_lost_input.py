@@ -37,7 +37,7 @@ async def test_a_lost_tail_stops_the_broker_until_the_operator_goes_on_with_it(t
     assert f"RED       {STREAM}:{place} is lost" in (await valise(stage.home, "broker", "status")).out
     stopped = await valise(stage.home, "broker", "up")
     assert stopped.code == 1
-    assert f"input-lost: {STREAM} ends at {place - 3}, and was taken up to {place}" in stopped.err
+    assert f'"code": "input-lost", "said": "{STREAM} ends at {place - 3}, and was taken up to {place}' in stopped.err
     assert f"`valise broker up --lost {STREAM}:{place}`" in stopped.err
 
     command = [sys.executable, "-m", "cli.main", "broker", "up", "--lost", f"{STREAM}:{place}"]
