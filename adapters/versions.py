@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -75,11 +75,9 @@ class Versions:
 
     async def _keep_earlier(self, bus: Bus, place: int) -> None:
         """Keep what was signed and came before: a home of an earlier version kept none of it."""
-        at = place if (self._folder / SIGNED).is_dir() else 0
-        while at < place and (records := await bus.read(streams.VERSIONS, at, limit=PAGE)):
-            for record in records:
+        if not (self._folder / SIGNED).is_dir():
+            async for record in _before(bus, place):
                 self._keep_signed(record)
-            at = records[-1].offset + 1
 
     def _keep_signed(self, record: Record) -> None:
         """Keep a version under its place in the stream, whether it holds or not: whoever reads it checks it himself."""
@@ -283,6 +281,56 @@ class Versions:
                         self.keep(content)
             place = records[-1].offset + 1
 
+    async def take_missing(self, bus: Bus) -> None:
+        """Keep once more what was taken from `versions` and is lost or damaged here; follow first.
+
+        It is verified again, from the pinned root on. A directory counts as taken if it is in the list of its root:
+        one that is in neither is not taken now. Nothing is verified where nothing is missing.
+        """
+        place, lacking = int(self._state().get("place", 0)), self._lacks_listed()
+        async for record in _before(bus, place):
+            lacking = lacking or self._lacks_policies(record)
+        if not lacking:
+            return
+        guard = replace(pinned(self._folder.parent), hears=False)
+        async for record in _before(bus, place):
+            guard = self._keep_again(record, guard)
+        self._read = {}
+
+    def _lacks_listed(self) -> bool:
+        root = pinned(self._folder.parent).root
+        listed = self._list_of(root).glob("*") if root else ()
+        return any(self.content(bytes.fromhex(each.name)) is None for each in listed if _DIGEST.fullmatch(each.name))
+
+    def _lacks_policies(self, record: Record) -> bool:
+        """Say whether a version is not here by what it says; of a signed directory the list says it."""
+        from broker.trust.bundle import read_policies  # noqa: PLC0415 -- tuf is slow to import
+
+        try:
+            content = codec.decode(Version, record.value or b"").content
+            kind = signed_kind(content)
+            plain = read_policies(content).policies.encode() if kind == "policies" else content
+        except (NoticeRejectedError, VersionRefusedError):
+            return False
+        has_root = pinned(self._folder.parent).root is not None
+        return (kind == "policies" or not has_root) and self.content(sha256(plain).digest()) is None
+
+    def _keep_again(self, record: Record, guard: Guard) -> Guard:
+        try:
+            version = codec.decode(Version, record.value or b"")
+            _check_length(version.content)
+            plain, after = guard.take(version.kind, version.content, None)
+            if version.kind == "directory":
+                _parsed(plain)
+        except (NoticeRejectedError, VersionRefusedError):
+            return guard
+        digest = sha256(plain)
+        if version.kind == "directory" and not self._is_listed(digest.hexdigest()):
+            return guard
+        if self.content(digest.digest()) is None:
+            self._keep(digest.hexdigest(), plain)
+        return after
+
     def kept(self) -> list[str]:
         """List the digests of all versions that are here, in hex."""
         names = (each.name for each in self._folder.iterdir()) if self._folder.is_dir() else ()
@@ -303,6 +351,16 @@ class Versions:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self._folder / name)
+
+
+async def _before(bus: Bus, place: int) -> AsyncIterator[Record]:
+    """Read `versions` from its beginning up to a place."""
+    at = 0
+    while at < place and (records := await bus.read(streams.VERSIONS, at, limit=PAGE)):
+        for record in records:
+            if record.offset < place:
+                yield record
+        at = records[-1].offset + 1
 
 
 def _check_length(content: bytes) -> None:

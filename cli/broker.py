@@ -198,6 +198,7 @@ async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) ->
     while True:
         async with home.bus(streams.OPERATOR, NOBODY) as bus:
             await home.versions.follow(bus)
+            await home.versions.take_missing(bus)
         home.check_log(owner)
         world = home.world()
         async with home.bus(ROUTER, world) as bus:

@@ -323,6 +323,7 @@ def _base(given: Everywhere, bureau: str | None) -> tuple[Opened | None, bool]:
         alone = World((member.member,), ())
         async with open_bus(member.folder, member.settings, streams.adapter(member.member), alone) as bus:
             await member.versions.follow(bus)
+            await member.versions.take_missing(bus)
 
     answered = asyncio.run(if_it_answers(follow(), _MEANWHILE))
     return member.versions.guard().opened, not answered

@@ -145,6 +145,11 @@ def read_bundle(content: bytes) -> WrittenBundle:
     return _parsed(WrittenBundle, content, "directory")
 
 
+def read_policies(content: bytes) -> WrittenPolicies:
+    """Read a signed policy set and its metadata, nothing verified. Raises VersionRefusedError."""
+    return _parsed(WrittenPolicies, content, POLICIES)
+
+
 def open_bundle(content: bytes, trust: Trust, now: int | None) -> Opened:
     """Verify a bundle; `now` None: it was adopted before. Raises VersionRefusedError that says which role fails."""
     written = read_bundle(content)
@@ -167,7 +172,7 @@ def open_bundle(content: bytes, trust: Trust, now: int | None) -> Opened:
 
 def open_policies(content: bytes, targets: Targets, seen: Seen, now: int | None) -> tuple[bytes, Seen]:
     """Verify a signed policy set under delegations in force; give the set and what was seen of its role."""
-    written = _parsed(WrittenPolicies, content, POLICIES)
+    written = read_policies(content)
     taking = _Taking(seen, now)
     signed = taking.take_text(Targets, targets, POLICIES, written.role)
     policies = written.policies.encode()

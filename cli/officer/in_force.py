@@ -25,7 +25,7 @@ NOTHING = bytes(32)
 """What a leaf names where there was no version yet."""
 TAKEN_IN = (
     "run at the home itself, `valise broker up` (an operator's) or `valise directory status` (a member's) takes in"
-    " what the bus holds"
+    " what the bus holds, and what was lost or damaged here once more"
 )
 """What to do where a home lacks a version."""
 

@@ -193,6 +193,32 @@ async def test_a_home_takes_in_the_annexes_that_the_bus_holds(site: Site) -> Non
         assert [operator.content(sha256(each).digest()) for each in (first, second)] == [first, second]
 
 
+@pytest.mark.parametrize("left", [None, b"damaged"])
+async def test_what_was_taken_and_is_lost_or_damaged_is_taken_once_more(site: Site, left: bytes | None) -> None:
+    """An old directory, one that is the newest, and an old policy set; nothing else becomes a directory by it."""
+    first = opened(first_content())
+    policies = allowed(first)
+    await site.write("directory", first_content())
+    await site.write("policies", policies)
+    second = content(next_draft(first, changed_name(first, "LV", "Latvia, renamed")), first)
+    await site.write("directory", second)
+    await site.member.follow(site.bus)
+    folder = site.folder / "member" / "versions"
+    whole = {each: (folder / each).read_bytes() for each in site.member.kept()}
+    assert len(whole) == 3
+    for each in whole:
+        (folder / each).unlink() if left is None else (folder / each).write_bytes(left)
+    other = Versions(folder)
+    await other.follow(site.bus)
+    await other.take_missing(site.bus)
+    assert {each: (folder / each).read_bytes() for each in other.kept()} == whole
+    assert other.newest().digest == opened(second, first).directory.digest
+    (folder / "directories" / world.root() / first.directory.digest.hex()).unlink()
+    (folder / first.directory.digest.hex()).unlink()
+    await other.take_missing(site.bus)
+    assert other.directory(first.directory.digest) is None, "what the home does not say that it took"
+
+
 async def test_a_home_that_listed_no_directories_makes_the_list_of_what_was_signed(site: Site) -> None:
     await site.write("directory", first_content())
     await site.write("policies", allowed(opened(first_content())))
