@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -70,7 +71,8 @@ def backup_command(given: Everywhere, to: Path | None, keys: Path, keep: int) ->
         f"{wrote}; {len(gone)} keys were destroyed{': ' + ', '.join(gone) if gone else ''}",
         {"file": str(to) if to else None, "files": count, "key": today.isoformat() if to else None, "destroyed": gone},
         as_json=given.as_json,
-        then=given.again(f"valise broker restore {to} --keys {keys}") if to else "",
+        # Not into the home that was backed up, which is there still.
+        then=f"valise broker restore {shlex.quote(str(to))} --keys {shlex.quote(str(keys))} --home NEW" if to else "",
     )
 
 

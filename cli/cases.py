@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def cases(given: Everywhere, file: Path | None, bureau: str | None) -> None:
         found,
         as_json=given.as_json,
         table=None if file else answer.Table(("at", "case", "notice", "leaf"), [_row(each) for each in found]),
-        then=f"valise audit reads --cases {file or 'FILE'}",
+        then=f"valise audit reads --cases {shlex.quote(str(file)) if file else 'FILE'}",
     )
 
 

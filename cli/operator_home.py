@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def operator_home(home: Path) -> OperatorHome:
     """Find the operator's home. Raises ConfigurationError that says what to do."""
     folder = operator_folder(home)
     if not (folder / "settings.toml").is_file():
-        message = f"no broker in {home}: make one with `valise broker init --home {home}`"
+        message = f"no broker in {home}: make one with `valise broker init --home {shlex.quote(str(home))}`"
         if left := restoring.left(folder.parent):
             message = f"no broker in {home}: {restoring.said_of(left)}; restore again, which removes it"
         raise ConfigurationError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,14 +303,15 @@ def _beyond(report: Report) -> list[tuple[str, str]]:
 
 
 def _next_command(checked: Checked, given: Everywhere) -> str:
+    folder = shlex.quote(str(checked.folder))
     if checked.wrong:
-        return f"valise audit verify {checked.folder} --json"
+        return f"valise audit verify {folder} --json"
     if not checked.report.compared:
-        return f"valise audit verify {checked.folder} --seen PATH"
+        return f"valise audit verify {folder} --seen PATH"
     if checked.beyond:
-        return f"valise audit verify {checked.folder} --witness VKEY --seen PATH"
+        return f"valise audit verify {folder} --witness VKEY --seen PATH"
     if not checked.signatures.whole:
-        return f"valise audit verify {checked.folder} --root FINGERPRINT --seen PATH"
+        return f"valise audit verify {folder} --root FINGERPRINT --seen PATH"
     if checked.code:
         return given.again("valise audit verify --policy DIR")
     return given.again(f"valise audit show {max(checked.report.size - 1, 0)}")

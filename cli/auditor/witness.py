@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -70,7 +71,7 @@ def _make_key(given: Everywhere, name: str, file: Path) -> None:
     key.save(file, passphrases.for_new(None, ask=False))
     public.write_text(f"{vkey}\n", encoding="utf-8")
     value = {"name": name, "vkey": vkey, "key": str(file), "public": str(public)}
-    answer.show(vkey, value, as_json=given.as_json, then=SERVING.format(file=file))
+    answer.show(vkey, value, as_json=given.as_json, then=SERVING.format(file=shlex.quote(str(file))))
 
 
 def identity(file: Path) -> Identity:

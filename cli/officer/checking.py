@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def check(given: Everywhere, name: str | None) -> None:
     policies, basis = _given(given, name)
     annex = in_force.known_annex(basis) if basis else None
     report = proofread(policies, basis.directory if basis else None, annex)
+    named = shlex.quote(name) if name else "DIR"
     answer.show(
         _first(report),
         {
@@ -45,7 +47,7 @@ def check(given: Everywhere, name: str | None) -> None:
             ("place", "finding", "what", "what to do"),
             [(_place(each), each.code, each.what, each.todo) for each in report.findings],
         ),
-        then=given.again(f"valise policy {'check' if report.findings else 'compare'} {name or 'DIR'}"),
+        then=given.again(f"valise policy {'check' if report.findings else 'compare'} {named}"),
     )  # fmt: skip
     if report.findings:
         raise click.exceptions.Exit(exits.FAILED)

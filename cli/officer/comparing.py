@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +61,9 @@ def compare(given: Everywhere, new: str, since: str) -> None:
             ("member", "gains or loses", "what", "by rule", "notices", "in force", "bureaus"),
             list(_rows(found))[:SHOWN],
         ),
-        then=f"it cannot be activated: {refused}\n{given.again(f'valise policy check {new}')}"
+        then=f"it cannot be activated: {refused}\n{given.again(f'valise policy check {shlex.quote(new)}')}"
         if refused
-        else given.again(f"valise policy activate {new}"),
+        else given.again(f"valise policy activate {shlex.quote(new)}"),
     )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import shutil
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+import policies
 from broker import streams
 from broker.sqlite import SqliteBus
+from cli import main
 from cli.home import clock
 from cli.options import Everywhere, everywhere
 from tests import federation as world
@@ -73,3 +77,30 @@ def test_a_home_that_was_named_is_meant_wherever_it_was_named_and_is_printed_for
     assert said("told") == "False valise inbox"
     assert said("--home", "a b", "told") == said("told", "--home", "a b") == "True valise inbox --home 'a b'"
     assert said("told", VALISE_HOME="a b") == "True valise inbox"
+
+
+def test_a_printed_command_can_be_typed_as_it_stands_whatever_a_folder_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, keys, to = tmp_path / "a home", tmp_path / "the keys", tmp_path / "b $(x)" / "today"
+    to.parent.mkdir()
+
+    def said(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main.main([*words])
+        told = capsys.readouterr()
+        return (told.out + told.err).splitlines()[-1]
+
+    first = shlex.split(said("broker", "status", "--home", str(home)).split("`")[1])
+    assert first == ["valise", "broker", "init", "--home", str(home)]
+    said(*first[1:])
+    restore = said("broker", "backup", "--to", str(to), "--keys", str(keys), "--home", str(home))
+    new = str(tmp_path / "new")
+    assert "resume --seen" in said(*[new if each == "NEW" else each for each in shlex.split(restore)[1:]])
+    (home / "operator" / "trail" / "checkpoint").write_text("damaged")
+    verify = shlex.split(said("audit", "verify", str(home / "operator" / "trail")))
+    assert verify[:4] == ["valise", "audit", "verify", str(home / "operator" / "trail")], verify
+    drafted = tmp_path / "a set"
+    shutil.copytree(Path(policies.__file__).parent, drafted)
+    checked = said("policy", "check", str(drafted), "--home", str(tmp_path))
+    assert shlex.split(checked)[3:] == [str(drafted), "--home", str(tmp_path)]
