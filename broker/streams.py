@@ -78,8 +78,8 @@ TABLE: tuple[Family, ...] = (
 FAMILIES = {family.name: family for family in TABLE}
 VERSIONS, ANNEXES, ASKS = "versions", "annexes", "asks"
 ROUTED, REGISTER, TRAIL, CHECKPOINTS = "routed", "register", "trail", "checkpoints"
-INPUTS = ("versions", "annexes", "asks", "receipts", "notices")
-"""Families that ingest consumes, first the ones that must be taken up before any waiting notice."""
+INPUTS = ("versions", "asks", "receipts", "notices")
+"""Families that ingest consumes: it has a place in each of their streams. Annexes are looked up by their digest."""
 
 
 def notices(member: str) -> str:
@@ -141,6 +141,10 @@ class World:
                 yield from (inbox(bureau) for bureau in self.bureaus)
             else:
                 yield family.name
+
+    def inputs(self) -> Iterator[str]:
+        """Name every stream that ingest consumes."""
+        return (name for name in self.streams() if family_of(name).name in INPUTS)
 
     def principals(self) -> Iterator[str]:
         """Name every principal that the table speaks of (not `setup`, which stays in a safe)."""

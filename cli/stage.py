@@ -213,11 +213,10 @@ async def settled(stage: Stage, limit: float = 120.0) -> None:
     Looks as the router does. Raises UnavailableError if it takes longer than `limit` seconds.
     """
     world, shard = stage.operator.world(), str(stage.operator.settings.shard)
-    inputs = [each for each in world.streams() if streams.family_of(each).name in {"versions", "notices", "receipts"}]
     async with stage.operator.bus(streams.ROUTER, world) as bus:
         try:
             async with asyncio.timeout(limit):
-                for name in inputs:
+                for name in world.inputs():
                     await _passed(bus, shard, name)
                 await _passed(bus, GROUP, streams.ROUTED)
         except TimeoutError as error:

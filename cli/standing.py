@@ -135,10 +135,9 @@ class _Waiting:
 
 async def _waiting(home: OperatorHome) -> _Waiting | None:
     world, waiting = home.world(), _Waiting()
-    consumed = [name for name in world.streams() if streams.family_of(name).name in {"versions", "notices", "receipts"}]
     try:
         async with home.bus(ROUTER, world) as bus:
-            for name in consumed:
+            for name in world.inputs():
                 place = await bus.place(str(home.settings.shard), name)
                 behind = await bus.end(name) - place
                 if behind > 0:

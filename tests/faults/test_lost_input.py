@@ -73,3 +73,17 @@ async def test_what_has_waited_for_twenty_days_is_red(tmp_path: Path) -> None:
         file.execute(f"UPDATE s{number} SET at = at - ?", (21 * streams.DAY_MS,))
     assert list((await standing(stage.operator)).late) == [STREAM]
     assert f"RED       {STREAM} waits since" in (await valise(stage.home, "broker", "status")).out
+
+
+async def test_every_input_of_the_broker_is_looked_at(tmp_path: Path) -> None:
+    """Not the notices alone: what was asked to be seen in clear is an input, too."""
+    stage = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    async with running(stage):
+        await settled(stage)
+    async with stage.operator.bus(streams.ROUTER) as bus:
+        for name in stage.operator.world().inputs():
+            await bus.keep_place("0", name, await bus.end(name) + 3)
+    lost = [each.partition(":")[0] for each in (await standing(stage.operator)).lost]
+    assert sorted(lost) == sorted(
+        ["asks", "versions", *(f"{kind}.{m}" for kind in ("notices", "receipts") for m in ("at", "ge", "lv"))]
+    )
