@@ -19,7 +19,7 @@ import click
 from broker.examine import Report
 from cli import answer, exits, seed
 from cli.happened import Happened, chapters, example, happened, why_not
-from cli.invention import invent
+from cli.invented.sites import invent
 from cli.options import Everywhere, everywhere
 from cli.play import desks, play
 from cli.stage import Stage, running, set_up, stop_kafka, verified

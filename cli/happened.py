@@ -19,7 +19,7 @@ from broker.notice import DecisionRecord, Leaf
 from broker.records import Records
 from broker.rules import PolicySet
 from broker.trail import Trail
-from cli.invention import Site
+from cli.invented.sites import Site
 from cli.play import Desk
 from cli.stage import Stage
 from cli.standing import held

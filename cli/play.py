@@ -26,7 +26,7 @@ from broker.errors import ProofError
 from broker.notice import REFUSE, RELEASE, Audience, Envelope
 from cli import subscribe
 from cli.home import MemberHome
-from cli.invention import Site
+from cli.invented.sites import Site
 from cli.stage import Stage, settled
 
 REVIEWER = "INTERPOL/review"

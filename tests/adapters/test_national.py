@@ -22,8 +22,8 @@ from adapters.csv_folder import CsvFolder
 from adapters.interpol_json import InterpolJson
 from adapters.xml_export import XmlExport
 from broker.notice import KINDS, SIZE_LIMIT
+from cli.invented.sites import Site, invent
 from cli.invented.systems import PERSON_COLUMNS
-from cli.invention import Site, invent
 from tests.adapters.reading import TODAY, body, draft, drafts, encode, read, vocabulary
 
 ALL_BUT_COMMANDS = set(KINDS) - {"withdrawal", "restriction", "approval"}
