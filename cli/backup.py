@@ -21,14 +21,14 @@ import click
 from broker import durable, vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import load
-from cli import answer, backup_keys, restored, restoring, snapshots
+from cli import answer, backup_keys, copied, restoring, snapshots
 from cli.home import clock
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, confirm, everywhere
 
 OPERATOR, BUS = "operator", "bus.db"
 """What the parts of a backup are called in it."""
-LEFT_OUT = ("register", "records.index", "judging", "broker.log", snapshots.PREFIX, restored.BIRTH)
+LEFT_OUT = ("register", "records.index", "judging", "broker.log", snapshots.PREFIX, copied.BIRTH)
 """Beginnings of names in the home that a backup does not have: they are derived, or mean this disk."""
 ASIDE = ".valise-backup."
 """How the name of a backup begins that is being written, or of a bus that is moved to another disk."""
@@ -109,7 +109,7 @@ def _today() -> date:
 
 def _check_apart(given: Path, home: OperatorHome, keys: Path, to: Path | None) -> None:
     """Check that keys and backup lie neither in what is backed up nor together."""
-    bus = restored.bus_file(home)
+    bus = copied.bus_file(home)
     own = frozenset(_with_its_own(bus) if bus else ())
     for path in (keys, *([to] if to else [])):
         whole = path.resolve()
@@ -177,7 +177,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _add_bus(archive: tarfile.TarFile, home: OperatorHome) -> int:
-    file = restored.bus_file(home)
+    file = copied.bus_file(home)
     if file is None:
         return 0
     if not file.is_file():

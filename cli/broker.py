@@ -28,7 +28,7 @@ from broker.errors import (
     ValiseError,
 )
 from broker.streams import ROUTER
-from cli import answer, exits, jsonlog, restored, restoring, seed, snapshots
+from cli import answer, copied, exits, jsonlog, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
@@ -202,7 +202,7 @@ async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) ->
         home.check_log(owner)
         world = home.world()
         async with home.bus(ROUTER, world) as bus:
-            await restored.check(home, bus)
+            await copied.check(home, bus)
             # An auditor is given the home, not the bus: what its leaves name lies in it, wherever it was drafted.
             await home.versions.take_annexes(bus)
             working = asyncio.ensure_future(up.run(owner, bus, ready))
@@ -232,7 +232,7 @@ async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -
             looks += 1
             if looks % KEEP_LOOKS == 0:
                 with suppress(UnavailableError):  # in a minute again
-                    await restored.check(home, ours)
+                    await copied.check(home, ours)
             done, _ = await asyncio.wait([working], timeout=LOOK_S)
             if done:
                 working.result()

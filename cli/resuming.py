@@ -20,7 +20,7 @@ from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume, signed
 from broker.sqlite import SqliteBus
 from broker.up import Owner
-from cli import answer, exits, restored, restoring
+from cli import answer, copied, exits, restoring
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
 from cli.seen import Seen
@@ -139,7 +139,7 @@ async def _resume(home: OperatorHome, paths: Sequence[Path]) -> Resumed:
         if owner.register.exists():
             with closing(Register(owner.register)) as register:
                 register.forget()  # it may belong to another past; the stream has it all
-        await restored.keep(home, bus)
+        await copied.keep(home, bus)
     return found
 
 
@@ -147,7 +147,7 @@ async def _begin_new(home: OperatorHome, paths: Sequence[Path]) -> Began:
     owner = home.owner()
     async with home.bus(streams.ROUTER) as bus:
         began = await begin(owner, bus, _kept(owner, paths), _room(bus))
-        await restored.keep(home, bus)
+        await copied.keep(home, bus)
     return began
 
 

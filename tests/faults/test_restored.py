@@ -28,7 +28,7 @@ from broker.streams import World
 from broker.submit import Known, Witnesses
 from broker.trail import Trail
 from broker.witness import Witness
-from cli import exits, restored, subscribe
+from cli import copied, exits, subscribe
 from cli.operator_home import entered
 from cli.stage import Stage, running, set_up, settled, verified
 from tests.fake_bus import START
@@ -188,14 +188,14 @@ async def test_a_bus_and_trail_copied_in_place_are_known_by_the_leaves_that_they
 async def test_a_running_broker_keeps_how_far_its_bus_file_goes(site: Site) -> None:
     home, world = site.stage.operator, site.stage.operator.world()
     async with home.bus(streams.ROUTER, world) as bus, bus.own(0, [streams.VERSIONS]) as shard:
-        await restored.check(home, bus)
+        await copied.check(home, bus)
         site.save("bus.db")
         await shard.commit([], Writes([(streams.TRAIL, b"head", b"1")]))
-        await restored.check(home, bus)  # as it does every minute
+        await copied.check(home, bus)  # as it does every minute
     site.restore_in_place("bus.db")
     async with home.bus(streams.ROUTER, world) as bus:
         with pytest.raises(CopiedError):
-            await restored.check(home, bus)
+            await copied.check(home, bus)
 
 
 async def test_a_home_restored_to_yesterday_is_never_continued_where_somebody_saw_more(site: Site) -> None:
