@@ -28,7 +28,7 @@ from broker.errors import (
     ValiseError,
 )
 from broker.streams import ROUTER
-from cli import answer, copied, exits, jsonlog, restoring, seed, snapshots
+from cli import answer, copied, exits, jsonlog, refused, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
@@ -137,7 +137,8 @@ def run(given: Everywhere, lost: tuple[str, ...]) -> None:
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)
     try:
-        asyncio.run(_until_stopped(home, passed, as_json=given.as_json))
+        with refused.here():
+            asyncio.run(_until_stopped(home, passed, as_json=given.as_json))
     except ValiseError as error:
         then = _advice(given, home, error)
         log.error("broker.failed", code=error.code, said=str(error), then=then)  # noqa: TRY400 -- foreseen: no traceback
@@ -222,7 +223,8 @@ async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -
     """Return when a directory with other streams has come; raise what the broker fails with.
 
     Meanwhile the timestamp of the signed directory is signed anew before it expires, and how far the bus file goes is
-    kept: a backup copied in its place is then known by what it lacks, though nobody started the broker in between.
+    kept: a backup copied in its place is then known by what it lacks, though nobody started the broker in between. A
+    home that cannot be written now, or a bus that does not answer, is tried again.
     """
     world, looks = home.world(), 0
     async with home.bus(streams.OPERATOR, NOBODY) as bus:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from broker import durable, streams
 from broker.bus import Bus
-from broker.errors import CopiedError
+from broker.errors import CopiedError, UnavailableError
 from cli.operator_home import OperatorHome
 
 BIRTH = "bus.birth"
@@ -33,7 +33,7 @@ def bus_file(home: OperatorHome) -> Path | None:
 async def check(home: OperatorHome, bus: Bus) -> None:
     """Check that the bus file is the one that this broker ran on; a home that never ran takes the one that is there.
 
-    Raises CopiedError. The file must be there; what is checked is kept.
+    Raises CopiedError, and what `keep` does. The file must be there; what is checked is kept.
     """
     file = bus_file(home)
     if file is None:
@@ -52,7 +52,10 @@ async def check(home: OperatorHome, bus: Bus) -> None:
 
 
 async def keep(home: OperatorHome, bus: Bus) -> None:
-    """Remember the bus file as it is; durable on return. Raises UnavailableError while another process is at it."""
+    """Remember the bus file as it is; durable on return.
+
+    Raises UnavailableError while another process is at it or the disk takes nothing; what was kept before stays.
+    """
     if file := bus_file(home):
         end = await bus.end(streams.TRAIL, partition=home.settings.shard)
         await asyncio.to_thread(_put, home.folder / BIRTH, file, end)
@@ -82,11 +85,14 @@ def _kept(note: Path) -> _Kept | None:
 
 
 def _put(note: Path, bus: Path, end: int) -> None:
-    with durable.alone(note.parent):
-        aside = note.with_name(f"{note.name}.new")
-        aside.unlink(missing_ok=True)  # whatever lies here, what is renamed below is a file that never was
-        aside.touch(exist_ok=False)
-        durable.put(note, f"{_birth(bus)}\n{_birth(aside)}\n{end}\n".encode())
+    try:
+        with durable.alone(note.parent):
+            aside = note.with_name(f"{note.name}.new")
+            aside.unlink(missing_ok=True)  # whatever lies here, what is renamed below is a file that never was
+            aside.touch(exist_ok=False)
+            durable.put(note, f"{_birth(bus)}\n{_birth(aside)}\n{end}\n".encode())
+    except OSError as error:  # a full disk, perhaps: no reason to end a broker that runs
+        raise UnavailableError(f"{note} cannot be written now: {error.strerror or error}") from error
 
 
 def _birth(file: Path | int) -> str:

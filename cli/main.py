@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import logging
 import os
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import click
 import uvloop
 
 from broker.errors import ValiseError
-from cli import answer, exits
+from cli import answer, exits, refused
 from cli.options import Everywhere, default_home, is_named
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -95,7 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries cannot do comes as an error of ours
     try:
-        sys.exit(valise.main(arguments, standalone_mode=False) or exits.DONE)
+        with refused.here():
+            code = valise.main(arguments, standalone_mode=False)
+        sys.exit(code or exits.DONE)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -108,22 +109,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except ValiseError as error:
         sys.exit(fail(error, as_json=as_json))
-    except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
-        raise  # bugs of ours
-    except (OSError, UnicodeError, sqlite3.Error) as error:
-        sys.exit(fail(RefusedHereError(_said(error)), as_json=as_json))
-
-
-class RefusedHereError(ValiseError):
-    """This machine refused what a command needs: a file, a folder, room on a disk."""
-
-    code = "refused-here"
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{error} (a file is damaged, of another kind, or not ours to write)"
 
 
 def fail(error: ValiseError, *, as_json: bool) -> int:

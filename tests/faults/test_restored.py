@@ -28,6 +28,7 @@ from broker.streams import World
 from broker.submit import Known, Witnesses
 from broker.trail import Trail
 from broker.witness import Witness
+from cli import broker as broker_command
 from cli import copied, exits, subscribe
 from cli.operator_home import entered
 from cli.stage import Stage, running, set_up, settled, verified
@@ -196,6 +197,43 @@ async def test_a_running_broker_keeps_how_far_its_bus_file_goes(site: Site) -> N
     async with home.bus(streams.ROUTER, world) as bus:
         with pytest.raises(CopiedError):
             await copied.check(home, bus)
+
+
+async def test_a_home_that_takes_no_writes_ends_no_broker_and_keeps_what_was_kept(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, note = site.stage.operator, site.home / "operator" / copied.BIRTH
+    kept, working = note.read_bytes(), asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(broker_command, "KEEP_LOOKS", 1)
+    monkeypatch.setattr(broker_command, "LOOK_S", 0.01)
+    in_the_way = note.with_name(f"{note.name}.new")
+    in_the_way.mkdir()  # refused as by a full disk, whoever runs the test
+    async with home.bus(streams.ROUTER, home.world()) as bus:
+        with pytest.raises(UnavailableError, match=copied.BIRTH):
+            await copied.check(home, bus)
+        watching = asyncio.ensure_future(broker_command._watch(home, bus, working))
+        done, _ = await asyncio.wait([watching], timeout=1)
+        assert (done, note.read_bytes()) == (set(), kept)
+        in_the_way.rmdir()
+        done, _ = await asyncio.wait([watching], timeout=2)
+        assert (done, note.read_bytes() == kept) == (set(), False)
+        watching.cancel()
+
+
+async def test_a_broker_that_its_machine_refuses_something_ends_with_a_log_event_as_ever(site: Site) -> None:
+    note = site.home / "operator" / f"{copied.BIRTH}.new"
+    note.mkdir()
+    await _ended(site, "unavailable", exits.UNAVAILABLE)
+    note.rmdir()
+    (site.home / "operator" / "judging").unlink(missing_ok=True)
+    (site.home / "operator" / "judging").mkdir()
+    await _ended(site, "refused-here", exits.FAILED)
+
+
+async def _ended(site: Site, code: str, exit_code: int) -> None:
+    done = await site.up()
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, last["event"], last["code"]) == (exit_code, "broker.failed", code)
 
 
 async def test_a_home_restored_to_yesterday_is_never_continued_where_somebody_saw_more(site: Site) -> None:
