@@ -33,7 +33,7 @@ LEFT_OUT = ("register", "records.index", "judging", "broker.log", snapshots.PREF
 ASIDE = ".valise-backup."
 """How the name of a backup begins that is being written, or of a bus that is moved to another disk."""
 NODE = "kafka"
-CLUSTER = (NODE, "cluster.json")
+CLUSTER = f"{NODE}/cluster.json"
 """The one file of the nodes that a backup has: without it their data, wherever they are, cannot be served."""
 DATABASES = (".db",)
 SQLITE = ("-wal", "-shm", "-journal")
@@ -164,10 +164,15 @@ def _add_home(archive: tarfile.TarFile, home: OperatorHome) -> int:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    cluster = folder / CLUSTER
+    if cluster.is_file():  # by its name: its folder may be a link, to a disk for the nodes' data
+        yield cluster
+    elif (folder / NODE).is_symlink():
+        message = f"{cluster} is not there, and without it the nodes' data cannot be served: is their disk mounted?"
+        raise ConfigurationError(message)
     for path in sorted(folder.rglob("*")):
-        inner = path.relative_to(folder)
-        derived = inner.parts[0].startswith(LEFT_OUT) or path.name.endswith(BESIDE)
-        if (inner.parts[0] == NODE and inner.parts != CLUSTER) or derived:
+        first = path.relative_to(folder).parts[0]
+        if first == NODE or first.startswith(LEFT_OUT) or path.name.endswith(BESIDE):
             continue
         if path.is_symlink():
             message = f"{path} is a link, whose target would not be in the backup: put that itself in its place"

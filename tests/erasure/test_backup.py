@@ -101,6 +101,21 @@ def test_of_kafka_a_backup_has_the_ids_and_ports_and_nothing_that_nodes_store(tm
     assert [str(each) for each in listed if each.parts[0] == "kafka"] == ["kafka/cluster.json"]
 
 
+def test_a_backup_has_the_nodes_ids_where_their_folder_is_a_link_to_a_disk_and_asks_for_the_disk(
+    tmp_path: Path,
+) -> None:
+    folder, disk = make(tmp_path / "home", seed.seed(), "kafka").folder, tmp_path / "disk"
+    (folder / "kafka").rename(disk)
+    (folder / "kafka").symlink_to(disk)
+    (disk / "node-1").mkdir()
+    (disk / "node-1" / "data").touch()
+    listed = [str(each.relative_to(folder)) for each in backup._files(folder)]
+    assert [each for each in listed if each.startswith("kafka")] == ["kafka/cluster.json"]
+    (disk / "cluster.json").unlink()
+    with pytest.raises(ConfigurationError, match="mounted"):
+        list(backup._files(folder))
+
+
 def test_of_two_that_make_a_days_key_at_once_both_have_the_first_and_a_kill_leaves_none(tmp_path: Path) -> None:
     today, made = date(2026, 11, 28), tmp_path / "2026-11-28.backup-key"
     keys: list[bytes] = []
