@@ -46,11 +46,8 @@ def aside(home: Path) -> Iterator[Path]:
 
 def left(home: Path) -> Path | None:
     """Find what a killed restore has left in a home."""
-    folder = home / NAME
-    if not folder.exists():
-        return None
-    with _locked(home) as ours:
-        return folder if ours and folder.exists() else None
+    with _left(home) as found:
+        return found
 
 
 def tell_left(home: Path) -> None:
@@ -61,9 +58,22 @@ def tell_left(home: Path) -> None:
 
 def remove_left(home: Path) -> None:
     """Remove what a killed restore has left in a home, and say so. Raises OSError."""
-    if found := left(home):
+    with _left(home) as found:  # locked until it is gone: what another restore makes here meanwhile is its own
+        if found is None:
+            return
         shutil.rmtree(found)
-        answer.aside(f"{said_of(found)}; it is removed")
+    answer.aside(f"{said_of(found)}; it is removed")
+
+
+@contextmanager
+def _left(home: Path) -> Iterator[Path | None]:
+    """Find what was left, and keep the home locked where there is some."""
+    folder = home / NAME
+    if not folder.exists():
+        yield None
+        return
+    with _locked(home) as ours:
+        yield folder if ours and folder.exists() else None
 
 
 def said_of(found: Path) -> str:

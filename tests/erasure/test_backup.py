@@ -318,6 +318,23 @@ def test_what_a_killed_restore_has_set_aside_is_nobody_elses_and_is_told_and_rem
     assert valise("broker", "status", "--home", str(home)).stderr == ""
 
 
+def test_what_a_killed_restore_left_is_removed_while_no_other_can_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, removed, remove = tmp_path / restoring.NAME, [], shutil.rmtree
+    left.mkdir()
+
+    def removing(folder: Path) -> None:
+        with pytest.raises(ConfigurationError, match="another restore"), restoring.aside(tmp_path):
+            pytest.fail("what is made now would be removed")
+        remove(folder)
+        removed.append(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    restoring.remove_left(tmp_path)
+    assert (removed, left.exists()) == ([left], False)
+
+
 def test_a_restore_that_fails_leaves_nothing_of_its_own(tmp_path: Path) -> None:
     def holding(**parts: bytes) -> bytes:
         tar = io.BytesIO()
