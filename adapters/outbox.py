@@ -11,6 +11,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -40,7 +41,7 @@ from broker.notice import (
 )
 from broker.signing import header_digest
 from broker.verify import is_order
-from broker.writing import transaction
+from broker.writing import take_back, transaction
 
 PAGE = 100
 TABLES = """
@@ -235,8 +236,9 @@ class Outbox:
         try:
             return [self._make_next(draft, "") for draft in drafts]
         finally:
-            self.database.execute("ROLLBACK")
-            forget(self.database)
+            take_back(self.database)
+            with suppress(sqlite3.OperationalError):  # never in the place of what went wrong; the next call takes it
+                forget(self.database)
 
     def apply(self, changes: Iterable[Change], source: str, cursor: Cursor | None = None) -> list[Result]:
         """Publish what a run of an adapter found (adapters/changes.py), all in one transaction."""

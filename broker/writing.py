@@ -38,9 +38,14 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         yield database
         database.execute("COMMIT")
     except BaseException:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
+        take_back(database)
         raise
+
+
+def take_back(database: sqlite3.Connection) -> None:
+    """Keep nothing of the open transaction; SQLite has ended it by itself where the disk is full."""
+    if database.in_transaction:
+        database.execute("ROLLBACK")
 
 
 @contextmanager

@@ -94,6 +94,16 @@ async def test_a_rehearsal_makes_what_publishing_would_and_keeps_nothing(world: 
     outbox.close()
 
 
+async def test_a_rehearsal_on_a_full_disk_says_so(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    pages = outbox.database.execute("PRAGMA page_count").fetchone()[0]
+    outbox.database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        outbox.rehearse([draft(f"R-{number}") for number in range(100)])
+    assert (outbox.database.in_transaction, outbox.waiting()) == (False, 0)
+    outbox.close()
+
+
 async def test_each_bureau_has_its_own_series(world: World) -> None:
     await world.publish(draft("R-1"), draft("R-2", bureau="AT/border"), draft("R-3"))
     verified = [opened(each, world.broker) for each in await world.sent()]
