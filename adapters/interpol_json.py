@@ -56,7 +56,7 @@ class InterpolJson:
             page = json.loads(file.read_text(encoding="utf-8"), parse_int=_whole)
             notices, total = list(page.pop("_embedded")["notices"]), int(page.pop("total"))
             _refuse_restrictions(page, "page")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
             yield Rejected(file.name, "file", "not of the INTERPOL form")
             return
         except FieldError as error:

@@ -687,7 +687,16 @@ def test_a_page_that_came_back_empty_or_is_not_there_withdraws_nothing(home: Pat
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"total": "x", "_embedded": {"notices": []}}', "\x00", "[" * 100_000]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"total": "x", "_embedded": {"notices": []}}',
+        '{"total": 1e999, "_embedded": {"notices": []}}',
+        "\x00",
+        "[" * 100_000,
+    ],
 )
 def test_a_file_of_another_form_is_one_reject(tmp_path: Path, text: str) -> None:
     (tmp_path / "notices.json").write_text(text, encoding="utf-8")
