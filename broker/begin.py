@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 AT_ONCE = 2_000
 """Leaves in one step: a day's may have been lost."""
 Kept = Callable[[Vkey], Sequence[Outside]]
+Tell = Callable[[Sequence[str]], None]
+"""Names the witnesses that did not answer, before the log has ended: whoever is cut off later asks them no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,11 @@ class Began:
     size: int
     ended: Checkpoint
     seen: Checkpoint
-    silent: Sequence[str]
-    """Witnesses that did not answer, now that the old log was compared: they may have seen more."""
+    silent: Sequence[str] | None
+    """Witnesses that did not answer when the old log was compared: they may have seen more. None: compared before."""
 
 
-async def begin(owner: Owner, bus: Bus, kept: Kept, leave_room: Callable[[], Awaitable[None]]) -> Began:
+async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Callable[[], Awaitable[None]]) -> Began:
     """End the log at what was restored and begin the next; whoever ran the shard is fenced.
 
     Nobody is shown the new log before a directory names it. Raises NothingLostError where no head outside goes beyond
@@ -63,7 +65,7 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, leave_room: Callable[[], Awa
         register.forget()  # it may belong to another past; the stream has it all
         async with bus.own(owner.shard, [streams.VERSIONS]) as shard:
             adopter = await restored(register, bus, owner)
-            silent = await _end(owner, records, bus, kept) if await _is_to_end(owner, records, bus) else ()
+            silent = await _end(owner, records, bus, kept, tell) if await _is_to_end(owner, records, bus) else None
             trail = Trail.open(owner.trail)
             trail.go_on_as(owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
@@ -88,7 +90,7 @@ async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
     return bool(trail.checkpoint) and await Sealer(trail, records, owner.key, bus, owner.shard).shows_us()
 
 
-async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept) -> Sequence[str]:
+async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept, tell: Tell) -> Sequence[str]:
     """Compare, finish the old log as far as the record goes, and write down how it ended and what comes after it.
 
     Returns the witnesses that did not answer.
@@ -97,6 +99,7 @@ async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept) -> Sequence
     heard, silent = await ask(sealer, owner.witnesses)
     outside = [*kept(sealer.vkey), *heard]
     newest = await _newest(sealer, outside)
+    tell(silent)
     await sealer.finish()
     trail = sealer.trail
     head = Checkpoint(trail.origin, trail.size, trail.root)

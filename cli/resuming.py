@@ -97,7 +97,6 @@ def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)
     began = asyncio.run(_begin_new(home, seen))
-    _tell_silent(began.silent)
     old, lost = began.ended, began.seen.size - began.ended.size
     answer.show(
         f"{old.origin} has ended at {old.size:,} leaves; {lost:,} after them are lost, as far as anybody showed "
@@ -111,7 +110,7 @@ def _begin(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:
             "lost": lost,
             "origin": began.vkey.name,
             "vkey": str(began.vkey),
-            "silent": list(began.silent),
+            "silent": None if began.silent is None else list(began.silent),
         },
         as_json=given.as_json,
         then=given.again("valise directory draft"),
@@ -146,7 +145,7 @@ async def _resume(home: OperatorHome, paths: Sequence[Path]) -> Resumed:
 async def _begin_new(home: OperatorHome, paths: Sequence[Path]) -> Began:
     owner = home.owner()
     async with home.bus(streams.ROUTER) as bus:
-        began = await begin(owner, bus, _kept(owner, paths), _room(bus))
+        began = await begin(owner, bus, _kept(owner, paths), _tell_silent, _room(bus))
         await copied.keep(home, bus)
     return began
 

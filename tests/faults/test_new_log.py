@@ -7,6 +7,8 @@ import json
 import shutil
 import signal
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -184,17 +186,39 @@ async def test_a_bureau_that_entered_in_the_lost_stretch_gets_its_next_deliverie
     assert [number for number, _, _ in site.received(UA)] == [1, 2, 1 + told["lost"]]
 
 
-async def test_a_witness_that_was_silent_when_the_log_ended_is_named(site: Exchange, tmp_path: Path) -> None:
-    outside, _, _ = await lost(site)
-    home, mute = site.stage.operator, "witness.example/mute"
+MUTE = "witness.example/mute"
+
+
+@asynccontextmanager
+async def one_of_two_witnesses_answers(site: Exchange) -> AsyncIterator[None]:
+    home = site.stage.operator
     vkey = notes.parse_vkey(home.vkey_path.read_text(encoding="utf-8"))
-    witness = Witness(tmp_path / "witness.db", identity(), [vkey], lambda: START)
+    witness = Witness(site.home.parent / "witness.db", identity(), [vkey], lambda: START)
     async with answering_on(witness) as known:
-        places = ((known.cosigner, known.place.port), (cosigner(mute), 1))
+        places = ((known.cosigner, known.place.port), (cosigner(MUTE), 1))
         named = tuple(Named(vkey=str(each), url=f"http://127.0.0.1:{port}") for each, port in places)
         settings_file.save(home.folder, home.settings.model_copy(update={"witnesses": named, "witness_quorum": 1}))
+        yield
+
+
+async def test_a_witness_that_was_silent_when_the_log_ended_is_named(site: Exchange) -> None:
+    outside, _, _ = await lost(site)
+    async with one_of_two_witnesses_answers(site):
         began = await site.new_log(outside)
-    assert (json.loads(began.stdout)["silent"], f"{mute} did not answer" in began.stderr) == ([mute], True)
+    assert (json.loads(began.stdout)["silent"], f"{MUTE} did not answer" in began.stderr) == ([MUTE], True)
+
+
+async def test_a_silent_witness_is_named_before_a_cut_and_nobody_is_said_to_have_answered_after_it(
+    site: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside, _, _ = await lost(site)
+    monkeypatch.setenv("VALISE_CRASH_AT", "begin.named")
+    async with one_of_two_witnesses_answers(site):
+        killed = await site.new_log(outside)
+        monkeypatch.delenv("VALISE_CRASH_AT")
+        began = await site.new_log(outside)
+    assert (killed.returncode, f"{MUTE} did not answer" in killed.stderr) == (-signal.SIGKILL, True)
+    assert json.loads(began.stdout)["silent"] is None
 
 
 POINTS = (
