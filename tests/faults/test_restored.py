@@ -32,6 +32,7 @@ from cli import broker as broker_command
 from cli import copied, exits, subscribe
 from cli.operator_home import entered
 from cli.stage import Stage, running, set_up, settled, verified
+from cli.standing import standing
 from tests.fake_bus import START
 from tests.journeys.test_operator import BUREAUS, small, valise
 from tests.steps.ledger import KEY, ORIGIN, VKEY, Ledger
@@ -330,6 +331,25 @@ async def test_readers_beyond_the_end_of_a_restored_bus_miss_nothing(tmp_path: P
             read_before = 17  # in the file that was lost this reader had come further than the backup ends
             assert [each.offset for each in await operator.read(streams.VERSIONS, read_before, wait=1.0)] == [after]
         assert [each.value for each in await shard.take(9, 1.0)] == [b"3"]
+
+
+async def test_the_room_before_the_end_of_a_restored_stream_does_not_wait(site: Site) -> None:
+    home = site.stage.operator
+
+    async def waiting() -> dict[str, int] | None:
+        return (await standing(home)).waiting
+
+    async with home.bus(streams.OPERATOR) as operator:
+        await operator.append(streams.VERSIONS, [(b"", b"1")])
+    async with home.bus(streams.ROUTER) as router, router.own(0, [streams.VERSIONS]) as shard:
+        assert isinstance(router, SqliteBus)
+        await router.leave_room()
+        assert await waiting() == {streams.VERSIONS: 1}
+        await shard.commit(await shard.take(1, 1.0), Writes())
+        assert await waiting() == {}
+    async with home.bus(streams.OPERATOR) as operator:
+        await operator.append(streams.VERSIONS, [(b"", b"2"), (b"", b"3")])
+    assert await waiting() == {streams.VERSIONS: 2}
 
 
 async def test_new_keys_are_held_against_revocations_that_no_cache_has_since_the_restore(site: Site) -> None:
