@@ -261,6 +261,8 @@ class Collector:
         ):
             if numbers:
                 about = f"{self._signer.bureau} deliveries {numbers[0]} to {numbers[-1]}"
+                if not page.newest.number and self._inbox.heads.goes_on():
+                    about += ", before the first: in a log that lost leaves, numbers may begin beyond the lost ones"
                 self._inbox.journal.alarm(self._signer.clock(), code, about)
 
     def _check_orders(self, checked: Checked) -> tuple[str, int] | None:

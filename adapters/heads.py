@@ -161,6 +161,11 @@ class Heads:
         row = self._database.execute("SELECT note FROM heads ORDER BY size DESC LIMIT 1").fetchone()
         return begun.origin_of(str(row[0])) if row else ""
 
+    def goes_on(self) -> bool:
+        """Say whether the log that we follow was begun because leaves of the one before were lost."""
+        origin = self._log()
+        return bool(origin) and begun.place_of(origin) > 1
+
     def _check_log(self, origin: str) -> None:
         """Check that a head is of the log that we follow. Raises UnknownHeadError."""
         followed = self._log() or begun.first_of(origin)

@@ -30,6 +30,7 @@ from tests.journeys.test_operator import valise
 from tests.witness.log import answering_on, cosigner, identity
 
 pytestmark = pytest.mark.slow
+BEYOND = "in a log that lost leaves, numbers may begin beyond the lost ones"
 LV, GE, UA = "LV/organised-crime", "GE/organised-crime", "UA/organised-crime"
 
 
@@ -184,6 +185,11 @@ async def test_a_bureau_that_entered_in_the_lost_stretch_gets_its_next_deliverie
     await site.published("lv-4")
     assert {"new-log", "gap"} <= set(codes((await site.learned(UA))[1]))
     assert [number for number, _, _ in site.received(UA)] == [1, 2, 1 + told["lost"]]
+
+    for each in site.stage.member(UA).folder.glob("inbox.*.db*"):  # as for whoever enters later, this is its first
+        each.unlink()
+    rung = [each.about for each in (await site.learned(UA))[1] if each.code == "gap"]
+    assert rung == [f"{UA} deliveries 1 to {told['lost']}, before the first: {BEYOND}"]
 
 
 MUTE = "witness.example/mute"
