@@ -165,29 +165,24 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     The annex goes first: the broker refuses a directory whose annex it cannot find. Raises VersionRefusedError that
     says whose signature is missing, or what has changed since it was drafted.
     """
-    guard, made = await _ready(home), draft.merge(copies)
+    made = draft.merge(copies)
     if not made.roots and set(made.roles) == {POLICIES}:
         message = "the draft holds a policy set only: `valise policy activate DRAFT`"
         raise ConfigurationError(message)
     keys = operator_keys(home)
+    if await has_streams(home):
+        _assembled(made, await standing(home), keys)  # `setup` stays in its safe for what would be refused
+    guard = await _ready(home)
     if guard.opened is None and made.roots:
         guard = await _founded(home, made, guard, keys)
-    left = draft.left(made, guard.seen)
-    policies = draft.allowed(made, guard.opened) if POLICIES in left else None
-    if guard.opened is not None and left <= {POLICIES}:
-        # A kill came after it was written, or this home was restored from before: the same command goes on.
-        opened, content = guard.opened, None
-    else:
-        content = draft.assemble(made, guard.opened, *keys, clock())
-        opened = bundle.open_bundle(content, Trust(guard.root or "", guard.seen), clock())
-        if guard.opened is not None:
-            circles.check(guard.opened, opened)
+    opened, content, policies = _assembled(made, guard, keys)
     world = world_of(opened.directory)
     differs = await make_streams(home, world)
+    before = guard.opened.directory.keys if guard.opened else {}
+    # Before they are published: cut off between the two we could not tell which keys are new.
+    challenges.answered(home.folder, {each.bureau for id_, each in opened.directory.keys.items() if id_ not in before})
     async with home.bus(OPERATOR, world) as bus:
         await _publish(home, bus, opened, content, policies)
-    before = guard.opened.directory.keys if guard.opened else {}
-    challenges.answered(home.folder, {each.bureau for id_, each in opened.directory.keys.items() if id_ not in before})
     found = opened.directory
     return Activated(
         found.version, found.digest.hex(), guard.root or "", len(found.members), len(found.bureaus), len(found.keys),
@@ -195,14 +190,33 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     )  # fmt: skip
 
 
+def _assembled(
+    made: Draft, guard: Guard, keys: tuple[SigningKey, SigningKey]
+) -> tuple[Opened, bytes | None, bytes | None]:
+    """Give the directory that is to be in force, and what of it and of the policies is still to be written.
+
+    Raises VersionRefusedError.
+    """
+    left = draft.left(made, guard.seen)
+    policies = draft.allowed(made, guard.opened) if POLICIES in left else None
+    if guard.opened is not None and left <= {POLICIES}:
+        # A kill came after it was written, or this home was restored from before: the same command goes on.
+        return guard.opened, None, policies
+    content = draft.assemble(made, guard.opened, *keys, clock())
+    root = guard.root or (bundle.fingerprint(made.roots[0]) if made.roots else "")
+    opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
+    if guard.opened is not None:
+        circles.check(guard.opened, opened)
+    return opened, content, policies
+
+
 async def _founded(home: OperatorHome, made: Draft, guard: Guard, keys: tuple[SigningKey, SigningKey]) -> Guard:
     """Pin the first root once all have signed it, and read under it what may have been published before this home was.
 
     Raises VersionRefusedError.
     """
-    root = guard.root or bundle.fingerprint(made.roots[0])
-    bundle.open_bundle(draft.assemble(made, None, *keys, clock()), Trust(root, guard.seen), clock())
-    home.versions.pin(root)
+    _assembled(made, guard, keys)
+    home.versions.pin(guard.root or bundle.fingerprint(made.roots[0]))
     return await _ready(home)
 
 

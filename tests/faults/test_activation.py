@@ -12,8 +12,10 @@ import pytest_asyncio
 
 from broker import streams, topics
 from broker.certificates import credentials, pki_of
+from broker.errors import VersionRefusedError
 from broker.trust.draft import Draft, read_draft
 from broker.trust.guard import ROOT_FILE
+from cli import challenges
 from cli.operator_home import NOBODY
 from cli.stage import Stage, set_up, stop_kafka
 from cli.trust import proposing, signing
@@ -86,3 +88,23 @@ async def test_bindings_that_were_taken_away_come_back_with_the_next_activation(
         assert len(bindings(stage)) < len(before)
     await proposing.activate(stage.operator, [draft])
     assert bindings(stage) == before
+
+
+async def test_a_draft_that_is_refused_is_refused_without_setup(stage: Stage) -> None:
+    base = stage.operator.versions.guard().opened
+    assert base
+    path = proposing.pass_root(stage.operator, base, stage.members, [stage.home / "members"])
+    for each in pki_of(stage.operator.folder).glob("setup.*"):
+        each.unlink()
+    with pytest.raises(VersionRefusedError, match="more must sign"):
+        await proposing.activate(stage.operator, [read_draft(path.read_bytes())])
+
+
+async def test_a_challenge_is_answered_once_though_the_activation_is_cut_off(tmp_path: Path) -> None:
+    stage = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    challenges.give(stage.operator.folder, BUREAUS[0])
+    draft = first_draft(stage)
+    forget(stage, "versions", *(f"../{each.name}" for each in stage.home.glob("bus.db*")))
+    with pytest.raises(VersionRefusedError, match="annex"):  # where it would be written
+        await proposing.activate(stage.operator, [draft])
+    assert challenges.outstanding(stage.operator.folder) == {}
