@@ -44,10 +44,7 @@ class InputLostError(ValiseError):
     code = "input-lost"
 
     def __init__(self, stream: str, offset: int, what: str) -> None:
-        super().__init__(
-            f"{what}. Restore the stream if you can; if not, `valise broker up --lost {stream}:{offset}` goes on after "
-            "the loss, which a leaf then says and its member is told"
-        )
+        super().__init__(what)
         self.stream, self.offset = stream, offset
 
 

@@ -22,6 +22,7 @@ from broker.errors import (
     CopiedError,
     FencedError,
     ForbiddenStreamError,
+    InputLostError,
     LogNotNamedError,
     TrailError,
     UnavailableError,
@@ -149,6 +150,9 @@ def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
     """Say what to do about what the broker ended with."""
     if isinstance(error, FencedError):
         return "another process runs this shard now; this one has stopped"
+    if isinstance(error, InputLostError):
+        goes_on = given.again(f"valise broker up --lost {shlex.quote(f'{error.stream}:{error.offset}')}")
+        return f"Restore the stream if you can; if not, `{goes_on}` goes on; a leaf and its member's outcome say so"
     if isinstance(error, CopiedError):
         then = given.again("valise broker resume --seen FILE")
         return f"It is not gone on with. Whether others saw more than it holds is found out by `{then}`"
