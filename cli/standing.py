@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker import codec, notes, streams
-from broker.bus import Bus
+from broker.bus import Bus, Record
+from broker.distribute import GROUP
 from broker.errors import OffsetGoneError, UnavailableError
 from broker.notice import NOT_RELEASED, RELEASED, DecisionRecord, Header, Leaf
 from broker.records import Records
@@ -86,7 +87,7 @@ async def standing(home: OperatorHome) -> Standing:
         waiting=waiting.records if waiting else None,
         late=waiting.late if waiting else {},
         lost=waiting.lost if waiting else [],
-        differs=differences(home) if waiting else [],
+        differs=waiting.differs if waiting else [],
         last_seen=_last_seen(home, home.world()),
         old_keys=_old_keys(home),
         expired=home.versions.overdue(),
@@ -131,6 +132,7 @@ class _Waiting:
     records: dict[str, int] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+    differs: list[Difference] = field(default_factory=list)
 
 
 async def _waiting(home: OperatorHome) -> _Waiting | None:
@@ -144,9 +146,29 @@ async def _waiting(home: OperatorHome) -> _Waiting | None:
                     await _look(bus, name, place, behind, waiting)
                 elif behind < 0:
                     waiting.lost.append(f"{name}:{place}")
+            await _unsent(bus, home.settings.shard, waiting)
+        waiting.differs.extend(differences(home))
     except UnavailableError:
         return None
     return waiting
+
+
+async def _unsent(bus: Bus, shard: int, waiting: _Waiting) -> None:
+    """See what is on record and has not left yet; the mark of a commit, which Kafka counts, is none of it."""
+    place = await bus.place(GROUP, streams.ROUTED, partition=shard)
+    end = await bus.end(streams.ROUTED, partition=shard)
+    lost, records = place > end, list[Record]()
+    try:
+        if place < end:
+            records = await bus.read(streams.ROUTED, place, limit=1, partition=shard)
+    except OffsetGoneError as error:
+        lost = not place + 1 == error.start == end
+    if lost:
+        waiting.lost.append(f"{streams.ROUTED}:{place}")
+    if records:
+        waiting.records[streams.ROUTED] = end - place
+    if records and records[0].at < clock() - LATE_MS:
+        waiting.late[streams.ROUTED] = records[0].at
 
 
 async def _look(bus: Bus, name: str, place: int, behind: int, waiting: _Waiting) -> None:

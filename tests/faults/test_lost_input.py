@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from broker import codec, streams
+from broker.distribute import GROUP
 from broker.notice import Leaf
 from broker.trail import Trail
 from cli import subscribe
-from cli.stage import Stage, running, set_up, settled, verified
+from cli.home import clock
+from cli.stage import LOOK_S, Stage, running, set_up, settled, verified
 from cli.standing import standing
 from tests.trust.test_commands import BUREAUS, federation, valise
 
@@ -37,14 +42,19 @@ async def test_a_lost_tail_stops_the_broker_until_the_operator_goes_on_with_it(t
     assert f"RED       {STREAM}:{place} is lost" in (await valise(stage.home, "broker", "status")).out
     stopped = await valise(stage.home, "broker", "up")
     assert stopped.code == 1
-    assert f'"code": "input-lost", "said": "{STREAM} ends at {place - 3}, and was taken up to {place}' in stopped.err
-    assert f"`valise broker up --lost {STREAM}:{place}`" in stopped.err
+    ended = json.loads(stopped.err.splitlines()[-1])
+    assert ended["code"] == "input-lost"
+    assert f"{STREAM} ends at {place - 3}, and was taken up to {place}" in ended["said"]
+    assert f"`valise broker up --lost {STREAM}:{place} --home {stage.home}`" in ended["then"]
 
     command = [sys.executable, "-m", "cli.main", "broker", "up", "--lost", f"{STREAM}:{place}"]
     pipe = asyncio.subprocess.PIPE
     broker = await asyncio.create_subprocess_exec(*command, "--home", str(stage.home), stdout=pipe, stderr=pipe)
     assert broker.stdout is not None
     assert b"is up" in await broker.stdout.readline()
+    async with asyncio.timeout(60):  # before it has gone on, its place is beyond all that is sent: as if it were taken
+        while (await standing(stage.operator)).lost:  # noqa: ASYNC110 -- another process moves the place
+            await asyncio.sleep(LOOK_S)
     await subscribe.send(stage.member("AT/ncb"), ("organised-crime.*",))
     await settled(stage)
     broker.send_signal(signal.SIGTERM)
@@ -87,3 +97,21 @@ async def test_every_input_of_the_broker_is_looked_at(tmp_path: Path) -> None:
     assert sorted(lost) == sorted(
         ["asks", "versions", *(f"{kind}.{m}" for kind in ("notices", "receipts") for m in ("at", "ge", "lv"))]
     )
+
+
+@pytest.mark.parametrize(("stream", "group"), [(streams.ASKS, "0"), (streams.ROUTED, GROUP)])
+async def test_what_waits_and_is_lost_of_asks_and_of_what_was_decided_is_red(
+    tmp_path: Path, stream: str, group: str
+) -> None:
+    stage = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    assert (await standing(stage.operator)).waiting == {streams.VERSIONS: 2}
+    with closing(sqlite3.connect(stage.home / "bus.db")) as file, file:
+        (number,) = file.execute("SELECT id FROM streams WHERE name = ?", (stream,)).fetchone()
+        file.execute(f"INSERT INTO s{number} (at, key, value) VALUES (?, x'', x'')", (clock() - 21 * streams.DAY_MS,))
+        file.execute("UPDATE streams SET next = next + 1 WHERE id = ?", (number,))
+    found = await standing(stage.operator)
+    assert found.waiting == {streams.VERSIONS: 2, stream: 1}
+    assert list(found.late) == [stream]
+    async with stage.operator.bus(streams.ROUTER) as bus:
+        await bus.keep_place(group, stream, 9)
+    assert (await standing(stage.operator)).lost == [f"{stream}:9"]
