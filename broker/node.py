@@ -49,6 +49,8 @@ _FRESH = {
     "__cluster_metadata-0/00000000000000000000-0000000000.checkpoint",
 }
 """What formatting leaves in a node's data folder, and nothing else does; half written with .tmp or .part behind it."""
+_LOST_FOUND = "lost+found"
+"""What a file system has at its root: nothing that a node served."""
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 """Of every Java process: the caller's says nothing, and file names are UTF-8 in any locale."""
 PORT_RANGE = (20_000, 32_000)
@@ -178,7 +180,8 @@ def has_data(cluster: Cluster) -> bool:
 def _has_served(cluster: Cluster, number: int) -> bool:
     """Say whether a node's data folder holds more than formatting leaves."""
     data = _data(cluster, number)
-    inner = (each.relative_to(data).as_posix() for each in data.rglob("*"))
+    top = [each for each in data.glob("*") if each.name != _LOST_FOUND]
+    inner = (each.relative_to(data).as_posix() for one in top for each in (one, *one.rglob("*")))
     return any(each.removesuffix(".tmp").removesuffix(".part") not in _FRESH for each in inner)
 
 
@@ -367,6 +370,9 @@ def _format(cluster: Cluster, numbers: Sequence[int], java: str, libs: Path) -> 
             )
             how = f"if the folder is whole, `touch {mark}`; to begin without it, move it away"
             raise ConfigurationError(f"{message}. Nothing was touched: {how}")
+        if (_data(cluster, number) / _LOST_FOUND).exists():
+            message = f"{_data(cluster, number)} is the root of a disk: Kafka takes its {_LOST_FOUND} for a partition"
+            raise ConfigurationError(f"{message} and ends. Mount the disk at {cluster.folder(number)}")
     for number in fresh:
         shutil.rmtree(_data(cluster, number), ignore_errors=True)  # half of an interrupted formatting
     tools = [(number, _formatting(cluster, number, java, libs)) for number in fresh]

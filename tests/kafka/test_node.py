@@ -78,6 +78,16 @@ def test_half_of_a_formatting_is_no_data(prepared: node.Cluster) -> None:
     assert not node.has_data(prepared)
 
 
+def test_the_root_of_a_disk_holds_nothing_of_a_node_and_is_no_place_for_its_data(prepared: node.Cluster) -> None:
+    found = prepared.folder(1) / "data" / "lost+found"
+    found.mkdir(parents=True)
+    (found / "#12").touch()
+    assert not node.has_data(prepared)
+    with pytest.raises(ConfigurationError, match=rf"root of a disk.*Mount the disk at {prepared.folder(1)}"):
+        node.start(prepared, tuning=node.QUICK)
+    assert (found / "#12").exists()
+
+
 @pytest.mark.parametrize("name", ["a,b", "a\nb", os.fsdecode(b"a\xff")])
 def test_a_path_that_kafka_would_take_for_another_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="make or move the home elsewhere"):
