@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.versions import Versions
+from broker import durable, streams
 from broker import settings as settings_file
-from broker import streams
 from broker.errors import ConfigurationError, UnavailableError
 from broker.notice import Reference
 from broker.settings import Settings
@@ -277,6 +277,8 @@ def member_home(home: Path, bureau: str | None) -> MemberHome:
     if acting.partition("/")[0] != settings.member:
         message = f"{folder} is the home of {settings.member}, not of {acting}"
         raise ConfigurationError(message)
+    with suppress(OSError):  # one of before was open to every account; an auditor may read one that is not his
+        durable.make_private(folder)
     return MemberHome(folder, settings, acting)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from broker import certificates, kafka_quota, node, topics
+from broker import certificates, durable, kafka_quota, node, topics
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
 from broker.streams import SETUP
@@ -51,6 +51,7 @@ def up(given: Everywhere, nodes: str | None) -> None:
     place = Place(operator_folder(given.home))
     if not (place.pki / "root.pem").is_file():
         raise ConfigurationError(f"there are no certificates in {place.pki}: make them with `valise broker init`")
+    durable.make_private(place.folder)  # one of before was open to every account
     known = (place.data / node.CONFIG).is_file()
     _check_ours(place, known=known)
     _check_not_emptied(place, known=known)

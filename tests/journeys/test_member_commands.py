@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.inbox import Inbox
-from broker import streams
+from broker import settings, streams
 from broker.sqlite import SqliteBus
 from cli import inbox as inbox_command
 from cli import main as command
@@ -531,3 +531,14 @@ def test_an_authority_withdraws_by_order_what_another_published(homes: Homes) ->
     assert "by order" in homes.valise("trace", sent["notice"], "--bureau", "AT/ncb").out
     again = publish(homes, person("R-30", legal_basis="once more"))
     assert (again.code, notices(again)[0]["state"]) == (1, "refused-here")
+
+
+def test_a_members_home_of_before_is_closed_to_other_accounts_by_its_next_command(tmp_path: Path) -> None:
+    folder = tmp_path / "members" / "AT"
+    settings.save(
+        folder, settings.Settings(role="member", federation="f.example", bus="sqlite:../../bus.db", member="AT")
+    )
+    folder.chmod(0o755)
+    valise = [sys.executable, "-m", "cli.main", "inbox", "--bureau", "AT/ncb", "--home", str(tmp_path)]
+    subprocess.run(valise, capture_output=True, check=False, timeout=60)
+    assert folder.stat().st_mode & 0o077 == 0

@@ -190,8 +190,10 @@ def test_a_node_runs_in_a_home_of_any_letters_and_its_half_formatting_is_made_an
 @pytest.mark.kafka
 def test_up_twice_starts_once_and_down_ends_it(prepared: node.Cluster, tmp_path: Path) -> None:
     home = ["--home", str(tmp_path), "--json"]
+    (tmp_path / "operator").chmod(0o755)
     try:
         first, again = (json.loads(CliRunner().invoke(command, ["up", *home]).stdout) for _ in range(2))
+        assert (tmp_path / "operator").stat().st_mode & 0o077 == 0
         assert (first["changed"], again["changed"]) == ([1], [])
         assert first["nodes"] == again["nodes"]
         assert CliRunner().invoke(command, ["status", *home]).exit_code == 0
