@@ -33,7 +33,7 @@ from broker.errors import ForbiddenStreamError, UnavailableError
 from broker.streams import AUDITOR, FAMILIES, FOR_EVER, OPERATOR, ROUTER, SETUP, Family, World, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from broker.certificates import Credentials
@@ -185,8 +185,8 @@ def establish(
 ) -> Applied:
     """Make what the world has and the nodes lack, and take away the bindings that the world no longer has.
 
-    Without `take_away` no binding goes: for who does not know yet what the world is. `stopped` are principals that may
-    do nothing, whatever the world says: their keys may be in other hands.
+    Without `take_away` only those of `stopped` go: for who does not know yet what the world is. `stopped` are
+    principals that may do nothing, whatever the world says: their keys may be in other hands.
 
     `overrides` are topic settings by family name, for tests. Topics that the world no longer names stay, and so do the
     settings of those that exist, which are told: either would destroy what they hold. Returns once the nodes show the
@@ -196,10 +196,10 @@ def establish(
     admin = AdminClient(client_settings(bootstrap, setup))
     wanted = {each for each in bindings(world) if each.principal not in stopped}
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
-    added, removed = _bind(admin, wanted, take_away=take_away)
+    added, removed = _bind(admin, wanted, lambda each: take_away or each.principal in stopped)
     created = _create(admin, wants)
     _await_topics(admin, set(world.streams()))
-    _await_bindings(bootstrap, setup, wanted, alone=take_away)
+    _await_bindings(bootstrap, setup, wanted, lambda each: take_away or each.principal in stopped)
     return Applied(tuple(created), tuple(added), tuple(removed), tuple(_differences(admin, wants)))
 
 
@@ -342,9 +342,11 @@ def _await_topics(admin: AdminClient, wanted: set[str]) -> None:
 # --- bindings ---------------------------------------------------------------------------------------------------------
 
 
-def _bind(admin: AdminClient, wanted: set[Binding], *, take_away: bool) -> tuple[list[Binding], list[Binding]]:
+def _bind(
+    admin: AdminClient, wanted: set[Binding], goes: Callable[[Binding], bool]
+) -> tuple[list[Binding], list[Binding]]:
     standing = _standing(admin)
-    added, removed = sorted(wanted - standing), sorted(standing - wanted) if take_away else []
+    added, removed = sorted(wanted - standing), sorted(filter(goes, standing - wanted))
     if added:
         for binding, done in admin.create_acls(list(map(acl, added)), request_timeout=ANSWER_LIMIT_S).items():
             _settle(done, "bind", str(binding.name))
@@ -354,8 +356,8 @@ def _bind(admin: AdminClient, wanted: set[Binding], *, take_away: bool) -> tuple
     return added, removed
 
 
-def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding], *, alone: bool) -> None:
-    """Return once every node has shown the bindings, and if `alone` no others: each learns of them by itself, ms apart.
+def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding], goes: Callable[[Binding], bool]) -> None:
+    """Return once every node has shown the bindings, and no other that goes: each learns of them by itself, ms apart.
 
     A node names any other as the controller, and a new client asks that one for the bindings: so ask until each was it.
     """
@@ -365,7 +367,7 @@ def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding], *,
         admin = AdminClient(client_settings(bootstrap, setup))
         known = _metadata(admin)
         standing = _standing(admin)
-        if standing == wanted or (standing > wanted and not alone):
+        if standing >= wanted and not any(map(goes, standing - wanted)):
             shown.add(known.controller_id)
         return shown >= set(known.brokers)
 

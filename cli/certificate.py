@@ -10,13 +10,16 @@ from typing import Any
 
 import click
 
+from broker import certificates
 from broker import settings as settings_file
+from broker.certificates import pki_of
 from broker.errors import ConfigurationError
+from broker.streams import SETUP
 from cli import answer, exits
 from cli.home import clock, member_home
-from cli.operator_home import OperatorHome, make_streams, operator_home, stopped, tls_of
+from cli.operator_home import NOBODY, OperatorHome, make_streams, operator_home, stopped, tls_of
 from cli.options import Everywhere, bureau, confirm, everywhere
-from cli.trust import issuing, vouched
+from cli.trust import issuing, proposing, vouched
 from cli.trust.issuing import ADAPTER
 
 _PRINCIPAL = re.compile(r"[a-z][a-z0-9]*\.[a-z0-9-]+")
@@ -129,13 +132,11 @@ def _row(each: issuing.Issued, now: int, out: bool) -> dict[str, Any]:
 def stop(given: Everywhere, principal: str) -> None:
     """Let PRINCIPAL (at.ncb, at.adapter) do nothing more on the bus, at once (operator, with setup's certificate)."""
     home = _kafka(given)
-    if not _PRINCIPAL.fullmatch(principal):
-        message = f"{principal!r} is no member's name on the bus: write at.ncb or at.adapter"
-        raise ConfigurationError(message)
+    _check_known(home, principal)
     if not given.yes:
         confirm(f"{principal} can neither send nor receive until it is resumed: stop it?")
-    issuing.stop(home, [principal])
-    asyncio.run(make_streams(home, home.world()))
+    issuing.stop(home, principal)
+    asyncio.run(_bind(home))
     answer.show(
         f"{principal} may do nothing on the bus any more, and gets no certificate",
         {"stopped": sorted(stopped(home))},
@@ -150,19 +151,46 @@ def stop(given: Everywhere, principal: str) -> None:
 def resume(given: Everywhere, principal: str) -> None:
     """Let PRINCIPAL go on (operator): also whoever holds one of its keys with a certificate that is still in force."""
     home = _kafka(given)
+    _check_known(home, principal)
+    was_stopped = principal in stopped(home)
     live = [
         f"key {each.key[:16]} until {answer.when(each.until)}" for each in issuing.in_force(home, principal, clock())
     ]
     if live and not given.yes:
         confirm(f"whoever holds these keys comes in again: {', '.join(live)}; resume {principal}?")
     issuing.resume(home, principal)
-    asyncio.run(make_streams(home, home.world()))
+    asyncio.run(_bind(home))
+    # Also where it was not: a kill may have come between the list and the nodes.
+    not_stopped = "" if was_stopped else f"; it was not stopped, but {', '.join(sorted(stopped(home))) or 'nobody'}"
     answer.show(
-        f"{principal} may do again what the table of streams says",
+        f"{principal} may do again what the table of streams says{not_stopped}",
         {"stopped": sorted(stopped(home)), "in_force": live},
         as_json=given.as_json,
         then=given.again("valise certificate list"),
     )
+
+
+def _check_known(home: OperatorHome, principal: str) -> None:
+    """Check that a name is a member's on the bus, as its nodes or this home say: a slip would leave the thief in.
+
+    Raises ConfigurationError, UnavailableError.
+    """
+    from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+
+    if not _PRINCIPAL.fullmatch(principal):
+        message = f"{principal!r} is no member's name on the bus: write at.ncb or at.adapter"
+        raise ConfigurationError(message)
+    setup = certificates.credentials(pki_of(home.folder), SETUP)
+    bound = {each.principal for each in topics.standing_bindings(home.settings.bus_address, setup)}
+    if principal not in bound and not issuing.is_known(home, principal):
+        message = f"nobody is called {principal} on the bus, and nobody was: see `valise certificate list`"
+        raise ConfigurationError(message)
+
+
+async def _bind(home: OperatorHome) -> None:
+    """Bring the bindings to who was stopped, and to the directory in force: what this home knows may be older."""
+    if (await proposing.ready(home)).opened is None:
+        await make_streams(home, NOBODY, take_away=False)
 
 
 def _kafka(given: Everywhere) -> OperatorHome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,14 +184,26 @@ def accept(folder: Path, member: str, file: Path) -> str:
     return found.principal
 
 
-def stop(home: OperatorHome, principals: Sequence[str]) -> None:
-    """Say that principals may do nothing on the bus, and ask for no certificate; kept before any node hears of it."""
-    durable.put(stopped_path(home), json.dumps(sorted(stopped(home) | set(principals))).encode())
+def is_known(home: OperatorHome, principal: str) -> bool:
+    """Say whether this home knows a principal of this name, gave it a certificate once, or has stopped it."""
+    got = issued_folder(home).glob(f"{principal}.*.json")  # by their names: a damaged one must not keep a thief in
+    return principal in home.world().principals() or principal in stopped(home) or any(got)
+
+
+def stop(home: OperatorHome, principal: str) -> None:
+    """Say that a principal may do nothing on the bus, and ask for no certificate; kept before any node hears of it."""
+    with durable.alone(pki_of(home.folder)):
+        _keep_stopped(home, stopped(home) | {principal})
 
 
 def resume(home: OperatorHome, principal: str) -> None:
     """Let a principal go on. Whoever holds a key of it, with a certificate in force, can use it again."""
-    durable.put(stopped_path(home), json.dumps(sorted(stopped(home) - {principal})).encode())
+    with durable.alone(pki_of(home.folder)):
+        _keep_stopped(home, stopped(home) - {principal})
+
+
+def _keep_stopped(home: OperatorHome, principals: Collection[str]) -> None:
+    durable.put(stopped_path(home), json.dumps(sorted(principals)).encode())
 
 
 def in_force(home: OperatorHome, principal: str, now: int) -> Iterator[Issued]:

@@ -80,7 +80,7 @@ async def standing(home: OperatorHome) -> Guard:
     return home.versions.guard()
 
 
-async def _ready(home: OperatorHome) -> Guard:
+async def ready(home: OperatorHome) -> Guard:
     """Read what has been published so far, and bring streams and bindings to what it says.
 
     What this home knows by itself may be older than the streams are: nobody loses a binding before they were followed.
@@ -172,7 +172,7 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     keys = operator_keys(home)
     if await has_streams(home):
         _assembled(made, await standing(home), keys)  # `setup` stays in its safe for what would be refused
-    guard = await _ready(home)
+    guard = await ready(home)
     if guard.opened is None and made.roots:
         guard = await _founded(home, made, guard, keys)
     opened, content, policies = _assembled(made, guard, keys)
@@ -217,7 +217,7 @@ async def _founded(home: OperatorHome, made: Draft, guard: Guard, keys: tuple[Si
     """
     _assembled(made, guard, keys)
     home.versions.pin(guard.root or bundle.fingerprint(made.roots[0]))
-    return await _ready(home)
+    return await ready(home)
 
 
 async def _publish(home: OperatorHome, bus: Bus, opened: Opened, content: bytes | None, policies: bytes | None) -> None:

@@ -167,7 +167,7 @@ async def test_somebody_sends_a_member_a_certificate_with_nodes_of_his_own(offic
 async def test_a_thief_of_a_stopped_principal_gets_no_certificate(office: Office) -> None:
     """What was stopped stays so until the operator resumes it; who it is stands in his home."""
     office.sign(office.ask("AT", "ncb", NOW - 2))
-    issuing.stop(office.stage.operator, ["at.ncb"])
+    issuing.stop(office.stage.operator, "at.ncb")
     assert "at.ncb was stopped" in office.refusal(office.ask("AT", "ncb"))
     assert len(office.sign(office.ask("AT", "adapter")).issued) == 1
     issuing.resume(office.stage.operator, "at.ncb")

@@ -16,18 +16,23 @@ from broker.errors import VersionRefusedError
 from broker.trust.draft import Draft, read_draft
 from broker.trust.guard import ROOT_FILE
 from cli import challenges
-from cli.operator_home import NOBODY
+from cli.operator_home import NOBODY, stopped
 from cli.stage import Stage, set_up, stop_kafka
 from cli.trust import proposing, signing
 from tests.trust.test_commands import BUREAUS, federation, valise
 
+KAFKA = pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.timeout(300)])
 
-@pytest_asyncio.fixture(params=["sqlite", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.timeout(300)])])
+
+@pytest_asyncio.fixture(params=["sqlite", KAFKA])
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
     made = await set_up(tmp_path / "home", federation(*BUREAUS), request.param, BUREAUS, lambda _: None)
     yield made
     if request.param == "kafka":
         stop_kafka(made)
+
+
+on_kafka = pytest.mark.parametrize("stage", [KAFKA], indirect=True)
 
 
 def first_draft(stage: Stage) -> Draft:
@@ -108,3 +113,28 @@ async def test_a_challenge_is_answered_once_though_the_activation_is_cut_off(tmp
     with pytest.raises(VersionRefusedError, match="annex"):  # where it would be written
         await proposing.activate(stage.operator, [draft])
     assert challenges.outstanding(stage.operator.folder) == {}
+
+
+@on_kafka
+@pytest.mark.parametrize("lost", [["versions"], ["versions", ROOT_FILE]])
+async def test_who_is_stopped_loses_its_bindings_and_nobody_else_does(stage: Stage, lost: list[str]) -> None:
+    """Also by a home that was restored from before anybody entered. No activation gives them back, `resume` does."""
+    draft, before = first_draft(stage), bindings(stage)
+    without = [each for each in before if each.principal != "at.adapter"]
+    forget(stage, *lost)
+    assert (await valise(stage.home, "certificate", "stop", "at.adapter", "--yes")).code == 0
+    assert bindings(stage) == without
+    await proposing.activate(stage.operator, [draft])
+    assert bindings(stage) == without
+    assert (await valise(stage.home, "certificate", "resume", "at.adapter", "--yes")).code == 0
+    assert bindings(stage) == before
+
+
+@on_kafka
+async def test_a_name_that_nobody_has_is_neither_stopped_nor_resumed(stage: Stage) -> None:
+    """A slip of the pen that was answered with success would leave the thief in."""
+    before = bindings(stage)
+    for command in ("stop", "resume"):
+        done = await valise(stage.home, "certificate", command, "at.adaptr", "--yes")
+        assert "nobody is called at.adaptr on the bus" in done.err
+    assert (bindings(stage), stopped(stage.operator)) == (before, frozenset())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from broker.certificates import pki_of
 from broker.streams import DAY_MS
 from cli import home as homes
 from cli.home import clock
+from cli.operator_home import stopped
 from cli.stage import Stage, set_up
 from cli.trust import issuing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise
@@ -75,3 +78,10 @@ async def test_only_a_members_name_on_the_bus_can_be_stopped(stage: Stage) -> No
     for name in ("router", "setup", "at"):
         done = await valise(stage.home, "certificate", "stop", name, "--yes")
         assert "write at.ncb or at.adapter" in done.err
+
+
+def test_two_who_stop_principals_at_once_forget_none(stage: Stage) -> None:
+    names = [f"at.bureau-{number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(issuing.stop, stage.operator), names))
+    assert stopped(stage.operator) == frozenset(names)
