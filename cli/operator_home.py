@@ -319,16 +319,20 @@ def _as_it_stands(federation: Federation, old: Directory) -> Federation:
 async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> tuple[Difference, ...]:
     """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too, which become the world's.
 
-    Without `take_away` nobody loses a binding. Returns which settings of Kafka's topics are not the table's.
+    Without `take_away` nobody loses a binding but who was stopped. Returns which settings of Kafka's topics are not the
+    table's.
     """
     if home.settings.bus_kind == "kafka":
         from broker import kafka_quota, topics  # noqa: PLC0415 -- only a Kafka home needs it
 
         setup = certificates.credentials(pki_of(home.folder), SETUP)
-        applied = topics.establish(home.settings.bus_address, setup, world, take_away=take_away, stopped=stopped(home))
-        if streams.VERSIONS in applied.created:  # new nodes; what somebody has set since stays
-            await kafka_quota.bound(home.settings.bus_address, setup)
-        return applied.differs
+        address = home.settings.bus_address
+        # On new nodes, and before their first stream: after a kill this is a new node still. What is set later stays.
+        if streams.VERSIONS not in topics.existing(address, setup):
+            await kafka_quota.bound(address, setup)
+        # One after the other: an older list of who was stopped would give back what a newer one has just taken away.
+        with durable.alone(home.folder):
+            return topics.establish(address, setup, world, take_away=take_away, stopped=stopped(home)).differs
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))
     return ()

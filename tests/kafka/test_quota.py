@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
-from broker import kafka_quota, topics
+from broker import certificates, kafka_quota, node, topics
 from broker.errors import UnavailableError
+from broker.streams import VERSIONS
+from cli import seed
+from cli.operator_home import make, make_streams
 from tests.kafka_world import WORLD, KafkaWorld, running_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 RECORD, COUNT = bytes(100_000), 60
+MAKE = """
+import asyncio, pathlib, sys
+from cli.operator_home import NOBODY, make_streams, operator_home
+asyncio.run(make_streams(operator_home(pathlib.Path(sys.argv[1])), NOBODY))
+"""
 
 
-def seconds(kafka: KafkaWorld, principal: str, stream: str) -> float:
-    """How long it takes to write 6 MB."""
+def seconds(kafka: KafkaWorld, principal: str, stream: str, count: int = COUNT) -> float:
+    """How long it takes to write 6 MB, or as many records."""
     settings = topics.client_settings(kafka.bootstrap, kafka.credentials(principal))
     producer = Producer(settings | {"acks": "all", "batch.size": 200_000})
     began = time.monotonic()
-    for _ in range(COUNT):
+    for _ in range(count):
         producer.produce(stream, RECORD)
         producer.poll(0)
     assert producer.flush(60) == 0
@@ -36,3 +47,23 @@ async def test_a_members_flood_is_slowed_down_and_nobody_elses_writing() -> None
         # Some 10 s are averaged: 6 MB are three times what may come in them.
         assert seconds(kafka, "at.adapter", "notices.at") > 5
         assert seconds(kafka, "router", "outcomes.at") < 3
+
+
+async def test_members_are_bounded_also_where_whoever_made_the_streams_was_killed(tmp_path: Path) -> None:
+    """As soon as the streams stand nothing else bounds anybody: that has to come before them."""
+    home = make(tmp_path / "home", seed.seed(), "kafka")
+    cluster = node.prepare(home.folder / "kafka", certificates.pki_of(home.folder))
+    node.start(cluster, tuning=node.QUICK)
+    try:
+        setup = certificates.credentials(cluster.pki, "setup")
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAKE, str(home.folder.parent))
+        while VERSIONS not in topics.existing(cluster.bootstrap, setup):  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+        await make_streams(home, WORLD)
+        kafka = KafkaWorld(WORLD, home.folder.parent, cluster, node.QUICK, {})
+        # Some 10 s are averaged, which 44 MB fill: the rest comes at 4 MiB/s.
+        assert seconds(kafka, "at.adapter", "notices.at", 800) > 5
+    finally:
+        node.stop(cluster, limit=0)
