@@ -17,7 +17,7 @@ from broker.errors import ConfigurationError
 from broker.streams import SETUP
 from cli import answer, exits
 from cli.home import clock, member_home
-from cli.operator_home import NOBODY, OperatorHome, make_streams, operator_home, stopped, tls_of
+from cli.operator_home import NOBODY, OperatorHome, has_streams, make_streams, operator_home, stopped, tls_of
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import issuing, proposing, vouched
 from cli.trust.issuing import ADAPTER
@@ -64,6 +64,7 @@ def request(given: Everywhere, bureau: str | None, *, adapter: bool) -> None:
 def sign(given: Everywhere, requests: tuple[Path, ...], another_key: tuple[str, ...]) -> None:
     """Sign what members ask for (operator), if the directory in force names them and the key that vouches for it."""
     home = _kafka(given)
+    asyncio.run(_follow(home))
     paths = vouched.found_in(list(requests or (home.folder.parent / "members",)))
     done = issuing.issue(home, paths, clock(), another_key)
     for each in done.refused:
@@ -185,6 +186,17 @@ def _check_known(home: OperatorHome, principal: str) -> None:
     if principal not in bound and not issuing.is_known(home, principal):
         message = f"nobody is called {principal} on the bus, and nobody was: see `valise certificate list`"
         raise ConfigurationError(message)
+
+
+async def _follow(home: OperatorHome) -> None:
+    """Take in the directory in force: by an older one a member that was suspended since would get a certificate.
+
+    Raises ConfigurationError, UnavailableError.
+    """
+    if not await has_streams(home):
+        message = "the bus shows the operator no directory: `valise directory activate` the draft that is in force"
+        raise ConfigurationError(message)
+    await proposing.standing(home)
 
 
 async def _bind(home: OperatorHome) -> None:

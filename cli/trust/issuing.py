@@ -69,7 +69,7 @@ def issue(home: OperatorHome, paths: Iterable[Path], now: int, another_key: Coll
     folder.mkdir(parents=True, exist_ok=True)
     done, refused = list[Path](), list[str]()
     with durable.alone(folder):
-        issuer = _Issuer(home, opened, now, frozenset(another_key), kept(home))
+        issuer = _Issuer(home, opened, now, frozenset(another_key))
         for path in paths:
             try:
                 done.append(folder / issuer.answer(vouched.read(path)).file)
@@ -80,27 +80,24 @@ def issue(home: OperatorHome, paths: Iterable[Path], now: int, another_key: Coll
 
 @dataclass(frozen=True, slots=True)
 class _Issuer:
-    """What requests are held against: the directory in force, and what was issued so far."""
+    """What requests are held against: the directory in force, and what each principal got so far."""
 
     home: OperatorHome
     opened: Opened
     now: int
     another_key: frozenset[str]
-    issued: list[Issued]
 
     def answer(self, asked: Vouched) -> Issued:
         """Sign what is asked for, or give the certificate that this request got before."""
         asked.check(self.opened.directory.federation, roles.keys_of(self.opened.targets, asked.member), self.now)
         self._check_wanted(asked)
-        before = [each for each in self.issued if each.principal == asked.principal]
+        before = kept(self.home, asked.principal)
         for each in before:
             if each.asked == asked.digest:
                 return each
         if before:
             self._check_follows(asked, before[-1])
-        made = self._sign(asked)
-        self.issued.append(made)
-        return made
+        return self._sign(asked)
 
     def _check_wanted(self, asked: Vouched) -> None:
         """Check that the directory knows this principal, and that nobody has stopped it."""
@@ -155,10 +152,24 @@ def issued_folder(home: OperatorHome) -> Path:
     return pki_of(home.folder) / "issued"
 
 
-def kept(home: OperatorHome) -> list[Issued]:
-    """Give every certificate that members got, each principal's in the order in which it asked."""
-    found = (read(each) for each in issued_folder(home).glob("*.json"))
+def kept(home: OperatorHome, principal: str = "*") -> list[Issued]:
+    """Give the certificates that members got, or one principal, each principal's in the order in which it asked.
+
+    Raises ConfigurationError that names a file of theirs that is damaged.
+    """
+    found = (_kept(each) for each in issued_folder(home).glob(f"{principal}.*.json"))
     return sorted(found, key=lambda each: (each.principal, each.made))
+
+
+def _kept(path: Path) -> Issued:
+    try:
+        return read(path)
+    except ConfigurationError as error:
+        message = (
+            f"{path} is damaged: put that of a backup in its place; without one move it away, and before you sign for "
+            "that name again ask its member by another way which keys are its own"
+        )
+        raise ConfigurationError(message) from error
 
 
 def read(path: Path) -> Issued:
@@ -208,4 +219,4 @@ def _keep_stopped(home: OperatorHome, principals: Collection[str]) -> None:
 
 def in_force(home: OperatorHome, principal: str, now: int) -> Iterator[Issued]:
     """Give the certificates with which a principal could come in now."""
-    return (each for each in kept(home) if each.principal == principal and each.until > now)
+    return (each for each in kept(home, principal) if each.until > now)

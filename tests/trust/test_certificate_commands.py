@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from broker import certificates, settings
 from broker.certificates import pki_of
+from broker.errors import ConfigurationError
 from broker.streams import DAY_MS
+from cli import exits
 from cli import home as homes
 from cli.home import clock
 from cli.operator_home import stopped
-from cli.stage import Stage, set_up
+from cli.stage import Stage, set_up, stop_kafka
 from cli.trust import issuing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise
 
@@ -33,34 +38,55 @@ async def stage(tmp_path: Path) -> Stage:
     return made
 
 
-async def test_a_member_gets_the_certificate_of_its_adapter(stage: Stage) -> None:
-    asked = await valise(stage.home, "certificate", "request", "--adapter", "--bureau", AT, "--json")
-    signed = await valise(stage.home, "certificate", "sign", "--json")
+@pytest_asyncio.fixture
+async def on_kafka(tmp_path: Path) -> AsyncIterator[Stage]:
+    made = await set_up(tmp_path / "home", federation(*BUREAUS), "kafka", BUREAUS, lambda _: None)
+    yield made
+    stop_kafka(made)
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(300)
+async def test_a_member_gets_the_certificate_of_its_adapter(on_kafka: Stage) -> None:
+    """By the directory on the bus: the operator's home was restored from before it. What is refused is named."""
+    home, member = on_kafka.home, on_kafka.home / "members" / "AT"
+    shutil.rmtree(on_kafka.operator.folder / "versions")
+    asked = await valise(home, "certificate", "request", "--adapter", "--bureau", AT, "--json")
+    signed = await valise(home, "certificate", "sign", "--requests", asked.value["request"], "--json")
     (given,) = signed.value["issued"]
-    again = await valise(stage.home, "certificate", "sign", "--requests", asked.value["request"], "--json")
+    again = await valise(home, "certificate", "sign", "--requests", asked.value["request"], "--json")
     assert (again.code, again.value) == (0, signed.value)
-    assert (await valise(stage.home, "certificate", "accept", given, "--bureau", AT)).code == 0
-    member = stage.home / "members" / "AT"
+    accepted = await valise(home, "certificate", "accept", given, "--bureau", AT, "--json")
+    assert accepted.value == {"principal": "at.adapter", "until": issuing.read(Path(given)).until}
     assert set(settings.load(member).tls) == {"at.adapter"}
     assert certificates.credentials(pki_of(member), "at.adapter")
-    (row,) = (await valise(stage.home, "certificate", "list", "--json")).value["certificates"]
-    assert (row["principal"], row["state"]) == ("at.adapter", "in force")
-
-
-async def test_what_is_refused_is_named_and_the_command_fails(stage: Stage) -> None:
-    path = vouched.write(stage.home / "members" / "AT", "AT", "navy", stage.federation.federation, clock())
-    done = await valise(stage.home, "certificate", "sign")
+    rows = (await valise(home, "certificate", "list", "--json")).value["certificates"]
+    assert [row["state"] for row in rows if row["principal"] == "at.adapter"] == ["in force", "in force"]
+    path = vouched.write(member, "AT", "navy", on_kafka.federation.federation, clock())
+    done = await valise(home, "certificate", "sign", "--requests", str(path))
     assert done.code == 1
     assert done.err.startswith(f"refused: {path}: the directory names no bureau AT/navy")
 
 
-async def test_drafting_a_directory_signs_no_certificate(tmp_path: Path) -> None:
-    home = (await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)).home
-    certificates.init_pki(home / "operator", ["AT", "LV"], datetime.now(UTC))
-    certificates.request(home / "members" / "LV", "AT", "ncb")
-    await valise(home, "directory", "draft")
-    assert not list(home.rglob("*.signed.pem"))
-    assert not (pki_of(home / "operator") / "issued").exists()
+async def test_no_certificate_is_signed_where_the_bus_does_not_say_what_is_in_force(stage: Stage) -> None:
+    vouched.write(stage.home / "members" / "AT", "AT", "adapter", stage.federation.federation, clock())
+    assert (await valise(stage.home, "certificate", "sign")).code == exits.UNAVAILABLE
+    assert issuing.kept(stage.operator) == []
+
+
+async def test_a_damaged_record_of_a_certificate_stops_its_own_principal_only(stage: Stage) -> None:
+    folder, name = stage.home / "members", stage.federation.federation
+    first = vouched.write(folder / "AT", "AT", "adapter", name, clock() - 1)
+    (path,) = issuing.issue(stage.operator, [first], clock()).issued
+    path.write_bytes(path.read_bytes()[:100])
+    asked = [vouched.write(folder / each, each, "adapter", name, clock()) for each in ("AT", "LV")]
+    done = issuing.issue(stage.operator, asked, clock())
+    assert [each.name.partition(".")[0] for each in done.issued] == ["lv"]
+    (refused,) = done.refused
+    assert f"{path} is damaged: put that of a backup in its place" in refused
+    assert len(list(issuing.in_force(stage.operator, "lv.adapter", clock()))) == 1
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        issuing.kept(stage.operator)
 
 
 async def test_a_member_is_told_that_its_certificate_soon_ends(
