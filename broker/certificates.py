@@ -140,12 +140,14 @@ def init_pki(
     """Make the roots, all authorities and the certificates of nodes, services and people; return their folder.
 
     `hosts` are the names and addresses under which every node is reached. `setup`, which may do everything, is made
-    together with the root; once it was taken away another is made only where `setup` says so. No member's key is made
-    here.
+    together with the root; once a file with its private key was taken away another is made only where `setup` says so.
+    No member's key is made here.
     """
     pki = pki_of(operator_home)
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
-    setup = setup or not (pki / f"{ROOT}.pem").is_file() or (pki / f"{SETUP}.crt").is_file()
+    # By its private key: its public certificate may have stayed when that went into the safe.
+    whole = all((pki / f"{SETUP}.{each}").is_file() for each in ("key", "pem"))
+    setup = setup or whole or not (pki / f"{ROOT}.pem").is_file()
     _make_root(pki, NODES_CA, _ours("nodes", NODES_CA), now, permits=_ours("nodes"))
     _make_root(pki, ROOT, _name((NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.COMMON_NAME, "federation root")), now)
     for unit, authority in (("services", SERVICES_CA), ("people", PEOPLE_CA)):
@@ -325,7 +327,7 @@ def _make_leaf(
     usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
     hosts: Sequence[str] = (),
 ) -> None:
-    if _stands(pki / f"{stem}.crt", now) and (pki / f"{stem}.pem").is_file():
+    if _stands(pki / f"{stem}.crt", now) and all((pki / f"{stem}.{each}").is_file() for each in ("key", "pem")):
         return
     signer, key = _load(pki, authority), _new_key()
     leaf = _sign_leaf(signer, subject, key.public_key(), now, usages=usages, hosts=hosts)

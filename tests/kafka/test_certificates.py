@@ -112,12 +112,15 @@ def test_what_stands_is_kept_when_the_same_is_asked_again(pki: Path) -> None:
     assert {path.name: path.read_bytes() for path in pki.iterdir()} == before
 
 
-def test_setup_is_made_with_the_root_and_later_only_if_told(pki: Path) -> None:
+@pytest.mark.parametrize("gone", [("key", "pem", "crt"), ("key", "pem"), ("key",)])
+def test_setup_is_made_with_the_root_and_later_only_if_told(pki: Path, gone: tuple[str, ...]) -> None:
     """It lies in a safe: whoever starts `broker init` again is not to have another super user without noticing."""
-    for path in pki.glob("setup.*"):
-        path.unlink()
-    certificates.init_pki(pki.parent, ["AT"], NOW)
-    assert list(pki.glob("setup.*")) == []
+    for suffix in gone:
+        (pki / f"setup.{suffix}").unlink()
+    left = {each: each.read_bytes() for each in pki.glob("setup.*")}
+    for at in (NOW, NOW + timedelta(days=340)):
+        certificates.init_pki(pki.parent, ["AT"], at)
+        assert {each: each.read_bytes() for each in pki.glob("setup.*")} == left
     with pytest.raises(ConfigurationError, match="broker init --setup"):
         certificates.credentials(pki, "setup")
     certificates.init_pki(pki.parent, ["AT"], NOW, setup=True)
