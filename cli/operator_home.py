@@ -136,6 +136,7 @@ def make(home: Path, federation: Federation, bus: str, *, setup: bool = False) -
     """
     folder = home / "operator"
     durable.make_private(folder)
+    _check_same(folder, federation, bus)
     settings = _settings(folder, federation, bus, setup=setup)
     if not (folder / "settings.toml").is_file():
         settings_file.save(folder, settings)
@@ -150,6 +151,18 @@ def make(home: Path, federation: Federation, bus: str, *, setup: bool = False) -
     if not _is_whole(made.vkey_path):  # a kill or power cut of a version before left half of it
         durable.put(made.vkey_path, vkey.encode())
     return made
+
+
+def _check_same(folder: Path, federation: Federation, bus: str) -> None:
+    """Refuse before anything is made: certificates of another federation's members would stay. ConfigurationError."""
+    if not (folder / "settings.toml").is_file():
+        return
+    found, kind = settings_file.load(folder), "kafka" if bus.startswith("kafka") else "sqlite"
+    if (found.federation, found.bus_kind) != (federation.federation, kind):
+        message = (
+            f"{folder} is the broker of {found.federation} on {found.bus}: name another --home, or --from its file"
+        )
+        raise ConfigurationError(message)
 
 
 def _is_whole(vkey: Path) -> bool:

@@ -129,6 +129,7 @@ class _Issuer:
 
     def _sign(self, asked: Vouched) -> Issued:
         pki, at = pki_of(self.home.folder), datetime.fromtimestamp(self.now / 1000, UTC)
+        certificates.add_member(pki, asked.member, at)  # the directory is the list of members, not who made this home
         chain = certificates.sign_request(pki, asked.member, asked.unit, asked.request, at)
         leaf = certificates.leaf_of(chain)
         made = Issued(

@@ -56,7 +56,7 @@ async def office(tmp_path: Path) -> Office:
     certified = {each: Special(certified=True) for each in ("AT/ncb", "LV/ncb")}
     named = federation(*BUREAUS).model_copy(update={"bureau": certified})
     stage = await set_up(tmp_path / "home", named, "sqlite", BUREAUS, lambda _: None)
-    certificates.init_pki(stage.operator.folder, ["AT", "LV"], datetime.fromtimestamp(NOW / 1000, UTC))
+    certificates.init_pki(stage.operator.folder, ["AT"], datetime.fromtimestamp(NOW / 1000, UTC))
     return Office(stage)
 
 

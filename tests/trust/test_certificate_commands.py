@@ -19,7 +19,7 @@ from broker.streams import DAY_MS
 from cli import exits
 from cli import home as homes
 from cli.home import clock
-from cli.operator_home import stopped
+from cli.operator_home import make, stopped
 from cli.stage import Stage, set_up, stop_kafka
 from cli.trust import issuing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise
@@ -31,7 +31,7 @@ AT = "AT/ncb"
 async def stage(tmp_path: Path) -> Stage:
     """A federation whose homes name a Kafka bus that nobody runs: nothing here needs it."""
     made = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
-    certificates.init_pki(made.operator.folder, ["AT", "LV"], datetime.now(UTC))
+    certificates.init_pki(made.operator.folder, [], datetime.now(UTC))
     for folder in (made.operator.folder, made.home / "members" / "AT"):
         known = settings.load(folder)
         settings.save(folder, known.model_copy(update={"bus": "kafka:localhost:9"}))
@@ -111,3 +111,21 @@ def test_two_who_stop_principals_at_once_forget_none(stage: Stage) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(partial(issuing.stop, stage.operator), names))
     assert stopped(stage.operator) == frozenset(names)
+
+
+def test_a_member_that_entered_later_gets_its_authority_with_its_first_certificate(stage: Stage) -> None:
+    """Whoever made the operator's home named none of these members: the directory does."""
+    folder = stage.home / "members" / "LV"
+    asked = vouched.write(folder, "LV", "adapter", stage.federation.federation, clock())
+    assert len(issuing.issue(stage.operator, [asked], clock()).issued) == 1
+    assert [each.name for each in pki_of(stage.operator.folder).glob("member-*.pem")] == ["member-lv-ca.pem"]
+
+
+async def test_a_home_is_not_made_again_for_another_federation(stage: Stage) -> None:
+    """Nor with certificates of its members, whom this federation does not have."""
+    before = set(pki_of(stage.operator.folder).iterdir())
+    another = stage.federation.model_copy(update={"federation": "another"})
+    for federation, bus in ((another, "kafka:localhost:9"), (stage.federation, "sqlite")):
+        with pytest.raises(ConfigurationError, match="name another --home, or --from its file"):
+            make(stage.home, federation, bus)
+    assert set(pki_of(stage.operator.folder).iterdir()) == before
