@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -58,6 +59,9 @@ _WITHOUT = " has no certificate in this home yet"
 _WITHOUT_SETUP = (
     "bring setup's files back from their safe for this, or make another super user with `valise broker init --setup`"
 )
+
+
+_ANEW = "ask with `valise certificate request`, and have the operator `valise certificate sign` it"
 
 
 class RequestRefusedError(ConfigurationError):
@@ -223,18 +227,21 @@ def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:
     return asked
 
 
-def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes) -> Credentials:
+def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes, now: datetime) -> Credentials:
     """Keep the certificate that the operator gave back, and the nodes' root, the only one to trust.
 
-    Raises ConfigurationError if it does not fit the key and unit that asked for it, or names another nodes' root than
-    the one that is trusted here: whoever sends that would pose as the nodes.
+    Raises ConfigurationError if it does not fit the key and unit that asked for it, is not in force, is not signed by
+    the authority beside it, or names another nodes' root than the one that is trusted here: whoever sends that would
+    pose as the nodes. Whether the federation's root vouches for that authority only the nodes can say: it is not here.
     """
     stem, trusted = principal(member, unit), pki / f"{NODES_CA}.pem"
-    key = _load_key(pki / f"{stem}.key")
-    asked = x509.load_pem_x509_csr((pki / f"{stem}.csr").read_bytes())
-    leaf = _parse_chain(chain)[0]
-    if leaf.public_key() != key.public_key() or leaf.subject != asked.subject:
-        raise ConfigurationError(f"this certificate is not the one that {stem} asked for: send {stem}.csr again")
+    key, asked = _load_key(pki / f"{stem}.key"), _asked(pki / f"{stem}.csr")
+    found = _parse_chain(chain)
+    if found[0].public_key() != key.public_key() or found[0].subject != asked.subject:
+        raise ConfigurationError(f"this certificate is not the one that {stem} asked for: {_ANEW}")
+    if not found[0].not_valid_before_utc - CLOCKS_APART <= now < found[0].not_valid_after_utc:
+        raise ConfigurationError(f"this certificate of {stem} is not in force: {_ANEW}")
+    _check_signed(found, stem)
     root = b"".join(map(_pem, _parse_chain(nodes_ca)))
     if trusted.is_file() and trusted.read_bytes() != root:
         raise ConfigurationError(
@@ -426,9 +433,31 @@ def _parse_request(request_pem: bytes) -> x509.CertificateSigningRequest:
 
 def _parse_chain(chain: bytes) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(chain)
-    except ValueError as error:
+        found = x509.load_pem_x509_certificates(chain)
+        for each in found:
+            each.public_key(), each.subject
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigurationError("this is no certificate chain in PEM") from error
+    return found
+
+
+def _asked(path: Path) -> x509.CertificateSigningRequest:
+    """Read what was asked for, at the member."""
+    try:
+        return _parse_request(path.read_bytes())
+    except (OSError, RequestRefusedError) as error:
+        raise ConfigurationError(f"{path} is missing or damaged: {_ANEW}") from error
+
+
+def _check_signed(chain: Sequence[x509.Certificate], stem: str) -> None:
+    """Check that each certificate is signed by the next. Raises ConfigurationError."""
+    try:
+        for signed, signer in pairwise(chain):
+            signed.verify_directly_issued_by(signer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"this certificate of {stem} is not signed by the authority beside it") from error
+    if len(chain) < len(("leaf", "authority")):
+        raise ConfigurationError(f"this certificate of {stem} has no authority beside it: have it sent again")
 
 
 def _stands(path: Path, now: datetime) -> bool:

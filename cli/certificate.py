@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +86,11 @@ def sign(given: Everywhere, requests: tuple[Path, ...], another_key: tuple[str, 
 def accept(given: Everywhere, file: Path, bureau: str | None) -> None:
     """Take a certificate that the operator signed into the member's home; what runs uses it once it is started anew."""
     home = member_home(given.home, bureau)
-    principal = issuing.accept(home.folder, home.member, file)
+    accepted = issuing.accept(home.folder, home.member, file, clock())
+    principal, until = accepted.principal, accepted.until
     if principal not in home.settings.tls:
         tls = home.settings.tls | {principal: tls_of(principal)}
         settings_file.save(home.folder, home.settings.model_copy(update={"tls": tls}))
-    until = issuing.read(file).until
     answer.show(
         f"{principal} has its certificate until {answer.when(until)}",
         {"principal": principal, "until": until},
@@ -124,7 +123,7 @@ def list_issued(given: Everywhere) -> None:
 
 def _row(each: issuing.Issued, now: int, out: bool) -> dict[str, Any]:
     state = "ended" if each.until <= now else "stopped" if out else "in force"
-    return {name: value for name, value in asdict(each).items() if name not in ("chain", "nodes_ca")} | {"state": state}
+    return each.model_dump(exclude={"chain", "nodes_ca"}) | {"state": state}
 
 
 @certificate.command()

@@ -145,7 +145,7 @@ def _certify(stage: Stage) -> None:
         raise ConfigurationError("; ".join(done.refused))
     for each in done.issued:
         member = each.name.partition(".")[0].upper()
-        issuing.accept(stage.home / "members" / member, member, each)
+        issuing.accept(stage.home / "members" / member, member, each, clock())
 
 
 def stop_kafka(stage: Stage) -> None:

@@ -87,8 +87,9 @@ def enrol(folder: Path, principal: str) -> certificates.Credentials:
     if (home / f"{principal}.crt").is_file():
         return certificates.credentials(home, principal)
     asked = certificates.request(home, member.upper(), unit)
-    chain = certificates.sign_request(operator, member.upper(), unit, asked, datetime.now(UTC))
-    return certificates.accept(home, member.upper(), unit, chain, (operator / "nodes-ca.pem").read_bytes())
+    now, root = datetime.now(UTC), (operator / "nodes-ca.pem").read_bytes()
+    chain = certificates.sign_request(operator, member.upper(), unit, asked, now)
+    return certificates.accept(home, member.upper(), unit, chain, root, now)
 
 
 @contextmanager

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from broker import certificates, durable, reading
 from broker.certificates import NODES_CA, pki_of
@@ -22,17 +25,21 @@ ADAPTER = "adapter"
 LIMIT = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+Ms = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class Issued(BaseModel):
     """One certificate as the operator keeps it, and as its member gets it: nothing of it is secret. Times in ms."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     principal: str
     serial: str
     key: str
     """SHA-256 of its SubjectPublicKeyInfo."""
-    since: int
-    until: int
-    made: int
+    since: Ms
+    until: Ms
+    made: Ms
     """When the member signed the request."""
     asked: str
     """SHA-256 of the request: it is answered once."""
@@ -137,14 +144,14 @@ class _Issuer:
             serial=leaf.serial,
             key=leaf.key,
             since=self.now,
-            until=int(leaf.until.timestamp() * 1000),
+            until=_ms(leaf.until),
             made=asked.made,
             asked=asked.digest,
             chain=chain.decode(),
             nodes_ca=(pki / f"{NODES_CA}.pem").read_text(encoding="utf-8"),
         )
         # Nobody gets a certificate that is not on record: this file is what the member gets.
-        durable.put(issued_folder(self.home) / made.file, json.dumps(asdict(made), indent=2).encode() + b"\n")
+        durable.put(issued_folder(self.home) / made.file, made.model_dump_json(indent=2).encode() + b"\n")
         return made
 
 
@@ -174,16 +181,28 @@ def _kept(path: Path) -> Issued:
 
 
 def read(path: Path) -> Issued:
-    """Read a certificate as it was issued. Raises ConfigurationError that names the file."""
+    """Read a certificate as it was issued, which says of itself what its chain says. ConfigurationError names the file.
+
+    Who signed it is not known by this.
+    """
     try:
-        return Issued(**json.loads(reading.read(path, LIMIT)))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        found = Issued.model_validate_json(reading.read(path, LIMIT))
+        leaf = certificates.leaf_of(found.chain.encode())
+    except (OSError, ValueError, ConfigurationError) as error:
         message = f"{path} holds no certificate that the operator issued: have it sent again"
         raise ConfigurationError(message) from error
+    if (found.serial, found.key, found.until) != (leaf.serial, leaf.key, _ms(leaf.until)):
+        message = f"{path} says something else than the certificate in it: have it sent again"
+        raise ConfigurationError(message)
+    return found
 
 
-def accept(folder: Path, member: str, file: Path) -> str:
-    """Take a certificate into a member's home, for the key that asked for it; give its principal.
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
+
+
+def accept(folder: Path, member: str, file: Path, now: int) -> Issued:
+    """Take a certificate into a member's home, for the key that asked for it.
 
     Raises ConfigurationError if it is not the member's, or does not fit.
     """
@@ -192,8 +211,9 @@ def accept(folder: Path, member: str, file: Path) -> str:
     if of != member.lower():
         message = f"{file} is for {found.principal}, not for {member}"
         raise ConfigurationError(message)
-    certificates.accept(pki_of(folder), member, unit, found.chain.encode(), found.nodes_ca.encode())
-    return found.principal
+    at = datetime.fromtimestamp(now / 1000, UTC)
+    certificates.accept(pki_of(folder), member, unit, found.chain.encode(), found.nodes_ca.encode(), at)
+    return found
 
 
 def is_known(home: OperatorHome, principal: str) -> bool:

@@ -152,16 +152,49 @@ async def test_somebody_sends_a_member_a_certificate_with_nodes_of_his_own(offic
     that trusts one already takes no other."""
     home = office.member("AT")
     (path,) = office.sign(office.ask("AT", "ncb")).issued
-    issuing.accept(home, "AT", path)
+    issuing.accept(home, "AT", path, NOW)
     other = office.stage.home / "other"
     certificates.init_pki(other, ["AT"], datetime.now(UTC))
     root = (pki_of(other) / "nodes-ca.pem").read_text(encoding="utf-8")
     false = office.stage.home / "false.json"
     false.write_text(json.dumps(json.loads(path.read_bytes()) | {"nodes_ca": root}), encoding="utf-8")
     with pytest.raises(ConfigurationError, match="another root of the nodes"):
-        issuing.accept(home, "AT", false)
+        issuing.accept(home, "AT", false, NOW)
     with pytest.raises(ConfigurationError, match="not for LV"):
-        issuing.accept(office.member("LV"), "LV", path)
+        issuing.accept(office.member("LV"), "LV", path, NOW)
+
+
+async def test_somebody_sends_a_member_a_file_that_is_no_certificate(office: Office) -> None:
+    """Wrong types, what the file says of its certificate, one that has ended, one that its authority has not signed:
+    each is refused in one sentence, and the good one that is there stays."""
+    home = office.member("AT")
+    (path,) = office.sign(office.ask("AT", "ncb")).issued
+    issuing.accept(home, "AT", path, NOW)
+    whole, false, pki = json.loads(path.read_bytes()), office.stage.home / "false.json", pki_of(home)
+    before = {each: each.read_bytes() for each in pki.iterdir()}
+    other = certificates.init_pki(office.stage.home / "other", ["AT"], datetime.now(UTC))
+    leaf, authority = whole["chain"].split("-----END CERTIFICATE-----\n")[:2]
+    end, stranger = "-----END CERTIFICATE-----\n", (other / "member-at-ca.pem").read_text(encoding="utf-8")
+    changes: list[dict[str, object]] = [
+        *({name: 7 if isinstance(value, str) else "7"} for name, value in whole.items()),
+        {"more": "x"}, {"until": whole["until"] + 1}, {"until": 10**30}, {"chain": ""}, {"nodes_ca": "x"},
+        {"serial": "00"}, {"principal": "at./../ncb"}, {"principal": "at.adapter"}, {"chain": leaf + end},
+        {"chain": leaf + end + stranger}, {"chain": authority + end},
+    ]  # fmt: skip
+    for change in changes:
+        false.write_text(json.dumps(whole | change), encoding="utf-8")
+        with pytest.raises(ConfigurationError):
+            issuing.accept(home, "AT", false, NOW)
+    for content in ("[]", "[" * 20_000, "{", "null"):
+        false.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="holds no certificate"):
+            issuing.accept(home, "AT", false, NOW)
+    with pytest.raises(ConfigurationError, match="is not in force"):
+        issuing.accept(home, "AT", path, NOW + 91 * DAY_MS)
+    assert {each: each.read_bytes() for each in pki.iterdir()} == before
+    (pki / "at.ncb.csr").unlink()
+    with pytest.raises(ConfigurationError, match=r"at\.ncb\.csr is missing or damaged: ask with `valise certificate"):
+        issuing.accept(home, "AT", path, NOW)
 
 
 async def test_a_thief_of_a_stopped_principal_gets_no_certificate(office: Office) -> None:

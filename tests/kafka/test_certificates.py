@@ -157,7 +157,7 @@ def test_a_members_own_request_is_signed(pki: Path, tmp_path: Path, member: str,
     home = tmp_path / "home"
     asked = certificates.request(home, member, unit)
     chain = certificates.sign_request(pki, member, unit, asked, NOW)
-    found = certificates.accept(home, member, unit, chain, (pki / "nodes-ca.pem").read_bytes())
+    found = certificates.accept(home, member, unit, chain, (pki / "nodes-ca.pem").read_bytes(), NOW)
     assert spelled(found.chain) == subject
     assert found.chain.name == f"{member.lower()}.{unit}.crt"
     assert openssl_accepts(pki / "root.pem", found.chain)
@@ -239,7 +239,7 @@ def test_a_certificate_for_another_key_is_not_kept(pki: Path, tmp_path: Path) ->
     certificates.request(mine, "AT", "ncb")
     chain = certificates.sign_request(pki, "AT", "ncb", certificates.request(other, "AT", "ncb"), NOW)
     with pytest.raises(ConfigurationError, match=r"not the one that at\.ncb asked for"):
-        certificates.accept(mine, "AT", "ncb", chain, (pki / "nodes-ca.pem").read_bytes())
+        certificates.accept(mine, "AT", "ncb", chain, (pki / "nodes-ca.pem").read_bytes(), NOW)
 
 
 def test_a_member_without_an_authority_is_told_how_to_get_one(pki: Path, tmp_path: Path) -> None:

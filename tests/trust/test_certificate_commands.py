@@ -125,7 +125,7 @@ async def test_a_home_is_not_made_again_for_another_federation(stage: Stage) -> 
     """Nor with certificates of its members, whom this federation does not have."""
     before = set(pki_of(stage.operator.folder).iterdir())
     another = stage.federation.model_copy(update={"federation": "another"})
-    for federation, bus in ((another, "kafka:localhost:9"), (stage.federation, "sqlite")):
+    for other, bus in ((another, "kafka:localhost:9"), (stage.federation, "sqlite")):
         with pytest.raises(ConfigurationError, match="name another --home, or --from its file"):
-            make(stage.home, federation, bus)
+            make(stage.home, other, bus)
     assert set(pki_of(stage.operator.folder).iterdir()) == before
