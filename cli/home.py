@@ -69,7 +69,7 @@ def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, st
         message = f'{folder / "settings.toml"} names no certificate for {principal}: add [tls."{principal}"]'
         raise ConfigurationError(message)
     if settings.role == "member":
-        _say_ending(principal, folder / files.certificate)
+        _say_ending(settings.member, principal, folder / files.certificate)
     return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
 
 
@@ -84,15 +84,21 @@ async def if_it_answers(work: Awaitable[object], meanwhile: str) -> bool:
     return True
 
 
-@lru_cache
-def _say_ending(principal: str, certificate: Path) -> None:
-    """Say once that a certificate soon ends: without the next one the member is cut off."""
+def _say_ending(member: str, principal: str, certificate: Path) -> None:
+    """Say once that a certificate soon ends, whenever that is found: without the next one the member is cut off."""
     from broker import certificates  # noqa: PLC0415 -- only a Kafka home needs it
 
     end = certificates.expiry(certificate) if certificate.is_file() else None
     if end and end < datetime.now(UTC) + certificates.RENEW_BEFORE:
-        said = f"RED: the certificate of {principal} ends {end:%Y-%m-%d}: ask for the next one with `valise certificate"
-        answer.aside(f"{said} request` and have the operator sign it")
+        unit = principal.partition(".")[2]
+        whose = "--adapter" if principal == streams.adapter(member) else f"--bureau {member}/{unit}"
+        ask = f"ask for the next one with `valise certificate request {whose}` and have the operator sign it"
+        _say_once(f"RED: the certificate of {principal} ends {end:%Y-%m-%d}: {ask}")
+
+
+@lru_cache
+def _say_once(said: str) -> None:
+    answer.aside(said)
 
 
 @lru_cache

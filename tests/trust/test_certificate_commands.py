@@ -19,7 +19,7 @@ from broker.streams import DAY_MS
 from cli import exits
 from cli import home as homes
 from cli.home import clock
-from cli.operator_home import make, stopped
+from cli.operator_home import make, stopped, tls_of
 from cli.stage import Stage, set_up, stop_kafka
 from cli.trust import issuing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise
@@ -89,15 +89,29 @@ async def test_a_damaged_record_of_a_certificate_stops_its_own_principal_only(st
         issuing.kept(stage.operator)
 
 
-async def test_a_member_is_told_that_its_certificate_soon_ends(
-    stage: Stage, capsys: pytest.CaptureFixture[str]
+def certify(stage: Stage, unit: str, then: int) -> None:
+    """Give a unit of AT the certificate that it would have got then."""
+    home, operator = pki_of(stage.home / "members" / "AT"), pki_of(stage.operator.folder)
+    at = datetime.fromtimestamp(then / 1000, UTC)
+    certificates.add_member(operator, "AT", at)
+    chain = certificates.sign_request(operator, "AT", unit, certificates.request(home, "AT", unit), at)
+    certificates.accept(home, "AT", unit, chain, (operator / "nodes-ca.pem").read_bytes(), at)
+
+
+@pytest.mark.parametrize(("unit", "whose"), [("adapter", "--adapter"), ("ncb", "--bureau AT/ncb")])
+def test_a_member_is_told_that_its_certificate_soon_ends(
+    stage: Stage, capsys: pytest.CaptureFixture[str], unit: str, whose: str
 ) -> None:
-    folder, then = stage.home / "members" / "AT", clock() - 70 * DAY_MS
-    asked = vouched.write(folder, "AT", "adapter", stage.federation.federation, then)
-    (path,) = issuing.issue(stage.operator, [asked], then).issued
-    assert (await valise(stage.home, "certificate", "accept", str(path), "--bureau", AT)).code == 0
-    homes._tls(folder, settings.load(folder), "at.adapter")
-    assert "RED: the certificate of at.adapter ends" in capsys.readouterr().err
+    """Once, and also by a process that found nothing to say at first, as one that follows an inbox for weeks."""
+    folder, name, said = stage.home / "members" / "AT", f"at.{unit}", list[str]()
+    known = settings.load(folder).model_copy(update={"tls": {name: tls_of(name)}})
+    for days in (50, 70, 70):
+        certify(stage, unit, clock() - days * DAY_MS)
+        homes._tls(folder, known, name)
+        said.append(capsys.readouterr().err)
+    assert (said[0], said[2]) == ("", "")
+    assert f"RED: the certificate of {name} ends" in said[1]
+    assert f"`valise certificate request {whose}`" in said[1]
 
 
 async def test_only_a_members_name_on_the_bus_can_be_stopped(stage: Stage) -> None:
