@@ -68,7 +68,7 @@ def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, st
     if files is None:
         message = f'{folder / "settings.toml"} names no certificate for {principal}: add [tls."{principal}"]'
         raise ConfigurationError(message)
-    if settings.role == "member":
+    if settings.member:
         _say_ending(settings.member, principal, folder / files.certificate)
     return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
 

@@ -175,8 +175,9 @@ async def test_somebody_sends_a_member_a_file_that_is_no_certificate(office: Off
     other = certificates.init_pki(office.stage.home / "other", ["AT"], datetime.now(UTC))
     leaf, authority = whole["chain"].split("-----END CERTIFICATE-----\n")[:2]
     end, stranger = "-----END CERTIFICATE-----\n", (other / "member-at-ca.pem").read_text(encoding="utf-8")
+    types: list[dict[str, object]] = [{name: 7 if isinstance(value, str) else "7"} for name, value in whole.items()]
     changes: list[dict[str, object]] = [
-        *({name: 7 if isinstance(value, str) else "7"} for name, value in whole.items()),
+        *types,
         {"more": "x"}, {"until": whole["until"] + 1}, {"until": 10**30}, {"chain": ""}, {"nodes_ca": "x"},
         {"serial": "00"}, {"principal": "at./../ncb"}, {"principal": "at.adapter"}, {"chain": leaf + end},
         {"chain": leaf + end + stranger}, {"chain": authority + end},
