@@ -192,7 +192,7 @@ def establish(
     settings of those that exist, which are told: either would destroy what they hold. Returns once the nodes show the
     new state. Raises UnavailableError if they do not answer, ForbiddenStreamError if the certificate is not `setup`'s.
     """
-    wants = _Wants(world, shards, pace, overrides or {})
+    wants = _Wants(world, shards, pace, overrides or {}, _named(bootstrap))
     admin = AdminClient(client_settings(bootstrap, setup))
     wanted = {each for each in bindings(world) if each.principal not in stopped}
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
@@ -205,12 +205,19 @@ def establish(
 
 def differences(bootstrap: str, who: Credentials, world: World, *, shards: int = 1) -> list[Difference]:
     """Compare the topics that exist with what the world wants of them (`setup` and `operator` may)."""
-    return _differences(AdminClient(client_settings(bootstrap, who)), _Wants(world, shards, STEADY, {}))
+    wants = _Wants(world, shards, STEADY, {}, _named(bootstrap))
+    return _differences(AdminClient(client_settings(bootstrap, who)), wants)
+
+
+def copies_known(bootstrap: str, who: Credentials) -> bool:
+    """Say whether copies are compared: not where fewer than three nodes answer, and the address names no more."""
+    known = _metadata(AdminClient(client_settings(bootstrap, who)))
+    return max(len(known.brokers), _named(bootstrap)) >= THREE
 
 
 def mend(bootstrap: str, setup: Credentials, world: World, *, shards: int = 1) -> list[Difference]:
     """Set what differs and can be set; return what cannot. Returns once the nodes show it."""
-    admin, wants = AdminClient(client_settings(bootstrap, setup)), _Wants(world, shards, STEADY, {})
+    admin, wants = AdminClient(client_settings(bootstrap, setup)), _Wants(world, shards, STEADY, {}, _named(bootstrap))
     _set(admin, [each for each in _differences(admin, wants) if each.name not in (PARTITIONS, COPIES)])
     left: list[Difference] = []
 
@@ -249,6 +256,12 @@ class _Wants:
     shards: int
     pace: Pace
     overrides: Mapping[str, Mapping[str, str]]
+    named: int
+    """How many nodes the address names."""
+
+    def nodes(self, known: Any) -> int:
+        """Count the nodes: one that is down is in the address only."""
+        return max(len(known.brokers), self.named)
 
     def config(self, stream: str, nodes: int) -> dict[str, str]:
         """Give a topic's settings; on fewer than three nodes how many copies there are is left to these."""
@@ -257,9 +270,13 @@ class _Wants:
         return topic_config(family, self.pace) | durable | dict(self.overrides.get(family.name, {}))
 
     def topic(self, stream: str, nodes: int) -> Any:
-        """Make a topic. Never one copy where there are three nodes, whatever these have as their default."""
+        """Make a topic. Never one copy where three nodes are known, whatever these have as their default."""
         config, count = self.config(stream, nodes), partitions(stream, self.shards)
         return NewTopic(stream, num_partitions=count, replication_factor=THREE if nodes >= THREE else -1, config=config)
+
+
+def _named(bootstrap: str) -> int:
+    return len(set(bootstrap.split(",")))
 
 
 def _create(admin: AdminClient, wants: _Wants) -> list[str]:
@@ -267,7 +284,7 @@ def _create(admin: AdminClient, wants: _Wants) -> list[str]:
     missing = [stream for stream in wants.world.streams() if stream not in known.topics]
     if not missing:
         return []
-    wanted = [wants.topic(stream, len(known.brokers)) for stream in missing]
+    wanted = [wants.topic(stream, wants.nodes(known)) for stream in missing]
     for stream, done in admin.create_topics(wanted, request_timeout=ANSWER_LIMIT_S).items():
         _settle(done, "create", stream, tolerate=KafkaError.TOPIC_ALREADY_EXISTS)
     return missing
@@ -275,7 +292,7 @@ def _create(admin: AdminClient, wants: _Wants) -> list[str]:
 
 def _differences(admin: AdminClient, wants: _Wants) -> list[Difference]:
     known = _metadata(admin)
-    nodes, there = len(known.brokers), [each for each in wants.world.streams() if each in known.topics]
+    nodes, there = wants.nodes(known), [each for each in wants.world.streams() if each in known.topics]
     found = [each for stream in there for each in _short(stream, known.topics[stream], wants)]
     for name in (*there, *INTERNAL):
         copies = min((len(each.replicas) for each in _partitions(known, name)), default=THREE)

@@ -13,9 +13,9 @@ import click
 from broker import certificates, durable, kafka_quota, node, topics
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
-from broker.streams import SETUP
+from broker.streams import OPERATOR, SETUP
 from cli import answer, exits
-from cli.operator_home import differences, operator_folder, operator_home, told
+from cli.operator_home import credentials, differences, operator_folder, operator_home, told
 from cli.options import Everywhere, everywhere
 
 SOON_DAYS = 30
@@ -141,10 +141,13 @@ def check(given: Everywhere, mend: bool) -> None:
     lines = [f"  {told(each)}" for each in found]
     if any(each.name in (topics.PARTITIONS, topics.COPIES) for each in found):
         lines.append("partitions and copies: use Kafka's own kafka-topics.sh and kafka-reassign-partitions.sh")
+    compared = topics.copies_known(home.settings.bus_address, credentials(home, OPERATOR))
+    if not compared:
+        lines.append("copies and min.insync.replicas were not compared: fewer than three nodes answer or are named")
     first = f"{len(found)} settings of topics differ from the table" if found else "every topic is as the table says"
     answer.show(
         "\n".join([first, *lines]),
-        {"differs": [asdict(each) for each in found]},
+        {"differs": [asdict(each) for each in found], "copies_compared": compared},
         as_json=given.as_json,
         then=given.again("valise kafka check --mend" if found else "valise broker status"),
     )

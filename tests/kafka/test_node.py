@@ -219,20 +219,38 @@ CARELESS = {"default.replication.factor": "1", "min.insync.replicas": "1"}
 """As Kafka has it where nobody says otherwise."""
 
 
+def wider(*bureaus: str) -> World:
+    return World(WORLD.members, (*WORLD.bureaus, *bureaus), WORLD.certified)
+
+
 def check_copies(kafka: KafkaWorld) -> None:
     """Ours lie on three nodes whatever these have as their default; a topic made by hand is told."""
-    wider = World(WORLD.members, (*WORLD.bureaus, "AT/extra"), WORLD.certified)
     admin = AdminClient(topics.client_settings(kafka.bootstrap, kafka.credentials("setup")))
     by_hand = NewTopic("inbox.at.extra", num_partitions=1, replication_factor=1)
     admin.create_topics([by_hand])[by_hand.topic].result(timeout=60)
     wanted = {topics.COPIES: ("1", "3"), "min.insync.replicas": ("1", "2")}
     deadline = time.monotonic() + 30
     while True:
-        found = topics.differences(kafka.bootstrap, kafka.credentials("operator"), wider)
+        found = topics.differences(kafka.bootstrap, kafka.credentials("operator"), wider("AT/extra"))
         durable = {each for each in found if each.name in wanted}
         if durable or time.monotonic() > deadline:
             break
     assert durable == {topics.Difference("inbox.at.extra", name, *each) for name, each in wanted.items()}
+
+
+def check_copies_without_one(kafka: KafkaWorld) -> None:
+    """A node that is down is one of three all the same: copies are compared, and new topics get three."""
+    admin = AdminClient(topics.client_settings(kafka.bootstrap, kafka.credentials("setup")))
+    deadline = time.monotonic() + 60
+    while len(admin.list_topics(timeout=30).brokers) == 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    found = topics.differences(kafka.bootstrap, kafka.credentials("operator"), wider("AT/extra"))
+    assert {each.name for each in found} >= {topics.COPIES, "min.insync.replicas"}
+    assert topics.copies_known(kafka.bootstrap, kafka.credentials("operator"))
+    assert not topics.copies_known(kafka.bootstrap.split(",")[0], kafka.credentials("operator"))
+    kafka.establish(wider("AT/extra", "AT/new"))
+    made = admin.list_topics(timeout=30).topics["inbox.at.new"].partitions
+    assert [len(each.replicas) for each in made.values()] == [3]
 
 
 @pytest.mark.kafka
@@ -243,6 +261,7 @@ def test_three_nodes_go_on_when_one_is_killed_and_take_it_back() -> None:
         kafka.kill(2)
         assert [status.pid is None for status in node.statuses(kafka.cluster)] == [False, True, False]
         assert acknowledged(kafka) == [None]
+        check_copies_without_one(kafka)
         kafka.restart(2)
         assert [status.pid is None for status in node.statuses(kafka.cluster)] == [False, False, False]
         assert acknowledged(kafka) == [None]
