@@ -104,7 +104,11 @@ def pki_of(home: Path) -> Path:
 
 def credentials(pki: Path, principal: str) -> Credentials:
     """Name the files of one principal. Raises ConfigurationError if one is not there."""
-    found = Credentials(pki / f"{NODES_CA}.pem", pki / f"{principal}.crt", pki / f"{principal}.key")
+    return present(Credentials(pki / f"{NODES_CA}.pem", pki / f"{principal}.crt", pki / f"{principal}.key"), principal)
+
+
+def present(found: Credentials, principal: str) -> Credentials:
+    """Give a principal's files back. Raises ConfigurationError if one is not there."""
     for path in (found.ca, found.chain, found.key):
         if not path.is_file():
             raise ConfigurationError(

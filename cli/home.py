@@ -59,11 +59,12 @@ async def open_bus(folder: Path, settings: Settings, principal: str, world: Worl
         else:
             from broker.kafka import KafkaBus  # noqa: PLC0415 -- aiokafka is slow to import
 
-            tls = _tls(folder, settings, principal)
-            yield await stack.enter_async_context(KafkaBus(settings.bus_address, principal, tls, world))
+            files = tls(folder, settings, principal)
+            yield await stack.enter_async_context(KafkaBus(settings.bus_address, principal, files, world))
 
 
-def _tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, str]:
+def tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, str]:
+    """Name the PEM files of a principal: CA, certificate, key. Raises ConfigurationError where the settings do not."""
     files = settings.tls.get(principal)
     if files is None:
         message = f'{folder / "settings.toml"} names no certificate for {principal}: add [tls."{principal}"]'

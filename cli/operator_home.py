@@ -16,7 +16,7 @@ from adapters.versions import Versions
 from broker import certificates, codec, durable, notes, possession, streams
 from broker import settings as settings_file
 from broker.bus import Bus
-from broker.certificates import pki_of
+from broker.certificates import Credentials, pki_of
 from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, ForbiddenStreamError, LogNotNamedError, ProofError
 from broker.ingest import Pace
@@ -30,7 +30,7 @@ from broker.streams import OPERATOR, ROUTER, SETUP, World
 from broker.up import Owner, register_of
 from cli import challenges, passphrases, restoring, seed, witnessing
 from cli.auditor import enrolled
-from cli.home import clock, open_bus
+from cli.home import clock, open_bus, tls
 from cli.seed import Federation
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def _settings(folder: Path, federation: Federation, bus: str, *, setup: bool) ->
 
     pki = certificates.init_pki(folder, federation.world.members, datetime.now(UTC), setup=setup)
     address = bus.partition(":")[2] or node.prepare(folder / "kafka", pki).bootstrap
-    tls = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
-    return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=tls)
+    files = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
+    return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=files)
 
 
 def tls_of(principal: str) -> Tls:
@@ -351,13 +351,18 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
     return ()
 
 
+def credentials(home: OperatorHome, principal: str) -> Credentials:
+    """Find one principal's files where the settings name them, as the bus does. Raises ConfigurationError."""
+    return certificates.present(Credentials(*map(Path, tls(home.folder, home.settings, principal))), principal)
+
+
 def differences(home: OperatorHome) -> list[Difference]:
     """Compare the settings of Kafka's topics with the table of streams; raises UnavailableError."""
     if home.settings.bus_kind != "kafka":
         return []
     from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
 
-    who = certificates.credentials(pki_of(home.folder), OPERATOR)
+    who = credentials(home, OPERATOR)
     return topics.differences(home.settings.bus_address, who, home.world())
 
 
@@ -371,7 +376,7 @@ async def has_streams(home: OperatorHome) -> bool:
     if home.settings.bus_kind == "kafka":
         from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
 
-        who = certificates.credentials(pki_of(home.folder), OPERATOR)
+        who = credentials(home, OPERATOR)
         return streams.VERSIONS in topics.existing(home.settings.bus_address, who)
     if home.versions.newest_digest("directory") is None and not (home.folder / home.settings.bus_address).is_file():
         return False  # not made yet; where a directory was published, it is lost

@@ -17,10 +17,11 @@ import pytest
 from broker import members, settings
 from broker.directory import Directory
 from broker.errors import ConfigurationError
+from broker.settings import Tls
 from broker.signing import SigningKey
 from cli import keys, seed, subscribe
 from cli.home import clock
-from cli.operator_home import make, operator_home, read_request
+from cli.operator_home import credentials, make, operator_home, read_request
 from cli.seed import Federation, Order
 from cli.stage import agree, joined, running, set_up, settled, verified
 from cli.standing import standing
@@ -311,3 +312,17 @@ def test_it_stops_when_it_is_told_to(tmp_path: Path) -> None:
             assert "is up" in broker.stdout.readline()
             broker.send_signal(number)
             assert broker.wait(timeout=30) == 0
+
+
+def test_what_looks_at_kafka_takes_the_files_that_the_settings_name(tmp_path: Path) -> None:
+    made = make(tmp_path, seed.seed(), "kafka:127.0.0.1:9")
+    elsewhere = Path("elsewhere")
+    (made.folder / elsewhere).mkdir()
+    for name in ("operator.crt", "operator.key"):
+        (made.folder / "pki" / name).rename(made.folder / elsewhere / name)
+    with pytest.raises(ConfigurationError, match=r"operator\.crt is missing"):
+        credentials(made, "operator")
+    moved = Tls(ca=Path("pki/nodes-ca.pem"), certificate=elsewhere / "operator.crt", key=elsewhere / "operator.key")
+    named = made.settings.model_copy(update={"tls": made.settings.tls | {"operator": moved}})
+    found = credentials(replace(made, settings=named), "operator")
+    assert (found.chain, found.key) == (made.folder / moved.certificate, made.folder / moved.key)

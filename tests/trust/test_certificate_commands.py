@@ -107,7 +107,7 @@ def test_a_member_is_told_that_its_certificate_soon_ends(
     known = settings.load(folder).model_copy(update={"tls": {name: tls_of(name)}})
     for days in (50, 70, 70):
         certify(stage, unit, clock() - days * DAY_MS)
-        homes._tls(folder, known, name)
+        homes.tls(folder, known, name)
         said.append(capsys.readouterr().err)
     assert (said[0], said[2]) == ("", "")
     assert f"RED: the certificate of {name} ends" in said[1]
