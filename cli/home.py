@@ -34,11 +34,18 @@ if TYPE_CHECKING:
     from adapters.outcomes import Outcomes
     from adapters.receipts import Signer
     from broker.bus import Bus
+    from broker.directory import Directory
 
 
 def clock() -> int:
     """Tell this machine's time in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def world_of(directory: Directory) -> World:
+    """Give the streams that a directory needs."""
+    certified = frozenset(each.id for each in directory.bureaus.values() if each.certified)
+    return World(tuple(directory.members), tuple(directory.bureaus), certified)
 
 
 @asynccontextmanager
@@ -158,9 +165,7 @@ class MemberHome:
         digest = self.versions.newest_digest("directory")
         if digest is None:
             return World((self.member,), (self.bureau,))
-        directory = self.versions.newest()
-        certified = frozenset(each.id for each in directory.bureaus.values() if each.certified)
-        return World(tuple(directory.members), tuple(directory.bureaus), certified)
+        return world_of(self.versions.newest())
 
     def inbox_principal(self) -> str:
         """Name who may read the bureau's inbox: the bureau itself where it holds a certificate."""

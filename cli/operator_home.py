@@ -30,7 +30,7 @@ from broker.streams import OPERATOR, ROUTER, SETUP, World
 from broker.up import Owner, register_of
 from cli import challenges, passphrases, restoring, seed, witnessing
 from cli.auditor import enrolled
-from cli.home import clock, open_bus, tls
+from cli.home import clock, open_bus, tls, world_of
 from cli.seed import Federation
 
 if TYPE_CHECKING:
@@ -96,10 +96,7 @@ class OperatorHome:
         """Give the streams of the newest directory."""
         digest = self.versions.newest_digest("directory")
         directory = self.versions.directory(digest) if digest else None
-        if directory is None:
-            return NOBODY
-        certified = frozenset(each.id for each in directory.bureaus.values() if each.certified)
-        return World(tuple(directory.members), tuple(directory.bureaus), certified)
+        return NOBODY if directory is None else world_of(directory)
 
     @asynccontextmanager
     async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from broker import durable, streams
 from broker.bus import Bus
-from broker.directory import Directory
 from broker.errors import ConfigurationError, VersionRefusedError
 from broker.rules import PolicySet
 from broker.signing import SigningKey
-from broker.streams import OPERATOR, World
+from broker.streams import OPERATOR
 from broker.trust import bundle, circles, draft
 from broker.trust.bundle import Opened, Trust
 from broker.trust.draft import Draft, Signatory, Wanted
 from broker.trust.guard import Guard
 from broker.trust.roles import POLICIES
 from cli import challenges, passphrases
-from cli.home import clock
+from cli.home import clock, world_of
 from cli.operator_home import NOBODY, OperatorHome, compose_next, has_streams, make_streams, record, requests_in
 from cli.seed import Federation
 from cli.trust import signatories
@@ -242,9 +241,3 @@ async def refresh(home: OperatorHome, bus: Bus) -> bool:
     await bus.append(streams.VERSIONS, [record("directory", content)])
     await home.versions.follow(bus)
     return True
-
-
-def world_of(directory: Directory) -> World:
-    """Give the streams that a directory needs."""
-    certified = frozenset(each.id for each in directory.bureaus.values() if each.certified)
-    return World(tuple(directory.members), tuple(directory.bureaus), certified)
