@@ -34,7 +34,8 @@ async def stage(tmp_path: Path) -> Stage:
     certificates.init_pki(made.operator.folder, [], datetime.now(UTC))
     for folder in (made.operator.folder, made.home / "members" / "AT"):
         known = settings.load(folder)
-        settings.save(folder, known.model_copy(update={"bus": "kafka:localhost:9"}))
+        tls = {"operator": tls_of("operator")} if known.role == "operator" else {}
+        settings.save(folder, known.model_copy(update={"bus": "kafka:localhost:9", "tls": tls}))
     return made
 
 
