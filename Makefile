@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 # What only `make test` has time for, though it needs nothing but Python.
 LONG := $(foreach each,mutants exact oracle proofread cases bad_policies,--ignore=tests/policy/test_$(each).py)
+# What stops and kills processes at set moments has the machine to itself; two processes share the rest.
+ALONE := $(foreach each,broker_killed members_killed owners,tests/faults/test_$(each).py)
 UNITS := tests/test_architecture.py tests/steps tests/policy tests/schemas tests/adapters tests/member
 
 .PHONY: demo test check real bench clean
@@ -15,12 +17,11 @@ demo: $(VENV)/.runtime
 	$(BIN)/valise demo
 
 # All of it: lint, types, the architecture, policy cases, units, Kafka, Chromium where pages exist, kill -9. Nothing is skipped.
-# tests/faults stops and kills processes at set moments: it has the machine to itself. Two processes share the rest.
 test: $(VENV)/.dev
 	deploy/system-packages java mvn kcat node openssl softhsm2-util go
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q tests/faults
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/faults
+	$(BIN)/python -m pytest -q $(ALONE)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
 
 # The quick answer while working: lint, types, unit tests. Under a minute once installed.
 check: $(VENV)/.dev

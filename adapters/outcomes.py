@@ -17,6 +17,7 @@ from adapters.outbox import Outbox
 from adapters.refusals import (
     AlteredError,
     IssuerKeyError,
+    LeafReusedError,
     OtherFederationError,
     RefusedError,
     UnknownDirectoryError,
@@ -156,10 +157,7 @@ class Outcomes:
 
     def _keep(self, checked: Checked, learned: Learned) -> None:
         outcome = checked.outcome
-        known = self._database.execute(
-            "SELECT 1 FROM outcomes WHERE leaf_number = ?", (outcome.leaf_number,)
-        ).fetchone()
-        if known:
+        if self._is_known(outcome):
             return
         self._check_ours(checked)
         self._database.execute(
@@ -188,6 +186,15 @@ class Outcomes:
             self._keep_revocation(checked.revocation, checked)
         if outcome.missing:
             self.journal.alarm(checked.leaf.now, "series-gap", f"leaf {outcome.leaf_number}")
+
+    def _is_known(self, outcome: Outcome) -> bool:
+        """Say whether this leaf's outcome was kept before. Raises LeafReusedError if another's was."""
+        row = self._database.execute(
+            "SELECT leaf FROM outcomes WHERE leaf_number = ?", (outcome.leaf_number,)
+        ).fetchone()
+        if row and bytes(row["leaf"]) != outcome.leaf:
+            raise LeafReusedError
+        return bool(row)
 
     def _check_ours(self, checked: Checked) -> None:
         """Check that what is on record are the bytes that we signed. Raises AlteredError."""

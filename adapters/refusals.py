@@ -98,6 +98,12 @@ class NumberReusedError(RefusedError):
     code = "number-reused"
 
 
+class LeafReusedError(RefusedError):
+    """The leaf number belongs to another leaf that was kept before: the log was begun again behind what was seen."""
+
+    code = "leaf-reused"
+
+
 class UnrelatedError(RefusedError):
     """It would replace or erase a delivery of another issuer or record, or without the right to."""
 

@@ -318,6 +318,21 @@ async def test_outcomes_that_retention_has_taken_stop_nothing(world: World, foll
     outbox.close()
 
 
+async def test_another_leaf_under_a_number_that_is_known_is_refused_and_said(world: World) -> None:
+    """So it is where the operator began a log anew and admitted to fewer lost leaves than were seen here."""
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await learn(at, outbox)
+    for leaf, alarms in ((None, []), (b"another", ["leaf-reused"])):
+        outbox.database.execute("UPDATE outcomes SET leaf = coalesce(?, leaf)", (leaf,))
+        outbox.database.execute("UPDATE places SET place = 0 WHERE stream = ?", (streams.outcomes("AT"),))
+        await learn(at, outbox)  # it comes again
+        assert [each.code for each in at.outcomes(outbox).journal.alarms()] == alarms
+    outbox.close()
+
+
 async def test_an_older_version_is_not_signed_anew_where_a_later_one_is_on_record(world: World) -> None:
     (first,) = await world.publish(draft())
     (second,) = await world.publish(draft(action_sought="arrest"))
