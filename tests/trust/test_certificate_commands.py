@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 
-from broker import certificates, settings
+from broker import certificates, settings, topics
 from broker.certificates import pki_of
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, UnavailableError
 from broker.streams import DAY_MS
-from cli import exits
 from cli import home as homes
+from cli import main as command
 from cli.home import clock
 from cli.operator_home import make, stopped, tls_of
 from cli.stage import Stage, set_up, stop_kafka
@@ -69,9 +70,13 @@ async def test_a_member_gets_the_certificate_of_its_adapter(on_kafka: Stage) -> 
     assert done.err.startswith(f"refused: {path}: the directory names no bureau AT/navy")
 
 
-async def test_no_certificate_is_signed_where_the_bus_does_not_say_what_is_in_force(stage: Stage) -> None:
+def test_no_certificate_is_signed_where_the_bus_does_not_say_what_is_in_force(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics, "ANSWER_LIMIT_S", 0.5)
     vouched.write(stage.home / "members" / "AT", "AT", "adapter", stage.federation.federation, clock())
-    assert (await valise(stage.home, "certificate", "sign")).code == exits.UNAVAILABLE
+    given = ["--home", str(stage.home), "certificate", "sign"]
+    assert isinstance(CliRunner().invoke(command.valise, given).exception, UnavailableError)
     assert issuing.kept(stage.operator) == []
 
 
