@@ -489,6 +489,7 @@ class Pressed:
         if name == when:
             signal.raise_signal(signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 sys.meta_path.insert(0, Pressed())
 from cli.start import main
 main()
