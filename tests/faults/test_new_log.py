@@ -209,6 +209,13 @@ async def one_of_two_witnesses_answers(site: Exchange) -> AsyncIterator[None]:
         yield
 
 
+async def test_a_witness_that_was_silent_when_the_log_ended_is_named(site: Exchange) -> None:
+    outside, _, _ = await lost(site)
+    async with one_of_two_witnesses_answers(site):
+        began = await site.new_log(outside)
+    assert (json.loads(began.stdout)["silent"], f"{MUTE} did not answer" in began.stderr) == ([MUTE], True)
+
+
 async def test_a_silent_witness_is_named_before_a_cut_and_nobody_is_said_to_have_answered_after_it(
     site: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
