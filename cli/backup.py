@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from broker import durable, vault
+from broker import durable, node, vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import load
 from cli import answer, backup_keys, copied, restoring, snapshots
@@ -33,8 +33,7 @@ LEFT_OUT = ("register", "records.index", "judging", "broker.log", snapshots.PREF
 ASIDE = ".valise-backup."
 """How the name of a backup begins that is being written, or of a bus that is moved to another disk."""
 NODE = "kafka"
-CLUSTER = f"{NODE}/cluster.json"
-"""The one file of the nodes that a backup has: without it their data, wherever they are, cannot be served."""
+"""What the nodes store stays out, but for `node.CONFIG`: without it their data, wherever they are, cannot be served."""
 DATABASES = (".db",)
 SQLITE = ("-wal", "-shm", "-journal")
 BESIDE = (*SQLITE, ".new", ".lock")
@@ -164,7 +163,7 @@ def _add_home(archive: tarfile.TarFile, home: OperatorHome) -> int:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    cluster = folder / CLUSTER
+    cluster = folder / NODE / node.CONFIG
     if cluster.is_file():  # by its name: its folder may be a link, to a disk for the nodes' data
         yield cluster
     elif (folder / NODE).is_symlink():
