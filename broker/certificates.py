@@ -8,6 +8,9 @@ a server certificate from any member's authority: a constraint on C says nothing
 A member makes its own key and request; its key never leaves its machine. Files of a leaf: NAME.key (PKCS#8, 0600),
 NAME.crt (leaf, then its authority), NAME.pem (both, 0600: Kafka's key store); of an authority: NAME.key and NAME.pem,
 the certificate alone. What exists and is in force is kept, so that every function here may be called again.
+
+The authorities' keys are encrypted under one passphrase, where one is given: nothing that runs by itself signs. A
+leaf's key is not: nodes, services and collectors start unattended.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.errors import ConfigurationError
+from broker.signing import Passphrase, encryption, is_encrypted
 from broker.streams import PEOPLE, SERVICES, SETUP
 
 if TYPE_CHECKING:
@@ -58,6 +62,10 @@ UNIT = re.compile(r"[a-z0-9-]+")
 _WITHOUT = " has no certificate in this home yet"
 _WITHOUT_SETUP = (
     "bring setup's files back from their safe for this, or make another super user with `valise broker init --setup`"
+)
+_LOCKED = (
+    "{}: the passphrase does not open this key of an authority: name the file that holds theirs with "
+    "--passphrase-file; if it is lost, only new authorities help (README, Deploy)"
 )
 
 
@@ -144,65 +152,96 @@ def init_pki(
     nodes: int = MAX_NODES,
     hosts: Sequence[str] = LOOPBACK,
     setup: bool = False,
+    passphrase: bytes | None = None,
 ) -> Path:
     """Make the roots, all authorities and the certificates of nodes, services and people; return their folder.
 
     `hosts` are the names and addresses under which every node is reached. `setup`, which may do everything, is made
     together with the root; once a file with its private key was taken away another is made only where `setup` says so.
-    No member's key is made here.
+    Under `passphrase` the authorities' keys are encrypted, also those that are here already. No member's key is made
+    here. Raises ConfigurationError, before anything is made, if it is short or not the one that opens them.
     """
+    encryption(passphrase)  # refuses a short one
     pki = pki_of(operator_home)
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_opens(pki, passphrase)  # no two of them lie under two passphrases, and none beside those without one
+    if passphrase is not None:
+        _encrypt(pki, passphrase)
     # By its private key: its public certificate may have stayed when that went into the safe.
     whole = all((pki / f"{SETUP}.{each}").is_file() for each in ("key", "pem"))
     setup = setup or whole or not (pki / f"{ROOT}.pem").is_file()
-    _make_root(pki, NODES_CA, _ours("nodes", NODES_CA), now, permits=_ours("nodes"))
-    _make_root(pki, ROOT, _name((NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.COMMON_NAME, "federation root")), now)
+    _make_root(pki, NODES_CA, _ours("nodes", NODES_CA), now, passphrase, permits=_ours("nodes"))
+    whole_federation = _name((NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.COMMON_NAME, "federation root"))
+    _make_root(pki, ROOT, whole_federation, now, passphrase)
     for unit, authority in (("services", SERVICES_CA), ("people", PEOPLE_CA)):
-        _make_authority(pki, authority, _ours(unit, authority), now, permits=_ours(unit))
+        _make_authority(pki, authority, _ours(unit, authority), now, passphrase, permits=_ours(unit))
     for number in range(1, nodes + 1):
-        make_node(pki, number, hosts, now)
+        make_node(pki, number, hosts, now, passphrase)
     for service in SERVICES:
-        make_service(pki, service, now)
+        make_service(pki, service, now, passphrase)
     for person in PEOPLE:
         if setup or person != SETUP:
-            make_person(pki, person, now)
+            make_person(pki, person, now, passphrase)
     for member in members:
-        add_member(pki, member, now)
+        add_member(pki, member, now, passphrase=passphrase)
     return pki
 
 
-def make_node(pki: Path, number: int, hosts: Sequence[str], now: datetime) -> None:
+def passphrase_of(pki: Path, ask: Passphrase) -> bytes | None:
+    """Ask for the passphrase of the authorities' keys, once for all; None where none of them is encrypted.
+
+    Raises ConfigurationError if it does not open every one that is encrypted.
+    """
+    for path in _authority_keys(pki):
+        if is_encrypted(path.read_bytes()):
+            answered = ask(path)
+            _check_opens(pki, answered)
+            return answered
+    return None
+
+
+def bare(pki: Path) -> list[Path]:
+    """Name the authorities' keys that lie here without a passphrase."""
+    return [each for each in _authority_keys(pki) if not is_encrypted(each.read_bytes())]
+
+
+def make_node(pki: Path, number: int, hosts: Sequence[str], now: datetime, passphrase: bytes | None = None) -> None:
     """Make the certificate of one node, for both directions: a node also connects to the others."""
     both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-    _make_leaf(pki, NODES_CA, f"node-{number}", _ours("nodes", f"node-{number}"), now, usages=both, hosts=hosts)
+    subject = _ours("nodes", f"node-{number}")
+    _make_leaf(pki, NODES_CA, f"node-{number}", subject, now, passphrase, usages=both, hosts=hosts)
 
 
-def make_service(pki: Path, name: str, now: datetime) -> None:
+def make_service(pki: Path, name: str, now: datetime, passphrase: bytes | None = None) -> None:
     """Make the certificate of one of the broker's services."""
-    _make_leaf(pki, SERVICES_CA, name, _ours("services", name), now)
+    _make_leaf(pki, SERVICES_CA, name, _ours("services", name), now, passphrase)
 
 
-def make_person(pki: Path, name: str, now: datetime) -> None:
+def make_person(pki: Path, name: str, now: datetime, passphrase: bytes | None = None) -> None:
     """Make the certificate of a person's role: `setup` belongs in a safe once the streams stand."""
-    _make_leaf(pki, PEOPLE_CA, name, _ours("people", name), now)
+    _make_leaf(pki, PEOPLE_CA, name, _ours("people", name), now, passphrase)
 
 
-def add_member(pki: Path, member: str, now: datetime, organisation: str = "") -> None:
+def add_member(
+    pki: Path, member: str, now: datetime, organisation: str = "", *, passphrase: bytes | None = None
+) -> None:
     """Make the authority that can vouch for this member's units and for nobody else."""
     whole = member_subject(member, "ncb", organisation)
     permits = x509.Name(list(whole)[:1])
-    _make_authority(pki, _authority_of(member), _renamed(whole, f"{member} authority"), now, permits=permits)
+    subject = _renamed(whole, f"{member} authority")
+    _make_authority(pki, _authority_of(member), subject, now, passphrase, permits=permits)
 
 
-def sign_request(pki: Path, member: str, unit: str, request_pem: bytes, now: datetime) -> bytes:
+def sign_request(
+    pki: Path, member: str, unit: str, request_pem: bytes, now: datetime, passphrase: bytes | None = None
+) -> bytes:
     """Sign a member's own request and return the chain (leaf, then its authority), all of it public.
 
     That the request comes from this member the caller must know: anybody can write its Subject. That must be exactly
     this member's and this unit's; nothing else that the request asks for is taken over.
     Raises RequestRefusedError, or ConfigurationError if this member has no authority here.
     """
-    authority = _load(pki, _authority_of(member))
+    authority = _load(pki, _authority_of(member), passphrase)
     asked = _parse_request(request_pem)
     wanted = _renamed(authority.certificate.subject, _checked_unit(unit))
     if asked.subject != wanted:
@@ -310,22 +349,32 @@ def _new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def _make_root(pki: Path, stem: str, subject: x509.Name, now: datetime, permits: x509.Name | None = None) -> None:
+def _make_root(
+    pki: Path,
+    stem: str,
+    subject: x509.Name,
+    now: datetime,
+    passphrase: bytes | None,
+    *,
+    permits: x509.Name | None = None,
+) -> None:
     if _stands(pki / f"{stem}.pem", now):
         return
     key = _new_key()
     builder = _authority_builder(subject, key.public_key(), now, permits, path_length=0 if permits else 1)
     certificate = builder.issuer_name(subject).sign(key, hashes.SHA256())
-    _write_authority(pki, stem, Authority(key, certificate))
+    _write_authority(pki, stem, Authority(key, certificate), passphrase)
 
 
-def _make_authority(pki: Path, stem: str, subject: x509.Name, now: datetime, permits: x509.Name) -> None:
+def _make_authority(
+    pki: Path, stem: str, subject: x509.Name, now: datetime, passphrase: bytes | None, *, permits: x509.Name
+) -> None:
     if _stands(pki / f"{stem}.pem", now):
         return
-    root, key = _load(pki, ROOT), _new_key()
+    root, key = _load(pki, ROOT, passphrase), _new_key()
     builder = _authority_builder(subject, key.public_key(), now, permits, path_length=0)
     certificate = _issued_by(builder, root).sign(root.key, hashes.SHA256())
-    _write_authority(pki, stem, Authority(key, certificate))
+    _write_authority(pki, stem, Authority(key, certificate), passphrase)
 
 
 def _make_leaf(
@@ -334,13 +383,14 @@ def _make_leaf(
     stem: str,
     subject: x509.Name,
     now: datetime,
+    passphrase: bytes | None,
     *,
     usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
     hosts: Sequence[str] = (),
 ) -> None:
     if _stands(pki / f"{stem}.crt", now) and all((pki / f"{stem}.{each}").is_file() for each in ("key", "pem")):
         return
-    signer, key = _load(pki, authority), _new_key()
+    signer, key = _load(pki, authority, passphrase), _new_key()
     leaf = _sign_leaf(signer, subject, key.public_key(), now, usages=usages, hosts=hosts)
     _write_leaf(pki, stem, key, _pem(leaf) + _pem(signer.certificate))
 
@@ -468,18 +518,40 @@ def _stands(path: Path, now: datetime) -> bool:
     return path.is_file() and now + RENEW_BEFORE < expiry(path)
 
 
-def _load(pki: Path, stem: str) -> Authority:
+def _authority_keys(pki: Path) -> list[Path]:
+    return sorted([*pki.glob(f"{ROOT}.key"), *pki.glob("*-ca.key")])
+
+
+def _check_opens(pki: Path, passphrase: bytes | None) -> None:
+    """Check that one passphrase opens every authority's key that is encrypted. Raises ConfigurationError."""
+    for path in _authority_keys(pki):
+        if is_encrypted(path.read_bytes()):
+            _load_key(path, passphrase)
+
+
+def _encrypt(pki: Path, passphrase: bytes) -> None:
+    """Encrypt the authorities' keys that are not yet, each in its place; after a kill the next call goes on."""
+    for path in bare(pki):
+        _write(path, _key_pem(_load_key(path), passphrase), private=True)
+
+
+def _load(pki: Path, stem: str, passphrase: bytes | None = None) -> Authority:
     certificate = pki / f"{stem}.pem"
     if not certificate.is_file():
         raise ConfigurationError(f"{certificate} is missing: make the authorities first with `valise broker init`")
-    return Authority(_load_key(pki / f"{stem}.key"), x509.load_pem_x509_certificate(certificate.read_bytes()))
+    key = _load_key(pki / f"{stem}.key", passphrase)
+    return Authority(key, x509.load_pem_x509_certificate(certificate.read_bytes()))
 
 
-def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def _load_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePrivateKey:
+    wrong = f"{path} is no readable private key in PEM without a passphrase"
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        pem = path.read_bytes()
+        if passphrase is not None and is_encrypted(pem):
+            wrong = _LOCKED.format(path)
+        key = serialization.load_pem_private_key(pem, passphrase if is_encrypted(pem) else None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigurationError(f"{path} is no readable private key in PEM without a password") from error
+        raise ConfigurationError(wrong) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigurationError(f"{path} is not an EC P-256 key")
     return key
@@ -490,19 +562,17 @@ def _digest(key: CertificatePublicKeyTypes) -> str:
     return sha256(encoded).hexdigest()
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _key_pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None = None) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption(passphrase))
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _write_authority(pki: Path, stem: str, authority: Authority) -> None:
+def _write_authority(pki: Path, stem: str, authority: Authority, passphrase: bytes | None) -> None:
     # The certificate last: it is what `_stands` looks for, so a crash between the two makes both anew.
-    _write(pki / f"{stem}.key", _key_pem(authority.key), private=True)
+    _write(pki / f"{stem}.key", _key_pem(authority.key, passphrase), private=True)
     _write(pki / f"{stem}.pem", _pem(authority.certificate))
 
 

@@ -141,16 +141,11 @@ class SigningKey:
 
         Raises FileExistsError rather than overwrite, ConfigurationError for a short passphrase or a key in a token.
         """
-        encryption: KeySerializationEncryption = NoEncryption()
-        if passphrase is not None:
-            if len(passphrase) < PASSPHRASE_LEAST:
-                message = f"a passphrase has at least {PASSPHRASE_LEAST} bytes; `openssl rand -base64 33` makes one"
-                raise ConfigurationError(message)
-            encryption = BestAvailableEncryption(passphrase)
+        encrypted = encryption(passphrase)
         if self._key is None:
             message = "a key in a token never leaves it"
             raise ConfigurationError(message)
-        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encrypted)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=False)
         durable.write(path, pem)
@@ -158,6 +153,16 @@ class SigningKey:
     def sign_payload(self, payload_type: str, payload: bytes) -> bytes:
         """Sign a payload under its DSSE type."""
         return self.sign(pae(payload_type, payload))
+
+
+def encryption(passphrase: bytes | None) -> KeySerializationEncryption:
+    """Say how a key file is written: encrypted where a passphrase is given. ConfigurationError for a short one."""
+    if passphrase is None:
+        return NoEncryption()
+    if len(passphrase) < PASSPHRASE_LEAST:
+        message = f"a passphrase has at least {PASSPHRASE_LEAST} bytes; `openssl rand -base64 33` makes one"
+        raise ConfigurationError(message)
+    return BestAvailableEncryption(passphrase)
 
 
 def is_encrypted(pem: bytes) -> bool:

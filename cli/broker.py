@@ -29,7 +29,7 @@ from broker.errors import (
     ValiseError,
 )
 from broker.streams import ROUTER
-from cli import answer, copied, exits, jsonlog, refused, restoring, seed, snapshots
+from cli import answer, copied, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import (
@@ -44,7 +44,7 @@ from cli.operator_home import (
 from cli.options import Everywhere, everywhere
 from cli.resuming import resume_command
 from cli.standing import HeldNotice, Standing, standing
-from cli.trust import proposing
+from cli.trust import issuing, proposing
 from cli.witnessing import WitnessedUpTo
 
 log = structlog.get_logger()
@@ -74,15 +74,27 @@ broker.add_command(restore_command)
 @broker.command()
 @click.option("--bus", default="", help="sqlite (the default), kafka, or kafka:HOST:PORT[,HOST:PORT…].")
 @click.option("--setup", is_flag=True, help="On Kafka: make the super user again, whose files are not here any more.")
+@passphrases.prompted
+@passphrases.passphrase_file
 @FROM
 @everywhere
-def init(given: Everywhere, bus: str, setup: bool, file: Path | None) -> None:
-    """Make HOME/operator: settings, the log's key and trail, on Kafka all certificates. It makes no member's key."""
+def init(given: Everywhere, bus: str, setup: bool, file: Path | None, passphrase_file: Path | None, ask: bool) -> None:
+    """Make HOME/operator: settings, the log's key and trail, on Kafka all certificates. It makes no member's key.
+
+    On Kafka the passphrase is that of the authorities' keys, those that are here already too; the log's key has the one
+    that VALISE_PASSPHRASE_FILE names, with which the broker starts.
+    """
     if bus.partition(":")[0] not in {"", "sqlite", "kafka"}:
         message = "--bus is sqlite, kafka or kafka:HOST:PORT"
         raise click.UsageError(message)
-    home = make(given.home, _federation(file), bus or _bus_of(given.home), setup=setup)
+    bus = bus or _bus_of(given.home)
+    if bus == "sqlite" and (ask or passphrase_file):
+        message = "--passphrase and --passphrase-file are for the authorities' keys, which the embedded bus has not"
+        raise click.UsageError(message)
+    secret = passphrases.for_new(passphrase_file, ask=ask)
+    home = make(given.home, _federation(file), bus, setup=setup, passphrase=secret)
     restoring.tell_left(given.home)
+    issuing.tell_bare(home)
     if home.settings.bus_kind == "sqlite":
         asyncio.run(make_streams(home, NOBODY))
     then = "valise kafka up" if home.settings.bus_kind == "kafka" else "valise broker directory --requests DIR"

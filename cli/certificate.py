@@ -14,7 +14,7 @@ from broker import settings as settings_file
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError
 from broker.streams import SETUP
-from cli import answer, exits
+from cli import answer, exits, passphrases
 from cli.home import clock, member_home
 from cli.operator_home import NOBODY, OperatorHome, has_streams, make_streams, operator_home, stopped, tls_of
 from cli.options import Everywhere, bureau, confirm, everywhere
@@ -59,15 +59,22 @@ def request(given: Everywhere, bureau: str | None, *, adapter: bool) -> None:
 @click.option(
     "--another-key", multiple=True, metavar="NAME", help="This one may have a second key: its member said so."
 )
+@passphrases.passphrase_file
 @everywhere
-def sign(given: Everywhere, requests: tuple[Path, ...], another_key: tuple[str, ...]) -> None:
-    """Sign what members ask for (operator), if the directory in force names them and the key that vouches for it."""
+def sign(
+    given: Everywhere, requests: tuple[Path, ...], another_key: tuple[str, ...], passphrase_file: Path | None
+) -> None:
+    """Sign what members ask for (operator), if the directory in force names them and the key that vouches for it.
+
+    The passphrase is that of the authorities' keys.
+    """
     home = _kafka(given)
     asyncio.run(_follow(home))
     paths = vouched.found_in(list(requests or (home.folder.parent / "members",)))
-    done = issuing.issue(home, paths, clock(), another_key)
+    done = issuing.issue(home, paths, clock(), another_key, passphrases.for_old(passphrase_file))
     for each in done.refused:
         answer.aside(f"refused: {each}")
+    issuing.tell_bare(home)
     answer.show(
         f"{len(done.issued)} certificates, {len(done.refused)} requests refused",
         {"issued": list(map(str, done.issued)), "refused": done.refused},

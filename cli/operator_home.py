@@ -125,16 +125,19 @@ def operator_home(home: Path) -> OperatorHome:
     return OperatorHome(folder, settings)
 
 
-def make(home: Path, federation: Federation, bus: str, *, setup: bool = False) -> OperatorHome:
+def make(
+    home: Path, federation: Federation, bus: str, *, setup: bool = False, passphrase: bytes | None = None
+) -> OperatorHome:
     """Make the operator's home: settings, log key, the trail's folder with its vkey, certificates for Kafka.
 
-    What is there stays. No member's key is made here; `setup` says that another super user is to be made. Raises
-    ConfigurationError where another federation's home is.
+    What is there stays. No member's key is made here; `setup` says that another super user is to be made. The
+    authorities' keys are encrypted under `passphrase`; without one, where VALISE_PASSPHRASE_FILE names one. Raises
+    ConfigurationError where another federation's home is, or the passphrase is not that of the authorities here.
     """
     folder = home / "operator"
     durable.make_private(folder)
     _check_same(folder, federation, bus)
-    settings = _settings(folder, federation, bus, setup=setup)
+    settings = _settings(folder, federation, bus, passphrase or passphrases.for_new(None, ask=False), setup=setup)
     if not (folder / "settings.toml").is_file():
         settings_file.save(folder, settings)
     made = OperatorHome(folder, settings_file.load(folder))
@@ -171,12 +174,15 @@ def _is_whole(vkey: Path) -> bool:
     return True
 
 
-def _settings(folder: Path, federation: Federation, bus: str, *, setup: bool) -> Settings:
+def _settings(folder: Path, federation: Federation, bus: str, passphrase: bytes | None, *, setup: bool) -> Settings:
     if not bus.startswith("kafka"):
         return Settings(role="operator", federation=federation.federation, bus="sqlite:../bus.db")
     from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
 
-    pki = certificates.init_pki(folder, federation.world.members, datetime.now(UTC), setup=setup)
+    if passphrase is None:
+        passphrase = certificates.passphrase_of(pki_of(folder), passphrases.for_old())
+    members, now = federation.world.members, datetime.now(UTC)
+    pki = certificates.init_pki(folder, members, now, setup=setup, passphrase=passphrase)
     address = bus.partition(":")[2] or node.prepare(folder / "kafka", pki).bootstrap
     files = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
     return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker import certificates, durable, reading
 from broker.certificates import NODES_CA, pki_of
 from broker.errors import ConfigurationError
+from broker.signing import Passphrase
 from broker.trust import roles
 from broker.trust.bundle import Opened
-from cli import answer
+from cli import answer, passphrases
 from cli.operator_home import OperatorHome, stopped, stopped_path
 from cli.trust import vouched
 from cli.trust.vouched import Vouched
@@ -62,21 +63,30 @@ class Answers:
     """File and reason."""
 
 
-def issue(home: OperatorHome, paths: Iterable[Path], now: int, another_key: Collection[str] = ()) -> Answers:
+def issue(
+    home: OperatorHome,
+    paths: Iterable[Path],
+    now: int,
+    another_key: Collection[str] = (),
+    passphrase: Passphrase | None = None,
+) -> Answers:
     """Sign the certificates that members ask for; a request that is refused stops no other.
 
     `another_key` names principals that may have a second key beside one of which a certificate is still in force.
-    Raises ConfigurationError where no signed directory says who the members are.
+    Raises ConfigurationError where no signed directory says who the members are, or the authorities' keys are encrypted
+    and the passphrase is not theirs.
     """
     opened = home.versions.guard().opened
     if opened is None:
         message = "no signed directory says yet who the members are: `valise directory activate` the first one"
         raise ConfigurationError(message)
+    # Once, and before the first request: a wrong one is no fault of theirs.
+    secret = certificates.passphrase_of(pki_of(home.folder), passphrase or passphrases.for_old())
     folder = issued_folder(home)
     folder.mkdir(parents=True, exist_ok=True)
     done, refused = list[Path](), list[str]()
     with durable.alone(folder):
-        issuer = _Issuer(home, opened, now, frozenset(another_key))
+        issuer = _Issuer(home, opened, now, frozenset(another_key), secret)
         for path in paths:
             try:
                 done.append(folder / issuer.answer(vouched.read(path)).file)
@@ -93,6 +103,8 @@ class _Issuer:
     opened: Opened
     now: int
     another_key: frozenset[str]
+    passphrase: bytes | None = field(repr=False)
+    """Of the authorities' keys."""
 
     def answer(self, asked: Vouched) -> Issued:
         """Sign what is asked for, or give the certificate that this request got before."""
@@ -136,8 +148,9 @@ class _Issuer:
 
     def _sign(self, asked: Vouched) -> Issued:
         pki, at = pki_of(self.home.folder), datetime.fromtimestamp(self.now / 1000, UTC)
-        certificates.add_member(pki, asked.member, at)  # the directory is the list of members, not who made this home
-        chain = certificates.sign_request(pki, asked.member, asked.unit, asked.request, at)
+        # The directory is the list of members, not who made this home.
+        certificates.add_member(pki, asked.member, at, passphrase=self.passphrase)
+        chain = certificates.sign_request(pki, asked.member, asked.unit, asked.request, at, self.passphrase)
         leaf = certificates.leaf_of(chain)
         made = Issued(
             principal=asked.principal,
@@ -153,6 +166,16 @@ class _Issuer:
         # Nobody gets a certificate that is not on record: this file is what the member gets.
         durable.put(issued_folder(self.home) / made.file, made.model_dump_json(indent=2).encode() + b"\n")
         return made
+
+
+def tell_bare(home: OperatorHome) -> None:
+    """Say where the authorities' keys lie without a passphrase, and how they get one."""
+    pki = pki_of(home.folder)
+    if certificates.bare(pki):
+        answer.aside(
+            f"the authorities' keys in {pki} lie there without a passphrase: `valise broker init --passphrase`, with "
+            "the --home and --from of before, encrypts them"
+        )
 
 
 def issued_folder(home: OperatorHome) -> Path:

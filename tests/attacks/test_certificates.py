@@ -13,7 +13,7 @@ import pytest
 from broker import certificates
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError
-from broker.signing import SigningKey
+from broker.signing import Passphrase, SigningKey
 from broker.streams import DAY_MS
 from cli.home import clock
 from cli.seed import Special
@@ -24,6 +24,7 @@ from tests.trust.test_commands import federation
 
 BUREAUS = ("AT/ncb", "AT/organised-crime", "LV/ncb")
 NOW = clock()
+SECRET = b"correct horse battery staple"
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,10 @@ class Office:
         """Ask as the member does, with its own tool."""
         return vouched.write(self.member(member), member, unit, self.stage.federation.federation, now)
 
-    def sign(self, *paths: Path, now: int = NOW, another_key: tuple[str, ...] = ()) -> Answers:
-        return issuing.issue(self.stage.operator, paths, now, another_key)
+    def sign(
+        self, *paths: Path, now: int = NOW, another_key: tuple[str, ...] = (), passphrase: Passphrase | None = None
+    ) -> Answers:
+        return issuing.issue(self.stage.operator, paths, now, another_key, passphrase)
 
     def issued(self) -> list[str]:
         return [each.principal for each in issuing.kept(self.stage.operator)]
@@ -196,6 +199,34 @@ async def test_somebody_sends_a_member_a_file_that_is_no_certificate(office: Off
     (pki / "at.ncb.csr").unlink()
     with pytest.raises(ConfigurationError, match=r"at\.ncb\.csr is missing or damaged: ask with `valise certificate"):
         issuing.accept(home, "AT", path, NOW)
+
+
+@dataclass
+class Told:
+    """Somebody at the terminal."""
+
+    secret: bytes
+    times: int = 0
+
+    def __call__(self, _: Path) -> bytes:
+        self.times += 1
+        return self.secret
+
+
+async def test_a_thief_reads_the_files_of_the_operators_authorities(office: Office) -> None:
+    """All of them, from a disk or a backup: without their passphrase he signs no member's key and no other `setup`."""
+    pki, path = pki_of(office.stage.operator.folder), office.ask("AT", "ncb")
+    certificates.init_pki(pki.parent, ["AT"], datetime.fromtimestamp(NOW / 1000, UTC), passphrase=SECRET)
+    for guess in (b"correct horse battery stable", b""):
+        with pytest.raises(ConfigurationError, match="does not open this key of an authority: name the file"):
+            office.sign(path, passphrase=Told(guess))
+        for stem in (each.stem for each in pki.glob("*-ca.key")):
+            with pytest.raises(ConfigurationError, match="does not open"):
+                certificates._load(pki, stem, guess)
+    assert office.issued() == []
+    more, told = office.ask("LV", "ncb"), Told(SECRET)  # LV has no authority yet: the root signs that
+    assert (len(office.sign(path, more, passphrase=told).issued), told.times) == (2, 1)
+    assert certificates.bare(pki) == []
 
 
 async def test_a_thief_of_a_stopped_principal_gets_no_certificate(office: Office) -> None:

@@ -16,17 +16,21 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from broker import certificates
 from broker.certificates import RequestRefusedError
 from broker.errors import ConfigurationError
+from broker.signing import is_encrypted
 from tests.kafka import impostors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+MEMBERS = ("AT", "LV", "EUROPOL")
+AUTHORITIES = {"root", "nodes-ca", "services-ca", "people-ca", *(f"member-{each.lower()}-ca" for each in MEMBERS)}
+SECRET = b"a long passphrase of the authorities"
 
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Path:
-    return certificates.init_pki(tmp_path / "operator", ["AT", "LV", "EUROPOL"], NOW)
+    return certificates.init_pki(tmp_path / "operator", MEMBERS, NOW)
 
 
 def leaf(path: Path) -> x509.Certificate:
@@ -108,8 +112,57 @@ def test_keys_are_for_their_owner_alone(pki: Path) -> None:
 
 def test_what_stands_is_kept_when_the_same_is_asked_again(pki: Path) -> None:
     before = {path.name: path.read_bytes() for path in pki.iterdir()}
-    certificates.init_pki(pki.parent, ["AT", "LV", "EUROPOL"], NOW + timedelta(days=300))
+    certificates.init_pki(pki.parent, MEMBERS, NOW + timedelta(days=300))
     assert {path.name: path.read_bytes() for path in pki.iterdir()} == before
+
+
+def encrypted(pki: Path) -> set[str]:
+    return {each.stem for each in pki.glob("*.key") if is_encrypted(each.read_bytes())}
+
+
+def test_the_authorities_keys_are_encrypted_where_a_passphrase_is_given_and_no_leafs_is(tmp_path: Path) -> None:
+    """Also those that come later: of a member, and of a root that is made anew."""
+    pki = certificates.init_pki(tmp_path / "operator", ["AT"], NOW, passphrase=SECRET)
+    certificates.add_member(pki, "LV", NOW, passphrase=SECRET)
+    certificates.init_pki(pki.parent, MEMBERS, NOW + timedelta(days=3640), passphrase=SECRET)
+    assert encrypted(pki) == AUTHORITIES
+    assert certificates.bare(pki) == []
+    asked = certificates.request(tmp_path, "AT", "ncb")
+    assert leaf(pki / "router.crt").issuer == leaf(pki / "services-ca.pem").subject
+    assert certificates.sign_request(pki, "AT", "ncb", asked, NOW, SECRET)
+
+
+def test_keys_of_before_are_encrypted_in_their_place(pki: Path) -> None:
+    """After a kill between two of them the same again goes on; until then, and without one, all signs as before."""
+    before = {path.name: path.read_bytes() for path in pki.iterdir()}
+    certificates._encrypt(pki, SECRET)
+    half = pki / "member-at-ca.key"
+    half.write_bytes(before[half.name])
+    assert certificates.bare(pki) == [half]
+    certificates.init_pki(pki.parent, MEMBERS, NOW, passphrase=SECRET)
+    assert encrypted(pki) == AUTHORITIES
+    changed = {path.name for path in pki.iterdir() if path.read_bytes() != before[path.name]}
+    assert changed == {f"{each}.key" for each in AUTHORITIES}
+    assert stat.S_IMODE(half.stat().st_mode) == 0o600
+    for stem in AUTHORITIES:
+        assert certificates._load(pki, stem, SECRET).certificate.public_key() == leaf(pki / f"{stem}.pem").public_key()
+
+
+@pytest.mark.parametrize("wrong", [b"another long passphrase", None])
+def test_no_two_authorities_lie_under_two_passphrases(pki: Path, wrong: bytes | None) -> None:
+    """Half of them are encrypted: neither the others nor a new one come under another passphrase, or none."""
+    certificates._encrypt(pki, SECRET)
+    certificates._write(pki / "root.key", certificates._key_pem(certificates._load_key(pki / "root.key", SECRET)))
+    before = {path.name: path.read_bytes() for path in pki.iterdir()}
+    with pytest.raises(ConfigurationError, match="passphrase"):
+        certificates.init_pki(pki.parent, [*MEMBERS, "EE"], NOW, passphrase=wrong)
+    assert {path.name: path.read_bytes() for path in pki.iterdir()} == before
+
+
+def test_a_short_passphrase_of_the_authorities_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="at least 16 bytes"):
+        certificates.init_pki(tmp_path / "operator", MEMBERS, NOW, passphrase=b"hunter2")
+    assert not (tmp_path / "operator").exists()
 
 
 @pytest.mark.parametrize("gone", [("key", "pem", "crt"), ("key", "pem"), ("key",)])

@@ -16,9 +16,11 @@ from click.testing import CliRunner
 from broker import certificates, settings, topics
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, UnavailableError
+from broker.signing import is_encrypted
 from broker.streams import DAY_MS
 from cli import home as homes
 from cli import main as command
+from cli import passphrases
 from cli.home import clock
 from cli.operator_home import make, stopped, tls_of
 from cli.stage import Stage, set_up, stop_kafka
@@ -50,13 +52,22 @@ async def on_kafka(tmp_path: Path) -> AsyncIterator[Stage]:
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 async def test_a_member_gets_the_certificate_of_its_adapter(on_kafka: Stage) -> None:
-    """By the directory on the bus: the operator's home was restored from before it. What is refused is named."""
+    """By the directory on the bus: the operator's home was restored from before it. What is refused is named.
+
+    The authorities' keys are encrypted, and nothing but the signing asks for their passphrase.
+    """
     home, member = on_kafka.home, on_kafka.home / "members" / "AT"
     shutil.rmtree(on_kafka.operator.folder / "versions")
+    secret = ("--passphrase-file", str(passphrase(home / "secret")))
+    assert (await valise(home, "broker", "init", *secret)).code == 0
+    for each in (("kafka", "up"), ("kafka", "check"), ("broker", "status")):
+        assert "passphrase" not in (await valise(home, *each)).err
     asked = await valise(home, "certificate", "request", "--adapter", "--bureau", AT, "--json")
-    signed = await valise(home, "certificate", "sign", "--requests", asked.value["request"], "--json")
+    locked = await valise(home, "certificate", "sign", "--requests", asked.value["request"])
+    assert (locked.code, "VALISE_PASSPHRASE_FILE" in locked.err) == (1, True)
+    signed = await valise(home, "certificate", "sign", "--requests", asked.value["request"], *secret, "--json")
     (given,) = signed.value["issued"]
-    again = await valise(home, "certificate", "sign", "--requests", asked.value["request"], "--json")
+    again = await valise(home, "certificate", "sign", "--requests", asked.value["request"], *secret, "--json")
     assert (again.code, again.value) == (0, signed.value)
     accepted = await valise(home, "certificate", "accept", given, "--bureau", AT, "--json")
     assert accepted.value == {"principal": "at.adapter", "until": issuing.read(Path(given)).until}
@@ -65,9 +76,59 @@ async def test_a_member_gets_the_certificate_of_its_adapter(on_kafka: Stage) -> 
     rows = (await valise(home, "certificate", "list", "--json")).value["certificates"]
     assert [row["state"] for row in rows if row["principal"] == "at.adapter"] == ["in force", "in force"]
     path = vouched.write(member, "AT", "navy", on_kafka.federation.federation, clock())
-    done = await valise(home, "certificate", "sign", "--requests", str(path))
+    done = await valise(home, "certificate", "sign", "--requests", str(path), *secret)
     assert done.code == 1
     assert done.err.startswith(f"refused: {path}: the directory names no bureau AT/navy")
+    for word in ("stop", "resume"):
+        assert (await valise(home, "certificate", word, "at.adapter", "--yes")).code == 0
+
+
+def passphrase(path: Path, content: str = "a long passphrase of the authorities\n") -> Path:
+    path.touch(mode=0o600)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+async def test_a_home_of_before_is_told_how_its_authorities_get_a_passphrase(stage: Stage) -> None:
+    """It goes on as it is until then; afterwards a wrong one is named as such."""
+    pki, home = pki_of(stage.operator.folder), stage.home
+    before = await valise(home, "broker", "init")
+    assert (before.code, "`valise broker init --passphrase`" in before.err) == (0, True)
+    named = {each: passphrase(home / each, f"a long passphrase, called {each}\n") for each in ("right", "wrong")}
+    done = await valise(home, "broker", "init", "--passphrase-file", str(named["right"]))
+    assert (done.code, done.err, certificates.bare(pki)) == (0, "", [])
+    assert not is_encrypted(stage.operator.key_path.read_bytes())  # with that one the broker starts
+    wrong = await valise(home, "broker", "init", "--passphrase-file", str(named["wrong"]))
+    assert (wrong.code, "--passphrase-file; if it is lost, only new authorities help" in wrong.err) == (1, True)
+    assert "VALISE_PASSPHRASE_FILE" in (await valise(home, "broker", "init")).err
+
+
+async def test_a_passphrase_of_authorities_is_refused_where_there_are_none(tmp_path: Path) -> None:
+    done = await valise(tmp_path, "broker", "init", "--passphrase")
+    assert (done.code, "which the embedded bus has not" in done.err) == (2, True)
+    assert not (tmp_path / "operator").exists()
+
+
+async def test_new_authorities_take_the_place_of_those_whose_passphrase_is_lost(stage: Stage) -> None:
+    """As README says: names that were stopped stay so, and each member takes the new root of the nodes by hand."""
+    folder, pki, name = stage.home / "members" / "AT", pki_of(stage.operator.folder), stage.federation.federation
+    asked = [vouched.write(folder, "AT", "adapter", name, clock() - 1)]
+    (old,) = issuing.issue(stage.operator, asked, clock()).issued
+    issuing.accept(folder, "AT", old, clock())
+    issuing.stop(stage.operator, "lv.ncb")
+    lost = pki.rename(pki.with_name("pki.lost"))
+    secret = passphrase(stage.home / "secret")
+    assert (await valise(stage.home, "broker", "init", "--passphrase-file", str(secret))).code == 0
+    shutil.copy(lost / "stopped.json", pki)
+    shutil.copytree(lost / "issued", pki / "issued")
+    assert certificates.credentials(pki, "setup")
+    assert stopped(stage.operator) == {"lv.ncb"}
+    asked = [vouched.write(folder, "AT", "adapter", name, clock())]
+    (new,) = issuing.issue(stage.operator, asked, clock(), (), passphrases.for_old(secret)).issued
+    with pytest.raises(ConfigurationError, match="another root of the nodes"):
+        issuing.accept(folder, "AT", new, clock())
+    (pki_of(folder) / "nodes-ca.pem").unlink()
+    assert issuing.accept(folder, "AT", new, clock()).principal == "at.adapter"
 
 
 def test_no_certificate_is_signed_where_the_bus_does_not_say_what_is_in_force(
