@@ -7,8 +7,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -202,7 +202,10 @@ async def _until_stopped(home: OperatorHome, lost: Mapping[str, int], *, as_json
 
 
 async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) -> None:
-    """Work for ever. A directory with other members or bureaus has other streams: the bus is then opened anew."""
+    """Work for ever. A directory with other members or bureaus has other streams: the bus is then opened anew.
+
+    A bus that does not answer at the start is told by ending; once the broker was up it is opened again until it does.
+    """
     said = False
 
     def ready() -> None:
@@ -213,26 +216,38 @@ async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) ->
 
     owner = replace(home.owner(), lost=lost)
     while True:
-        async with home.bus(streams.OPERATOR, NOBODY) as bus:
+        try:
+            await _run_until_other_streams(home, owner, ready)
+        except FencedError:
+            raise
+        except UnavailableError as error:
+            if not said:
+                raise
+            log.warning("broker.unavailable", code=error.code, said=str(error))
+            await asyncio.sleep(up.AGAIN_S)
+
+
+async def _run_until_other_streams(home: OperatorHome, owner: up.Owner, ready: Callable[[], None]) -> None:
+    async with home.bus(streams.OPERATOR, NOBODY) as bus:
+        await home.versions.follow(bus)
+        await home.versions.take_missing(bus)
+    home.check_log(owner)
+    world = home.world()
+    async with home.bus(ROUTER, world) as bus:
+        await copied.check(home, bus)
+        # An auditor is given the home, not the bus: what its leaves name lies in it, wherever it was drafted.
+        await home.versions.take_annexes(bus)
+        working = asyncio.ensure_future(up.run(owner, bus, ready))
+        try:
+            await _watch(home, bus, working)
+        except ForbiddenStreamError:
+            # The broker adopted the new directory before we saw it; anything else is refused to us for good.
             await home.versions.follow(bus)
-            await home.versions.take_missing(bus)
-        home.check_log(owner)
-        world = home.world()
-        async with home.bus(ROUTER, world) as bus:
-            await copied.check(home, bus)
-            # An auditor is given the home, not the bus: what its leaves name lies in it, wherever it was drafted.
-            await home.versions.take_annexes(bus)
-            working = asyncio.ensure_future(up.run(owner, bus, ready))
-            try:
-                await _watch(home, bus, working)
-            except ForbiddenStreamError:
-                # The broker adopted the new directory before we saw it; anything else is refused to us for good.
-                await home.versions.follow(bus)
-                if home.world() == world:
-                    raise
-            finally:
-                working.cancel()
-                await asyncio.gather(working, return_exceptions=True)
+            if home.world() == world:
+                raise
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
 
 async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -> None:
@@ -240,7 +255,7 @@ async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -
 
     Meanwhile the timestamp of the signed directory is signed anew before it expires, and how far the bus file goes is
     kept: a backup copied in its place is then known by what it lacks, though nobody started the broker in between. A
-    home that cannot be written now, or a bus that does not answer, is tried again.
+    home that cannot be written now, or a bus that does not answer, is logged and tried again.
     """
     world, looks = home.world(), 0
     async with home.bus(streams.OPERATOR, NOBODY) as bus:
@@ -249,19 +264,29 @@ async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -
                 await _refresh(home, bus)
             looks += 1
             if looks % KEEP_LOOKS == 0:
-                with suppress(UnavailableError):  # in a minute again
+                with _unless_unavailable("bus-file.not-checked"):  # in a minute again
                     await copied.check(home, ours)
             done, _ = await asyncio.wait([working], timeout=LOOK_S)
             if done:
                 working.result()
-            await home.versions.follow(bus)
+            with _unless_unavailable("versions.not-followed"):  # at the next look again
+                await home.versions.follow(bus)
+
+
+@contextmanager
+def _unless_unavailable(event: str) -> Iterator[None]:
+    """Log what cannot be done now and comes again, instead of raising UnavailableError."""
+    try:
+        yield
+    except UnavailableError as error:
+        log.warning(event, code=error.code, said=str(error))
 
 
 async def _refresh(home: OperatorHome, bus: Bus) -> None:
     """Sign the timestamp anew if it is time; if that cannot be done it will turn red, and traffic goes on."""
     try:
         await proposing.refresh(home, bus)
-    except ConfigurationError as error:
+    except (ConfigurationError, UnavailableError) as error:
         log.warning("timestamp.not-signed", code=error.code, said=str(error))
 
 

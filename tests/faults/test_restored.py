@@ -8,15 +8,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker import notes, streams
-from broker.bus import Writes
+from broker.bus import Bus, Record, Writes
 from broker.errors import CopiedError, LostLeavesError, TrailError, UnavailableError
 from broker.fetch import Place
 from broker.notes import Checkpoint
@@ -30,7 +32,7 @@ from broker.trail import Trail
 from broker.witness import Witness
 from cli import broker as broker_command
 from cli import copied, exits, subscribe
-from cli.operator_home import entered
+from cli.operator_home import OperatorHome, entered
 from cli.stage import Stage, running, set_up, settled, verified
 from cli.standing import standing
 from tests.fake_bus import START
@@ -219,6 +221,104 @@ async def test_a_home_that_takes_no_writes_ends_no_broker_and_keeps_what_was_kep
         done, _ = await asyncio.wait([watching], timeout=2)
         assert (done, note.read_bytes() == kept) == (set(), False)
         watching.cancel()
+
+
+@dataclass
+class Line:
+    """The line to a bus: what is opened or read while it is `down` is not answered; `other` streams come once."""
+
+    down: bool = False
+    other: bool = False
+    reads: int = 0
+
+    def ask(self) -> None:
+        self.reads += 1
+        if self.down:
+            raise UnavailableError("no answer")
+
+
+@dataclass
+class OnLine:
+    """A bus at the end of a line."""
+
+    bus: Bus
+    line: Line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bus, name)
+
+    async def read(self, *args: Any, **more: Any) -> list[Record]:
+        self.line.ask()
+        return await self.bus.read(*args, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote(OperatorHome):
+    """An operator's home whose bus lies elsewhere."""
+
+    line: Line = field(default_factory=Line)
+
+    @asynccontextmanager
+    async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:
+        self.line.ask()
+        async with OperatorHome.bus(self, principal, world) as bus:
+            yield cast("Bus", OnLine(bus, self.line))
+
+    def world(self) -> World:
+        other, self.line.other = self.line.other, False
+        return World((), ()) if other else OperatorHome.world(self)
+
+
+@asynccontextmanager
+async def brokering(site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Line, Callable[[str], Any]]]:
+    """Run the broker on a bus that lies elsewhere; give the line there, and what waits for a log event."""
+    home = Remote(site.stage.operator.folder, site.stage.operator.settings)
+    up = asyncio.Event()
+    monkeypatch.setattr(broker_command, "LOOK_S", 0.01)
+    monkeypatch.setattr(broker_command, "_say_ready", lambda *_, **__: up.set())
+    with capture_logs() as said:
+        working = asyncio.ensure_future(broker_command._run(home, {}, as_json=True))
+
+        async def logged(event: str) -> None:
+            while event not in {each["event"] for each in said}:
+                await asyncio.wait([working], timeout=0.01)
+                assert not working.done()
+
+        try:
+            await up.wait()
+            yield home.line, logged
+            assert not working.done()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_bus_that_is_away_for_a_moment_ends_no_broker_and_is_logged(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with brokering(site, monkeypatch) as (line, logged):
+        line.down = True
+        await logged("versions.not-followed")
+        line.down = False
+        await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
+        await settled(site.stage)
+
+
+async def test_a_bus_that_is_away_while_it_is_opened_for_other_streams_is_opened_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with brokering(site, monkeypatch) as (line, logged):
+        line.down = line.other = True
+        await logged("broker.unavailable")
+        line.down = False
+        await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
+        await settled(site.stage)
+
+
+async def test_a_bus_that_is_away_at_the_start_ends_the_broker(site: Site) -> None:
+    home = Remote(site.stage.operator.folder, site.stage.operator.settings, Line(down=True))
+    with pytest.raises(UnavailableError):
+        await broker_command._run(home, {}, as_json=True)
 
 
 async def test_a_broker_that_its_machine_refuses_something_ends_with_a_log_event_as_ever(site: Site) -> None:
