@@ -87,12 +87,17 @@ class Rejected:
 
 @dataclass
 class SourceReport:
-    """What became of every field of a source that held something: carried or skipped with a reason; counts only."""
+    """What became of every field of a source that held something: carried or skipped with a reason; counts only.
+
+    `dated`: when the source says it was made, in ms since 1970-01-01T00:00:00Z, for `Outbox.apply`, which then
+    refuses an older one; None where it says nothing of it.
+    """
 
     drafts: Counter[str] = field(default_factory=Counter)
     carried: Counter[str] = field(default_factory=Counter)
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
+    dated: int | None = None
 
     def count(self, made: Draft | Rejected) -> Draft | Rejected:
         """Count a result of the source and hand it back."""

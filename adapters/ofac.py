@@ -44,6 +44,8 @@ class OfacSource:
 
     An entry of that part gets the topic `organised-crime.eurasian`, too; where `eurasian` is false it is not read.
     `today` decides who may be a minor. For `US/ncb`.
+
+    Nothing in these files says how old they are: whoever fetches them knows it, and may tell `Outbox.apply` (`dated`).
     """
 
     today: date

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from adapters import heads
+from adapters import dates, heads
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
@@ -143,7 +143,7 @@ class Outbox:
     """The outbox of one member, for all its bureaus; `bureau` issues what a draft names no bureau for."""
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere) -> None:
-        self.database = connect(path, heads.TABLES + TABLES)
+        self.database = connect(path, heads.TABLES + dates.TABLES + TABLES)
         self.requeue = Requeue(self.database, maker)
         self._maker, self._bureau, self._resolve = maker, bureau, resolve
         if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ORDERS:
@@ -240,9 +240,22 @@ class Outbox:
             with suppress(sqlite3.OperationalError):  # never in the place of what went wrong; the next call takes it
                 forget(self.database)
 
-    def apply(self, changes: Iterable[Change], source: str, cursor: Cursor | None = None) -> list[Result]:
-        """Publish what a run of an adapter found (adapters/changes.py), all in one transaction."""
+    def apply(
+        self,
+        changes: Iterable[Change],
+        source: str,
+        cursor: Cursor | None = None,
+        *,
+        dated: int | None = None,
+        accept_older: bool = False,
+    ) -> list[Result]:
+        """Publish what a run of an adapter found (adapters/changes.py), all in one transaction.
+
+        `dated`: what the source says of its date (`SourceReport.dated`). Raises OlderSourceError, and publishes
+        nothing, where it is older than what was last published from it, unless `accept_older`.
+        """
         with transaction(self.database):
+            dates.keep(self.database, source, dated, accept_older=accept_older)
             results = [result for change in changes for result in self._apply(change, source)]
             self._keep_cursor(cursor)
         crash.here("outbox.stored")

@@ -39,7 +39,9 @@ class UnSource:
 
     def drafts(self, path: Path) -> Iterator[Draft | Rejected]:
         """Give a draft for every INDIVIDUAL and ENTITY. Raises what defusedxml raises if the file is not sound XML."""
-        for number, entry in enumerate(_entries(path), 1):
+        root = _root(path)
+        self.report.dated = values.moment(root.get("dateGenerated"))
+        for number, entry in enumerate((entry for section in root for entry in section), 1):
             yield self.report.count(self._judge(entry, f"{entry.tag} {number}"))
 
     def _judge(self, entry: Element, where: str) -> Draft | Rejected:
@@ -117,12 +119,11 @@ class UnSource:
         )
 
 
-def _entries(path: Path) -> Iterator[Element]:
+def _root(path: Path) -> Element:
     file = path / "consolidated.xml" if path.is_dir() else path
     root = ElementTree.parse(file, forbid_dtd=True).getroot()
     assert root is not None
-    for section in root:
-        yield from section
+    return root
 
 
 def _primary(top: Fields) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from adapters.countries import code_of
@@ -19,6 +19,7 @@ SCRIPTS = {
 }  # fmt: skip
 UNKNOWN_SCRIPT = "Zyyy"
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PRECISION = {4: "year", 7: "month", 10: "day"}
 MAJORITY = 18
 CIRCA_YEARS = 5
@@ -59,6 +60,15 @@ def partial_date(text: str | None, note: str | None = None) -> Value | None:
         return None
     circa = True if bare != text.strip() else None
     return tidy(date=start, precision=PRECISION[len(start)], until=end, approximate=circa, note=note or None)
+
+
+def moment(text: str | None) -> int | None:
+    """Read `2026-02-27T00:00:09.554Z` as ms since 1970-01-01T00:00:00Z; None for anything else, or without a zone."""
+    try:
+        read = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return None if read.tzinfo is None else (read - EPOCH) // timedelta(milliseconds=1)
 
 
 def _iso(text: str) -> str | None:

@@ -38,6 +38,19 @@ def test_dates_keep_their_precision() -> None:
     ]
 
 
+def test_the_list_says_when_it_was_made() -> None:
+    source = UnSource(TODAY)
+    read(source, FILE)
+    assert source.report.dated == 1_772_150_409_554
+
+
+@pytest.mark.parametrize("said", ["", 'dateGenerated="yesterday"', 'dateGenerated="2026-02-27T00:00:09"'])
+def test_a_list_that_does_not_say_so_or_without_a_zone_has_no_date(tmp_path: Path, said: str) -> None:
+    (tmp_path / "consolidated.xml").write_text(f"<CONSOLIDATED_LIST {said}/>", encoding="utf-8")
+    source = UnSource(TODAY)
+    assert (read(source, tmp_path), source.report.dated) == ({}, None)
+
+
 def test_names_carry_script_kind_and_quality() -> None:
     names = body(read(UnSource(TODAY), FILE), "un-9000001", "identity")["names"]
     assert [(name["script"], name["kind"], name.get("quality")) for name in names] == [

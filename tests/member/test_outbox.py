@@ -13,6 +13,7 @@ import pytest
 from adapters.adapter import Draft, Pointer
 from adapters.changes import Guard, Unchanged, changes
 from adapters.compose import Maker
+from adapters.dates import OlderSourceError
 from adapters.kinds import kinds
 from adapters.order import order
 from adapters.outbox import Cursor, Outbox, Published, Refusal
@@ -159,6 +160,38 @@ async def test_a_second_run_publishes_only_what_changed(world: World) -> None:
     assert sent[4].header.references[0].notice_id == sent[1].header.notice_id
     assert outbox.cursor("list") == "two"
     assert set(outbox.published("list")) == {"R-1", "R-2", "R-4"}
+    outbox.close()
+
+
+def test_a_list_older_than_the_one_last_published_takes_no_newer_correction_back(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+
+    def run(dated: int | None, *drafts: Draft, source: str = "list", accept_older: bool = False) -> int:
+        found = changes(outbox.published(source), drafts)
+        results = outbox.apply(found, source, Cursor(source, str(dated)), dated=dated, accept_older=accept_older)
+        return sum(isinstance(each, Published) for each in results)
+
+    old, new = draft("R-1"), draft("R-1", action_sought="arrest")
+    assert run(NOW, old) == 1
+    assert run(NOW + 1, new, draft("R-2")) == 2
+    standing, waiting = outbox.published("list"), outbox.waiting()
+    for dated in (NOW, None):
+        with pytest.raises(OlderSourceError) as refused:
+            run(dated, old)
+        assert (refused.value.dated, refused.value.last) == (dated, NOW + 1)
+        assert "2026-11-18T11:06:40.001+00:00" in str(refused.value)
+        assert "accept_older" in str(refused.value)
+    assert (outbox.published("list"), outbox.waiting()) == (standing, waiting)
+    assert outbox.cursor("list") == str(NOW + 1)
+    outbox.close()
+    outbox = world.machine("AT/ncb").outbox()
+    with pytest.raises(OlderSourceError):
+        run(NOW, old)
+    assert run(NOW + 1, new, draft("R-2")) == 0  # the same list once more
+    assert run(None, draft("R-9"), source="undated") == 1
+    assert run(None, draft("R-9"), source="undated") == 0
+    assert run(NOW, old, accept_older=True) == 2  # from here on that is the one last published
+    assert run(NOW, old) == 0
     outbox.close()
 
 
