@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +16,8 @@ from broker import codec
 from broker.errors import VersionRefusedError
 from broker.index import leaf_at
 from broker.notice import Envelope, Standing
-from cli import answer
+from broker.up import register_of
+from cli import answer, exits
 from cli.auditor.opened import opened
 from cli.auditor.progress import progress
 from cli.home import clock
@@ -46,16 +50,28 @@ def compare(given: Everywhere, new: str, since: str) -> None:
     """Replay decisions under NEW, a folder or a version's digest, beside the set in force: who gains, who loses.
 
     All that was decided since then is replayed, and every notice in force however old. A draft is compared even if its
-    cases do not hold yet; why it could not be activated is told beside.
+    cases do not hold yet; why it could not be activated is told beside. A shard that has another set in force is named
+    and left out (exit 6): beside that one others would gain and lose.
     """
     begin, home = _begin(since), operator_home(given.home)
     basis, other = in_force.at_operator(home), open_set(new, home.versions)
     rules, refused = _fresh(basis, other)
-    with opened(given.home) as kept:
+    shards = in_force.by_shard(home)
+    left_out = {shard: digest for shard, digest in shards.items() if digest != basis.policies.digest}
+    with ExitStack() as stack:
+        kept = {
+            shard: stack.enter_context(opened(given.home, shard))
+            for shard in shards.keys() - left_out.keys() or {home.settings.shard}
+        }
         found = _compare(home, kept, basis, rules, begin)
+    told = {
+        **_value(found, basis, other, since),
+        "refused": refused or None,
+        "left_out": {str(shard): digest.hex() for shard, digest in left_out.items()},
+    }
     answer.show(
-        _first(found, since),
-        {**_value(found, basis, other, since), "refused": refused or None},
+        "\n".join([_first(found, since), *_left_out(left_out)]),
+        told,
         as_json=given.as_json,
         table=answer.Table(
             ("member", "gains or loses", "what", "by rule", "notices", "in force", "bureaus"),
@@ -65,6 +81,12 @@ def compare(given: Everywhere, new: str, since: str) -> None:
         if refused
         else given.again(f"valise policy activate {shlex.quote(new)}"),
     )
+    exits.end(exits.PARTLY if left_out else exits.DONE)
+
+
+def _left_out(shards: Mapping[int, bytes]) -> Iterator[str]:
+    for shard, digest in shards.items():
+        yield f"shard {shard} is left out: it has another version in force, {digest.hex()[:16]}"
 
 
 def _begin(since: str) -> int:
@@ -93,18 +115,21 @@ def _fresh(basis: Basis, other: PolicySet) -> tuple[Side, str]:
     return fresh, ""
 
 
-def _compare(home: OperatorHome, kept: Opened, basis: Basis, fresh: Side, begin: int) -> Comparison:
+def _compare(home: OperatorHome, kept: Mapping[int, Opened], basis: Basis, fresh: Side, begin: int) -> Comparison:
     from broker.compare import Side, compare  # noqa: PLC0415 -- cedarpy is slow to import
     from broker.rules import Rules, read_rules  # noqa: PLC0415
 
     read = read_rules(basis.policies)
     old = Side(Rules(read, basis.directory, in_force.known_annex(basis)), read)
-    return compare(_history(home, kept, basis.directory, begin), old, fresh, basis.directory)
+    histories = (
+        _history(register_of(home.folder, shard), each, basis.directory, begin) for shard, each in sorted(kept.items())
+    )
+    return compare(chain.from_iterable(histories), old, fresh, basis.directory)
 
 
-def _history(home: OperatorHome, kept: Opened, directory: Directory, begin: int) -> Iterator[Past]:
+def _history(register: Path, kept: Opened, directory: Directory, begin: int) -> Iterator[Past]:
     """Give what is in force from before `begin`, then all that was decided since; of what was released the release."""
-    notices = standing_notices(home.folder / "register.db")
+    notices = standing_notices(register)
     first = leaf_at(kept.trail, begin) if kept.trail.size else 0
     released = releases(kept.trail, kept.index)
     subscriptions = _subscriptions(kept, directory)

@@ -13,6 +13,7 @@ from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import ConfigurationError
 from broker.notice import Leaf
 from broker.trail import Trail
+from cli.auditor.shards import shard_of, trails
 
 if TYPE_CHECKING:
     from adapters.versions import Versions
@@ -40,12 +41,23 @@ class Basis:
 
 
 def trail_of(home: OperatorHome) -> Trail:
-    """Open the trail of an operator's home."""
-    return Trail.open(home.folder / "trail", home.owner().origin)
+    """Open the trail of the shard that an operator's home owns."""
+    owner = home.owner()
+    return Trail.open(owner.trail, owner.origin)
+
+
+def by_shard(home: OperatorHome) -> dict[int, bytes]:
+    """Give for each shard with leaves in this home the digest of the policy set that its last one names."""
+    opened = {shard_of(folder): Trail.open(folder) for folder in trails(home.folder)}
+    last = {shard: codec.decode(Leaf, trail.entry(trail.size - 1)) for shard, trail in opened.items() if trail.size}
+    return {shard: leaf.policies for shard, leaf in last.items() if leaf.policies != NOTHING}
 
 
 def at_operator(home: OperatorHome) -> Basis:
-    """Give what the last leaf names; before there is one, what was published last. Raises ConfigurationError."""
+    """Give what the last leaf of its shard names; before there is one, what was published last.
+
+    Raises ConfigurationError. Another shard may have another set in force until its next step: see `by_shard`.
+    """
     trail = trail_of(home)
     last = codec.decode(Leaf, trail.entry(trail.size - 1)) if trail.size else None
     if last and NOTHING not in (last.directory, last.policies):

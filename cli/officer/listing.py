@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,14 +14,16 @@ import click
 from broker import codec
 from broker.errors import ConfigurationError
 from broker.notice import Leaf
+from broker.up import register_of
 from cli import answer
 from cli.auditor.opened import opened
+from cli.auditor.shards import shard_of, trails
 from cli.home import member_home
 from cli.officer import in_force
 from cli.officer.history import standing_notices
 from cli.officer.rewritten import rule_changes
 from cli.officer.sets import open_set
-from cli.operator_home import operator_folder, operator_home
+from cli.operator_home import OperatorHome, operator_folder, operator_home
 from cli.options import Everywhere, bureau, everywhere
 
 if TYPE_CHECKING:
@@ -49,16 +53,23 @@ def list_rules(
     if name and Path(name).is_dir():
         _rules(given, open_set(name, None), f"in {name}")
         return
-    if _is_operators(given) and not bureau:
-        home = operator_home(given.home)
-        basis, versions, register = in_force.at_operator(home), home.versions, home.folder / "register.db"
+    home = operator_home(given.home) if _is_operators(given) and not bureau else None
+    if home:
+        basis, versions = in_force.at_operator(home), home.versions
     else:
         member = member_home(given.home, bureau)
-        basis, versions, register = in_force.at_member(member), member.versions, None
+        basis, versions = in_force.at_member(member), member.versions
     if agreement:
-        _agreement(given, basis, agreement, register)
+        _agreement(given, basis, agreement, _registers(home) if home else None)
         return
-    _rules(given, open_set(name, versions) if name else basis.policies, "of an earlier version" if name else "in force")
+    if name:
+        _rules(given, open_set(name, versions), "of an earlier version")
+        return
+    _rules(given, basis.policies, "in force", in_force.by_shard(home) if home else {})
+
+
+def _registers(home: OperatorHome) -> list[Path]:
+    return [register_of(home.folder, shard_of(each)) for each in trails(home.folder)]
 
 
 def _is_operators(given: Everywhere) -> bool:
@@ -72,7 +83,10 @@ def _is_operators(given: Everywhere) -> bool:
 # Rules
 
 
-def _rules(given: Everywhere, policies: PolicySet, how: str) -> None:
+def _rules(
+    given: Everywhere, policies: PolicySet, how: str, shards: Mapping[int, bytes] = MappingProxyType({})
+) -> None:
+    """Show the rules of a set; `shards` are those in which one is in force, with its digest."""
     from broker.proofread import reached_by  # noqa: PLC0415
     from broker.rules import read_rules  # noqa: PLC0415 -- cedarpy is slow to import
 
@@ -91,9 +105,14 @@ def _rules(given: Everywhere, policies: PolicySet, how: str) -> None:
         for each in read
     ]
     if given.as_json:
-        answer.show("", {"digest": policies.digest.hex(), "rules": value}, as_json=True)
+        of_shards = {str(shard): digest.hex() for shard, digest in shards.items()}
+        answer.show("", {"digest": policies.digest.hex(), "shards": of_shards, "rules": value}, as_json=True)
         return
     answer.say(f"{len(read)} rules {how}, version {policies.digest.hex()[:16]}")
+    for shard, digest in shards.items():
+        if digest != policies.digest:
+            then = given.again(f"valise policy list {digest.hex()[:16]}")
+            answer.say(f"shard {shard} has another version in force, {digest.hex()[:16]}: {then}")
     for rule in value:
         answer.say("\n".join(["", *_in_words(rule)]))
     answer.say("")
@@ -117,23 +136,26 @@ def _in_words(rule: dict[str, Any]) -> list[str]:
 
 def _versions(given: Everywhere) -> None:
     home = operator_home(given.home)
-    with opened(given.home) as kept:
-        leaves = sorted(kept.index.search([["outcome:adopted"], ["outcome:policies"]], 0, kept.trail.size, ALL).leaves)
-        adopted = [(number, codec.decode(Leaf, kept.trail.entry(number))) for number in leaves]
-    rows, before = list[dict[str, Any]](), None
-    for number, leaf in adopted:
-        policies = in_force.policy_set(home.versions, leaf.policies)
-        changes: list[str] = list(rule_changes(before, policies)) if before else []
-        rows.append({"digest": policies.digest.hex(), "leaf": number, "since": leaf.now, "changes": changes})
-        before = policies
+    shards = [shard_of(each) for each in trails(home.folder)]
+    rows = [row for shard in shards for row in _adopted(given.home, home, shard)]
+    newest = {row["shard"]: row["digest"][:16] for row in rows}
+    where = next(iter(newest.values()), "none")
+    if len(set(newest.values())) > 1:
+        where = ", ".join(f"{digest} in shard {shard}" for shard, digest in newest.items())
     answer.show(
-        f"{len(rows)} times a policy set was adopted; in force: {rows[-1]['digest'][:16] if rows else 'none'}",
+        f"{len(rows)} times a policy set was adopted; in force: {where}",
         rows,
         as_json=given.as_json,
         table=answer.Table(
-            ("version", "since", "leaf", "changes"),
+            ("version", "since", "shard", "leaf", "changes"),
             [
-                (row["digest"][:16], answer.when(row["since"]), str(row["leaf"]), "\n".join(row["changes"]))
+                (
+                    row["digest"][:16],
+                    answer.when(row["since"]),
+                    str(row["shard"]),
+                    str(row["leaf"]),
+                    "\n".join(row["changes"]),
+                )
                 for row in rows
             ],
         ),
@@ -141,10 +163,24 @@ def _versions(given: Everywhere) -> None:
     )
 
 
+def _adopted(folder: Path, home: OperatorHome, shard: int) -> Iterator[dict[str, Any]]:
+    """Give each time that a shard adopted a policy set, and what that changed in it."""
+    with opened(folder, shard) as kept:
+        leaves = sorted(kept.index.search([["outcome:adopted"], ["outcome:policies"]], 0, kept.trail.size, ALL).leaves)
+        adopted = [(number, codec.decode(Leaf, kept.trail.entry(number))) for number in leaves]
+    before = None
+    for number, leaf in adopted:
+        policies = in_force.policy_set(home.versions, leaf.policies)
+        changes: list[str] = list(rule_changes(before, policies)) if before else []
+        digest = policies.digest.hex()
+        yield {"digest": digest, "shard": shard, "leaf": number, "since": leaf.now, "changes": changes}
+        before = policies
+
+
 # Agreements
 
 
-def _agreement(given: Everywhere, basis: Basis, name: str, register: Path | None) -> None:
+def _agreement(given: Everywhere, basis: Basis, name: str, registers: Sequence[Path] | None) -> None:
     from broker.rules import read_rules  # noqa: PLC0415
     from broker.wording import attributes_of  # noqa: PLC0415
 
@@ -154,7 +190,7 @@ def _agreement(given: Everywhere, basis: Basis, name: str, register: Path | None
         raise ConfigurationError(message)
     rules = [each for each in read_rules(basis.policies) if attributes_of(each.condition) & RESTING]
     only, also = _transfers(basis.directory, name)
-    notices = _naming(register, name)
+    notices = _naming(registers, name)
     value = {
         "agreement": name, "title": found.title, "basis": found.basis, "status": found.status,
         "members": sorted(found.members), "rules": [each.rule.id for each in rules],
@@ -180,14 +216,14 @@ def _transfers(directory: Directory, name: str) -> tuple[list[tuple[str, str]], 
     return sorted(mine - others), sorted(mine & others)
 
 
-def _naming(register: Path | None, name: str) -> dict[str, int] | None:
+def _naming(registers: Sequence[Path] | None, name: str) -> dict[str, int] | None:
     """Count by issuer the notices in force whose audience names an agreement; None where this home cannot know."""
-    if register is None:
+    if registers is None:
         return None
     from broker.notice import Envelope, Routing  # noqa: PLC0415
 
     count: Counter[str] = Counter()
-    for (issuer, _), standing in standing_notices(register).items():
+    for (issuer, _), standing in chain.from_iterable(standing_notices(each).items() for each in registers):
         if standing.envelope:
             first = codec.decode_compartments(codec.decode(Envelope, standing.envelope).compartments)[0]
             if first.opened and name in codec.decode(Routing, first.opened.data).audience.agreements:

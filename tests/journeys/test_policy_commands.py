@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 
-from broker import codec
-from broker.notice import DecisionRecord, Verified
-from cli import drafts, seed, subscribe
+from adapters.versions import Versions
+from broker import codec, notes
+from broker.notice import DecisionRecord, Leaf, Verified
+from broker.trail import Trail
+from cli import drafts, exits, seed, subscribe
 from cli.main import main
 from cli.officer import trying
+from cli.officer.sets import of_folder
 from cli.stage import Stage, running, set_up, settled
 
 pytestmark = pytest.mark.slow
@@ -340,6 +343,55 @@ def test_a_draft_whose_cases_do_not_hold_yet_is_compared_and_told_why_it_cannot_
     said = world.valise("policy", "compare", str(drafted)).said
     assert "it cannot be activated: policies: cases/30-not-to-ge.toml:9: case 'the unit is left out" in said
     assert f"valise policy check {drafted}" in said.splitlines()[-1]
+
+
+# Several shards
+
+
+def with_second_shard(world: World, folder: Path, policies: bytes | None = None) -> World:
+    """Copy the home, and put the same history beside itself as that of a second shard, perhaps under another set."""
+    other = World(world.stage)
+    other.home = folder / "home"
+    shutil.copytree(world.home, other.home)
+    operator, key = other.home / "operator", world.stage.operator.owner().key
+    first, origin = Trail.open(operator / "trail"), f"{world.stage.operator.owner().origin}-1"
+    entries = list(first.entries())
+    if policies:
+        last = replace(codec.decode(Leaf, entries[-1]), policies=policies)
+        entries.append(codec.encode(last))
+    second = Trail.open(operator / "trail-1", origin)
+    staged = second.stage(entries)
+    second.write(staged)
+    second.publish(staged, notes.sign_checkpoint(notes.Checkpoint(origin, staged.size, staged.root), key))
+    for name in ("records", "register"):
+        shutil.copy(operator / f"{name}.db", operator / f"{name}-1.db")
+    return other
+
+
+def test_what_all_shards_decided_is_compared_and_counted(world: World, drafted: Path, tmp_path: Path) -> None:
+    both = with_second_shard(world, tmp_path)
+    compared = both.valise("policy", "compare", str(drafted), "--json")
+    assert (compared.code, compared.value["decisions"], compared.value["in_force"]) == (0, 6, 6)
+    assert compared.value["left_out"] == {}
+    digest = both.valise("policy", "list", "--json").value["digest"]
+    assert both.valise("policy", "list", "--json").value["shards"] == {"0": digest, "1": digest}
+    assert "another version" not in both.valise("policy", "list").said
+    resting = both.valise("policy", "list", "--agreement", "project-millennium", "--json").value
+    assert resting["notices_in_force"] == {"LV/ncb": 4}
+    assert {row["shard"] for row in both.valise("policy", "list", "--versions", "--json").value} == {0, 1}
+
+
+def test_a_shard_that_has_another_set_in_force_is_named(world: World, drafted: Path, tmp_path: Path) -> None:
+    there = of_folder(drafted)
+    both = with_second_shard(world, tmp_path, there.digest)
+    Versions(both.home / "operator" / "versions").keep(there.content)
+    said = both.valise("policy", "list").said.splitlines()
+    assert said[1].startswith(f"shard 1 has another version in force, {there.digest.hex()[:16]}: valise policy list ")
+    assert both.valise("policy", "list", "--json").value["shards"]["1"] == there.digest.hex()
+    compared = both.valise("policy", "compare", str(drafted), "--json")
+    assert (compared.code, compared.value["decisions"]) == (exits.PARTLY, 3)
+    assert compared.value["left_out"] == {"1": there.digest.hex()}
+    assert "shard 1 is left out" in both.valise("policy", "compare", str(drafted)).said
 
 
 # Activating
