@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker import codec, durable, members, reading, streams
 from broker.bus import Bus, Record
@@ -21,12 +22,17 @@ from broker.errors import ConfigurationError, NoticeRejectedError, VersionRefuse
 from broker.notice import Version
 from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, signed_kind, write_seen
 
+if TYPE_CHECKING:
+    from broker.trust.bundle import Opened
+
 PAGE = 100
 VERSION_LIMIT, SIGNED_LIMIT = 16 * 1024 * 1024, 1024 * 1024 * 1024
 """Bytes of one version, and of all that was published under signatures."""
 SIGNED = "signed"
 """Folder with all that was published under signatures, as it came: what an auditor holds `adopted` leaves against."""
 DIRECTORIES = "directories"
+GIVEN = "given"
+"""The signed directory that came another way than by the bus, until the bus has shown it, or a newer one."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PLACE = re.compile(r"[0-9]{12,}-[0-9a-f]{16}")
 
@@ -62,15 +68,64 @@ class Versions:
         self._list_earlier()
         while records := await bus.read(streams.VERSIONS, int(state.get("place", 0)), limit=PAGE):
             # Opens the newest bundle again: only where something new is to be held against it.
-            guard = guard or self.guard()
+            guard = guard or self._followed()
             for record in records:
                 self._keep_signed(record)
                 taken, guard = self._take(record.value, state, guard)
                 came += taken
                 state["place"] = record.offset + 1
             # Files first, then the place: a crash between them reads the same versions again.
-            self._keep("seen", write_seen(guard.seen))
-            self._keep("newest", json.dumps(state).encode())
+            self._keep_state(state, guard)
+        return came + self._take_given(state, guard)
+
+    def _keep_state(self, state: dict[str, str | int], guard: Guard) -> None:
+        self._keep("seen", write_seen(guard.seen))
+        self._keep("newest", json.dumps(state).encode())
+
+    def accept(self, content: bytes, federation: str) -> Opened:
+        """Keep a signed directory that came another way than by the bus, for whoever cannot read that yet; give it.
+
+        It is checked like one from the bus, and its timestamp must be in force. Where no root is pinned it is checked
+        under the first root that it names itself, and stands for nothing before `pin`.
+        Raises VersionRefusedError.
+        """
+        from broker.trust import bundle  # noqa: PLC0415 -- tuf is slow to import
+
+        _check_length(content)
+        guard = replace(self.guard(), hears=False)  # what came between was heard by those whom it bound
+        if not guard.root:
+            guard = Guard(bundle.first_root(content))
+        _, after = guard.take("directory", content, self._clock())
+        assert after.opened is not None
+        if after.opened.directory.federation != federation:
+            message = f"directory: it is of {after.opened.directory.federation}, not of {federation}"
+            raise VersionRefusedError(message)
+        bundle.check_current(after.opened, self._clock())
+        self._folder.mkdir(parents=True, exist_ok=True)
+        durable.put(self._folder / GIVEN, content)
+        return after.opened
+
+    def has_given(self) -> bool:
+        """Say whether a directory was accepted that the bus has not shown yet."""
+        return (self._folder / GIVEN).is_file()
+
+    def _take_given(self, state: dict[str, str | int], guard: Guard | None) -> int:
+        """Take what was accepted as one version more, behind all that the bus shows: it cannot go back behind it."""
+        given = self._named(GIVEN)
+        if given is None or not (guard := guard or self._followed()).root:
+            return 0
+        came, said = 0, state.get("refused", "")
+        if not _is_older(given, guard):
+            came, guard = self._take(codec.encode(Version("directory", given)), state, guard)
+            if came:
+                state["refused"] = said
+            else:  # it stays, and is told, until somebody has asked why
+                why = f"the bus contradicts what was accepted ({state['refused']})"
+                state["refused"] = f"{why}: ask another member, then remove {self._folder / GIVEN}"
+            self._keep_state(state, guard)
+            if not came:
+                return 0
+        (self._folder / GIVEN).unlink(missing_ok=True)
         return came
 
     async def _keep_earlier(self, bus: Bus, place: int) -> None:
@@ -106,7 +161,16 @@ class Versions:
         return found
 
     def guard(self) -> Guard:
-        """Stand guard as this home does: with its pinned root, what it has seen, and the newest bundle."""
+        """Stand guard as this home does: with its pinned root, what it has seen, the newest bundle, be it given."""
+        guard, given = self._followed(), self._named(GIVEN)
+        if guard.root and given is not None:
+            with suppress(VersionRefusedError):  # the bus has shown a newer one since
+                _, after = replace(guard, hears=False).take("directory", given, None)
+                return replace(after, hears=guard.hears)
+        return guard
+
+    def _followed(self) -> Guard:
+        """Stand guard by what the bus has shown."""
         guard, bundle = pinned(self._folder.parent), self.bundle()
         if guard.root is not None and bundle is not None:
             _, guard = guard.take("directory", bundle, None)
@@ -130,7 +194,7 @@ class Versions:
     def pin(self, fingerprint: str) -> None:
         """Pin a root by its fingerprint, and read the stream again from its beginning.
 
-        Raises ConfigurationError where another is pinned.
+        Raises ConfigurationError where another is pinned, or where a directory was accepted that it does not lead to.
         """
         path = self._folder.parent / ROOT_FILE
         if not _DIGEST.fullmatch(fingerprint):
@@ -139,12 +203,25 @@ class Versions:
         if (old := pinned(path.parent).root) not in (None, "", fingerprint):
             message = f"{path} pins another root, {old}: refused"
             raise ConfigurationError(message)
+        self._check_leads_to_given(fingerprint)
         if not old:  # an empty one is what a kill has left of a version before
             path.parent.mkdir(parents=True, exist_ok=True)
             # First the place, then the root: a crash between them reads the stream again, and without a root.
             (self._folder / "newest").unlink(missing_ok=True)
             durable.put(path, f"{fingerprint}\n".encode("ascii"))
             self._read, self._replay = {}, None
+
+    def _check_leads_to_given(self, fingerprint: str) -> None:
+        try:
+            if given := self._named(GIVEN):
+                Guard(fingerprint).take("directory", given, None)
+        except VersionRefusedError as error:
+            message = (
+                f"the directory that was accepted here is not signed under the root {fingerprint[:16]} ({error}): take "
+                "that root from a member once more, not from the operator; if it is right, accept nothing from whoever "
+                "sent this directory. Nothing was pinned"
+            )
+            raise ConfigurationError(message) from error
 
     def _take(self, value: bytes | None, state: dict[str, str | int], guard: Guard) -> tuple[int, Guard]:
         try:
@@ -366,6 +443,14 @@ async def _before(bus: Bus, place: int) -> AsyncIterator[Record]:
 def _check_length(content: bytes) -> None:
     if len(content) > VERSION_LIMIT:
         raise VersionRefusedError(f"it has more than {VERSION_LIMIT:,} bytes")
+
+
+def _is_older(given: bytes, guard: Guard) -> bool:
+    """Say whether the bus has shown a newer version than was accepted."""
+    with suppress(VersionRefusedError):
+        _, alone = Guard(guard.root).take("directory", given, None)
+        return any(version < guard.seen.get(role, (0, ""))[0] for role, (version, _) in alone.seen.items())
+    return False
 
 
 @lru_cache(maxsize=4)

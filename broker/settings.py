@@ -74,7 +74,10 @@ def load(home: Path) -> Settings:
     try:
         return Settings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        how = "the operator's home with `valise broker init`, a member's with `valise key new`, all with `valise demo`"
+        how = (
+            "the operator's home with `valise broker init`, a member's with `valise key new` (on a machine of its own "
+            "after `valise member accept FILE`), all with `valise demo`"
+        )
         message = f"no settings.toml in {home}: make {how}"
         raise ConfigurationError(message) from error
     except ValidationError as error:

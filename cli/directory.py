@@ -143,7 +143,7 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
     """Sign a draft as a member, with the keys in its home. Read what it changes first: it is shown."""
     home, made = member_home(given.home, bureau), _read(file)
     base, _ = _base(given, bureau)  # who says yes has read that the bus does not answer
-    if base is None and not made.roots:
+    if base is None and (not made.roots or home.versions.has_given()):  # where a directory stands nothing is founded
         message = "the directory that this draft changes is not here: `valise directory trust FINGERPRINT`, then again"
         raise ConfigurationError(message)
     if not given.yes:

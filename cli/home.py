@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from adapters.receipts import Signer
     from broker.bus import Bus
     from broker.directory import Directory
+
+
+_BUREAU = re.compile(r"[A-Z][A-Z0-9]*/[a-z0-9-]+")
 
 
 def clock() -> int:
@@ -74,7 +78,11 @@ def tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, str
     """Name the PEM files of a principal: CA, certificate, key. Raises ConfigurationError where the settings do not."""
     files = settings.tls.get(principal)
     if files is None:
-        message = f'{folder / "settings.toml"} names no certificate for {principal}: add [tls."{principal}"]'
+        message = f"{folder / 'settings.toml'} names no certificate for {principal}: "
+        if settings.member:
+            message += "once the directory names this member, `valise certificate request` asks for it"
+        else:
+            message += f'add [tls."{principal}"]'
         raise ConfigurationError(message)
     if settings.member:
         _say_ending(settings.member, principal, folder / files.certificate)
@@ -292,6 +300,20 @@ def member_home(home: Path, bureau: str | None) -> MemberHome:
     with suppress(OSError):  # one of before was open to every account; an auditor may read one that is not his
         durable.make_private(folder)
     return MemberHome(folder, settings, acting)
+
+
+def settling(home: Path, bureau: str | None) -> tuple[Path, str, Settings | None]:
+    """Find where a member's home is or is to be made: its folder, the bureau, its settings where it has them.
+
+    Raises ConfigurationError.
+    """
+    if bureau is None or any((each / "settings.toml").is_file() for each in (home, _folder(home, bureau))):
+        found = member_home(home, bureau)
+        return found.folder, found.bureau, found.settings
+    if not _BUREAU.fullmatch(bureau):
+        message = f"{bureau} is no bureau: write it as AT/ncb"
+        raise ConfigurationError(message)
+    return _folder(home, bureau), bureau, None
 
 
 def _folder(home: Path, bureau: str | None) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from broker.possession import REQUEST_TYPE, Asked, canonical
 from broker.settings import Settings
 from broker.signing import Passphrase, SigningKey
 from cli import answer, challenges, key_use, keyring, passphrases, revoke
-from cli.home import MemberHome, clock, member_home
+from cli.home import MemberHome, clock, member_home, settling
 from cli.keyring import Kept, TokenPlace
 from cli.options import Everywhere, bureau, everywhere
 from cli.trust import signatories
@@ -31,7 +30,6 @@ _BARE = (
     "{} lie here without a passphrase: the token has the bureau's key only, not those for directories and policies; "
     "`openssl pkcs8 -topk8` encrypts them, VALISE_PASSPHRASE_FILE does so when they are made"
 )
-_BUREAU = re.compile(r"[A-Z][A-Z0-9]*/[a-z0-9-]+")
 
 
 @click.group()
@@ -83,11 +81,11 @@ def new(given: Everywhere, bureau: str | None, **how: Any) -> None:
     _settle_in(given.home, folder, name)
     # What a member signs with when directories and policies are decided; made once, with its first bureau's key, and
     # before it: a second run after a kill makes what is missing.
-    signatories.make(folder, name.partition("/")[0], federation, wanted.passphrase)
+    signatory = signatories.make(folder, name.partition("/")[0], federation, wanted.passphrase)
     path, request = make_key(folder, name, federation, wanted)
     if wanted.token and (bare := signatories.bare(folder)):
         answer.aside(_BARE.format(" and ".join(map(str, bare))))
-    _show_made(given, f"made the key of {name} in {path}", path, request)
+    _show_made(given, f"made the key of {name} in {path}", path, request, signatory)
 
 
 @key.command()
@@ -109,13 +107,14 @@ def rotate(given: Everywhere, bureau: str | None, **how: Any) -> None:
     _show_made(given, f"made the next key of {home.bureau} in {path}; the one before still signs", path, request)
 
 
-def _show_made(given: Everywhere, first: str, path: Path, request: Path) -> None:
-    in_token = path.suffix == ".token"
+def _show_made(given: Everywhere, first: str, path: Path, request: Path, signatory: Path | None = None) -> None:
+    in_token, beside = path.suffix == ".token", {"signatory": str(signatory)} if signatory else {}
+    leave = f"{request} and, unless it entered before, {signatory}" if signatory else str(request)
     answer.show(
         first,
-        {"key": str(path), "request": str(request), **json.loads(request.read_text(encoding="utf-8"))},
+        {"key": str(path), "request": str(request), **beside, **json.loads(request.read_text(encoding="utf-8"))},
         as_json=given.as_json,
-        then=f"send {request} to the operator; the key itself stays {'in the token' if in_token else 'here'}",
+        then=f"send {leave} to the operator; the key itself stays {'in the token' if in_token else 'here'}",
     )
 
 
@@ -202,37 +201,27 @@ def key_request(made: SigningKey, bureau: str, federation: str) -> dict[str, str
 
 
 def _where(home: Path, bureau: str | None) -> tuple[Path, str, str]:
-    """Find the member's home; a key may be made before the home has any settings."""
-    try:
-        found = member_home(home, bureau)
-    except ConfigurationError:
-        if bureau is None or (home / "settings.toml").is_file():
-            raise
-    else:
-        return found.folder, found.bureau, found.settings.federation
-    if not _BUREAU.fullmatch(bureau):
-        message = f"{bureau} is no bureau: write it as AT/ncb"
+    """Find the member's home; the operator's beside it may know the federation where it has no settings yet."""
+    folder, name, known = settling(home, bureau)
+    if known is None and not (home / "operator" / "settings.toml").is_file():
+        message = (
+            f"no settings.toml in {folder}: take in what the operator sent first, `valise member accept FILE --bureau "
+            f"{name}`; on the embedded bus name the folder of the operator's home with --home"
+        )
         raise ConfigurationError(message)
-    return home / "members" / bureau.partition("/")[0], bureau, _federation(home)
-
-
-def _federation(home: Path) -> str:
-    try:
-        return settings_file.load(home / "operator").federation
-    except ConfigurationError:
-        return ""
+    return folder, name, (known or settings_file.load(home / "operator")).federation
 
 
 def _settle_in(home: Path, folder: Path, bureau: str) -> None:
-    """Give a new member's home its settings where the operator's home lies beside it on an embedded bus."""
-    if (folder / "settings.toml").is_file() or not (home / "operator" / "settings.toml").is_file():
+    """Give a new member's home its settings where the operator's home lies beside it."""
+    if (folder / "settings.toml").is_file():
         return
     operator = settings_file.load(home / "operator")
-    if operator.bus_kind == "sqlite":
-        member = bureau.partition("/")[0]
-        bus = "sqlite:../../bus.db"
-        made = Settings(role="member", federation=operator.federation, bus=bus, member=member, bureau=bureau)
-        settings_file.save(folder, made)
+    member = bureau.partition("/")[0]
+    bus = "sqlite:../../bus.db" if operator.bus_kind == "sqlite" else operator.bus
+    settings_file.save(
+        folder, Settings(role="member", federation=operator.federation, bus=bus, member=member, bureau=bureau)
+    )
 
 
 @key.command("list")

@@ -1,31 +1,33 @@
-"""`valise member`: who takes part, as the newest directory says, and drafts that change it."""
+"""`valise member`: who takes part, as the newest directory says, drafts that change it, invitations to enter."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from adapters.versions import Versions
+from broker import durable, streams
 from broker import settings as settings_file
-from broker import streams
 from broker.directory import Directory
 from broker.errors import ConfigurationError
 from broker.streams import World
-from cli import answer, exits
+from cli import answer, exits, keyring
 from cli.directory import FROM, REQUESTS, propose
-from cli.home import if_it_answers, member_home, open_bus
+from cli.home import if_it_answers, member_home, open_bus, settling
 from cli.operator_home import operator_home
 from cli.options import Everywhere, bureau, everywhere
+from cli.trust import invitation
 from cli.trust.changing import check_executed, draft_change, with_status
 from cli.trust.signatories import found_in
 
 
 @click.group()
 def member() -> None:
-    """List members and bureaus, and draft who enters or is suspended."""
+    """List members and bureaus, invite who enters, and draft who enters or is suspended."""
 
 
 @member.command("list")
@@ -140,6 +142,82 @@ def suspend(given: Everywhere, name: str) -> None:
 def activate(given: Everywhere, name: str) -> None:
     """Draft that a suspended MEMBER takes part again (operator)."""
     draft_change(given, f"{name} takes part again", with_status("members", name, "active"))
+
+
+@member.command()
+@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@everywhere
+def invite(given: Everywhere, to: Path) -> None:
+    """On Kafka: write the file with which members enter from machines of their own (operator). It holds no secret."""
+    home = operator_home(given.home)
+    made = asyncio.run(invitation.write(home))
+    durable.put(to, made.content())
+    if invitation.is_nearby(made.bus):
+        answer.aside(
+            f"{made.bus} is reached from this machine only: for members elsewhere run nodes of your own, and name them "
+            "with `valise broker init --bus kafka:HOST:PORT` when you make the home"
+        )
+    opened = home.versions.guard().opened
+    held = f"directory version {opened.directory.version}" if opened else "no directory: none is in force yet"
+    answer.show(
+        f"wrote {to}: {made.federation} on {made.bus}, {held}",
+        {
+            "invitation": str(to),
+            "federation": made.federation,
+            "bus": made.bus,
+            "version": opened.directory.version if opened else None,
+        },
+        as_json=given.as_json,
+        then=f"send it to whoever enters, who takes it with `valise member accept {to.name} --bureau MEMBER/NAME`",
+    )
+
+
+@member.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@bureau
+@everywhere
+def accept(given: Everywhere, file: Path, bureau: str | None) -> None:
+    """Take in the operator's invitation: it makes a member's home its settings, and brings the signed directory.
+
+    Again with a newer one, until there is a certificate for the bus.
+    """
+    folder, name, known = settling(given.home, bureau)
+    done = invitation.accept(folder, name, known, file)
+    answer.show(
+        "\n".join(_accepted(folder, done)),
+        {
+            "home": str(folder),
+            "federation": done.settings.federation,
+            "bus": done.settings.bus,
+            "version": done.opened.directory.version if done.opened else None,
+            "root": done.root or None,
+            "pinned": done.pinned,
+        },
+        as_json=given.as_json,
+        then=given.again(f"valise {_next(folder, name, done)} --bureau {name}"),
+    )
+
+
+def _accepted(folder: Path, done: invitation.Accepted) -> Iterator[str]:
+    yield f"{folder} is a home of {done.settings.federation} on {done.settings.bus}"
+    if done.opened is None:
+        yield "there is no directory yet: whoever signs the first draft has read what it founds"
+        return
+    found = done.opened.directory
+    yield f"directory version {found.version}: {len(found.members)} members, {len(found.bureaus)} bureaus"
+    if done.pinned:
+        yield f"root {done.root}, pinned here"
+    else:
+        yield (
+            f"root {done.root}: whether it is theirs only a member can tell you, not the operator (`valise directory "
+            "status` there); nothing stands for true here before you pin what it tells you"
+        )
+
+
+def _next(folder: Path, name: str, done: invitation.Accepted) -> str:
+    if not keyring.kept(folder, name):
+        return "key new"
+    return "directory status" if done.pinned or done.opened is None else "directory trust FINGERPRINT"
 
 
 def newest(home: Path, bureau: str | None) -> tuple[Directory, bool]:

@@ -131,6 +131,20 @@ def fingerprint(root: str) -> str:
     return roles.digest(roles.envelope_of(root, ROOT))
 
 
+def first_root(content: bytes) -> str:
+    """Tell the root that a bundle begins with, not verified: two people compare it. Raises VersionRefusedError."""
+    chain = read_bundle(content).roots
+    if not chain:
+        refuse(ROOT, "is not in the bundle")
+    return fingerprint(chain[0])
+
+
+def check_current(opened: Opened, now: int) -> None:
+    """Refuse a bundle that may be an old one: its timestamp has expired. Raises VersionRefusedError."""
+    if opened.expires[TIMESTAMP] <= now:
+        refuse(TIMESTAMP, "has expired: there is a newer directory, or the operator has to sign it anew")
+
+
 def pinned(root: str) -> Root:
     """Read a root that is trusted as it is; it must be signed by itself. Raises VersionRefusedError."""
     envelope = roles.envelope_of(root, ROOT)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from broker import settings
+from broker.settings import Settings
 from broker.signing import SigningKey
 from cli.trust import signatories
 from tests.keys.soft_token import TOKEN
@@ -14,28 +16,34 @@ from tests.trust.test_commands import valise
 SECRET = "correct horse battery staple"
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with the home of FR, which has settings and no key."""
+    made = Settings(role="member", federation="test", bus="kafka:localhost:9", member="FR", bureau="FR/ncb")
+    settings.save(tmp_path / "members" / "FR", made)
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
 def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VALISE_PASSPHRASE_FILE", raising=False)
 
 
-async def test_a_passphrase_encrypts_every_key_that_the_command_makes(tmp_path: Path) -> None:
+async def test_a_passphrase_encrypts_every_key_that_the_command_makes(home: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.touch(mode=0o600)
     secret.write_text(SECRET, encoding="ascii")
-    done = await valise(tmp_path, "key", "new", "--bureau", "FR/ncb", "--passphrase-file", str(secret))
+    done = await valise(home, "key", "new", "--bureau", "FR/ncb", "--passphrase-file", str(secret))
     assert done.code == 0, done.err
-    folder = tmp_path / "members" / "FR"
+    folder = home / "members" / "FR"
     assert signatories.bare(folder) == []
     for name in ("root", "member"):
         assert SigningKey.load(folder / "trust" / f"{name}.pem", lambda _: SECRET.encode())
 
 
-async def test_who_keeps_a_key_in_a_token_is_told_which_keys_lie_open(
-    tmp_path: Path, soft_token: dict[str, str]
-) -> None:
+async def test_who_keeps_a_key_in_a_token_is_told_which_keys_lie_open(home: Path, soft_token: dict[str, str]) -> None:
     assert soft_token
-    done = await valise(tmp_path, "key", "new", "--bureau", "FR/ncb", "--pkcs11", TOKEN)
+    done = await valise(home, "key", "new", "--bureau", "FR/ncb", "--pkcs11", TOKEN)
     assert done.code == 0, done.err
     said = " ".join(done.err.split())
     assert all(f"FR/trust/{name}.pem" in said for name in ("root", "member"))
@@ -51,8 +59,8 @@ def test_keys_that_a_kill_left_without_their_request_are_taken_up(tmp_path: Path
     assert {read.root.id, read.key.id} == {each.public.id for each in signatories.load(tmp_path)}
 
 
-async def test_a_command_that_was_killed_half_way_is_given_again(tmp_path: Path) -> None:
-    signatories.make(tmp_path / "members" / "FR", "FR", "")
-    again = await valise(tmp_path, "key", "new", "--bureau", "FR/ncb", "--json")
+async def test_a_command_that_was_killed_half_way_is_given_again(home: Path) -> None:
+    signatories.make(home / "members" / "FR", "FR", "test")
+    again = await valise(home, "key", "new", "--bureau", "FR/ncb", "--json")
     assert again.code == 0, again.err
     assert again.value["bureau"] == "FR/ncb"
