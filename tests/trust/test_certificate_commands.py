@@ -79,8 +79,11 @@ async def test_a_member_gets_the_certificate_of_its_adapter(on_kafka: Stage) -> 
     done = await valise(home, "certificate", "sign", "--requests", str(path), *secret)
     assert done.code == 1
     assert done.err.startswith(f"refused: {path}: the directory names no bureau AT/navy")
-    for word in ("stop", "resume"):
-        assert (await valise(home, "certificate", word, "at.adapter", "--yes")).code == 0
+    assert (await valise(home, "certificate", "stop", "at.adapter", "--yes")).code == 0
+    asking = await valise(home, "certificate", "resume", "at.adapter")  # a thief of that key would be back
+    assert (asking.code != 0, "whoever holds these keys comes in again" in asking.err) == (True, True)
+    assert stopped(on_kafka.operator) == {"at.adapter"}
+    assert (await valise(home, "certificate", "resume", "at.adapter", "--yes")).code == 0
 
 
 def passphrase(path: Path, content: str = "a long passphrase of the authorities\n") -> Path:
