@@ -124,6 +124,11 @@ class Shard(Protocol):
 class Bus(Protocol):
     """A message bus, opened by `async with` in the name of one principal."""
 
+    @property
+    def latency_s(self) -> float:
+        """Seconds within which `read` brings what is committed: if nothing comes in that time, nothing is there."""
+        ...
+
     async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
         """Append (key, value) records in order; return the offset of the last once all are durable."""
         ...

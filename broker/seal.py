@@ -29,7 +29,6 @@ ENTRY_KEY, HEAD_KEY = b"entry", b"head"
 COSIGNED_KEY = b"cosigned"
 """Key of a record of `checkpoints` that brings only cosignatures of a head that stands there already."""
 READ_LIMIT = 500
-READ_WAIT_S = 2.0
 Position = tuple[int, int]
 """Where a record of the `trail` stream stands: (leaves up to and with it, 1 for the head that closes them)."""
 
@@ -318,7 +317,9 @@ class Sealer:
 
     async def _from(self, stream: str, place: int, end: int) -> AsyncIterator[Record]:
         while place < end:
-            found = await self._bus.read(stream, place, limit=READ_LIMIT, wait=READ_WAIT_S, partition=self._shard)
+            found = await self._bus.read(
+                stream, place, limit=READ_LIMIT, wait=self._bus.latency_s, partition=self._shard
+            )
             if not found:
                 return
             for record in found:
@@ -351,7 +352,7 @@ class Sealer:
         while low < high:
             middle = (low + high) // 2
             try:
-                found = await self._bus.read(TRAIL, middle, limit=1, wait=READ_WAIT_S, partition=self._shard)
+                found = await self._bus.read(TRAIL, middle, limit=1, wait=self._bus.latency_s, partition=self._shard)
             except OffsetGoneError as error:
                 low = error.start
                 continue
