@@ -21,17 +21,33 @@ from broker import settings as settings_file
 from broker.settings import Witness as Named
 from broker.trail import Trail
 from broker.witness import Witness
-from cli import exits, seed
-from cli.stage import agree, joined, running, set_up, settled
+from cli import exits
+from cli.operator_home import operator_home
+from cli.seed import Clause, Federation, seed
+from cli.stage import Stage, agree, joined, running, set_up, settled
 from tests.fake_bus import START
 from tests.faults.test_restored import Site, refusal
 from tests.journeys.test_by_hand import DRAFT
-from tests.journeys.test_operator import valise
+from tests.journeys.test_operator import small, valise
 from tests.witness.log import answering_on, cosigner, identity
 
 pytestmark = pytest.mark.slow
 BEYOND = "in a log that lost leaves, numbers may begin beyond the lost ones"
 LV, GE, UA = "LV/organised-crime", "GE/organised-crime", "UA/organised-crime"
+FILE = "project-millennium"
+PLAIN = DRAFT | {"deny": []}
+"""A draft that bars nobody: whom it would bar takes no part here."""
+
+
+def cut_to(*bureaus: str) -> Federation:
+    """The first federation, cut down to these bureaus and the file that they share: a start takes half the time."""
+    cut = small(*bureaus)
+    members = tuple(sorted(each.id for each in cut.members))
+    (whole,) = (each for each in seed().agreements if each.id == FILE)
+    clause = Clause(between=members, basis="agreement", reference="invented", agreement=FILE)
+    return cut.model_copy(
+        update={"agreements": (whole.model_copy(update={"members": members}),), "transfers": (clause,)}
+    )
 
 
 @dataclass
@@ -46,7 +62,7 @@ class Exchange(Site):
         async with running(self.stage):
             for record in records:
                 file = self.home.parent / f"{record}.json"
-                file.write_text(json.dumps(DRAFT | {"record": record}), encoding="utf-8")
+                file.write_text(json.dumps(PLAIN | {"record": record}), encoding="utf-8")
                 done = await self.said("publish", str(file), "--bureau", LV, "--wait", str(wait))
                 reused = "leaf-reused" in done.stdout + done.stderr
                 assert done.returncode == (exits.UNDECIDED if reused and seen_more else exits.DONE), done.stderr
@@ -79,12 +95,9 @@ class Exchange(Site):
         return done.returncode, json.loads(done.stdout)
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> Exchange:
-    """Yesterday's backup has one notice; two more were published, delivered and witnessed since."""
-    stage = await set_up(tmp_path / "home", seed.seed(), "sqlite", (LV, GE), lambda _: None)
-    site = Exchange(stage)
-    async with running(stage):
+async def _made(folder: Path) -> Exchange:
+    site = Exchange(await set_up(folder / "home", cut_to(LV, GE), "sqlite", (LV, GE), lambda _: None))
+    async with running(site.stage):
         assert (await site.said("subscribe", "organised-crime.*", "--bureau", GE)).returncode == exits.DONE
     await site.published("lv-1")
     site.save()
@@ -92,6 +105,20 @@ async def site(tmp_path: Path) -> Exchange:
     site.kept("middle")
     await site.published("lv-3")
     return site
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Exchange:
+    """Yesterday's backup has one notice; two more were published, delivered and witnessed since."""
+    return asyncio.run(_made(tmp_path_factory.mktemp("made")))
+
+
+@pytest.fixture
+def site(made: Exchange, tmp_path: Path) -> Exchange:
+    """A copy of what was made, for one test: it runs no more, as any copy, before the backup is restored over it."""
+    shutil.copytree(made.home.parent, tmp_path, dirs_exist_ok=True)
+    home = tmp_path / made.home.name
+    return Exchange(Stage(home, made.stage.federation, operator_home(home)))
 
 
 async def lost(site: Exchange) -> tuple[Path, int, int]:
@@ -139,7 +166,7 @@ async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Ex
         await site.learned()
         # Nobody can know that what was lost is on record: it is corrected all the same.
         corrected = site.home.parent / "lv-2.json"
-        corrected.write_text(json.dumps(DRAFT | {"record": "lv-2", "action_sought": "arrest"}), encoding="utf-8")
+        corrected.write_text(json.dumps(PLAIN | {"record": "lv-2", "action_sought": "arrest"}), encoding="utf-8")
         assert (await site.said("correct", "lv-2", str(corrected), "--bureau", LV)).returncode == exits.DONE
         await settled(site.stage)
         await site.learned()
@@ -153,19 +180,17 @@ async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Ex
     repeated = await site.said("audit", "verify", "--policy", "policies")  # receipts of lost leaves are lost with them
     assert (repeated.returncode, "WRONG" in repeated.stdout) == (exits.PARTLY, False)
     status = await site.said("broker", "status")
-    assert (status.returncode, f"{whole - left - 1:,} lost" in status.stdout) == (exits.DONE, True)
+    assert status.returncode == exits.DONE, status.stderr
+    assert f" {told['lost'] - 1:,} lost" in status.stdout  # a leaf that begins the log stands in the place of the first
 
 
 async def test_a_bureau_that_entered_in_the_lost_stretch_gets_its_next_deliveries_under_new_numbers(
     tmp_path: Path,
 ) -> None:
-    whole = seed.seed()
-    order = tuple(each for each in whole.order.bureaus if each != UA)
-    smaller, larger = (whole.model_copy(update={"order": seed.Order(bureaus=each)}) for each in (order, (*order, UA)))
-    site = Exchange(await set_up(tmp_path / "home", smaller, "sqlite", (LV, GE), lambda _: None))
+    site = Exchange(await set_up(tmp_path / "home", cut_to(LV, GE), "sqlite", (LV, GE), lambda _: None))
     await site.published("lv-1")
     site.save()
-    site.stage = await joined(site.stage, larger, [UA])
+    site.stage = await joined(site.stage, cut_to(LV, GE, UA), [UA])
     subscribe = ("subscribe", "organised-crime.*", "--bureau", UA)
     async with running(site.stage):
         assert (await site.said(*subscribe)).returncode == exits.DONE
