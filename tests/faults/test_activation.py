@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from broker import streams, topics
+from broker import node, streams, topics
 from broker.certificates import credentials, pki_of
 from broker.errors import VersionRefusedError
 from broker.trust.draft import Draft, read_draft
 from broker.trust.guard import ROOT_FILE
 from cli import challenges
-from cli.operator_home import NOBODY, stopped
-from cli.stage import Stage, set_up, stop_kafka
+from cli.operator_home import NOBODY, operator_home, stopped
+from cli.stage import Stage, set_up
 from cli.trust import proposing, signing
 from tests.trust.test_commands import BUREAUS, federation, valise
 
 KAFKA = pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.timeout(300)])
 
 
-@pytest_asyncio.fixture(params=["sqlite", KAFKA])
-async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
-    made = await set_up(tmp_path / "home", federation(*BUREAUS), request.param, BUREAUS, lambda _: None)
+def activated(home: Path, bus: str) -> Stage:
+    return asyncio.run(set_up(home, federation(*BUREAUS), bus, BUREAUS, lambda _: None))
+
+
+@pytest.fixture(scope="module")
+def with_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One node for all tests: each leaves versions and bindings as it found them."""
+    made = activated(tmp_path_factory.mktemp("made") / "home", "kafka")
     yield made
-    if request.param == "kafka":
-        stop_kafka(made)
+    folder = made.operator.folder
+    node.stop(node.load(folder / "kafka", pki_of(folder)), limit=0)
+
+
+@pytest.fixture(params=["sqlite", KAFKA])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+    home = tmp_path / "home"
+    if request.param == "sqlite":
+        return activated(home, request.param)
+    made: Stage = request.getfixturevalue("with_node")
+    shutil.copytree(made.home, home, ignore=shutil.ignore_patterns("kafka"))  # the node's own folder
+    return Stage(home, made.federation, operator_home(home))
 
 
 on_kafka = pytest.mark.parametrize("stage", [KAFKA], indirect=True)
