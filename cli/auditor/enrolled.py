@@ -25,10 +25,11 @@ _ID = re.compile(r"[a-z][a-z0-9-]*")
 
 @dataclass(frozen=True, slots=True)
 class Auditor:
-    """Who signs looks."""
+    """Who signs looks, and where the key lies."""
 
     id: str
     key: SigningKey
+    file: Path
 
 
 def make_key(folder: Path, name: str, federation: str) -> tuple[Path, Path]:
@@ -116,7 +117,7 @@ def auditor(folder: Path, file: Path | None, directory: Directory) -> Auditor:
     if known is None:
         message = f"the directory does not name the key {found[0]}: let the operator run `valise broker directory`"
         raise ConfigurationError(message)
-    return Auditor(known.bureau, key)
+    return Auditor(known.bureau, key, found[0])
 
 
 def _keys(folder: Path, directory: Directory) -> list[Path]:

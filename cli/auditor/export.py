@@ -37,7 +37,7 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
     """Write what is on record about notices into one file, for `valise audit verify FILE --vkey FILE`.
 
     With data the broker first records who looks, and why, as a leaf of the trail; the issuers are told. This
-    alone opens the bus that the home's settings name: ask for data in a home that you trust.
+    alone opens the bus that the home's settings name, and asks first where the key does not lie in that home.
     """
     if file.exists():
         message = f"{file} is there already: name another, or remove it"
@@ -45,7 +45,7 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
     with opened_about(given.home, notices[0]) as home:
         leaves = _leaves(home, notices)
         asked = {} if digests_only else _by_member(leaves)
-    looks = [] if digests_only else looked(operator_home(given.home), asked, why)
+    looks = [] if digests_only else looked(operator_home(given.home), asked, why, yes=given.yes)
     with opened_about(given.home, notices[0]) as home:  # anew: the looks are on record by now, and go along
         made = _bundle(home, _leaves(home, notices), looks)
     data = made.written()

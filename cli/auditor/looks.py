@@ -18,8 +18,10 @@ from broker.errors import ConfigurationError, ForbiddenStreamError, UnavailableE
 from broker.notice import LOOK_LEAVES, LOOK_TYPE, DecisionRecord, Leaf, Look, Statement
 from broker.records import Records
 from broker.trail import Trail
+from cli import copied
 from cli.auditor import enrolled
 from cli.home import clock
+from cli.options import confirm
 
 if TYPE_CHECKING:
     from cli.auditor.enrolled import Auditor
@@ -70,14 +72,28 @@ class Looked:
     leaves: tuple[int, ...]
 
 
-def looked(home: OperatorHome, leaves: Mapping[str, Sequence[int]], why: Why) -> list[Looked]:
-    """Have looks recorded for whoever sits here. Raises as `ask`, and ConfigurationError that says what to do."""
+def looked(home: OperatorHome, leaves: Mapping[str, Sequence[int]], why: Why, *, yes: bool) -> list[Looked]:
+    """Have looks recorded for whoever sits here; `yes`: the home is trusted, ask nothing.
+
+    Raises as `ask`, ConfigurationError that says what to do, click.Abort without a yes.
+    """
     reason = why.reason.strip()
     if not 1 <= len(reason) <= REASON_LIMIT or not reason.isprintable():
         message = f"say why with --reason: the reference of the request or case, 1 to {REASON_LIMIT} characters"
         raise ConfigurationError(message)
     auditor = enrolled.auditor(home.folder / "auditors", why.key_file, home.versions.newest())
+    if not yes and not _lies_in(home, auditor.file):
+        bus = copied.bus_file(home) or home.settings.bus
+        confirm(
+            f"{auditor.file} does not lie in {home.folder}, which may be somebody else's: it signs the look as"
+            f" {auditor.id} of {home.settings.federation}, which goes to the bus that is named there, {bus}. Trust it?"
+        )
     return asyncio.run(ask(home, auditor, leaves, reason, why.wait_s))
+
+
+def _lies_in(home: OperatorHome, key: Path) -> bool:
+    """Say whether a key lies in the home itself; a link there may lead to anybody's."""
+    return key.resolve().is_relative_to(home.folder.resolve())
 
 
 def statements(

@@ -46,7 +46,7 @@ def show(
     """Tell the story of NOTICE, a notice id or a leaf number: who got what, why, and what became of it.
 
     With --content the broker first records who looks, and why, as a leaf of the trail; the issuer is told. This alone
-    opens the bus that the home's settings name: ask for it in a home that you trust.
+    opens the bus that the home's settings name, and asks first where the key does not lie in that home.
     """
     known = told_cases.read(case_files)
     with opened_about(given.home, notice, shard) as home:
@@ -89,7 +89,7 @@ def _with_content(given: Everywhere, chapters: list[dict[str, Any]], why: Why) -
     for each in chapters:
         if each["kind"] in RECORDED and "issuer" in each:
             leaves.setdefault(each["issuer"].partition("/")[0], []).append(each["leaf"])
-    looks = looked(home, leaves, why)
+    looks = looked(home, leaves, why, yes=given.yes)
     for each in chapters:
         if each["kind"] in RECORDED and "issuer" in each:
             held = bodies.envelope(home.folder, each["issuer"], UUID(each["notice"]).bytes)

@@ -23,6 +23,7 @@ from broker.notice import Leaf
 from broker.settings import Settings
 from broker.streams import OPERATOR, ROUTER
 from cli.operator_home import tls_of
+from tests.audit.conftest import AUDITOR
 from tests.audit.homes import Homes, standing
 from tests.making import FEDERATION
 from tests.steps.ledger import KEY, ORIGIN, Ledger
@@ -253,6 +254,33 @@ def test_the_operator_names_a_bus_in_the_home_and_leaves_out_what_would_be_asked
             assert said.code == 1, said
             assert f"the directory {directory} is not in `versions` of this home" in said.err
             assert "`valise broker up`" in said.err
+
+
+@pytest.mark.parametrize("bus", [sqlite_bus, kafka_bus])
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_operator_has_a_look_signed_and_sent_to_a_bus_of_his_choice(
+    handed: tuple[Homes, str],
+    tmp_path: Path,
+    bus: Callable[[Path], AbstractContextManager[Settings]],
+    linked: bool,
+) -> None:
+    """The key is the auditor's, wherever the home says that it lies; who signs, and where that goes, is asked first."""
+    homes, notice = handed
+    theirs, own = homes.operator / "auditors" / f"{AUDITOR}.pem", tmp_path / "own" / "auditor.pem"
+    own.parent.mkdir()
+    theirs.rename(own)
+    if linked:
+        theirs.symlink_to(own)
+    key = () if linked else ("--key", str(own))
+    look = ("--reason", "request 2026/17", *key)
+    with bus(homes.operator) as settings:
+        settings_file.save(homes.operator, settings)
+        for asked in (("show", notice, "--content"), ("export", notice, "--to", str(tmp_path / "bundle.json"))):
+            said = homes.audit(*asked, *look)
+            assert (said.code, said.out) == (130, ""), said
+            assert f"as {AUDITOR} of {FEDERATION}" in said.err
+            assert settings.bus.partition(":")[2] in said.err
+            assert "nothing was done" in said.err
 
 
 def test_the_operator_passes_a_file_of_the_auditor_off_as_a_directory(

@@ -21,6 +21,7 @@ from cli.auditor.looks import Looked
 from cli.auditor.opened import opened_about
 from cli.home import clock
 from tests import federation as world
+from tests.audit.conftest import AUDITOR
 from tests.audit.homes import BASIS, SECRET, Homes, standing
 from tests.making import key_of
 
@@ -62,6 +63,19 @@ def test_content_is_shown_after_the_look_is_a_leaf(homes: Homes, notice: tuple[s
     assert homes.kinds().count("look") == before + 1
     told = homes.audit("show", str(routed["shown_under"]), "--json").value
     assert (told[0]["kind"], told[0]["look"]["reason"]) == ("look", REASON)
+
+
+def test_a_key_that_lies_elsewhere_signs_a_look_once_it_was_agreed_to(
+    homes: Homes, notice: tuple[str, int], tmp_path: Path
+) -> None:
+    own = tmp_path / "auditor.pem"
+    key_of(AUDITOR).save(own)
+    look = ("show", notice[0], "--content", "--reason", REASON, "--key", str(own), "--json")
+    before = homes.kinds().count("look")
+    assert homes.audit(*look).code == 130  # nobody says yes
+    assert homes.kinds().count("look") == before
+    assert homes.audit(*look, "--yes").code == 0
+    assert homes.kinds().count("look") == before + 1
 
 
 def test_content_without_a_reason_is_refused(homes: Homes, notice: tuple[str, int]) -> None:
