@@ -32,7 +32,7 @@ SIGNED = "signed"
 """Folder with all that was published under signatures, as it came: what an auditor holds `adopted` leaves against."""
 DIRECTORIES = "directories"
 GIVEN = "given"
-"""The signed directory that came another way than by the bus, until the bus has shown it, or a newer one."""
+"""The signed directory that came another way than by the bus, until the bus has shown it, or what follows it."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PLACE = re.compile(r"[0-9]{12,}-[0-9a-f]{16}")
 
@@ -75,58 +75,71 @@ class Versions:
                 came += taken
                 state["place"] = record.offset + 1
             # Files first, then the place: a crash between them reads the same versions again.
-            self._keep_state(state, guard)
-        return came + self._take_given(state, guard)
-
-    def _keep_state(self, state: dict[str, str | int], guard: Guard) -> None:
-        self._keep("seen", write_seen(guard.seen))
-        self._keep("newest", json.dumps(state).encode())
+            self._keep("seen", write_seen(guard.seen))
+            self._keep("newest", json.dumps(state).encode())
+        self._drop_given()
+        return came
 
     def accept(self, content: bytes, federation: str) -> Opened:
         """Keep a signed directory that came another way than by the bus, for whoever cannot read that yet; give it.
 
         It is checked like one from the bus, and its timestamp must be in force. Where no root is pinned it is checked
-        under the first root that it names itself, and stands for nothing before `pin`.
-        Raises VersionRefusedError.
+        under the first root that it names itself, and stands for nothing before `pin`. It counts until the bus has
+        shown a directory; none of what it says is taken over into what was seen there.
+        Raises VersionRefusedError, ConfigurationError where the bus has been read already.
         """
         from broker.trust import bundle  # noqa: PLC0415 -- tuf is slow to import
 
+        if self.bundle() is not None:
+            message = "this home reads the bus itself, which brings it every directory"
+            raise ConfigurationError(message)
         _check_length(content)
-        guard = replace(self.guard(), hears=False)  # what came between was heard by those whom it bound
-        if not guard.root:
-            guard = Guard(bundle.first_root(content))
-        _, after = guard.take("directory", content, self._clock())
+        guard = self._accepted(pinned(self._folder.parent).root or bundle.first_root(content))
+        _, after = replace(guard, hears=False).take("directory", content, self._clock())
         assert after.opened is not None
         if after.opened.directory.federation != federation:
             message = f"directory: it is of {after.opened.directory.federation}, not of {federation}"
             raise VersionRefusedError(message)
         bundle.check_current(after.opened, self._clock())
         self._folder.mkdir(parents=True, exist_ok=True)
-        durable.put(self._folder / GIVEN, content)
+        durable.put(self.given, content)
         return after.opened
 
-    def has_given(self) -> bool:
-        """Say whether a directory was accepted that the bus has not shown yet."""
-        return (self._folder / GIVEN).is_file()
+    @property
+    def given(self) -> Path:
+        """Where a directory lies that was accepted, until the bus has shown it."""
+        return self._folder / GIVEN
 
-    def _take_given(self, state: dict[str, str | int], guard: Guard | None) -> int:
-        """Take what was accepted as one version more, behind all that the bus shows: it cannot go back behind it."""
-        given = self._named(GIVEN)
-        if given is None or not (guard := guard or self._followed()).root:
-            return 0
-        came, said = 0, state.get("refused", "")
-        if not _is_older(given, guard):
-            came, guard = self._take(codec.encode(Version("directory", given)), state, guard)
-            if came:
-                state["refused"] = said
-            else:  # it stays, and is told, until somebody has asked why
-                why = f"the bus contradicts what was accepted ({state['refused']})"
-                state["refused"] = f"{why}: ask another member, then remove {self._folder / GIVEN}"
-            self._keep_state(state, guard)
-            if not came:
-                return 0
-        (self._folder / GIVEN).unlink(missing_ok=True)
-        return came
+    def _accepted(self, root: str) -> Guard:
+        """Stand guard by what was accepted, if it leads from that root."""
+        guard = Guard(root)
+        if (given := self._named(GIVEN)) is not None:
+            # What came between was heard by those whom it bound.
+            with suppress(VersionRefusedError):
+                return replace(guard, hears=False).take("directory", given, None)[1]
+        return guard
+
+    def _drop_given(self) -> None:
+        """Let go of what was accepted once the bus shows it, or what came after it."""
+        if self.given.is_file() and self.bundle() is not None and not self.unshown():
+            self.given.unlink(missing_ok=True)
+
+    def unshown(self) -> str:
+        """Say what of an accepted directory the bus, which has shown one, does not show; empty if it does."""
+        from broker.trust import roles  # noqa: PLC0415 -- as above
+
+        given, followed = self._named(GIVEN), self._followed()
+        if given is None or followed.opened is None:
+            return ""
+        accepted = self._accepted(followed.root or "").seen
+        for role, (version, digest) in sorted(accepted.items()):
+            shown, of = followed.seen.get(role, (0, ""))
+            # A timestamp alone changes nothing, and whoever holds its key could write any number.
+            if role != roles.TIMESTAMP and (shown < version or (shown == version and of != digest)):
+                there = f"version {shown}" if shown < version else f"another version {version}"
+                what = f"{role}: version {version} was accepted here, and the bus shows {there}"
+                return f"{what}: ask another member which is right, then remove {self.given}"
+        return "" if accepted else f"what was accepted is not signed under the pinned root: remove {self.given}"
 
     async def _keep_earlier(self, bus: Bus, place: int) -> None:
         """Keep what was signed and came before: a home of an earlier version kept none of it."""
@@ -161,12 +174,13 @@ class Versions:
         return found
 
     def guard(self) -> Guard:
-        """Stand guard as this home does: with its pinned root, what it has seen, the newest bundle, be it given."""
-        guard, given = self._followed(), self._named(GIVEN)
-        if guard.root and given is not None:
-            with suppress(VersionRefusedError):  # the bus has shown a newer one since
-                _, after = replace(guard, hears=False).take("directory", given, None)
-                return replace(after, hears=guard.hears)
+        """Stand guard as this home does: with its pinned root, what it has seen and the newest bundle.
+
+        Before the bus has shown a bundle, by the one that was accepted.
+        """
+        guard = self._followed()
+        if guard.root and guard.opened is None:
+            return replace(self._accepted(guard.root), hears=guard.hears)
         return guard
 
     def _followed(self) -> Guard:
@@ -188,8 +202,8 @@ class Versions:
         return sorted(role for role, end in ends.items() if end <= self._clock())
 
     def refused(self) -> str:
-        """Say why the last version of the stream was not taken; empty if it was."""
-        return str(self._state().get("refused", ""))
+        """Say why the last version of the stream was not taken, or what it lacks of what was accepted; else empty."""
+        return str(self._state().get("refused", "")) or self.unshown()
 
     def pin(self, fingerprint: str) -> None:
         """Pin a root by its fingerprint, and read the stream again from its beginning.
@@ -443,14 +457,6 @@ async def _before(bus: Bus, place: int) -> AsyncIterator[Record]:
 def _check_length(content: bytes) -> None:
     if len(content) > VERSION_LIMIT:
         raise VersionRefusedError(f"it has more than {VERSION_LIMIT:,} bytes")
-
-
-def _is_older(given: bytes, guard: Guard) -> bool:
-    """Say whether the bus has shown a newer version than was accepted."""
-    with suppress(VersionRefusedError):
-        _, alone = Guard(guard.root).take("directory", given, None)
-        return any(version < guard.seen.get(role, (0, ""))[0] for role, (version, _) in alone.seen.items())
-    return False
 
 
 @lru_cache(maxsize=4)

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from broker import durable
 from broker.errors import ConfigurationError
 from broker.signing import Passphrase, encryption, is_encrypted
 from broker.streams import PEOPLE, SERVICES, SETUP
@@ -164,26 +165,27 @@ def init_pki(
     encryption(passphrase)  # refuses a short one
     pki = pki_of(operator_home)
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_opens(pki, passphrase)  # no two of them lie under two passphrases, and none beside those without one
-    if passphrase is not None:
-        _encrypt(pki, passphrase)
-    # By its private key: its public certificate may have stayed when that went into the safe.
-    whole = all((pki / f"{SETUP}.{each}").is_file() for each in ("key", "pem"))
-    setup = setup or whole or not (pki / f"{ROOT}.pem").is_file()
-    _make_root(pki, NODES_CA, _ours("nodes", NODES_CA), now, passphrase, permits=_ours("nodes"))
-    whole_federation = _name((NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.COMMON_NAME, "federation root"))
-    _make_root(pki, ROOT, whole_federation, now, passphrase)
-    for unit, authority in (("services", SERVICES_CA), ("people", PEOPLE_CA)):
-        _make_authority(pki, authority, _ours(unit, authority), now, passphrase, permits=_ours(unit))
-    for number in range(1, nodes + 1):
-        make_node(pki, number, hosts, now, passphrase)
-    for service in SERVICES:
-        make_service(pki, service, now, passphrase)
-    for person in PEOPLE:
-        if setup or person != SETUP:
-            make_person(pki, person, now, passphrase)
-    for member in members:
-        add_member(pki, member, now, passphrase=passphrase)
+    with durable.alone(pki):
+        check_opens(pki, passphrase)  # no two of them lie under two passphrases, and none beside those without one
+        if passphrase is not None:
+            _encrypt(pki, passphrase)
+        # By its private key: its public certificate may have stayed when that went into the safe.
+        whole = all((pki / f"{SETUP}.{each}").is_file() for each in ("key", "pem"))
+        setup = setup or whole or not (pki / f"{ROOT}.pem").is_file()
+        _make_root(pki, NODES_CA, _ours("nodes", NODES_CA), now, passphrase, permits=_ours("nodes"))
+        whole_federation = _name((NameOID.ORGANIZATION_NAME, FEDERATION), (NameOID.COMMON_NAME, "federation root"))
+        _make_root(pki, ROOT, whole_federation, now, passphrase)
+        for unit, authority in (("services", SERVICES_CA), ("people", PEOPLE_CA)):
+            _make_authority(pki, authority, _ours(unit, authority), now, passphrase, permits=_ours(unit))
+        for number in range(1, nodes + 1):
+            make_node(pki, number, hosts, now, passphrase)
+        for service in SERVICES:
+            make_service(pki, service, now, passphrase)
+        for person in PEOPLE:
+            if setup or person != SETUP:
+                make_person(pki, person, now, passphrase)
+        for member in members:
+            add_member(pki, member, now, passphrase=passphrase)
     return pki
 
 
@@ -195,7 +197,7 @@ def passphrase_of(pki: Path, ask: Passphrase) -> bytes | None:
     for path in _authority_keys(pki):
         if is_encrypted(path.read_bytes()):
             answered = ask(path)
-            _check_opens(pki, answered)
+            check_opens(pki, answered)
             return answered
     return None
 
@@ -522,7 +524,7 @@ def _authority_keys(pki: Path) -> list[Path]:
     return sorted([*pki.glob(f"{ROOT}.key"), *pki.glob("*-ca.key")])
 
 
-def _check_opens(pki: Path, passphrase: bytes | None) -> None:
+def check_opens(pki: Path, passphrase: bytes | None) -> None:
     """Check that one passphrase opens every authority's key that is encrypted. Raises ConfigurationError."""
     for path in _authority_keys(pki):
         if is_encrypted(path.read_bytes()):
@@ -530,9 +532,10 @@ def _check_opens(pki: Path, passphrase: bytes | None) -> None:
 
 
 def _encrypt(pki: Path, passphrase: bytes) -> None:
-    """Encrypt the authorities' keys that are not yet, each in its place; after a kill the next call goes on."""
+    """Encrypt the authorities' keys that are not yet, each where it lies; after a kill the next call goes on."""
     for path in bare(pki):
-        _write(path, _key_pem(_load_key(path), passphrase), private=True)
+        # Where a link leads, too: beside it the key would stay open.
+        _write(path.resolve(), _key_pem(_load_key(path), passphrase), private=True)
 
 
 def _load(pki: Path, stem: str, passphrase: bytes | None = None) -> Authority:
@@ -590,3 +593,4 @@ def _write(path: Path, data: bytes, *, private: bool = False) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+    durable.sync(path.parent)

@@ -86,8 +86,9 @@ class PublicKey:
 
 Passphrase = Callable[[Path], bytes]
 """Asks for the passphrase of a key file; called only where the file is encrypted. May raise ConfigurationError."""
-PASSPHRASE_LEAST = 16
-"""Bytes of a passphrase: the file's key derivation (PBKDF2, 2,048 rounds) does not slow a guesser down enough."""
+PASSPHRASE_LEAST, PASSPHRASE_MOST = 16, 1023
+"""Bytes of a passphrase: the file's key derivation (PBKDF2, 2,048 rounds) does not slow a guesser down enough, and
+OpenSSL takes no more."""
 
 
 def no_passphrase(path: Path) -> bytes:
@@ -156,11 +157,13 @@ class SigningKey:
 
 
 def encryption(passphrase: bytes | None) -> KeySerializationEncryption:
-    """Say how a key file is written: encrypted where a passphrase is given. ConfigurationError for a short one."""
+    """Say how a key file is written: encrypted where a passphrase is given. Raises ConfigurationError for its size."""
     if passphrase is None:
         return NoEncryption()
-    if len(passphrase) < PASSPHRASE_LEAST:
-        message = f"a passphrase has at least {PASSPHRASE_LEAST} bytes; `openssl rand -base64 33` makes one"
+    if not PASSPHRASE_LEAST <= len(passphrase) <= PASSPHRASE_MOST:
+        message = (
+            f"a passphrase has {PASSPHRASE_LEAST} to {PASSPHRASE_MOST:,} bytes; `openssl rand -base64 33` makes one"
+        )
         raise ConfigurationError(message)
     return BestAvailableEncryption(passphrase)
 

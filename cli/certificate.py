@@ -59,10 +59,16 @@ def request(given: Everywhere, bureau: str | None, *, adapter: bool) -> None:
 @click.option(
     "--another-key", multiple=True, metavar="NAME", help="This one may have a second key: its member said so."
 )
+@passphrases.asked
 @passphrases.passphrase_file
 @everywhere
 def sign(
-    given: Everywhere, requests: tuple[Path, ...], another_key: tuple[str, ...], passphrase_file: Path | None
+    given: Everywhere,
+    requests: tuple[Path, ...],
+    another_key: tuple[str, ...],
+    passphrase_file: Path | None,
+    *,
+    ask: bool,
 ) -> None:
     """Sign what members ask for (operator), if the directory in force names them and the key that vouches for it.
 
@@ -71,7 +77,7 @@ def sign(
     home = _kafka(given)
     asyncio.run(_follow(home))
     paths = vouched.found_in(list(requests or (home.folder.parent / "members",)))
-    done = issuing.issue(home, paths, clock(), another_key, passphrases.for_old(passphrase_file))
+    done = issuing.issue(home, paths, clock(), another_key, passphrases.for_old(passphrase_file, ask=ask))
     for each in done.refused:
         answer.aside(f"refused: {each}")
     issuing.tell_bare(home)

@@ -143,9 +143,14 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
     """Sign a draft as a member, with the keys in its home. Read what it changes first: it is shown."""
     home, made = member_home(given.home, bureau), _read(file)
     base, _ = _base(given, bureau)  # who says yes has read that the bus does not answer
-    if base is None and (not made.roots or home.versions.has_given()):  # where a directory stands nothing is founded
+    accepted = home.versions.given
+    if base is None and (not made.roots or accepted.is_file()):  # where a directory stands nothing is founded
         message = "the directory that this draft changes is not here: `valise directory trust FINGERPRINT`, then again"
+        if made.roots:
+            message += f". If nothing is founded yet, what was accepted is false: remove {accepted}"
         raise ConfigurationError(message)
+    if unshown := home.versions.unshown():
+        raise ConfigurationError(unshown)
     if not given.yes:
         answer.aside("\n".join([made.title, *_changes(made, base, home.versions)]))
         confirm(f"sign this as {home.member}?")

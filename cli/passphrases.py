@@ -21,6 +21,8 @@ passphrase_file = click.option(
 )
 prompted = click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase and encrypt the key file.")
 
+asked = click.option("--passphrase", "ask", is_flag=True, help=f"Ask for the passphrase, whatever {VARIABLE} names.")
+
 
 def from_file(path: Path) -> bytes:
     """Read a secret; a line break at its end is not part of it. Raises ConfigurationError."""
@@ -34,23 +36,28 @@ def from_file(path: Path) -> bytes:
 
 def for_new(file: Path | None, *, ask: bool) -> bytes | None:
     """Give the passphrase under which a new key file is to be encrypted; None: it is not."""
-    if ask and file:
-        message = "--passphrase asks for one, --passphrase-file names one: give one of them"
-        raise click.UsageError(message)
+    _check_one(file, ask=ask)
     if ask:
         return str(click.prompt("passphrase", hide_input=True, confirmation_prompt=True, err=True)).encode()
     named = file or _named(VARIABLE)
     return from_file(named) if named else None
 
 
-def for_old(file: Path | None = None) -> Passphrase:
-    """Give who answers when a key file turns out to be encrypted."""
-    return lambda path: _answer(file or _named(VARIABLE), f"passphrase of {path}", VARIABLE)
+def for_old(file: Path | None = None, *, ask: bool = False) -> Passphrase:
+    """Give who answers when a key file turns out to be encrypted; with `ask`, only who sits at the terminal."""
+    _check_one(file, ask=ask)
+    return lambda path: _answer(None if ask else file or _named(VARIABLE), f"passphrase of {path}", VARIABLE)
 
 
 def pin(file: Path | None) -> Callable[[str], str]:
     """Give who answers when a token, by its label, asks for its PIN."""
     return lambda token: _answer(file or _named(PIN_VARIABLE), f"PIN of the token {token}", PIN_VARIABLE).decode()
+
+
+def _check_one(file: Path | None, *, ask: bool) -> None:
+    if ask and file:
+        message = "--passphrase asks for one, --passphrase-file names one: give one of them"
+        raise click.UsageError(message)
 
 
 def _named(variable: str) -> Path | None:

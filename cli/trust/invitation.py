@@ -98,12 +98,19 @@ def accept(folder: Path, bureau: str, known: Settings | None, file: Path) -> Acc
     """Take an invitation into a member's home, which may not be there yet: the directory, then settings.
 
     `known`: the home's settings, if it has any; they stay. Raises ConfigurationError where they name another federation
-    or bus, VersionRefusedError where the directory does not hold or is older than one that was seen here.
+    or bus, or a certificate with which the home reads that, VersionRefusedError where the directory does not hold or is
+    older than one that was accepted here under the same root.
     """
     found = read(file)
     if known is not None:
         _check_same(folder, known, found)
     versions = Versions(folder / "versions")
+    if found.directory is None and versions.given.is_file():
+        message = (
+            "it says that nothing is founded yet, and an invitation of before brought a directory: ask which is right, "
+            f"and if it is this one remove {versions.given}"
+        )
+        raise ConfigurationError(message)
     opened = versions.accept(found.directory.content(), found.federation) if found.directory else None
     durable.make_private(folder)
     member = bureau.partition("/")[0]
@@ -119,6 +126,9 @@ def accept(folder: Path, bureau: str, known: Settings | None, file: Path) -> Acc
 
 def _check_same(folder: Path, known: Settings, found: Invitation) -> None:
     """Whoever could lead a home elsewhere by a file would stand between it and its federation."""
+    if known.tls:
+        message = f"{folder} has a certificate: it reads the bus itself, and needs no invitation"
+        raise ConfigurationError(message)
     here = (known.federation, known.bus)
     if here != (found.federation, found.bus):
         message = (

@@ -85,7 +85,8 @@ def issue(
     folder = issued_folder(home)
     folder.mkdir(parents=True, exist_ok=True)
     done, refused = list[Path](), list[str]()
-    with durable.alone(folder):
+    with durable.alone(pki_of(home.folder)):
+        certificates.check_opens(pki_of(home.folder), secret)  # they may have been encrypted meanwhile
         issuer = _Issuer(home, opened, now, frozenset(another_key), secret)
         for path in paths:
             try:

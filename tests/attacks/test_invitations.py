@@ -117,16 +117,18 @@ def test_somebody_changes_the_directory_in_an_invitation(
         with pytest.raises(VersionRefusedError):
             invitation.accept(folder, FR, None, path)
         assert not (folder / "settings.toml").exists()
-        assert not Versions(folder / "versions").has_given()
+        assert not Versions(folder / "versions").given.exists()
 
 
 def test_somebody_sends_a_joiner_an_invitation_of_before(tmp_path: Path) -> None:
     """An older one than it has, or one whose timestamp has expired; the newer one stays."""
     folder = tmp_path / "own"
     done = invitation.accept(folder, FR, None, sent(tmp_path / "new", second()))
-    Versions(folder / "versions").pin(ROOT)
-    with pytest.raises(VersionRefusedError, match="is older than version"):
-        invitation.accept(folder, FR, done.settings, sent(tmp_path / "old", FIRST))
+    for pinned in (False, True):
+        if pinned:
+            Versions(folder / "versions").pin(ROOT)
+        with pytest.raises(VersionRefusedError, match="is older than version"):
+            invitation.accept(folder, FR, done.settings, sent(tmp_path / "old", FIRST))
     stale = world.first_content(NOW - draft.TIMESTAMP_LIFE_MS - 1)
     with pytest.raises(VersionRefusedError, match="has expired"):
         invitation.accept(tmp_path / "other", FR, None, sent(tmp_path / "stale", stale))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from broker.errors import ConfigurationError
-from broker.signing import SigningKey, is_encrypted
+from broker.signing import PASSPHRASE_LEAST, PASSPHRASE_MOST, SigningKey, is_encrypted
 from cli import passphrases
 from tests.making import key_of
 
@@ -41,7 +41,7 @@ def test_an_open_file_asks_for_no_passphrase(tmp_path: Path) -> None:
 
 
 def test_a_passphrase_that_can_be_guessed_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="at least 16 bytes"):
+    with pytest.raises(ConfigurationError, match="16 to 1,023 bytes"):
         KEY.save(tmp_path / "ncb.pem", b"hunter2")
     assert not (tmp_path / "ncb.pem").exists()
 
@@ -95,6 +95,25 @@ def test_who_asks_for_a_passphrase_is_asked_whatever_file_the_environment_names(
     assert said("--passphrase").stdout == "typed\n"
     both = said("--passphrase", "--passphrase-file", str(file))
     assert (both.exit_code, "give one of them" in both.output) == (2, True)
+
+
+def test_who_is_asked_for_the_passphrase_of_a_key_answers_whatever_file_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(passphrases.VARIABLE, str(secret(tmp_path / "a", SECRET)))
+    assert passphrases.for_old()(tmp_path) == SECRET
+    with pytest.raises(ConfigurationError, match="is needed"):  # nobody sits here
+        passphrases.for_old(ask=True)(tmp_path)
+    with pytest.raises(click.UsageError, match="give one of them"):
+        passphrases.for_old(tmp_path / "a", ask=True)
+
+
+@pytest.mark.parametrize("size", [PASSPHRASE_LEAST - 1, PASSPHRASE_MOST + 1])
+def test_a_passphrase_that_is_too_short_or_longer_than_openssl_takes_is_refused(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ConfigurationError, match="16 to 1,023 bytes"):
+        KEY.save(tmp_path / "ncb.pem", b"x" * size)
+    KEY.save(tmp_path / "most.pem", b"x" * PASSPHRASE_MOST)
+    assert list(tmp_path.iterdir()) == [tmp_path / "most.pem"]
 
 
 def test_an_empty_or_missing_passphrase_file_is_refused(tmp_path: Path) -> None:

@@ -97,9 +97,13 @@ async def test_a_home_of_before_is_told_how_its_authorities_get_a_passphrase(sta
     pki, home = pki_of(stage.operator.folder), stage.home
     before = await valise(home, "broker", "init")
     assert (before.code, "`valise broker init --passphrase`" in before.err) == (0, True)
+    aside = home / "root.key"  # on a disk of its own
+    (pki / "root.key").rename(aside)
+    (pki / "root.key").symlink_to(aside)
     named = {each: passphrase(home / each, f"a long passphrase, called {each}\n") for each in ("right", "wrong")}
     done = await valise(home, "broker", "init", "--passphrase-file", str(named["right"]))
     assert (done.code, done.err, certificates.bare(pki)) == (0, "", [])
+    assert is_encrypted(aside.read_bytes())
     assert not is_encrypted(stage.operator.key_path.read_bytes())  # with that one the broker starts
     wrong = await valise(home, "broker", "init", "--passphrase-file", str(named["wrong"]))
     assert (wrong.code, "--passphrase-file; if it is lost, only new authorities help" in wrong.err) == (1, True)

@@ -18,11 +18,13 @@ from broker.settings import Settings
 from broker.trust import draft
 from broker.trust.bundle import Opened, Trust, WrittenBundle, first_root, open_bundle
 from cli.home import clock
+from cli.operator_home import tls_of
 from cli.stage import Stage, running, set_up, settled, stop_kafka
 from cli.trust import invitation, proposing
 from cli.trust.invitation import Invitation
 from tests.journeys.test_by_hand import DRAFT
-from tests.trust.signed_world import changed_name, content, first_content, next_draft, opened
+from tests.making import NOW
+from tests.trust.signed_world import TIMESTAMP, changed_name, content, first_content, next_draft, opened
 from tests.trust.test_adopted import Site, site
 from tests.trust.test_commands import BUREAUS, Result, federation, valise
 
@@ -115,7 +117,7 @@ async def test_a_member_enters_a_federation_that_runs_from_a_machine_of_its_own(
         assert (status["version"], status["refused"]) == (2, "")
     versions = Versions(own / "members" / "FR" / "versions")
     assert versions.newest().version == 2
-    assert not versions.has_given()
+    assert not versions.given.exists()
     assert versions.newest_digest("policies")
 
 
@@ -203,6 +205,10 @@ def second(base_content: bytes) -> bytes:
     return content(next_draft(base, changed_name(base, "AT", "Wien")), base, ("AT",))
 
 
+def refreshed(content: bytes) -> bytes:
+    return draft.refresh(opened(content), TIMESTAMP, NOW)
+
+
 async def test_what_was_accepted_is_gone_once_the_bus_shows_it_or_a_newer_one(site: Site) -> None:
     first = first_content()
     newer = second(first)
@@ -211,19 +217,22 @@ async def test_what_was_accepted_is_gone_once_the_bus_shows_it_or_a_newer_one(si
     await site.write("directory", first)
     await site.write("directory", newer)
     assert await member.follow(site.bus) == 2
-    assert (member.has_given(), member.refused(), member.newest().version) == (False, "", 2)
+    assert (member.given.exists(), member.refused(), member.newest().version) == (False, "", 2)
 
 
-async def test_a_bus_that_shows_an_older_directory_takes_nobody_back(site: Site) -> None:
+async def test_a_bus_that_shows_less_than_was_accepted_rings_until_it_shows_it(site: Site) -> None:
     first = first_content()
     newer, member = second(first), site.member
     member.accept(newer, opened(first).directory.federation)
     await site.write("directory", first)
-    assert await member.follow(site.bus) == 2
-    assert (member.has_given(), member.newest().version) == (False, 2)
-    await site.write("directory", first)
-    assert await member.follow(site.bus) == 0
-    assert "is older than" in member.refused()
+    await site.write("directory", refreshed(first))  # the timestamp alone goes on: it says nothing of what is signed
+    for _ in range(2):
+        await member.follow(site.bus)
+        assert (member.newest().version, member.given.exists()) == (1, True)
+        assert "AT: version 2 was accepted here, and the bus shows version 1" in member.refused()
+    await site.write("directory", refreshed(newer))
+    await member.follow(site.bus)
+    assert (member.newest().version, member.given.exists(), member.refused()) == (2, False, "")
 
 
 async def test_a_bus_that_shows_another_directory_than_was_accepted_rings(site: Site) -> None:
@@ -231,12 +240,33 @@ async def test_a_bus_that_shows_another_directory_than_was_accepted_rings(site: 
     base, member = opened(first), site.member
     shown = content(next_draft(base, changed_name(base, "AT", "Graz")), base, ("AT",))
     member.accept(second(first), base.directory.federation)
-    await site.write("directory", first)
-    await site.write("directory", shown)
+    for each in (first, shown, refreshed(shown)):
+        await site.write("directory", each)
     for _ in range(2):
         await member.follow(site.bus)
-        assert "two different versions" in member.refused()
-    assert member.has_given()
+        assert "was accepted here, and the bus shows another version 2" in member.refused()
+    assert member.given.exists()
+
+
+async def test_a_home_that_reads_the_bus_takes_no_invitation(site: Site, tmp_path: Path) -> None:
+    """Whoever could give it one would freeze it by a timestamp of any number, or lead it where the bus does not go."""
+    first = first_content()
+    await site.write("directory", first)
+    await site.member.follow(site.bus)
+    with pytest.raises(ConfigurationError, match="reads the bus itself"):
+        site.member.accept(second(first), opened(first).directory.federation)
+    known = Settings(
+        role="member", federation="test", bus=BUS, member="FR", bureau=FR, tls={"fr.ncb": tls_of("fr.ncb")}
+    )
+    with pytest.raises(ConfigurationError, match="has a certificate"):
+        invitation.accept(tmp_path / "own", FR, known, sent(tmp_path / "invitation", first, "test"))
+
+
+async def test_who_is_told_that_nothing_is_founded_after_a_directory_was_accepted_asks(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    done = invitation.accept(folder, FR, None, sent(tmp_path / "first", first_content(clock())))
+    with pytest.raises(ConfigurationError, match=r"remove .*given"):
+        invitation.accept(folder, FR, done.settings, sent(tmp_path / "second", None, done.settings.federation))
 
 
 async def test_an_annex_or_anything_else_beside_the_directory_is_refused(tmp_path: Path) -> None:
@@ -262,4 +292,4 @@ def test_an_expired_timestamp_is_not_waited_with(tmp_path: Path) -> None:
     with pytest.raises(VersionRefusedError, match="timestamp: has expired"):
         invitation.accept(tmp_path / "own", FR, None, sent(tmp_path / "invitation", old))
     assert not (tmp_path / "own" / "settings.toml").exists()
-    assert not Versions(tmp_path / "own" / "versions").has_given()
+    assert not Versions(tmp_path / "own" / "versions").given.exists()
