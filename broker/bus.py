@@ -124,11 +124,6 @@ class Shard(Protocol):
 class Bus(Protocol):
     """A message bus, opened by `async with` in the name of one principal."""
 
-    @property
-    def latency_s(self) -> float:
-        """Seconds within which `read` brings what is committed: if nothing comes in that time, nothing is there."""
-        ...
-
     async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
         """Append (key, value) records in order; return the offset of the last once all are durable."""
         ...
@@ -138,8 +133,10 @@ class Bus(Protocol):
     ) -> list[Record]:
         """Read committed records from `offset` on, at most `limit`, waiting up to `wait` seconds for the first.
 
-        Raises OffsetGoneError if `offset` lies before the stream's start. The next offset to ask for is the last
-        record's plus one. Compacted streams skip the offsets that were compacted away.
+        What is committed when it is called is given even where `wait` is 0: nothing means that nothing is there, and
+        UnavailableError that this could not be found out. Raises OffsetGoneError if `offset` lies before the stream's
+        start. The next offset to ask for is the last record's plus one. Compacted streams skip the offsets that were
+        compacted away.
         """
         ...
 

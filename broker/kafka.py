@@ -55,8 +55,6 @@ not wait for the copies of a whole step, and half of them are made while the nod
 class KafkaBus:
     """The bus, in the name of one principal; `tls` is (CA file, certificate file, key file)."""
 
-    latency_s = 2.0
-
     def __init__(
         self, bootstrap: str, principal: str, tls: tuple[str, str, str] | None, world: World, *, limit: float = LIMIT_S
     ) -> None:

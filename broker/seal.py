@@ -317,9 +317,7 @@ class Sealer:
 
     async def _from(self, stream: str, place: int, end: int) -> AsyncIterator[Record]:
         while place < end:
-            found = await self._bus.read(
-                stream, place, limit=READ_LIMIT, wait=self._bus.latency_s, partition=self._shard
-            )
+            found = await self._bus.read(stream, place, limit=READ_LIMIT, partition=self._shard)
             if not found:
                 return
             for record in found:
@@ -352,7 +350,7 @@ class Sealer:
         while low < high:
             middle = (low + high) // 2
             try:
-                found = await self._bus.read(TRAIL, middle, limit=1, wait=self._bus.latency_s, partition=self._shard)
+                found = await self._bus.read(TRAIL, middle, limit=1, partition=self._shard)
             except OffsetGoneError as error:
                 low = error.start
                 continue

@@ -46,8 +46,6 @@ _READ_BY_MEMBERS = ("versions", "annexes", "checkpoints", "inbox", "outcomes")
 class SqliteBus:
     """The bus, in the name of one principal; `clock` tells ms since the epoch and stamps `Record.at`."""
 
-    latency_s = 0.0
-
     def __init__(self, path: Path, principal: str, world: World, clock: Callable[[], int]) -> None:
         self._principal, self._world = principal, world
         self._file = _File(path, principal, world, clock)

@@ -199,7 +199,7 @@ async def restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
         register.forget()
         place = 0
     while place < end:
-        found = await bus.read(streams.REGISTER, place, partition=owner.shard, wait=1.0)
+        found = await bus.read(streams.REGISTER, place, partition=owner.shard)
         if not found:
             break
         place = found[-1].offset + 1

@@ -265,7 +265,7 @@ async def _revoked(home: OperatorHome) -> frozenset[bytes]:
         if place > end:  # the cache belongs to another past
             place, found = 0, set()
         while place < end:
-            records = await bus.read(streams.REGISTER, place, wait=1.0, partition=home.settings.shard)
+            records = await bus.read(streams.REGISTER, place, partition=home.settings.shard)
             if not records:
                 break
             place = records[-1].offset + 1

@@ -150,8 +150,6 @@ class FakeShard:
 class FakeBus:
     """The bus in the name of one principal; without a world everybody may do everything."""
 
-    latency_s = 0.0
-
     def __init__(
         self, memory: Memory | None = None, principal: str = streams.ROUTER, world: streams.World | None = None
     ) -> None:

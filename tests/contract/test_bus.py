@@ -220,6 +220,28 @@ async def test_a_wait_for_nothing_has_its_limit(stage: Stage) -> None:
         assert 0.3 < time.monotonic() - began < 10
 
 
+async def test_what_is_committed_is_read_without_waiting_and_nothing_means_that_nothing_is_there(stage: Stage) -> None:
+    """On Kafka the end of each step is a marker, which counts as an offset and is no record."""
+    member = stage.member()
+    async with stage.open(streams.ROUTER) as bus:
+        begin = await bus.end(streams.ROUTED)
+        async with bus.own(0, [streams.notices(member)]) as shard:
+            for text in ("a", "b", "c"):
+                last = await shard.commit([], Writes([(streams.ROUTED, text.encode(), b"")]))
+        end = await bus.end(streams.ROUTED)
+    for limit in (500, 1):
+        async with stage.open(streams.ROUTER) as bus:  # nothing was read ahead
+            seen, place = [], begin
+            while page := await bus.read(streams.ROUTED, place, limit=limit):
+                seen += keys(page)
+                place = page[-1].offset + 1
+            assert seen == ["a", "b", "c"]
+            assert place == last[streams.ROUTED] + 1
+            for beyond in range(place, end + 2):
+                assert await bus.read(streams.ROUTED, beyond) == []
+            assert keys(await bus.read(streams.ROUTED, begin)) == seen
+
+
 async def test_many_appends_at_once_are_all_kept_each_in_its_order(stage: Stage) -> None:
     member = stage.member()
     async with stage.open(streams.adapter(member)) as bus, asyncio.TaskGroup() as group:
