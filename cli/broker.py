@@ -247,7 +247,9 @@ async def _run_until_other_streams(home: OperatorHome, owner: up.Owner, ready: C
                 raise
         finally:
             working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            (ended,) = await asyncio.gather(working, return_exceptions=True)
+            if isinstance(ended, FencedError):  # whatever else went wrong: opened again, we would fence our successor
+                raise ended
 
 
 async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -> None:

@@ -17,9 +17,9 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from broker import notes, streams
+from broker import notes, streams, up
 from broker.bus import Bus, Record, Writes
-from broker.errors import CopiedError, LostLeavesError, TrailError, UnavailableError
+from broker.errors import CopiedError, FencedError, LostLeavesError, TrailError, UnavailableError
 from broker.fetch import Place
 from broker.notes import Checkpoint
 from broker.records import Records
@@ -330,6 +330,41 @@ async def test_a_bus_that_is_away_while_it_is_opened_for_other_streams_is_opened
         line.down = False
         await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
         await settled(site.stage)
+
+
+async def test_a_running_broker_whose_shard_another_takes_ends_and_does_not_take_it_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Remote(site.stage.operator.folder, site.stage.operator.settings)
+    up_now = asyncio.Event()
+    monkeypatch.setattr(broker_command, "_say_ready", lambda *_, **__: up_now.set())
+    async with asyncio.timeout(60):
+        working = asyncio.ensure_future(broker_command._run(home, {}, as_json=True))
+        await asyncio.wait([working, asyncio.ensure_future(up_now.wait())], return_when=asyncio.FIRST_COMPLETED)
+        async with home.bus(streams.ROUTER) as bus, bus.own(0, [streams.VERSIONS]) as shard:
+            await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
+            with pytest.raises(FencedError):
+                await working
+            await shard.now()
+
+
+@pytest.mark.parametrize("other", [None, UnavailableError("no answer")])
+async def test_a_lost_shard_is_told_whatever_else_ends_the_work_at_the_same_moment(
+    site: Site, monkeypatch: pytest.MonkeyPatch, other: UnavailableError | None
+) -> None:
+    async def lost(*_: object) -> None:
+        raise FencedError
+
+    async def watch(_home: OperatorHome, _bus: Bus, working: asyncio.Future[None]) -> None:
+        await asyncio.wait([working])
+        if other:
+            raise other
+
+    monkeypatch.setattr(up, "run", lost)
+    monkeypatch.setattr(broker_command, "_watch", watch)
+    async with asyncio.timeout(10):
+        with pytest.raises(FencedError):
+            await broker_command._run(site.stage.operator, {}, as_json=True)
 
 
 async def test_a_bus_that_is_away_at_the_start_ends_the_broker(site: Site) -> None:
