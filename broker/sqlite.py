@@ -236,7 +236,7 @@ class _File:
         self._tables: dict[tuple[str, str, int], Table] = {}
 
     async def open(self) -> None:
-        """Start the threads. Raises ConfigurationError if the file cannot be one of ours."""
+        """Start the threads. Raises what `Writer.start` does."""
         await self._writer.start()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="bus-reader")
         self._pages = connect(self._path, write=False)

@@ -31,6 +31,15 @@ Row: TypeAlias = "tuple[bytes, bytes | None]"
 
 LIMIT_S = 60.0
 ROWS = 500
+_AWAY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PROTOCOL,
+}
+"""What SQLite says of a file that may be one of ours and cannot be used now."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
@@ -206,7 +215,7 @@ class Writer:
         self._open: Future[None] = Future()
 
     async def start(self) -> None:
-        """Open or make the file. Raises ConfigurationError if it cannot be one of ours."""
+        """Open or make the file. Raises ConfigurationError if it cannot be one of ours, or UnavailableError."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         await asyncio.wrap_future(self._open)
@@ -239,7 +248,7 @@ class Writer:
         try:
             connection = self._connect()
         except (sqlite3.Error, OSError) as error:
-            self._open.set_exception(ConfigurationError(f"{self._path} cannot be used as a bus: {error}"))
+            self._open.set_exception(self._refusal(error))
             return
         self._open.set_result(None)
         try:
@@ -247,6 +256,12 @@ class Writer:
                 self._commit(connection, tasks)
         finally:
             connection.close()
+
+    def _refusal(self, error: sqlite3.Error | OSError) -> ValiseError:
+        # The low byte: above it stands why.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _AWAY:
+            return UnavailableError(f"{self._path} cannot be used now: {error}")
+        return ConfigurationError(f"{self._path} cannot be used as a bus: {error}")
 
     def _connect(self) -> sqlite3.Connection:
         connection = connect(self._path, write=True)

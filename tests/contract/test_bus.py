@@ -22,7 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 
-from broker import kafka_read, streams
+from broker import kafka_read, sqlite_pages, streams
 from broker.bus import MAX_RECORD, Bus, Copies, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
@@ -814,6 +814,32 @@ async def test_a_locked_file_is_unavailable(embedded: Embedded) -> None:
         other.execute("ROLLBACK")
         other.close()
         assert await bus.append(streams.notices(member), values("a")) == 0
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_file_that_is_locked_when_it_is_opened_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    embedded = Embedded(tmp_path / "bus.db")
+    if made:
+        async with embedded.open(streams.ROUTER):
+            pass
+    monkeypatch.setattr(sqlite_pages, "BUSY_MS", 50)
+    other = sqlite3.connect(embedded.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnavailableError):
+        async with embedded.open(streams.ROUTER):
+            pass
+    other.execute("ROLLBACK")
+    other.close()
+    async with embedded.open(streams.ROUTER):
+        pass
+
+
+async def test_a_disk_that_is_full_when_the_file_is_opened_is_unavailable(embedded: Embedded) -> None:
+    fault = sqlite3.OperationalError("database or disk is full")
+    fault.sqlite_errorcode = sqlite3.SQLITE_FULL
+    assert isinstance(Writer(embedded.path, lambda: 0)._refusal(fault), UnavailableError)
 
 
 APPENDS = """

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from broker import notes, streams, up
+from broker import notes, sqlite_pages, streams, up
 from broker.bus import Bus, Record, Writes
 from broker.errors import CopiedError, FencedError, LostLeavesError, TrailError, UnavailableError
 from broker.fetch import Place
@@ -328,6 +328,20 @@ async def test_a_bus_that_is_away_while_it_is_opened_for_other_streams_is_opened
         line.down = line.other = True
         await logged("broker.unavailable")
         line.down = False
+        await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
+        await settled(site.stage)
+
+
+async def test_a_bus_file_that_another_keeps_while_it_is_opened_for_other_streams_is_opened_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_pages, "BUSY_MS", 50)
+    async with brokering(site, monkeypatch) as (line, logged):
+        with closing(sqlite3.connect(site.home / "bus.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            line.other = True
+            await logged("broker.unavailable")
+            other.execute("ROLLBACK")
         await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
         await settled(site.stage)
 
