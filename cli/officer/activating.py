@@ -131,7 +131,7 @@ def _adopted(home: OperatorHome, digest: bytes, written: bytes, begin: int) -> D
 def _record(home: OperatorHome, number: int) -> DecisionRecord | None:
     from broker.records import Records  # noqa: PLC0415
 
-    with closing(Records.to_read(home.folder / "records.db")) as records:
+    with closing(Records.to_read(home.owner().records)) as records:
         found = records.get(number)
     return codec.decode(DecisionRecord, found[1]) if found else None
 

@@ -21,8 +21,9 @@ from broker.notice import DecisionRecord, Leaf, Verified
 from broker.trail import Trail
 from cli import drafts, exits, seed, subscribe
 from cli.main import main
-from cli.officer import trying
+from cli.officer import activating, trying
 from cli.officer.sets import of_folder
+from cli.operator_home import operator_home
 from cli.stage import Stage, running, set_up, settled
 
 pytestmark = pytest.mark.slow
@@ -392,6 +393,14 @@ def test_a_shard_that_has_another_set_in_force_is_named(world: World, drafted: P
     assert (compared.code, compared.value["decisions"]) == (exits.PARTLY, 3)
     assert compared.value["left_out"] == {"1": there.digest.hex()}
     assert "shard 1 is left out" in both.valise("policy", "compare", str(drafted)).said
+
+
+def test_what_became_of_a_set_is_read_in_the_records_of_the_homes_own_shard(world: World, tmp_path: Path) -> None:
+    both = with_second_shard(world, tmp_path)
+    home = operator_home(both.home)
+    home = replace(home, settings=home.settings.model_copy(update={"shard": 1}))
+    (both.home / "operator" / "records.db").unlink()  # the other shard's
+    assert activating._record(home, 0) is not None
 
 
 # Activating
