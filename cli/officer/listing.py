@@ -14,6 +14,7 @@ import click
 from broker import codec
 from broker.errors import ConfigurationError
 from broker.notice import Leaf
+from broker.trail import Trail
 from broker.up import register_of
 from cli import answer
 from cli.auditor.opened import opened
@@ -136,7 +137,8 @@ def _in_words(rule: dict[str, Any]) -> list[str]:
 
 def _versions(given: Everywhere) -> None:
     home = operator_home(given.home)
-    shards = [shard_of(each) for each in trails(home.folder)]
+    # A shard that never ran has no records yet.
+    shards = [shard_of(each) for each in trails(home.folder) if Trail.open(each).size]
     rows = [row for shard in shards for row in _adopted(given.home, home, shard)]
     newest = {row["shard"]: row["digest"][:16] for row in rows}
     where = next(iter(newest.values()), "none")

@@ -371,6 +371,7 @@ def with_second_shard(world: World, folder: Path, policies: bytes | None = None)
 
 def test_what_all_shards_decided_is_compared_and_counted(world: World, drafted: Path, tmp_path: Path) -> None:
     both = with_second_shard(world, tmp_path)
+    (both.home / "operator" / "trail-2").mkdir()  # of a third that never ran
     compared = both.valise("policy", "compare", str(drafted), "--json")
     assert (compared.code, compared.value["decisions"], compared.value["in_force"]) == (0, 6, 6)
     assert compared.value["left_out"] == {}
