@@ -32,12 +32,15 @@ class OlderSourceError(RunRefusedError):
 def keep(database: sqlite3.Connection, source: str, dated: int | None, *, accept_older: bool) -> None:
     """Keep a source's date (ms since 1970-01-01T00:00:00Z) in the caller's transaction.
 
-    Raises OlderSourceError, for a source that had a date and has none now, too. What never had one is not asked.
+    Raises OlderSourceError, for a source that had a date and has none now, too. What had none the last time is not
+    asked, whether it never had one or was accepted without.
     """
     row = database.execute("SELECT dated FROM dates WHERE source = ?", (source,)).fetchone()
     if row and (dated is None or dated < row[0]) and not accept_older:
         raise OlderSourceError(source, dated, int(row[0]))
-    if dated is not None:
+    if dated is None:  # the date of what is replaced is not that of what was published last
+        database.execute("DELETE FROM dates WHERE source = ?", (source,))
+    else:
         database.execute("INSERT OR REPLACE INTO dates VALUES (?, ?)", (source, dated))
 
 

@@ -192,6 +192,9 @@ def test_a_list_older_than_the_one_last_published_takes_no_newer_correction_back
     assert run(None, draft("R-9"), source="undated") == 0
     assert run(NOW, old, accept_older=True) == 2  # from here on that is the one last published
     assert run(NOW, old) == 0
+    assert run(None, new, accept_older=True) == 1  # from here on it is undated
+    assert run(None, new) == 0
+    assert run(NOW - 1, old) == 1
     outbox.close()
 
 
