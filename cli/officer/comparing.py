@@ -56,12 +56,12 @@ def compare(given: Everywhere, new: str, since: str) -> None:
     begin, home = _begin(since), operator_home(given.home)
     basis, other = in_force.at_operator(home), open_set(new, home.versions)
     rules, refused = _fresh(basis, other)
-    shards = in_force.by_shard(home)
-    left_out = {shard: digest for shard, digest in shards.items() if digest != basis.policies.digest}
+    shards, own = in_force.by_shard(home), home.settings.shard
+    # Its own shard may have adopted another set since: the basis is of one of its leaves all the same.
+    left_out = {shard: digest for shard, digest in shards.items() if shard != own and digest != basis.policies.digest}
     with ExitStack() as stack:
         kept = {
-            shard: stack.enter_context(opened(given.home, shard))
-            for shard in shards.keys() - left_out.keys() or {home.settings.shard}
+            shard: stack.enter_context(opened(given.home, shard)) for shard in shards.keys() - left_out.keys() or {own}
         }
         found = _compare(home, kept, basis, rules, begin)
     told = {

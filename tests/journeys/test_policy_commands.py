@@ -21,7 +21,7 @@ from broker.notice import DecisionRecord, Leaf, Verified
 from broker.trail import Trail
 from cli import drafts, exits, seed, subscribe
 from cli.main import main
-from cli.officer import activating, trying
+from cli.officer import activating, in_force, trying
 from cli.officer.sets import of_folder
 from cli.operator_home import operator_home
 from cli.stage import Stage, running, set_up, settled
@@ -394,6 +394,14 @@ def test_a_shard_that_has_another_set_in_force_is_named(world: World, drafted: P
     assert (compared.code, compared.value["decisions"]) == (exits.PARTLY, 3)
     assert compared.value["left_out"] == {"1": there.digest.hex()}
     assert "shard 1 is left out" in both.valise("policy", "compare", str(drafted)).said
+
+
+def test_a_set_that_the_homes_own_shard_adopts_meanwhile_leaves_nothing_out(
+    world: World, drafted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_force, "by_shard", lambda _: {0: of_folder(drafted).digest})
+    compared = world.valise("policy", "compare", str(drafted), "--json")
+    assert (compared.code, compared.value["decisions"], compared.value["left_out"]) == (0, 3, {})
 
 
 def test_what_became_of_a_set_is_read_in_the_records_of_the_homes_own_shard(world: World, tmp_path: Path) -> None:
