@@ -15,7 +15,7 @@ import pytest
 
 from broker import codec, streams
 from broker.bus import Bus
-from broker.notice import DecisionRecord, Delivery, Entry, Head, Leaf
+from broker.notice import DecisionRecord, Delivery, Entry, Head, Leaf, Outcome
 from broker.rules import PolicySet
 from broker.sqlite import SqliteBus
 from broker.trail import Trail
@@ -81,14 +81,24 @@ class Site:
         return self._number
 
     async def records(self, principal: str, stream: str) -> list[tuple[bytes, bytes]]:
-        """Read a stream up to its present end; on Kafka its last offsets may be holes, after which nothing comes."""
+        """Read a stream up to its present end."""
         found, place = list[tuple[bytes, bytes]](), 0
         async with self.bus(principal) as bus:
             end = await bus.end(stream)
-            while place < end and (records := await bus.read(stream, place, wait=0.5)):
+            while place < end and (records := await bus.read(stream, place)):
                 found += [(each.key, each.value) for each in records if each.value is not None]
                 place = records[-1].offset + 1
         return found
+
+    async def told(self, by: asyncio.subprocess.Process, limit_s: float = 90) -> None:
+        """Return once the issuer has been told of all that it published."""
+        found, place = set[int](), 0
+        async with asyncio.timeout(limit_s), self.bus("at.adapter") as bus:
+            while len(found) < self.published:
+                assert by.returncode is None
+                for record in await bus.read(streams.outcomes("AT"), place, wait=0.2):
+                    found.add(codec.decode(Outcome, record.value or b"").leaf_number)
+                    place = record.offset + 1
 
 
 async def killed(site: Site, point: str, limit_s: float) -> None:
@@ -102,19 +112,11 @@ async def finished(site: Site, limit_s: float) -> None:
     """Run the broker until everything published is told, then end it."""
     process = await site.start()
     try:
-        async with asyncio.timeout(limit_s):
-            while len(_decided(await site.records("at.adapter", streams.outcomes("AT")))) < site.published:
-                assert process.returncode is None
+        await site.told(process, limit_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         await process.wait()
-
-
-def _decided(outcomes: list[tuple[bytes, bytes]]) -> set[int]:
-    from broker.notice import Outcome
-
-    return {codec.decode(Outcome, value).leaf_number for _, value in outcomes}
 
 
 async def check(site: Site, folder: Path | None = None) -> None:
@@ -187,16 +189,12 @@ async def test_one_of_three_nodes_dies_and_a_stopped_owner_wakes_up(tmp_path: Pa
         second = Site(tmp_path / "second", site.address, kafka)
         second.folder.mkdir()
         new = await second.start()
-        async with asyncio.timeout(120):
-            while len(_decided(await site.records("at.adapter", streams.outcomes("AT")))) < site.published:
-                assert new.returncode is None
+        await site.told(new, 120)
         old.send_signal(signal.SIGCONT)
         async with asyncio.timeout(60):
             assert await old.wait() != 0
         await site.publish(BATCH)
-        async with asyncio.timeout(120):
-            while len(_decided(await site.records("at.adapter", streams.outcomes("AT")))) < site.published:
-                assert new.returncode is None
+        await site.told(new, 120)
         new.send_signal(signal.SIGTERM)
         await new.wait()
         await check(site, second.folder)

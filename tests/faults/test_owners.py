@@ -18,7 +18,7 @@ import pytest
 from broker import codec, notes, streams
 from broker.bus import Writes
 from broker.errors import FencedError
-from broker.notice import Delivery, Outcome, Shared
+from broker.notice import Delivery, Shared
 from broker.rules import PolicySet
 from broker.sqlite import SqliteBus
 from broker.trail import Trail
@@ -51,16 +51,6 @@ class Home(Site):
         return await asyncio.create_subprocess_exec(
             *command, "--stop", stop, "--signed", str(self.signed), stdout=asyncio.subprocess.PIPE
         )
-
-    async def told(self, by: asyncio.subprocess.Process) -> None:
-        """Return once the issuer has been told of all that it published."""
-        found, place = set[int](), 0
-        async with asyncio.timeout(LIMIT_S), self.bus("at.adapter") as bus:
-            while len(found) < self.published:
-                assert by.returncode is None
-                for record in await bus.read(streams.outcomes("AT"), place, wait=0.2):
-                    found.add(codec.decode(Outcome, record.value or b"").leaf_number)
-                    place = record.offset + 1
 
 
 def _stopped(process: asyncio.subprocess.Process) -> bool:
