@@ -37,6 +37,7 @@ from cli import copied, exits, subscribe
 from cli.operator_home import OperatorHome, entered, operator_home
 from cli.stage import Stage, running, set_up, settled, verified
 from cli.standing import standing
+from cli.trust import proposing
 from tests.fake_bus import START
 from tests.journeys.test_operator import BUREAUS, small, valise
 from tests.steps.ledger import KEY, ORIGIN, VKEY, Ledger
@@ -232,8 +233,10 @@ async def test_a_home_that_takes_no_writes_ends_no_broker_and_keeps_what_was_kep
         with pytest.raises(UnavailableError, match=copied.BIRTH):
             await copied.check(home, bus)
         watching = asyncio.ensure_future(broker_command._watch(home, bus, working))
-        done, _ = await asyncio.wait([watching], timeout=1)
+        with capture_logs() as said:
+            done, _ = await asyncio.wait([watching], timeout=1)
         assert (done, note.read_bytes()) == (set(), kept)
+        assert {(each["event"], each["code"]) for each in said} == {("bus-file.not-checked", "unavailable")}
         in_the_way.rmdir()
         done, _ = await asyncio.wait([watching], timeout=2)
         assert (done, note.read_bytes() == kept) == (set(), False)
@@ -242,14 +245,12 @@ async def test_a_home_that_takes_no_writes_ends_no_broker_and_keeps_what_was_kep
 
 @dataclass
 class Line:
-    """The line to a bus: what is opened or read while it is `down` is not answered; `other` streams come once."""
+    """The line to a bus: what is asked of it while it is `down` is not answered; `other` streams come once."""
 
     down: bool = False
     other: bool = False
-    reads: int = 0
 
     def ask(self) -> None:
-        self.reads += 1
         if self.down:
             raise UnavailableError("no answer")
 
@@ -267,6 +268,10 @@ class OnLine:
     async def read(self, *args: Any, **more: Any) -> list[Record]:
         self.line.ask()
         return await self.bus.read(*args, **more)
+
+    async def append(self, *args: Any, **more: Any) -> int:
+        self.line.ask()
+        return await self.bus.append(*args, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,13 +291,25 @@ class Remote(OperatorHome):
         return World((), ()) if other else OperatorHome.world(self)
 
 
+async def _up(working: asyncio.Future[Any], ready: asyncio.Event) -> None:
+    """Wait until the broker is up; raise what it ends with before."""
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(ready.wait())
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if working.done():
+        working.result()
+
+
 @asynccontextmanager
 async def brokering(site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Line, Callable[[str], Any]]]:
     """Run the broker on a bus that lies elsewhere; give the line there, and what waits for a log event."""
     home = Remote(site.stage.operator.folder, site.stage.operator.settings)
-    up = asyncio.Event()
+    ready = asyncio.Event()
     monkeypatch.setattr(broker_command, "LOOK_S", 0.01)
-    monkeypatch.setattr(broker_command, "_say_ready", lambda *_, **__: up.set())
+    monkeypatch.setattr(broker_command, "_say_ready", lambda *_, **__: ready.set())
     with capture_logs() as said:
         working = asyncio.ensure_future(broker_command._run(home, {}, as_json=True))
 
@@ -302,7 +319,7 @@ async def brokering(site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 assert not working.done()
 
         try:
-            await up.wait()
+            await _up(working, ready)
             yield home.line, logged
             assert not working.done()
         finally:
@@ -316,6 +333,10 @@ async def test_a_bus_that_is_away_for_a_moment_ends_no_broker_and_is_logged(
     async with brokering(site, monkeypatch) as (line, logged):
         line.down = True
         await logged("versions.not-followed")
+        with monkeypatch.context() as due:
+            due.setattr(proposing, "REFRESH_MS", 1 << 50)
+            due.setattr(broker_command, "REFRESH_LOOKS", 1)
+            await logged("timestamp.not-signed")
         line.down = False
         await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
         await settled(site.stage)
@@ -350,11 +371,11 @@ async def test_a_running_broker_whose_shard_another_takes_ends_and_does_not_take
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Remote(site.stage.operator.folder, site.stage.operator.settings)
-    up_now = asyncio.Event()
-    monkeypatch.setattr(broker_command, "_say_ready", lambda *_, **__: up_now.set())
+    ready = asyncio.Event()
+    monkeypatch.setattr(broker_command, "_say_ready", lambda *_, **__: ready.set())
     async with asyncio.timeout(60):
         working = asyncio.ensure_future(broker_command._run(home, {}, as_json=True))
-        await asyncio.wait([working, asyncio.ensure_future(up_now.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await _up(working, ready)
         async with home.bus(streams.ROUTER) as bus, bus.own(0, [streams.VERSIONS]) as shard:
             await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
             with pytest.raises(FencedError):
