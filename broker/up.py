@@ -100,6 +100,8 @@ async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
         except FencedError:
             raise
         except UnavailableError as error:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from error  # a task group raises its errors in the place of this
             log.warning("shard.unavailable", shard=owner.shard, code=error.code, said=str(error))
             await asyncio.sleep(AGAIN_S)
 

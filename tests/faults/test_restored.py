@@ -342,6 +342,34 @@ async def test_a_bus_that_is_away_for_a_moment_ends_no_broker_and_is_logged(
         await settled(site.stage)
 
 
+async def test_a_broker_that_is_stopped_while_its_bus_goes_away_ends(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under way fails as it is stopped, and a task group raises that instead of the stop."""
+    started = asyncio.Event()
+
+    async def under_way() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise UnavailableError("no answer") from error
+
+    async def work(*_: Any) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(under_way())
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from group
+
+    monkeypatch.setattr(up, "_own_and_work", work)
+    working = asyncio.ensure_future(up.run(site.stage.operator.owner(), cast("Bus", None), lambda: None))
+    await started.wait()
+    working.cancel()
+    await asyncio.wait([working], timeout=10)
+    assert working.cancelled()
+
+
 async def test_a_bus_that_is_away_while_it_is_opened_for_other_streams_is_opened_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
