@@ -126,10 +126,12 @@ class Versions:
 
     def unshown(self) -> str:
         """Say what of an accepted directory the bus, which has shown one, does not show; empty if it does."""
+        if not self.given.is_file():  # asked by every command: where nothing was accepted nothing is opened
+            return ""
         from broker.trust import roles  # noqa: PLC0415 -- as above
 
-        given, followed = self._named(GIVEN), self._followed()
-        if given is None or followed.opened is None:
+        followed = self._followed()
+        if followed.opened is None:
             return ""
         accepted = self._accepted(followed.root or "").seen
         for role, (version, digest) in sorted(accepted.items()):

@@ -192,14 +192,9 @@ def init_pki(
 def passphrase_of(pki: Path, ask: Passphrase) -> bytes | None:
     """Ask for the passphrase of the authorities' keys, once for all; None where none of them is encrypted.
 
-    Raises ConfigurationError if it does not open every one that is encrypted.
+    Whoever uses it checks it (`check_opens`), once nobody else can change these keys.
     """
-    for path in _authority_keys(pki):
-        if is_encrypted(path.read_bytes()):
-            answered = ask(path)
-            check_opens(pki, answered)
-            return answered
-    return None
+    return next((ask(path) for path in _authority_keys(pki) if is_encrypted(path.read_bytes())), None)
 
 
 def bare(pki: Path) -> list[Path]:

@@ -68,6 +68,12 @@ class Settings(BaseModel):
         return self.bus.partition(":")[2]
 
 
+def of_member(bureau: str, federation: str, bus: str, tls: dict[str, Tls] | None = None) -> Settings:
+    """Make the settings of a member's home that acts for this bureau."""
+    member = bureau.partition("/")[0]
+    return Settings(role="member", federation=federation, bus=bus, member=member, bureau=bureau, tls=tls or {})
+
+
 def load(home: Path) -> Settings:
     """Read `settings.toml` of a home. Raises ConfigurationError that says what to do."""
     path = home / "settings.toml"

@@ -17,7 +17,6 @@ from broker import settings as settings_file
 from broker.directory import Key
 from broker.errors import ConfigurationError, ValiseError
 from broker.possession import REQUEST_TYPE, Asked, canonical
-from broker.settings import Settings
 from broker.signing import Passphrase, SigningKey
 from cli import answer, challenges, key_use, keyring, passphrases, revoke
 from cli.home import MemberHome, clock, member_home, settling
@@ -217,11 +216,8 @@ def _settle_in(home: Path, folder: Path, bureau: str) -> None:
     if (folder / "settings.toml").is_file():
         return
     operator = settings_file.load(home / "operator")
-    member = bureau.partition("/")[0]
     bus = "sqlite:../../bus.db" if operator.bus_kind == "sqlite" else operator.bus
-    settings_file.save(
-        folder, Settings(role="member", federation=operator.federation, bus=bus, member=member, bureau=bureau)
-    )
+    settings_file.save(folder, settings_file.of_member(bureau, operator.federation, bus))
 
 
 @key.command("list")

@@ -149,15 +149,13 @@ def activate(given: Everywhere, name: str) -> None:
 @everywhere
 def invite(given: Everywhere, to: Path) -> None:
     """On Kafka: write the file with which members enter from machines of their own (operator). It holds no secret."""
-    home = operator_home(given.home)
-    made = asyncio.run(invitation.write(home))
+    made, opened = asyncio.run(invitation.write(operator_home(given.home)))
     durable.put(to, made.content())
     if invitation.is_nearby(made.bus):
         answer.aside(
             f"{made.bus} is reached from this machine only: for members elsewhere run nodes of your own, and name them "
             "with `valise broker init --bus kafka:HOST:PORT` when you make the home"
         )
-    opened = home.versions.guard().opened
     held = f"directory version {opened.directory.version}" if opened else "no directory: none is in force yet"
     answer.show(
         f"wrote {to}: {made.federation} on {made.bus}, {held}",

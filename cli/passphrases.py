@@ -20,7 +20,6 @@ passphrase_file = click.option(
     help=f"File whose content, but for a line break at its end, opens the key file. Default: {VARIABLE}.",
 )
 prompted = click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase and encrypt the key file.")
-
 asked = click.option("--passphrase", "ask", is_flag=True, help=f"Ask for the passphrase, whatever {VARIABLE} names.")
 
 

@@ -18,7 +18,6 @@ from broker.certificates import pki_of
 from broker.distribute import GROUP
 from broker.errors import ConfigurationError, UnavailableError
 from broker.examine import Report, examine
-from broker.settings import Settings
 from cli import keyring, keys
 from cli.auditor import enrolled
 from cli.home import MemberHome, clock, member_home
@@ -119,9 +118,7 @@ def _make_member(stage: Stage, member: str, bureaus: Sequence[str]) -> None:
     bus = stage.operator.settings.bus if kafka else "sqlite:../../bus.db"
     tls = {name: tls_of(name) for name in (certificates.principal(member, unit) for unit in units)}
     federation = stage.federation.federation
-    settings_file.save(
-        folder, Settings(role="member", federation=federation, bus=bus, member=member, bureau=bureaus[0], tls=tls)
-    )
+    settings_file.save(folder, settings_file.of_member(bureaus[0], federation, bus, tls))
     for bureau in bureaus:
         keys.make_key(folder, bureau, federation)
     signatories.make(folder, member, federation)

@@ -141,7 +141,7 @@ def first_root(content: bytes) -> str:
 
 def check_current(opened: Opened, now: int) -> None:
     """Refuse a bundle that may be an old one: its timestamp has expired. Raises VersionRefusedError."""
-    if opened.expires[TIMESTAMP] <= now:
+    if TIMESTAMP in opened.overdue(now):
         refuse(TIMESTAMP, "has expired: there is a newer directory, or the operator has to sign it anew")
 
 

@@ -58,8 +58,11 @@ class Accepted:
     pinned: bool
 
 
-async def write(home: OperatorHome) -> Invitation:
-    """Invite members to the federation as it stands now. Raises ConfigurationError, UnavailableError."""
+async def write(home: OperatorHome) -> tuple[Invitation, Opened | None]:
+    """Invite members to the federation as it stands now; give the directory, too, that the invitation holds.
+
+    Raises ConfigurationError, UnavailableError.
+    """
     if home.settings.bus_kind != "kafka":
         message = "the embedded bus lies beside its members' homes, who read it themselves: nobody needs an invitation"
         raise ConfigurationError(message)
@@ -71,7 +74,7 @@ async def write(home: OperatorHome) -> Invitation:
         message = "the timestamp has expired, nobody would take it: `valise directory refresh` first"
         raise ConfigurationError(message)
     written = opened.written if opened else None
-    return Invitation(federation=home.settings.federation, bus=home.settings.bus, directory=written)
+    return Invitation(federation=home.settings.federation, bus=home.settings.bus, directory=written), opened
 
 
 def is_nearby(bus: str) -> bool:
@@ -113,10 +116,7 @@ def accept(folder: Path, bureau: str, known: Settings | None, file: Path) -> Acc
         raise ConfigurationError(message)
     opened = versions.accept(found.directory.content(), found.federation) if found.directory else None
     durable.make_private(folder)
-    member = bureau.partition("/")[0]
-    settings = known or Settings(
-        role="member", federation=found.federation, bus=found.bus, member=member, bureau=bureau
-    )
+    settings = known or settings_file.of_member(bureau, found.federation, found.bus)
     if known is None:
         settings_file.save(folder, settings)
     pinned = versions.guard().root

@@ -80,13 +80,12 @@ def issue(
     if opened is None:
         message = "no signed directory says yet who the members are: `valise directory activate` the first one"
         raise ConfigurationError(message)
-    # Once, and before the first request: a wrong one is no fault of theirs.
-    secret = certificates.passphrase_of(pki_of(home.folder), passphrase or passphrases.for_old())
-    folder = issued_folder(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    pki, folder = pki_of(home.folder), issued_folder(home)
+    secret = certificates.passphrase_of(pki, passphrase or passphrases.for_old())  # nobody waits while it is asked for
     done, refused = list[Path](), list[str]()
-    with durable.alone(pki_of(home.folder)):
-        certificates.check_opens(pki_of(home.folder), secret)  # they may have been encrypted meanwhile
+    with durable.alone(pki):
+        certificates.check_opens(pki, secret)  # before the first request: a wrong one is no fault of theirs
+        folder.mkdir(parents=True, exist_ok=True)
         issuer = _Issuer(home, opened, now, frozenset(another_key), secret)
         for path in paths:
             try:

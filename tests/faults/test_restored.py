@@ -327,6 +327,12 @@ async def brokering(site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             await asyncio.gather(working, return_exceptions=True)
 
 
+async def goes_on(stage: Stage) -> None:
+    """See that the broker takes in and sends out what a member says now."""
+    await subscribe.send(stage.member(BUREAUS[0]), ("wanted.*",))
+    await settled(stage)
+
+
 async def test_a_bus_that_is_away_for_a_moment_ends_no_broker_and_is_logged(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,8 +344,7 @@ async def test_a_bus_that_is_away_for_a_moment_ends_no_broker_and_is_logged(
             due.setattr(broker_command, "REFRESH_LOOKS", 1)
             await logged("timestamp.not-signed")
         line.down = False
-        await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
-        await settled(site.stage)
+        await goes_on(site.stage)
 
 
 async def test_a_broker_that_is_stopped_while_its_bus_goes_away_ends(
@@ -377,8 +382,7 @@ async def test_a_bus_that_is_away_while_it_is_opened_for_other_streams_is_opened
         line.down = line.other = True
         await logged("broker.unavailable")
         line.down = False
-        await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
-        await settled(site.stage)
+        await goes_on(site.stage)
 
 
 async def test_a_bus_file_that_another_keeps_while_it_is_opened_for_other_streams_is_opened_again(
@@ -391,8 +395,7 @@ async def test_a_bus_file_that_another_keeps_while_it_is_opened_for_other_stream
             line.other = True
             await logged("broker.unavailable")
             other.execute("ROLLBACK")
-        await subscribe.send(site.stage.member(BUREAUS[0]), ("wanted.*",))
-        await settled(site.stage)
+        await goes_on(site.stage)
 
 
 async def test_a_running_broker_whose_shard_another_takes_ends_and_does_not_take_it_back(

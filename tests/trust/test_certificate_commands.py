@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from click.testing import CliRunner
 
 from broker import certificates, settings, topics
@@ -23,7 +21,7 @@ from cli import main as command
 from cli import passphrases
 from cli.home import clock
 from cli.operator_home import make, stopped, tls_of
-from cli.stage import Stage, set_up, stop_kafka
+from cli.stage import Stage, set_up
 from cli.trust import issuing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise
 
@@ -40,13 +38,6 @@ async def stage(tmp_path: Path) -> Stage:
         tls = {"operator": tls_of("operator")} if known.role == "operator" else {}
         settings.save(folder, known.model_copy(update={"bus": "kafka:localhost:9", "tls": tls}))
     return made
-
-
-@pytest_asyncio.fixture
-async def on_kafka(tmp_path: Path) -> AsyncIterator[Stage]:
-    made = await set_up(tmp_path / "home", federation(*BUREAUS), "kafka", BUREAUS, lambda _: None)
-    yield made
-    stop_kafka(made)
 
 
 @pytest.mark.kafka

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from adapters.versions import Versions
 from broker import settings
@@ -19,7 +17,7 @@ from broker.trust import draft
 from broker.trust.bundle import Opened, Trust, WrittenBundle, first_root, open_bundle
 from cli.home import clock
 from cli.operator_home import tls_of
-from cli.stage import Stage, running, set_up, settled, stop_kafka
+from cli.stage import Stage, running, set_up, settled
 from cli.trust import invitation, proposing
 from cli.trust.invitation import Invitation
 from tests.journeys.test_by_hand import DRAFT
@@ -47,13 +45,6 @@ def sent(path: Path, directory: bytes | None, name: str = "", bus: str = BUS) ->
 
 
 # The whole way, on Kafka
-
-
-@pytest_asyncio.fixture
-async def on_kafka(tmp_path: Path) -> AsyncIterator[Stage]:
-    made = await set_up(tmp_path / "home", federation(*BUREAUS), "kafka", BUREAUS, lambda _: None)
-    yield made
-    stop_kafka(made)
 
 
 async def done(home: Path, *words: str) -> Result:
