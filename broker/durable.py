@@ -25,9 +25,7 @@ def begin(file: Path, data: bytes) -> int:
         return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        _write(fd, data)
     except OSError:
         os.close(fd)
         raise
@@ -45,10 +43,19 @@ def write(file: Path, data: bytes) -> None:
 
 
 def put(file: Path, data: bytes) -> None:
-    """Put a file in the place of another, which is there whole until this one is: aside, fsync, rename, fsync."""
+    """Put a file in the place of another, which is there whole until this one is: aside, fsync, rename, fsync.
+
+    Who puts the same file at the same time comes before or after. Raises UnavailableError if that one does not go on.
+    """
     aside = file.with_name(f"{file.name}.new")
-    write(aside, data)
-    aside.replace(file)
+    fd = _held(aside)
+    try:
+        os.ftruncate(fd, 0)
+        _write(fd, data)
+        os.fsync(fd)  # its place in the folder need not last: the rename gives it another
+        aside.replace(file)
+    finally:
+        os.close(fd)
     sync(file.parent)
 
 
@@ -100,6 +107,28 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def _held(aside: Path) -> int:
+    """Open a file that nobody else holds; return its descriptor, with which the hold ends."""
+    deadline = time.monotonic() + ALONE_S
+    while True:
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(fd, aside.parent, deadline)
+            if _lies_at(aside, fd):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # who held it before us has renamed it: it is the file in place by now
+
+
+def _lies_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _lock(fd: int, folder: Path, deadline: float) -> None:
     while True:
         try:
@@ -111,6 +140,12 @@ def _lock(fd: int, folder: Path, deadline: float) -> None:
             time.sleep(AGAIN_S)
         else:
             return
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def sync(folder: Path) -> None:
