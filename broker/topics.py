@@ -1,7 +1,6 @@
-"""The topics and access rules of a federation on Kafka: derived from the table of streams, and applied with `setup`.
+"""The topics of a federation on Kafka: derived from the table of streams, made, compared and mended with `setup`.
 
-What the table does not name is denied: the nodes refuse whatever no binding allows. Only `setup`, a super user whose
-certificate is kept in a safe, creates topics, changes their settings or changes bindings.
+`setup` is a super user whose certificate is kept in a safe: nobody else creates topics or changes their settings.
 
 How prompt an erasure is: a deleted or replaced record is gone from the disk of every node after retention (or
 max.compaction.lag.ms) + segment.ms + the node's next look + file.delete.delay.ms, and the last segment of a stream is
@@ -10,62 +9,34 @@ closed only when something is written after it. `Pace` sets the three that are t
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init__ offers them without saying so
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    ResourcePatternType,
     ResourceType,
 )
 from confluent_kafka.cimpl import NewTopic
 
-from broker.errors import ForbiddenStreamError, UnavailableError
-from broker.streams import AUDITOR, FAMILIES, FOR_EVER, OPERATOR, ROUTER, SETUP, Family, World, family_of
+from broker.bindings import Binding, await_bindings, bind, derived
+from broker.kafka_admin import ANSWER_LIMIT_S, client_settings, metadata, settle, until
+from broker.streams import FAMILIES, FOR_EVER, Family, World, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from broker.certificates import Credentials
 
-ANSWER_LIMIT_S = 30.0
-LOOK_S = 0.05
 PARTITIONS, COPIES = "partitions", "copies"
 """What no setting of a topic mends: Kafka's own kafka-topics.sh and kafka-reassign-partitions.sh do."""
 THREE, MIN_INSYNC = 3, "2"
 """With so many nodes each record lies on three of them, and is acknowledged once it is on two."""
 INTERNAL = ("__consumer_offsets", "__transaction_state")
 """Kafka's own topics, which the places and the steps of a shard rest on."""
-CLUSTER = "kafka-cluster"
-EVERY = "*"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Binding:
-    """One thing that one principal may do. `prefixed` names end in a dot: `notices.a` would cover `notices.at`.
-
-    We make none for a single host and none that denies; somebody's hands may have, and then they are to go.
-    """
-
-    principal: str
-    resource: str
-    """topic, group, transactional_id or cluster"""
-    name: str
-    operation: str
-    """read, write, describe or describe_configs; read and write imply describe"""
-    prefixed: bool = False
-    host: str = "*"
-    denies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,40 +74,6 @@ class Applied:
     """What topics that existed have otherwise; nothing of it was changed."""
 
 
-def bindings(world: World) -> list[Binding]:
-    """Derive every binding of a federation from the table of streams, and nothing beside it."""
-    found = {*_stream_bindings(world), *_operator_bindings()}
-    # The daily certificate of the operator describes groups and joins none.
-    joining = set(world.principals()) - {OPERATOR}
-    found |= {Binding(principal, "group", f"{principal}.", "read", prefixed=True) for principal in joining}
-    # Members get none: with one they could hold up every read_committed reader of their topics.
-    found.add(Binding(ROUTER, "transactional_id", f"{ROUTER}.", "write", prefixed=True))
-    return sorted(found)
-
-
-def _stream_bindings(world: World) -> Iterator[Binding]:
-    for stream in world.streams():
-        for operation, allowed in (("write", world.writers(stream)), ("read", world.readers(stream))):
-            for principal in allowed:
-                yield _on_stream(principal, operation, stream)
-
-
-def _on_stream(principal: str, operation: str, stream: str) -> Binding:
-    family = family_of(stream)
-    if principal in {ROUTER, AUDITOR, OPERATOR} and family.per:
-        # Whoever is named for one stream of such a family is named for all: members that come later are covered.
-        return Binding(principal, "topic", f"{family.name}.", operation, prefixed=True)
-    return Binding(principal, "topic", stream, operation)
-
-
-def _operator_bindings() -> Iterator[Binding]:
-    """Lags and names, never a record."""
-    yield Binding(OPERATOR, "topic", EVERY, "describe")
-    yield Binding(OPERATOR, "topic", EVERY, "describe_configs")
-    yield Binding(OPERATOR, "group", EVERY, "describe")
-    yield Binding(OPERATOR, "cluster", CLUSTER, "describe")
-
-
 def partitions(stream: str, shards: int) -> int:
     """Tell how many partitions a stream has: one for each shard, or one in all."""
     return shards if family_of(stream).sharded else 1
@@ -157,18 +94,6 @@ def topic_config(family: Family, pace: Pace = STEADY) -> dict[str, str]:
         "max.compaction.lag.ms": str(pace.compaction_lag),
         "delete.retention.ms": str(pace.tombstones),
         "file.delete.delay.ms": str(pace.file_delete),
-    }
-
-
-def client_settings(bootstrap: str, who: Credentials) -> dict[str, str | int | float | bool]:
-    """Spell a principal's way to the nodes as librdkafka wants it."""
-    return {
-        "bootstrap.servers": bootstrap,
-        "security.protocol": "ssl",
-        "ssl.ca.location": str(who.ca),
-        "ssl.certificate.location": str(who.chain),
-        "ssl.key.location": str(who.key),
-        "log_level": 0,  # what fails is raised; lines on stderr would stand between answer and reader
     }
 
 
@@ -194,12 +119,12 @@ def establish(
     """
     wants = _Wants(world, shards, pace, overrides or {}, _named(bootstrap))
     admin = AdminClient(client_settings(bootstrap, setup))
-    wanted = {each for each in bindings(world) if each.principal not in stopped}
+    wanted = {each for each in derived(world) if each.principal not in stopped}
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
-    added, removed = _bind(admin, wanted, lambda each: take_away or each.principal in stopped)
+    added, removed = bind(admin, wanted, lambda each: take_away or each.principal in stopped)
     created = _create(admin, wants)
     _await_topics(admin, set(world.streams()))
-    _await_bindings(bootstrap, setup, wanted, lambda each: take_away or each.principal in stopped)
+    await_bindings(bootstrap, setup, wanted, lambda each: take_away or each.principal in stopped)
     return Applied(tuple(created), tuple(added), tuple(removed), tuple(_differences(admin, wants)))
 
 
@@ -211,7 +136,7 @@ def differences(bootstrap: str, who: Credentials, world: World, *, shards: int =
 
 def copies_known(bootstrap: str, who: Credentials) -> bool:
     """Say whether copies are compared: not where fewer than three nodes answer, and the address names no more."""
-    known = _metadata(AdminClient(client_settings(bootstrap, who)))
+    known = metadata(AdminClient(client_settings(bootstrap, who)))
     return max(len(known.brokers), _named(bootstrap)) >= THREE
 
 
@@ -225,7 +150,7 @@ def mend(bootstrap: str, setup: Credentials, world: World, *, shards: int = 1) -
         left[:] = _differences(admin, wants)
         return all(each.name in (PARTITIONS, COPIES) for each in left)
 
-    _await(mended, "the settings are not in force yet")
+    until(mended, "the settings are not in force yet")
     return left
 
 
@@ -238,14 +163,6 @@ def existing(bootstrap: str, who: Credentials) -> dict[str, int]:
     """List the topics that this principal may see, and their partitions."""
     admin = AdminClient(client_settings(bootstrap, who))
     return {name: len(topic.partitions) for name, topic in _topics(admin).items()}
-
-
-def standing_bindings(bootstrap: str, who: Credentials) -> list[Binding]:
-    """List the bindings in force (`setup` and `operator` may see them)."""
-    return sorted(_standing(AdminClient(client_settings(bootstrap, who))))
-
-
-# --- topics -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,18 +197,18 @@ def _named(bootstrap: str) -> int:
 
 
 def _create(admin: AdminClient, wants: _Wants) -> list[str]:
-    known = _metadata(admin)
+    known = metadata(admin)
     missing = [stream for stream in wants.world.streams() if stream not in known.topics]
     if not missing:
         return []
     wanted = [wants.topic(stream, wants.nodes(known)) for stream in missing]
     for stream, done in admin.create_topics(wanted, request_timeout=ANSWER_LIMIT_S).items():
-        _settle(done, "create", stream, tolerate=KafkaError.TOPIC_ALREADY_EXISTS)
+        settle(done, "create", stream, tolerate=KafkaError.TOPIC_ALREADY_EXISTS)
     return missing
 
 
 def _differences(admin: AdminClient, wants: _Wants) -> list[Difference]:
-    known = _metadata(admin)
+    known = metadata(admin)
     nodes, there = wants.nodes(known), [each for each in wants.world.streams() if each in known.topics]
     found = [each for stream in there for each in _short(stream, known.topics[stream], wants)]
     for name in (*there, *INTERNAL):
@@ -302,7 +219,7 @@ def _differences(admin: AdminClient, wants: _Wants) -> list[Difference]:
         return found
     asked = admin.describe_configs([config_resource(each) for each in there], request_timeout=ANSWER_LIMIT_S)
     for resource, done in asked.items():
-        has = {each.name: str(each.value) for each in _settle(done, "describe", str(resource.name)).values()}
+        has = {each.name: str(each.value) for each in settle(done, "describe", str(resource.name)).values()}
         for name, wanted in wants.config(str(resource.name), nodes).items():
             if has.get(name) != wanted:
                 found.append(Difference(str(resource.name), name, has.get(name, "nothing"), wanted))
@@ -328,18 +245,11 @@ def _set(admin: AdminClient, differing: Sequence[Difference]) -> None:
         return
     wanted = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=each) for name, each in changes.items()]
     for resource, done in admin.incremental_alter_configs(wanted, request_timeout=ANSWER_LIMIT_S).items():
-        _settle(done, "set", str(resource.name))
-
-
-def _metadata(admin: AdminClient) -> Any:
-    try:
-        return admin.list_topics(timeout=ANSWER_LIMIT_S)
-    except KafkaException as error:
-        raise UnavailableError(f"the Kafka nodes do not answer: {error}") from error
+        settle(done, "set", str(resource.name))
 
 
 def _topics(admin: AdminClient) -> dict[str, Any]:
-    found: dict[str, Any] = _metadata(admin).topics
+    found: dict[str, Any] = metadata(admin).topics
     return found
 
 
@@ -353,111 +263,4 @@ def _await_topics(admin: AdminClient, wanted: set[str]) -> None:
             for name in wanted
         )
 
-    _await(led, "the topics have no leaders yet")
-
-
-# --- bindings ---------------------------------------------------------------------------------------------------------
-
-
-def _bind(
-    admin: AdminClient, wanted: set[Binding], goes: Callable[[Binding], bool]
-) -> tuple[list[Binding], list[Binding]]:
-    standing = _standing(admin)
-    added, removed = sorted(wanted - standing), sorted(filter(goes, standing - wanted))
-    if added:
-        for binding, done in admin.create_acls(list(map(acl, added)), request_timeout=ANSWER_LIMIT_S).items():
-            _settle(done, "bind", str(binding.name))
-    if removed:
-        for found, gone in admin.delete_acls(list(map(acl_filter, removed)), request_timeout=ANSWER_LIMIT_S).items():
-            _settle(gone, "unbind", str(found.name))
-    return added, removed
-
-
-def _await_bindings(bootstrap: str, setup: Credentials, wanted: set[Binding], goes: Callable[[Binding], bool]) -> None:
-    """Return once every node has shown the bindings, and no other that goes: each learns of them by itself, ms apart.
-
-    A node names any other as the controller, and a new client asks that one for the bindings: so ask until each was it.
-    """
-    shown: set[int] = set()
-
-    def everywhere() -> bool:
-        admin = AdminClient(client_settings(bootstrap, setup))
-        known = _metadata(admin)
-        standing = _standing(admin)
-        if standing >= wanted and not any(map(goes, standing - wanted)):
-            shown.add(known.controller_id)
-        return shown >= set(known.brokers)
-
-    _await(everywhere, "the bindings are not in force yet")
-
-
-def _standing(admin: AdminClient) -> set[Binding]:
-    anything: Any = None  # the library's own types forget that None means any
-    everything = AclBindingFilter(
-        ResourceType.ANY,
-        anything,
-        ResourcePatternType.ANY,
-        anything,
-        anything,
-        AclOperation.ANY,
-        AclPermissionType.ANY,
-    )
-    found: Iterable[Any] = _settle(admin.describe_acls(everything), "describe bindings of", CLUSTER)
-    return set(map(_binding, found))
-
-
-def _parts(binding: Binding) -> tuple[Any, ...]:
-    pattern = ResourcePatternType.PREFIXED if binding.prefixed else ResourcePatternType.LITERAL
-    # librdkafka has one word for a broker and for the whole cluster.
-    resource = ResourceType["BROKER" if binding.resource == "cluster" else binding.resource.upper()]
-    permission = AclPermissionType.DENY if binding.denies else AclPermissionType.ALLOW
-    who, what = f"User:{binding.principal}", AclOperation[binding.operation.upper()]
-    return resource, binding.name, pattern, who, binding.host, what, permission
-
-
-def acl(binding: Binding) -> AclBinding:
-    """Spell a binding for librdkafka."""
-    return AclBinding(*_parts(binding))
-
-
-def acl_filter(binding: Binding) -> AclBindingFilter:
-    """Spell a filter that only this binding fits."""
-    return AclBindingFilter(*_parts(binding))
-
-
-def _binding(acl: Any) -> Binding:
-    return Binding(
-        acl.principal.removeprefix("User:"),
-        "cluster" if acl.restype == ResourceType.BROKER else acl.restype.name.lower(),
-        acl.name,
-        acl.operation.name.lower(),
-        prefixed=acl.resource_pattern_type == ResourcePatternType.PREFIXED,
-        host=acl.host,
-        denies=acl.permission_type == AclPermissionType.DENY,
-    )
-
-
-# --- waiting ----------------------------------------------------------------------------------------------------------
-
-
-def _settle(done: Future[Any], act: str, stream: str, tolerate: int | None = None) -> Any:
-    """Wait for one answer and sort a refusal by who can mend it."""
-    try:
-        return done.result(timeout=ANSWER_LIMIT_S)
-    except TimeoutError as error:
-        raise UnavailableError(f"the Kafka nodes did not answer within {ANSWER_LIMIT_S:.0f} s") from error
-    except KafkaException as error:
-        code = error.args[0].code()
-        if code == tolerate:
-            return None
-        if code in {KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED}:
-            raise ForbiddenStreamError(f"the certificate given for {SETUP}", act, stream) from error
-        raise UnavailableError(f"the Kafka nodes could not {act} {stream}: {error}") from error
-
-
-def _await(reached: Any, otherwise: str) -> None:
-    deadline = time.monotonic() + ANSWER_LIMIT_S
-    while not reached():
-        if time.monotonic() > deadline:
-            raise UnavailableError(f"{otherwise}, after {ANSWER_LIMIT_S:.0f} s")
-        time.sleep(LOOK_S)
+    until(led, "the topics have no leaders yet")

@@ -32,15 +32,8 @@ from broker.streams import ROUTER
 from cli import answer, copied, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
-from cli.operator_home import (
-    NOBODY,
-    OperatorHome,
-    make,
-    make_streams,
-    operator_folder,
-    operator_home,
-    told,
-)
+from cli.operator_home import NOBODY, OperatorHome, make, operator_folder, operator_home
+from cli.operator_streams import make_streams, told
 from cli.options import Everywhere, everywhere
 from cli.resuming import resume_command
 from cli.standing import HeldNotice, Standing, standing

@@ -16,7 +16,8 @@ from broker.errors import ConfigurationError
 from broker.streams import SETUP
 from cli import answer, exits, passphrases
 from cli.home import clock, member_home
-from cli.operator_home import NOBODY, OperatorHome, has_streams, make_streams, operator_home, stopped, tls_of
+from cli.operator_home import NOBODY, OperatorHome, operator_home, tls_of
+from cli.operator_streams import has_streams, make_streams, stopped
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import issuing, proposing, vouched
 from cli.trust.issuing import ADAPTER
@@ -188,13 +189,13 @@ def _check_known(home: OperatorHome, principal: str) -> None:
 
     Raises ConfigurationError, UnavailableError.
     """
-    from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+    from broker import bindings  # noqa: PLC0415 -- only a Kafka home needs it
 
     if not _PRINCIPAL.fullmatch(principal):
         message = f"{principal!r} is no member's name on the bus: write at.ncb or at.adapter"
         raise ConfigurationError(message)
     setup = certificates.credentials(pki_of(home.folder), SETUP)
-    bound = {each.principal for each in topics.standing_bindings(home.settings.bus_address, setup)}
+    bound = {each.principal for each in bindings.standing(home.settings.bus_address, setup)}
     if principal not in bound and not issuing.is_known(home, principal):
         message = f"nobody is called {principal} on the bus, and nobody was: see `valise certificate list`"
         raise ConfigurationError(message)

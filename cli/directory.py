@@ -22,7 +22,8 @@ from broker.trust.draft import Draft
 from cli import answer, exits, seed
 from cli.home import clock, if_it_answers, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
-from cli.operator_home import OperatorHome, operator_folder, operator_home, told
+from cli.operator_home import OperatorHome, operator_folder, operator_home
+from cli.operator_streams import told
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import powers, proposing, signing, wording
 

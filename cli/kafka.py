@@ -15,7 +15,8 @@ from broker import settings as settings_file
 from broker.errors import ConfigurationError
 from broker.streams import OPERATOR, SETUP
 from cli import answer, exits
-from cli.operator_home import credentials, differences, operator_folder, operator_home, told
+from cli.operator_home import credentials, operator_folder, operator_home
+from cli.operator_streams import differences, told
 from cli.options import Everywhere, everywhere
 
 SOON_DAYS = 30

@@ -18,7 +18,8 @@ from broker.streams import ROUTER, World
 from broker.trail import Trail
 from cli import key_use, witnessing
 from cli.home import clock
-from cli.operator_home import OperatorHome, differences
+from cli.operator_home import OperatorHome
+from cli.operator_streams import differences
 from cli.witnessing import WitnessedUpTo
 
 if TYPE_CHECKING:

@@ -99,6 +99,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "kafka",
         "jars",
         "node",
+        "kafka_admin",
+        "bindings",
         "topics",
     ),
 )
@@ -120,7 +122,7 @@ DOORS = {
     "securesystemslib": ("broker/trust",),
     "pkcs11": ("broker/token.py",),
     "cedarpy": ("broker/rules",),
-    "confluent_kafka": ("broker/topics.py",),
+    "confluent_kafka": ("broker/bindings.py", "broker/kafka_admin.py", "broker/topics.py"),
     "defusedxml": ("adapters/",),
     "rich": ("cli/",),
     "click": ("cli/",),

@@ -18,7 +18,8 @@ from broker.signing import Passphrase
 from broker.trust import roles
 from broker.trust.bundle import Opened
 from cli import answer, passphrases
-from cli.operator_home import OperatorHome, stopped, stopped_path
+from cli.operator_home import OperatorHome
+from cli.operator_streams import stopped, stopped_path
 from cli.trust import vouched
 from cli.trust.vouched import Vouched
 

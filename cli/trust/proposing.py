@@ -20,8 +20,10 @@ from broker.trust.draft import Draft, Signatory, Wanted
 from broker.trust.guard import Guard
 from broker.trust.roles import POLICIES
 from cli import challenges, passphrases
+from cli.composing import compose_next, requests_in
 from cli.home import clock, world_of
-from cli.operator_home import NOBODY, OperatorHome, compose_next, has_streams, make_streams, record, requests_in
+from cli.operator_home import NOBODY, OperatorHome
+from cli.operator_streams import has_streams, make_streams, record
 from cli.seed import Federation
 from cli.trust import signatories
 

@@ -15,7 +15,8 @@ from broker.signing import SigningKey
 from cli import seed
 from cli.audit import audit
 from cli.auditor import enrolled
-from cli.operator_home import compose_next, operator_home
+from cli.composing import compose_next
+from cli.operator_home import operator_home
 from cli.seed import Clause, Federation, Order
 from cli.stage import agree, set_up
 from tests import federation as world

@@ -35,11 +35,11 @@ from broker.errors import (
 )
 from broker.fair import shares
 from broker.kafka import KafkaBus
+from broker.kafka_admin import client_settings
 from broker.sqlite import SqliteBus
 from broker.sqlite_batch import Copy
 from broker.sqlite_file import Transaction, Writer
 from broker.sqlite_pages import Table, connect, select
-from broker.topics import client_settings
 from tests.kafka_world import KafkaWorld, running_kafka
 
 MEMBERS = tuple("ORG" + "".join(letters) for letters in itertools.product("ABCDEF", "ABCDEFG"))

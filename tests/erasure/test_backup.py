@@ -24,7 +24,8 @@ from broker import vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import Settings
 from cli import backup, backup_keys, exits, restoring, seed, snapshots
-from cli.operator_home import NOBODY, OperatorHome, make, make_streams
+from cli.operator_home import NOBODY, OperatorHome, make
+from cli.operator_streams import make_streams
 from cli.stage import running, set_up, settled
 from tests.erasure.site import found
 from tests.faults.test_new_log import GE, LV, Exchange

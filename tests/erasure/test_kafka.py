@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from broker import topics
+from broker import kafka_admin, topics
 from broker.bus import Copies, Writes
 from broker.kafka import KafkaBus
 from broker.streams import FAMILIES, REGISTER, ROUTED, ROUTER, SETUP, adapter, inbox, notices
@@ -68,7 +68,7 @@ async def test_raw_segments_hold_nothing_of_it_after_the_time_that_the_settings_
 
 @pytest.mark.kafka
 def test_everything_that_erasure_depends_on_stands_in_each_topic(federation_kafka: KafkaWorld) -> None:
-    admin = AdminClient(topics.client_settings(federation_kafka.bootstrap, federation_kafka.credentials(SETUP)))
+    admin = AdminClient(kafka_admin.client_settings(federation_kafka.bootstrap, federation_kafka.credentials(SETUP)))
     resources = [topics.config_resource(each) for each in WORLD.streams()]
     for resource, done in admin.describe_configs(resources).items():
         standing = {name: entry.value for name, entry in done.result(30).items() if not entry.is_default}

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from broker import node, streams, topics
+from broker.bindings import Binding, standing
 from broker.certificates import credentials, pki_of
 from broker.errors import VersionRefusedError
 from broker.trust.draft import Draft, read_draft
 from broker.trust.guard import ROOT_FILE
 from cli import challenges
-from cli.operator_home import NOBODY, operator_home, stopped
+from cli.operator_home import NOBODY, operator_home
+from cli.operator_streams import stopped
 from cli.stage import Stage, set_up
 from cli.trust import proposing, signing
 from tests.trust.test_commands import BUREAUS, federation, valise
@@ -64,12 +66,12 @@ def forget(stage: Stage, *names: str) -> None:
         shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
-def bindings(stage: Stage) -> list[topics.Binding]:
+def bindings(stage: Stage) -> list[Binding]:
     """Who may do what on the bus; nothing on the embedded one."""
     if stage.operator.settings.bus_kind == "sqlite":
         return []
     who = credentials(pki_of(stage.operator.folder), streams.SETUP)
-    return topics.standing_bindings(stage.operator.settings.bus_address, who)
+    return standing(stage.operator.settings.bus_address, who)
 
 
 async def written(stage: Stage) -> int:

@@ -34,7 +34,8 @@ from broker.trail import Trail
 from broker.witness import Witness
 from cli import broker as broker_command
 from cli import copied, exits, subscribe
-from cli.operator_home import OperatorHome, entered, operator_home
+from cli.composing import entered
+from cli.operator_home import OperatorHome, operator_home
 from cli.stage import Stage, running, set_up, settled, verified
 from cli.standing import standing
 from cli.trust import proposing

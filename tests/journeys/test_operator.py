@@ -20,8 +20,9 @@ from broker.errors import ConfigurationError
 from broker.settings import Tls
 from broker.signing import SigningKey
 from cli import keys, seed, subscribe
+from cli.composing import read_request
 from cli.home import clock
-from cli.operator_home import credentials, make, operator_home, read_request
+from cli.operator_home import credentials, make, operator_home
 from cli.seed import Federation, Order
 from cli.stage import agree, joined, running, set_up, settled, verified
 from cli.standing import standing

@@ -15,7 +15,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from broker import certificates, topics
+from broker import bindings, certificates, kafka_admin, topics
 from broker.certificates import FEDERATION, Credentials
 from broker.errors import ConfigurationError, ForbiddenStreamError
 from broker.streams import World
@@ -89,12 +89,12 @@ def state(kafka: KafkaWorld) -> Any:
     """Everything that only `setup` may change."""
     setup = kafka.credentials("setup")
     resources = [topics.config_resource(stream) for stream in STREAMS]
-    admin = AdminClient(topics.client_settings(kafka.bootstrap, setup))
+    admin = AdminClient(kafka_admin.client_settings(kafka.bootstrap, setup))
     described = {
         resource.name: {entry.name: entry.value for entry in done.result(timeout=PATIENCE_S).values()}
         for resource, done in admin.describe_configs(resources).items()
     }
-    return described, topics.existing(kafka.bootstrap, setup), topics.standing_bindings(kafka.bootstrap, setup)
+    return described, topics.existing(kafka.bootstrap, setup), bindings.standing(kafka.bootstrap, setup)
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -124,7 +124,7 @@ def test_the_adapter_reads_for_the_bureau_that_holds_no_certificate(tried: Tried
 
 
 def settings(kafka: KafkaWorld, principal: str) -> dict[str, Any]:
-    found: dict[str, Any] = dict(topics.client_settings(kafka.bootstrap, kafka.credentials(principal)))
+    found: dict[str, Any] = dict(kafka_admin.client_settings(kafka.bootstrap, kafka.credentials(principal)))
     return found | {"log_level": 0, "log.connection.close": False, "error_cb": lambda _: None}
 
 
@@ -211,11 +211,11 @@ def test_the_router_cannot_write_what_others_say_even_in_a_transaction(kafka: Ka
 def test_nobody_but_setup_changes_bindings_partitions_or_records(kafka: KafkaWorld, principal: str) -> None:
     before = state(kafka)
     admin = AdminClient(settings(kafka, principal))
-    grab = topics.Binding(principal, "topic", "inbox.", "read", prefixed=True)
-    own = next(binding for binding in topics.bindings(WORLD) if binding.principal == principal)
+    grab = bindings.Binding(principal, "topic", "inbox.", "read", prefixed=True)
+    own = next(binding for binding in bindings.derived(WORLD) if binding.principal == principal)
     tries = [
-        *admin.create_acls([topics.acl(grab)], request_timeout=PATIENCE_S).values(),
-        *admin.delete_acls([topics.acl_filter(own)], request_timeout=PATIENCE_S).values(),
+        *admin.create_acls([bindings.acl(grab)], request_timeout=PATIENCE_S).values(),
+        *admin.delete_acls([bindings.acl_filter(own)], request_timeout=PATIENCE_S).values(),
         *admin.create_partitions([NewPartitions(stream, 2) for stream in STREAMS]).values(),
         *admin.delete_records([TopicPartition(stream, 0, 1) for stream in STREAMS]).values(),
     ]
@@ -379,7 +379,7 @@ def test_a_new_member_adds_only_what_is_missing_and_what_is_gone_is_unbound(kafk
     assert kafka.establish(wider) == topics.Applied((), (), ())
     back = kafka.establish(WORLD)
     assert back.created == ()
-    assert topics.standing_bindings(kafka.bootstrap, kafka.credentials("operator")) == topics.bindings(WORLD)
+    assert bindings.standing(kafka.bootstrap, kafka.credentials("operator")) == bindings.derived(WORLD)
 
 
 def test_settings_that_are_not_the_tables_are_told_and_changed_only_on_demand(kafka: KafkaWorld) -> None:
@@ -391,7 +391,7 @@ def test_settings_that_are_not_the_tables_are_told_and_changed_only_on_demand(ka
         topics.Difference("inbox.at.ncb", "cleanup.policy", "delete", "compact,delete"),
         topics.Difference("notices.at", "retention.ms", "2592000000", "1000000"),
     ]
-    topics._set(AdminClient(topics.client_settings(kafka.bootstrap, setup)), changed)
+    topics._set(AdminClient(kafka_admin.client_settings(kafka.bootstrap, setup)), changed)
     found = [topics.Difference(each.topic, each.name, each.wanted, each.found) for each in changed]
     for _ in range(100):
         if topics.differences(kafka.bootstrap, operator, WORLD) == found:
@@ -413,7 +413,7 @@ def test_a_thief_of_a_principal_that_was_stopped_does_nothing_any_more(kafka: Ka
     assert set(thief.describe(mine).values()) == {Outcome.ALLOWED}
     for _ in range(2):
         topics.establish(kafka.bootstrap, setup, WORLD, stopped={"at.ncb"})
-        bound = {each.principal for each in topics.standing_bindings(kafka.bootstrap, setup)}
+        bound = {each.principal for each in bindings.standing(kafka.bootstrap, setup)}
         assert bound == set(WORLD.principals()) - {"at.ncb"}
         for tried in (thief.describe(mine), thief.read(mine), thief.write(mine)):
             assert set(tried.values()) == {Outcome.REFUSED}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from broker.bindings import Binding, derived
 from broker.streams import FAMILIES, World
-from broker.topics import STEADY, Binding, bindings, partitions, topic_config
+from broker.topics import STEADY, partitions, topic_config
 from tests.kafka_world import WORLD
 
 MEMBERS = ("at.adapter", "lv.adapter", "at.ncb", "lv.ncb")
 
 
 def of(principal: str) -> set[tuple[str, str, str, bool]]:
-    found = (binding for binding in bindings(WORLD) if binding.principal == principal)
+    found = (binding for binding in derived(WORLD) if binding.principal == principal)
     return {(binding.resource, binding.name, binding.operation, binding.prefixed) for binding in found}
 
 
@@ -39,17 +40,17 @@ def test_the_operator_sees_lags_and_names_and_writes_versions() -> None:
 
 
 def test_every_prefix_ends_in_a_dot() -> None:
-    assert all(binding.name.endswith(".") for binding in bindings(WORLD) if binding.prefixed)
+    assert all(binding.name.endswith(".") for binding in derived(WORLD) if binding.prefixed)
 
 
 def test_the_router_alone_has_transactions() -> None:
-    found = [binding for binding in bindings(WORLD) if binding.resource == "transactional_id"]
+    found = [binding for binding in derived(WORLD) if binding.resource == "transactional_id"]
     assert found == [Binding("router", "transactional_id", "router.", "write", prefixed=True)]
 
 
 def test_no_binding_lets_anyone_create_alter_or_delete() -> None:
-    assert {binding.operation for binding in bindings(WORLD)} == {"read", "write", "describe", "describe_configs"}
-    assert not any(binding.denies or binding.host != "*" for binding in bindings(WORLD))
+    assert {binding.operation for binding in derived(WORLD)} == {"read", "write", "describe", "describe_configs"}
+    assert not any(binding.denies or binding.host != "*" for binding in derived(WORLD))
 
 
 def test_setup_needs_no_binding_and_has_none() -> None:
@@ -58,7 +59,7 @@ def test_setup_needs_no_binding_and_has_none() -> None:
 
 def test_a_new_member_changes_nobody_elses_bindings() -> None:
     wider = World((*WORLD.members, "EE"), (*WORLD.bureaus, "EE/ncb"), WORLD.certified)
-    assert {binding.principal for binding in set(bindings(wider)) ^ set(bindings(WORLD))} == {"ee.adapter"}
+    assert {binding.principal for binding in set(derived(wider)) ^ set(derived(WORLD))} == {"ee.adapter"}
 
 
 def test_no_sender_sets_the_clock_and_nothing_that_erasure_needs_is_left_to_a_default() -> None:

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from broker import certificates, node, topics
+from broker import certificates, kafka_admin, node, topics
 from broker.errors import ConfigurationError
 from broker.streams import World
 from cli import operator_home, seed
@@ -207,7 +207,7 @@ def test_up_twice_starts_once_and_down_ends_it(prepared: node.Cluster, tmp_path:
 def acknowledged(kafka: KafkaWorld) -> list[object]:
     """Write one record as a member would, and tell what Kafka said: [None] is an acknowledgement."""
     told: list[object] = []
-    who = topics.client_settings(kafka.bootstrap, kafka.credentials("at.adapter"))
+    who = kafka_admin.client_settings(kafka.bootstrap, kafka.credentials("at.adapter"))
     quiet = {"log_level": 0, "log.connection.close": False, "acks": "all", "enable.idempotence": True}
     producer = Producer(who | quiet)
     producer.produce("notices.at", b"invented", on_delivery=lambda error, _: told.append(error))
@@ -225,7 +225,7 @@ def wider(*bureaus: str) -> World:
 
 def check_copies(kafka: KafkaWorld) -> None:
     """Ours lie on three nodes whatever these have as their default; a topic made by hand is told."""
-    admin = AdminClient(topics.client_settings(kafka.bootstrap, kafka.credentials("setup")))
+    admin = AdminClient(kafka_admin.client_settings(kafka.bootstrap, kafka.credentials("setup")))
     by_hand = NewTopic("inbox.at.extra", num_partitions=1, replication_factor=1)
     admin.create_topics([by_hand])[by_hand.topic].result(timeout=60)
     wanted = {topics.COPIES: ("1", "3"), "min.insync.replicas": ("1", "2")}
@@ -240,7 +240,7 @@ def check_copies(kafka: KafkaWorld) -> None:
 
 def check_copies_without_one(kafka: KafkaWorld) -> None:
     """A node that is down is one of three all the same: copies are compared, and new topics get three."""
-    admin = AdminClient(topics.client_settings(kafka.bootstrap, kafka.credentials("setup")))
+    admin = AdminClient(kafka_admin.client_settings(kafka.bootstrap, kafka.credentials("setup")))
     deadline = time.monotonic() + 60
     while len(admin.list_topics(timeout=30).brokers) == 3 and time.monotonic() < deadline:
         time.sleep(0.2)

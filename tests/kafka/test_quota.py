@@ -10,25 +10,27 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from broker import certificates, kafka_quota, node, topics
+from broker import certificates, kafka_admin, kafka_quota, node, topics
 from broker.errors import UnavailableError
 from broker.streams import VERSIONS
 from cli import seed
-from cli.operator_home import make, make_streams
+from cli.operator_home import make
+from cli.operator_streams import make_streams
 from tests.kafka_world import WORLD, KafkaWorld, running_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 RECORD, COUNT = bytes(100_000), 60
 MAKE = """
 import asyncio, pathlib, sys
-from cli.operator_home import NOBODY, make_streams, operator_home
+from cli.operator_home import NOBODY, operator_home
+from cli.operator_streams import make_streams
 asyncio.run(make_streams(operator_home(pathlib.Path(sys.argv[1])), NOBODY))
 """
 
 
 def seconds(kafka: KafkaWorld, principal: str, stream: str, count: int = COUNT) -> float:
     """How long it takes to write 6 MB, or as many records."""
-    settings = topics.client_settings(kafka.bootstrap, kafka.credentials(principal))
+    settings = kafka_admin.client_settings(kafka.bootstrap, kafka.credentials(principal))
     producer = Producer(settings | {"acks": "all", "batch.size": 200_000})
     began = time.monotonic()
     for _ in range(count):

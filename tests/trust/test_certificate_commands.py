@@ -20,7 +20,8 @@ from cli import home as homes
 from cli import main as command
 from cli import passphrases
 from cli.home import clock
-from cli.operator_home import make, stopped, tls_of
+from cli.operator_home import make, tls_of
+from cli.operator_streams import stopped
 from cli.stage import Stage, set_up
 from cli.trust import issuing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise

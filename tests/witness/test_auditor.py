@@ -15,7 +15,8 @@ from broker.settings import Settings
 from broker.settings import Witness as Named
 from broker.witness import Witness
 from cli.home import clock
-from cli.operator_home import NOBODY, make_streams, operator_home
+from cli.operator_home import NOBODY, operator_home
+from cli.operator_streams import make_streams
 from tests.audit.homes import Homes
 from tests.steps.ledger import KEY, ORIGIN, VKEY, Ledger, leaf_of
 from tests.witness.log import cosigner, identity

@@ -1,0 +1,97 @@
+"""What the operator's home makes of its bus: the streams of a world, who may use them, and how they are set."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from broker import certificates, codec, durable, streams
+from broker.certificates import pki_of
+from broker.errors import ConfigurationError, ForbiddenStreamError
+from broker.notice import Version
+from broker.streams import OPERATOR, SETUP, World
+from cli.operator_home import NOBODY, OperatorHome, credentials
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.topics import Difference
+
+
+async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> tuple[Difference, ...]:
+    """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too, which become the world's.
+
+    Without `take_away` nobody loses a binding but who was stopped. Returns which settings of Kafka's topics are not the
+    table's.
+    """
+    if home.settings.bus_kind == "kafka":
+        from broker import kafka_quota, topics  # noqa: PLC0415 -- only a Kafka home needs it
+
+        setup = certificates.credentials(pki_of(home.folder), SETUP)
+        address = home.settings.bus_address
+        # On new nodes, and before their first stream: after a kill this is a new node still. What is set later stays.
+        if streams.VERSIONS not in topics.existing(address, setup):
+            await kafka_quota.bound(address, setup)
+        # One after the other: an older list of who was stopped would give back what a newer one has just taken away.
+        with durable.alone(home.folder):
+            return topics.establish(address, setup, world, take_away=take_away, stopped=stopped(home)).differs
+    async with home.bus(SETUP, world) as bus:
+        await bus.create(list(world.streams()))
+    return ()
+
+
+def differences(home: OperatorHome) -> list[Difference]:
+    """Compare the settings of Kafka's topics with the table of streams; raises UnavailableError."""
+    if home.settings.bus_kind != "kafka":
+        return []
+    from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+
+    who = credentials(home, OPERATOR)
+    return topics.differences(home.settings.bus_address, who, home.world())
+
+
+def told(each: Difference) -> str:
+    """Say how a topic differs from the table of streams."""
+    return f"{each.topic}: {each.name} is {each.found}, and should be {each.wanted}"
+
+
+async def has_streams(home: OperatorHome) -> bool:
+    """Say whether the bus shows the operator a stream of versions; changes nothing there. Raises UnavailableError."""
+    if home.settings.bus_kind == "kafka":
+        from broker import topics  # noqa: PLC0415 -- only a Kafka home needs it
+
+        who = credentials(home, OPERATOR)
+        return streams.VERSIONS in topics.existing(home.settings.bus_address, who)
+    if home.versions.newest_digest("directory") is None and not (home.folder / home.settings.bus_address).is_file():
+        return False  # not made yet; where a directory was published, it is lost
+    async with home.bus(OPERATOR, NOBODY) as bus:
+        with suppress(ForbiddenStreamError):
+            await bus.end(streams.VERSIONS)
+            return True
+    return False
+
+
+def stopped(home: OperatorHome) -> frozenset[str]:
+    """Name the principals that were stopped (`valise certificate stop`): no node lets them do anything.
+
+    Raises ConfigurationError where that cannot be read: nobody is let in again for that.
+    """
+    path = stopped_path(home)
+    try:
+        return frozenset(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, TypeError) as error:
+        message = f"{path} cannot be read: write the names that were stopped into it, as a JSON list"
+        raise ConfigurationError(message) from error
+
+
+def stopped_path(home: OperatorHome) -> Path:
+    """Where the principals stand that were stopped."""
+    return pki_of(home.folder) / "stopped.json"
+
+
+def record(kind: str, content: bytes) -> tuple[bytes, bytes]:
+    """Write a version as its stream carries it."""
+    return b"", codec.encode(Version(kind, content))
