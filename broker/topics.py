@@ -123,7 +123,7 @@ def establish(
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
     added, removed = bind(admin, wanted, lambda each: take_away or each.principal in stopped)
     created = _create(admin, wants)
-    _await_topics(admin, set(world.streams()))
+    _await_topics(admin, set(world.streams()), created)
     await_bindings(bootstrap, setup, wanted, lambda each: take_away or each.principal in stopped)
     return Applied(tuple(created), tuple(added), tuple(removed), tuple(_differences(admin, wants)))
 
@@ -253,14 +253,16 @@ def _topics(admin: AdminClient) -> dict[str, Any]:
     return found
 
 
-def _await_topics(admin: AdminClient, wanted: set[str]) -> None:
-    """Return once every topic is known and each partition has its leader."""
+def _await_topics(admin: AdminClient, wanted: set[str], made: Collection[str]) -> None:
+    """Return once every topic is known, and each partition of those made now has its leader.
+
+    One of before may have none for long: its only copy lies on a node that is down. `differences` tells of such.
+    """
 
     def led() -> bool:
         found = _topics(admin)
-        return all(
-            name in found and found[name].partitions and all(p.leader >= 0 for p in found[name].partitions.values())
-            for name in wanted
+        return wanted <= found.keys() and all(
+            found[name].partitions and all(p.leader >= 0 for p in found[name].partitions.values()) for name in made
         )
 
     until(led, "the topics have no leaders yet")
