@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -39,6 +40,39 @@ def write(file: Path, data: bytes) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+    sync(file.parent)
+
+
+def write_new(file: Path, data: bytes) -> None:
+    """Write a file for its owner alone where nothing is yet, durable on return. A kill leaves half of it.
+
+    Raises FileExistsError for whatever bears this name, a link that leads nowhere, too.
+    """
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _write(fd, data)
+        os.fsync(fd)
+    except BaseException:
+        file.unlink()
+        raise
+    finally:
+        os.close(fd)
+    sync(file.parent)
+
+
+def put_new(file: Path, data: bytes) -> None:
+    """Put a file for its owner alone where nothing is yet: nobody ever sees less than the whole of it.
+
+    A kill may leave what was aside, `.NAME.….new`, which nobody reads. Raises FileExistsError where another was first.
+    """
+    aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}.new")
+    try:
+        write_new(aside, data)
+        os.link(aside, file)  # a rename would put it in another's place
+    except FileExistsError as error:
+        raise FileExistsError(error.errno, error.strerror, str(file)) from error
+    finally:
+        aside.unlink(missing_ok=True)
     sync(file.parent)
 
 

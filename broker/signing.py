@@ -125,6 +125,9 @@ class SigningKey:
     def load(cls, path: Path, passphrase: Passphrase = no_passphrase) -> SigningKey:
         """Read a PKCS#8 PEM file. Raises ConfigurationError, also where others may read the file."""
         check_private(path, "make a key with `valise key new`")
+        if not path.stat().st_size:
+            message = f"{path} is empty: put a copy of the key in its place; if making it was cut off, remove the file"
+            raise ConfigurationError(message)
         try:
             pem = path.read_bytes()
             key = load_pem_private_key(pem, passphrase(path) if is_encrypted(pem) else None)
@@ -148,8 +151,11 @@ class SigningKey:
             raise ConfigurationError(message)
         pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encrypted)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600, exist_ok=False)
-        durable.write(path, pem)
+        try:
+            durable.put_new(path, pem)  # whole from the first moment: whoever signs may read it in any
+        except FileExistsError as error:
+            message = "a key is there already, and none is overwritten: see who made it, or move it away"
+            raise FileExistsError(error.errno, message, str(path)) from error
 
     def sign_payload(self, payload_type: str, payload: bytes) -> bytes:
         """Sign a payload under its DSSE type."""

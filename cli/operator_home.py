@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,13 +129,20 @@ def make(
     if (made.settings.federation, made.settings.bus) != (settings.federation, settings.bus):
         message = f"{folder} is the broker of {made.settings.federation} on {made.settings.bus}: name another --home"
         raise ConfigurationError(message)
-    if not made.key_path.exists():
-        SigningKey.new().save(made.key_path, passphrases.for_new(None, ask=False))
-    vkey = f"{notes.vkey(made.owner().origin, SigningKey.load(made.key_path, passphrases.for_old()).public.raw)}\n"
+    key = own_key(made.key_path)
+    vkey = f"{notes.vkey(made.owner().origin, key.public.raw)}\n"
     made.vkey_path.parent.mkdir(parents=True, exist_ok=True)
     if not _is_whole(made.vkey_path):  # a kill or power cut of a version before left half of it
         durable.put(made.vkey_path, vkey.encode())
     return made
+
+
+def own_key(path: Path) -> SigningKey:
+    """Give a key of the operator's; the first to ask makes it. Raises ConfigurationError if it cannot be read."""
+    if not path.exists():
+        with suppress(FileExistsError):  # another was first, and has told its public half already, perhaps
+            SigningKey.new().save(path, passphrases.for_new(None, ask=False))
+    return SigningKey.load(path, passphrases.for_old())
 
 
 def _check_same(folder: Path, federation: Federation, bus: str) -> None:

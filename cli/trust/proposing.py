@@ -19,10 +19,10 @@ from broker.trust.bundle import Opened, Trust
 from broker.trust.draft import Draft, Signatory, Wanted
 from broker.trust.guard import Guard
 from broker.trust.roles import POLICIES
-from cli import challenges, passphrases
+from cli import challenges
 from cli.composing import compose_next, requests_in
 from cli.home import clock, world_of
-from cli.operator_home import NOBODY, OperatorHome
+from cli.operator_home import NOBODY, OperatorHome, own_key
 from cli.operator_streams import has_streams, make_streams, record
 from cli.seed import Federation
 from cli.trust import signatories
@@ -64,13 +64,8 @@ class Activated:
 
 def operator_keys(home: OperatorHome) -> tuple[SigningKey, SigningKey]:
     """Load the operator's two keys, for snapshot and timestamp; make them if they are not there."""
-    made = []
-    for name in ("snapshot", "timestamp"):
-        path = home.folder / "trust" / f"{name}.pem"
-        if not path.is_file():
-            SigningKey.new().save(path, passphrases.for_new(None, ask=False))
-        made.append(SigningKey.load(path, passphrases.for_old()))
-    return made[0], made[1]
+    snapshot, timestamp = (own_key(home.folder / "trust" / f"{name}.pem") for name in ("snapshot", "timestamp"))
+    return snapshot, timestamp
 
 
 async def standing(home: OperatorHome) -> Guard:

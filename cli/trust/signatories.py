@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker import durable
 from broker.errors import ConfigurationError, SignatureError
-from broker.signing import PublicKey, SigningKey, is_encrypted, key_id, pae
+from broker.signing import PublicKey, SigningKey, is_encrypted, key_id, no_passphrase, pae
 from broker.trust.draft import Signatory
 from cli import passphrases
 
@@ -23,24 +23,39 @@ KEYS = ("root", "member")
 def make(folder: Path, member: str, federation: str, passphrase: bytes | None = None) -> Path:
     """Make a member's two keys and their request, if it has none yet; give the request.
 
-    Without `passphrase` they are encrypted where VALISE_PASSPHRASE_FILE names one.
+    Without `passphrase` they are encrypted where VALISE_PASSPHRASE_FILE names one, or as what a kill has left is.
     """
-    request = folder / "trust" / f"{member}.signatory.json"
+    trust = folder / "trust"
+    request = trust / f"{member}.signatory.json"
     if request.is_file():
         return request
-    passphrase = passphrase or passphrases.for_new(None, ask=False)
-    made = {name: _made(folder / "trust" / f"{name}.pem", passphrase) for name in KEYS}
-    keys = {f"{name}_key": key.public.raw.hex() for name, key in made.items()}
-    wanted = {"federation": federation, "member": member} | keys
-    proofs = {f"{name}_proof": key.sign_payload(TYPE, _canonical(wanted)).hex() for name, key in made.items()}
-    durable.put(request, json.dumps(wanted | proofs, indent=2).encode() + b"\n")
+    passphrase = passphrase or passphrases.for_new(None, ask=False) or _passphrase_of_left(folder)
+    trust.mkdir(parents=True, exist_ok=True)
+    # Two people make the keys of two bureaus: whoever comes second sends the request of the first.
+    with durable.alone(trust):
+        if not request.is_file():
+            durable.put(request, _asked(trust, member, federation, passphrase))
     return request
 
 
+def _passphrase_of_left(folder: Path) -> bytes | None:
+    """Ask for the passphrase of a key that a kill has left without a request, while nobody has to wait for it."""
+    locked = [each for each in _paths(folder) if each.is_file() and is_encrypted(each.read_bytes())]
+    return passphrases.for_old()(locked[0]) if locked else None
+
+
+def _asked(trust: Path, member: str, federation: str, passphrase: bytes | None) -> bytes:
+    made = {name: _made(trust / f"{name}.pem", passphrase) for name in KEYS}
+    keys = {f"{name}_key": key.public.raw.hex() for name, key in made.items()}
+    wanted = {"federation": federation, "member": member} | keys
+    proofs = {f"{name}_proof": key.sign_payload(TYPE, _canonical(wanted)).hex() for name, key in made.items()}
+    return json.dumps(wanted | proofs, indent=2).encode() + b"\n"
+
+
 def _made(path: Path, passphrase: bytes | None) -> SigningKey:
-    """Make a key; what a kill has left without a request is taken up, an empty file made anew."""
+    """Make a key; what a kill has left without a request is taken up, an empty file of a version before made anew."""
     if path.is_file() and path.stat().st_size:
-        return SigningKey.load(path, passphrases.for_old() if passphrase is None else lambda _: passphrase)
+        return SigningKey.load(path, no_passphrase if passphrase is None else lambda _: passphrase)
     path.unlink(missing_ok=True)
     key = SigningKey.new()
     key.save(path, passphrase)
@@ -49,14 +64,16 @@ def _made(path: Path, passphrase: bytes | None) -> SigningKey:
 
 def bare(folder: Path) -> list[Path]:
     """Name those of a member's keys that lie here without a passphrase."""
-    paths = [folder / "trust" / f"{name}.pem" for name in KEYS]
-    return [each for each in paths if each.is_file() and not is_encrypted(each.read_bytes())]
+    return [each for each in _paths(folder) if each.is_file() and not is_encrypted(each.read_bytes())]
+
+
+def _paths(folder: Path) -> list[Path]:
+    return [folder / "trust" / f"{name}.pem" for name in KEYS]
 
 
 def load(folder: Path) -> list[SigningKey]:
     """Load those of a member's keys that lie here. Raises ConfigurationError where none does."""
-    paths = [folder / "trust" / f"{name}.pem" for name in KEYS]
-    here = [SigningKey.load(each, passphrases.for_old()) for each in paths if each.is_file()]
+    here = [SigningKey.load(each, passphrases.for_old()) for each in _paths(folder) if each.is_file()]
     if not here:
         message = f"{folder / 'trust'} holds no key to sign with: `valise key new` makes a member's keys"
         raise ConfigurationError(message)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from broker import settings
+from broker import durable, settings
+from broker.errors import ConfigurationError
 from broker.settings import Settings
 from broker.signing import SigningKey
 from cli.trust import signatories
@@ -64,3 +66,33 @@ async def test_a_command_that_was_killed_half_way_is_given_again(home: Path) -> 
     again = await valise(home, "key", "new", "--bureau", "FR/ncb", "--json")
     assert again.code == 0, again.err
     assert again.value["bureau"] == "FR/ncb"
+
+
+def test_who_makes_them_beside_another_waits_and_gives_the_request_of_the_first(tmp_path: Path) -> None:
+    """Else it writes over keys of which the first has sent the request already, and the member's root is lost."""
+    trust, first = tmp_path / "trust", SigningKey.new()
+    trust.mkdir()
+    with ThreadPoolExecutor(1) as other:
+        with durable.alone(trust):
+            second = other.submit(signatories.make, tmp_path, "FR", "test")
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+            first.save(trust / "root.pem")
+            (trust / "FR.signatory.json").write_bytes(b"what the first has sent")
+        assert second.result().read_bytes() == b"what the first has sent"
+    assert SigningKey.load(trust / "root.pem").public == first.public
+    assert {each.name for each in trust.iterdir()} == {"root.pem", "FR.signatory.json"}
+
+
+def test_a_key_that_a_kill_left_encrypted_is_taken_up_and_the_other_encrypted_like_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SigningKey.new().save(tmp_path / "trust" / "root.pem", SECRET.encode())
+    with pytest.raises(ConfigurationError, match="is needed"):  # nobody sits here
+        signatories.make(tmp_path, "FR", "test")
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text(SECRET, encoding="ascii")
+    monkeypatch.setenv("VALISE_PASSPHRASE_FILE", str(secret))
+    signatories.make(tmp_path, "FR", "test")
+    assert signatories.bare(tmp_path) == []

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import resource
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,3 +54,53 @@ def test_of_one_that_is_stopped_meanwhile_is_told(tmp_path: Path, monkeypatch: p
             durable.put(tmp_path / "vkey", b"after")
         assert len(list(Path("/proc/self/fd").iterdir())) == opened
     assert (tmp_path / "vkey").read_bytes() == b"before"
+
+
+def put_first(folder: Path, said: bytes) -> list[int]:
+    """Put new files; return which of them were not another's, and see that those are whole from the first moment."""
+    own = []
+    for number in range(TIMES):
+        file = folder / str(number)
+        with suppress(FileExistsError):
+            durable.put_new(file, said * 9)
+            own.append(number)
+        assert file.read_bytes() in {each * 9 for each in (b"a", b"b", b"c")}
+    return own
+
+
+def test_of_processes_that_put_the_same_new_file_at_once_one_does_and_the_others_see_all_of_it(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as processes:
+        own = list(processes.map(put_first, [tmp_path] * 3, [b"a", b"b", b"c"]))
+    assert sorted(each for one in own for each in one) == list(range(TIMES))
+    for said, one in zip((b"a", b"b", b"c"), own, strict=True):
+        assert all((tmp_path / str(each)).read_bytes() == said * 9 for each in one)
+    assert len(list(tmp_path.iterdir())) == TIMES
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("lay", [durable.put_new, durable.write_new])
+def test_nothing_is_written_over_nor_through_a_link_that_was_put_there(
+    tmp_path: Path, lay: Callable[[Path, bytes], None]
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").write_bytes(b"theirs")
+    for path in (tmp_path / "link", tmp_path / "file"):
+        with pytest.raises(FileExistsError) as said:
+            lay(path, b"ours")
+        assert said.value.filename == str(path)
+    assert (tmp_path / "file").read_bytes() == b"theirs"
+    assert {each.name for each in tmp_path.iterdir()} == {"link", "file"}
+
+
+@pytest.mark.parametrize("lay", [durable.put_new, durable.write_new])
+def test_half_of_a_file_does_not_stay_where_there_is_no_room_for_it(
+    tmp_path: Path, lay: Callable[[Path, bytes], None]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            lay(tmp_path / "file", b"more than ten bytes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

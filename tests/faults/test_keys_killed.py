@@ -1,0 +1,90 @@
+"""A kill while a key's file is made leaves no key: nobody signs with half of one, and the same command makes it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from os import mkfifo
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigurationError
+from broker.signing import SigningKey
+from cli import backup, keyring, passphrases, seed
+from cli.auditor import enrolled
+from cli.operator_home import make, own_key
+from cli.trust.proposing import operator_keys
+from tests.making import key_of
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from broker.signing import SigningKey
+
+os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+SigningKey.new().save(Path(sys.argv[1]))
+"""
+"""Killed once the key is on disk, before it is in its place."""
+
+
+def killed_while_it_makes(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert [each.name.startswith(f".{path.name}.") for each in path.parent.glob(".*")] == [True]
+
+
+def test_a_bureaus_next_key_of_which_a_kill_left_half_keeps_nobody_from_signing(tmp_path: Path) -> None:
+    first, second = (keyring.path_of(tmp_path, "AT/ncb", each, "pem") for each in (1, 2))
+    key_of("AT/ncb").save(first)
+    killed_while_it_makes(second)
+    assert [each.path for each in keyring.all_kept(tmp_path, "AT")] == [first]
+    assert keyring.signing(tmp_path, "AT/ncb", None, 0).path == first
+    SigningKey.new().save(second)
+    assert [each.path for each in keyring.all_kept(tmp_path, "AT")] == [first, second]
+
+
+def test_an_auditors_key_of_which_a_kill_left_half_is_made_by_the_same_command(tmp_path: Path) -> None:
+    killed_while_it_makes(tmp_path / "auditor-1.pem")
+    path, _ = enrolled.make_key(tmp_path, "auditor-1", "test")
+    assert list(tmp_path.glob("*.pem")) == [path]
+
+
+def test_the_logs_key_of_which_a_kill_left_half_is_made_again_and_no_backup_has_that(tmp_path: Path) -> None:
+    home = make(tmp_path, seed.seed(), "sqlite")
+    home.key_path.unlink()
+    home.vkey_path.unlink()
+    killed_while_it_makes(home.key_path)
+    assert home.key_path.parent == home.folder
+    assert not [each for each in backup._files(home.folder) if each.name.startswith(".")]
+    assert make(tmp_path, seed.seed(), "sqlite").owner().key.public.raw
+
+
+def test_of_two_who_make_a_key_of_the_operators_at_once_both_have_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, path, secret = SigningKey.new(), tmp_path / "log.key", tmp_path / "secret"
+    mkfifo(secret, 0o600)
+    monkeypatch.setenv(passphrases.VARIABLE, str(secret))
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(own_key, path)
+        with secret.open("wb") as asked:  # it has seen that there is no key, and asks for its passphrase
+            first.save(path)
+            asked.write(b"correct horse battery staple")
+        assert second.result().public == first.public
+    assert SigningKey.load(path).public == first.public
+
+
+def test_the_operators_two_keys_stay_once_they_are_made(tmp_path: Path) -> None:
+    home = make(tmp_path, seed.seed(), "sqlite")
+    made = operator_keys(home)
+    assert [each.public for each in operator_keys(home)] == [each.public for each in made]
+
+
+def test_an_empty_key_file_of_a_version_before_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "ncb.2.pem").touch(mode=0o600)
+    with pytest.raises(ConfigurationError, match=r"ncb\.2\.pem is empty: .*remove the file"):
+        SigningKey.load(tmp_path / "ncb.2.pem")
