@@ -147,12 +147,22 @@ def prepare(
         if "," in path or not path.isprintable():
             message = f"Kafka would take {path!r} for another path, for a comma or a sign that cannot be printed"
             raise ConfigurationError(f"{message}: make or move the home elsewhere")
-    if (data / CONFIG).is_file():
-        found = load(data, pki)
-        if len(found.config.nodes) != nodes:
-            return _resized(found, nodes)
+    if found := _prepared(data, pki, nodes):
         return found
-    return _fix(data, pki, nodes, host, _free_ports(host, 3 * nodes) if ports is None else ports)
+    durable.make_private(data)
+    # Two would fix two sets of ids and ports; and whoever starts nodes formats them with the ids that it knows.
+    with _alone(data):
+        if found := _prepared(data, pki, nodes):
+            return found
+        if (data / CONFIG).is_file():
+            return _resized(load(data, pki), nodes)
+        return _fix(data, pki, nodes, host, _free_ports(host, 3 * nodes) if ports is None else ports)
+
+
+def _prepared(data: Path, pki: Path, nodes: int) -> Cluster | None:
+    """Read a cluster if it has this size; None where there is none, or one of another size."""
+    found = load(data, pki) if (data / CONFIG).is_file() else None
+    return found if found and len(found.config.nodes) == nodes else None
 
 
 def _resized(cluster: Cluster, nodes: int) -> Cluster:
@@ -213,7 +223,10 @@ def start(
     """
     java, libs = _java(), jars(deploy, progress)
     durable.make_private(cluster.data)  # it may be the root of a disk
-    with _alone(cluster):
+    with _alone(cluster.data):
+        if load(cluster.data, cluster.pki) != cluster:
+            message = f"{cluster.data} was prepared for another number of nodes meanwhile: give the command again"
+            raise ConfigurationError(message)
         due = [
             status.number
             for status in statuses(cluster)
@@ -234,7 +247,7 @@ def start(
 
 def stop(cluster: Cluster, *, limit: float = STOP_LIMIT_S) -> list[int]:
     """Ask every node to end, and end those by force that still run after `limit` seconds; return which ran."""
-    with _alone(cluster):
+    with _alone(cluster.data):
         running = [status.number for status in statuses(cluster) if status.pid is not None]
         _end(cluster, running, limit)
     return running
@@ -242,7 +255,7 @@ def stop(cluster: Cluster, *, limit: float = STOP_LIMIT_S) -> list[int]:
 
 def kill(cluster: Cluster, number: int) -> None:
     """End one node at once, as a power cut would (SIGKILL)."""
-    with _alone(cluster):
+    with _alone(cluster.data):
         _end(cluster, [number], limit=0)
 
 
@@ -279,7 +292,6 @@ def _fix(data: Path, pki: Path, nodes: int, host: str, ports: Sequence[int]) -> 
             for index in range(nodes)
         ),
     )
-    durable.make_private(data)
     durable.put(data / CONFIG, (config.model_dump_json(indent=1) + "\n").encode())
     return Cluster(data, pki, config)
 
@@ -536,8 +548,8 @@ def _first_complaint(lines: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _alone(cluster: Cluster) -> Iterator[None]:
-    """Let one process at a time start and stop nodes of this cluster."""
-    with (cluster.data / "lock").open("w", encoding="ascii") as lock:
+def _alone(data: Path) -> Iterator[None]:
+    """Let one process at a time prepare a cluster in this folder, and start and stop its nodes."""
+    with (data / "lock").open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

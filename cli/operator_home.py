@@ -122,9 +122,15 @@ def make(
     folder = home / "operator"
     durable.make_private(folder)
     _check_same(folder, federation, bus)
-    settings = _settings(folder, federation, bus, passphrase or passphrases.for_new(None, ask=False), setup=setup)
-    if not (folder / "settings.toml").is_file():
-        settings_file.save(folder, settings)
+    passphrase = passphrase or passphrases.for_new(None, ask=False)
+    if passphrase is None and bus.startswith("kafka"):  # asked for while nobody has to wait
+        passphrase = certificates.passphrase_of(pki_of(folder), passphrases.for_old())
+    # From the look for settings until they are there: another would make all of it for another federation or bus.
+    with durable.alone(folder):
+        _check_same(folder, federation, bus)
+        settings = _settings(folder, federation, bus, passphrase, setup=setup)
+        if not (folder / "settings.toml").is_file():
+            settings_file.save(folder, settings)
     made = OperatorHome(folder, settings_file.load(folder))
     if (made.settings.federation, made.settings.bus) != (settings.federation, settings.bus):
         message = f"{folder} is the broker of {made.settings.federation} on {made.settings.bus}: name another --home"
@@ -171,8 +177,6 @@ def _settings(folder: Path, federation: Federation, bus: str, passphrase: bytes 
         return Settings(role="operator", federation=federation.federation, bus="sqlite:../bus.db")
     from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
 
-    if passphrase is None:
-        passphrase = certificates.passphrase_of(pki_of(folder), passphrases.for_old())
     members, now = federation.world.members, datetime.now(UTC)
     pki = certificates.init_pki(folder, members, now, setup=setup, passphrase=passphrase)
     address = bus.partition(":")[2] or node.prepare(folder / "kafka", pki).bootstrap

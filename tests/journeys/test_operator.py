@@ -8,16 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from broker import members, settings
+from broker import durable, members, settings
 from broker.directory import Directory
 from broker.errors import ConfigurationError
-from broker.settings import Tls
+from broker.settings import Settings, Tls
 from broker.signing import SigningKey
 from cli import keys, seed, subscribe
 from cli.composing import read_request
@@ -221,6 +222,22 @@ def test_a_home_of_another_federation_is_not_taken_over(tmp_path: Path) -> None:
     make(tmp_path, federation, "sqlite")
     with pytest.raises(ConfigurationError, match="name another --home"):
         make(tmp_path, federation.model_copy(update={"federation": "another.example"}), "sqlite")
+
+
+def test_who_makes_a_home_beside_another_waits_and_takes_nothing_over(tmp_path: Path) -> None:
+    federation = seed.seed()
+    first = Settings(role="operator", federation="another.example", bus="sqlite:../bus.db")
+    (tmp_path / "operator").mkdir()
+    with ThreadPoolExecutor(1) as other:
+        with durable.alone(tmp_path / "operator"):
+            second = other.submit(make, tmp_path, federation, "kafka")
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+            settings.save(tmp_path / "operator", first)
+        with pytest.raises(ConfigurationError, match="name another --home"):
+            second.result()
+    assert settings.load(tmp_path / "operator") == first
+    assert not (tmp_path / "operator" / "pki").exists()
 
 
 @pytest.mark.parametrize("left", ["", "valise.example/tr"])

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,38 @@ def test_a_cluster_that_was_never_started_may_get_another_size(prepared: node.Cl
     assert len({each.client_port for each in larger.config.nodes}) == 3
     assert larger.bootstrap.split(",")[0] == prepared.bootstrap
     assert node.load(prepared.data, prepared.pki) == larger
+
+
+def test_who_prepares_a_cluster_beside_another_waits_and_has_the_same_ports(tmp_path: Path) -> None:
+    """Else the settings name nodes that nobody starts."""
+    data, pki = tmp_path / "kafka", tmp_path / "pki"
+    data.mkdir()
+    with ThreadPoolExecutor(1) as other:
+        with node._alone(data):
+            second = other.submit(node.prepare, data, pki)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+            first = node._fix(data, pki, 1, "127.0.0.1", (20_001, 20_002, 20_003))
+        assert second.result() == first == node.load(data, pki)
+
+
+def test_a_cluster_does_not_change_its_size_while_another_starts_it(prepared: node.Cluster) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with node._alone(prepared.data):
+            second = other.submit(node.prepare, prepared.data, prepared.pki, nodes=3)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+            served(prepared, "trail-0")
+        with pytest.raises(ConfigurationError, match="holds a cluster of 1"):
+            second.result()
+    assert node.load(prepared.data, prepared.pki) == prepared
+
+
+def test_a_node_is_not_formatted_with_ids_that_are_not_its_clusters_any_more(prepared: node.Cluster) -> None:
+    node.prepare(prepared.data, prepared.pki, nodes=3)
+    with pytest.raises(ConfigurationError, match="another number of nodes meanwhile: give the command again"):
+        node.start(prepared, tuning=node.QUICK)
+    assert not prepared.folder(1).exists()
 
 
 def test_a_cluster_that_was_started_does_not_change_its_size(prepared: node.Cluster) -> None:
