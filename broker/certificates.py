@@ -259,11 +259,12 @@ def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
     stem = principal(member, unit)
     path = pki / f"{stem}.key"
-    if not path.is_file():
-        _write(path, _key_pem(_new_key()), private=True)
     builder = x509.CertificateSigningRequestBuilder().subject_name(member_subject(member, unit, organisation))
-    asked = builder.sign(_load_key(path), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    _write(pki / f"{stem}.csr", asked)
+    with durable.alone(pki):  # over key and request: another would make a second key, and one request be for none
+        if not path.is_file():
+            _write(path, _key_pem(_new_key()), private=True)
+        asked = builder.sign(_load_key(path), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        _write(pki / f"{stem}.csr", asked)
     return asked
 
 
@@ -275,20 +276,21 @@ def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes, now
     pose as the nodes. Whether the federation's root vouches for that authority only the nodes can say: it is not here.
     """
     stem, trusted = principal(member, unit), pki / f"{NODES_CA}.pem"
-    key, asked = _load_key(pki / f"{stem}.key"), _asked(pki / f"{stem}.csr")
-    found = _parse_chain(chain)
-    if found[0].public_key() != key.public_key() or found[0].subject != asked.subject:
-        raise ConfigurationError(f"this certificate is not the one that {stem} asked for: {_ANEW}")
-    if not found[0].not_valid_before_utc - CLOCKS_APART <= now < found[0].not_valid_after_utc:
-        raise ConfigurationError(f"this certificate of {stem} is not in force: {_ANEW}")
-    _check_signed(found, stem)
-    root = b"".join(map(_pem, _parse_chain(nodes_ca)))
-    if trusted.is_file() and trusted.read_bytes() != root:
-        raise ConfigurationError(
-            f"this names another root of the nodes than {trusted}: ask the operator by another way"
-        )
-    _write(trusted, root)
-    _write_leaf(pki, stem, key, chain)
+    found, root = _parse_chain(chain), b"".join(map(_pem, _parse_chain(nodes_ca)))
+    pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with durable.alone(pki):  # over the key: one that is made meanwhile would be replaced by that of before
+        key, asked = _load_key(pki / f"{stem}.key"), _asked(pki / f"{stem}.csr")
+        if found[0].public_key() != key.public_key() or found[0].subject != asked.subject:
+            raise ConfigurationError(f"this certificate is not the one that {stem} asked for: {_ANEW}")
+        if not found[0].not_valid_before_utc - CLOCKS_APART <= now < found[0].not_valid_after_utc:
+            raise ConfigurationError(f"this certificate of {stem} is not in force: {_ANEW}")
+        _check_signed(found, stem)
+        if trusted.is_file() and trusted.read_bytes() != root:
+            raise ConfigurationError(
+                f"this names another root of the nodes than {trusted}: ask the operator by another way"
+            )
+        _write(trusted, root)
+        _write_leaf(pki, stem, key, chain)
     return credentials(pki, stem)
 
 

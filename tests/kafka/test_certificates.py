@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker import certificates
+from broker import certificates, durable
 from broker.certificates import RequestRefusedError
 from broker.errors import ConfigurationError
 from broker.signing import is_encrypted
@@ -226,6 +227,40 @@ def test_a_second_request_keeps_the_key(tmp_path: Path) -> None:
     before = (tmp_path / "at.ncb.key").read_bytes()
     certificates.request(tmp_path, "AT", "ncb")
     assert (tmp_path / "at.ncb.key").read_bytes() == before
+
+
+def test_who_asks_beside_another_waits_and_asks_for_the_same_key(tmp_path: Path) -> None:
+    certificates.request(tmp_path / "first", "AT", "ncb")
+    home, key = tmp_path / "home", (tmp_path / "first" / "at.ncb.key").read_bytes()
+    home.mkdir()
+    with ThreadPoolExecutor(1) as other:
+        with durable.alone(home):
+            second = other.submit(certificates.request, home, "AT", "ncb")
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+            (home / "at.ncb.key").write_bytes(key)
+        asked = second.result()
+    assert (home / "at.ncb.key").read_bytes() == key
+    assert certificates.key_of(asked) == certificates.key_of((tmp_path / "first" / "at.ncb.csr").read_bytes())
+
+
+def test_a_certificate_that_is_accepted_beside_a_new_request_takes_no_new_key_away(pki: Path, tmp_path: Path) -> None:
+    home, new = tmp_path / "home", tmp_path / "new"
+    chain = certificates.sign_request(pki, "AT", "ncb", certificates.request(home, "AT", "ncb"), NOW)
+    certificates.request(new, "AT", "ncb")
+    with ThreadPoolExecutor(1) as other:
+        with durable.alone(home):
+            accepted = other.submit(
+                certificates.accept, home, "AT", "ncb", chain, (pki / "nodes-ca.pem").read_bytes(), NOW
+            )
+            with pytest.raises(TimeoutError):
+                accepted.result(timeout=0.3)
+            for name in ("at.ncb.key", "at.ncb.csr"):
+                (new / name).replace(home / name)
+            key = (home / "at.ncb.key").read_bytes()
+        with pytest.raises(ConfigurationError, match=r"not the one that at\.ncb asked for"):
+            accepted.result()
+    assert (home / "at.ncb.key").read_bytes() == key
 
 
 @pytest.mark.parametrize(("member", "unit"), [("LV", "ncb"), ("AT", "adapter"), ("EUROPOL", "ncb")])
