@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -29,18 +28,9 @@ def of(folder: Path, day: date) -> tuple[str, bytes]:
 
 
 def _make(file: Path) -> None:
-    """Put a new key there, whole or not at all; where another process was first, its key stays."""
-    fd, aside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(fd, "wb") as opened:
-            opened.write(os.urandom(KEY_SIZE))
-            opened.flush()
-            os.fsync(opened.fileno())
-        with suppress(FileExistsError):
-            os.link(aside, file)
-    finally:
-        Path(aside).unlink()
-    durable.sync(file.parent)
+    """Put a new key there; where another process was first, its key stays."""
+    with suppress(FileExistsError):
+        durable.put_new(file, os.urandom(KEY_SIZE))
 
 
 def find(folder: Path, name: str) -> bytes:
@@ -72,17 +62,16 @@ def newest(folder: Path) -> date | None:
 
 def destroy(folder: Path, before: date) -> list[str]:
     """Overwrite and remove the keys of days before this one; return which. Durable on return."""
-    gone = []
-    for day, file in sorted(_days(folder).items()):
-        if day >= before:
-            continue
-        with file.open("r+b") as opened:
-            opened.write(bytes(file.stat().st_size))
-            opened.flush()
-            os.fsync(opened.fileno())
-        file.unlink()
-        gone.append(day.isoformat())
-    if gone:
+    due, gone = {day: file for day, file in _days(folder).items() if day < before}, list[str]()
+    for day, file in sorted(due.items()):
+        with suppress(FileNotFoundError):  # another backup of today has destroyed it meanwhile
+            with file.open("r+b") as opened:
+                opened.write(bytes(os.fstat(opened.fileno()).st_size))
+                opened.flush()
+                os.fsync(opened.fileno())
+            file.unlink()
+            gone.append(day.isoformat())
+    if due:  # also what another has just removed
         durable.sync(folder)
     return gone
 

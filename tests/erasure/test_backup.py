@@ -136,6 +136,23 @@ def test_of_two_that_make_a_days_key_at_once_both_have_the_first_and_a_kill_leav
         backup_keys.of(tmp_path, today)
 
 
+def test_a_key_that_another_backup_has_just_destroyed_is_no_error(tmp_path: Path) -> None:
+    for day in (1, 2, 3):
+        backup_keys.of(tmp_path, date(2026, 10, day))
+    theirs = list[str]()
+
+    class Meanwhile(date):
+        """A day that is not compared before another backup has done all of its work."""
+
+        def __gt__(self, other: date, /) -> bool:
+            theirs.extend(backup_keys.destroy(tmp_path, date(2026, 10, 3)))
+            return super().__gt__(other)
+
+    assert backup_keys.destroy(tmp_path, Meanwhile(2026, 10, 3)) == []
+    assert theirs == ["2026-10-01", "2026-10-02"]
+    assert [each.name for each in tmp_path.iterdir()] == ["2026-10-03.backup-key"]
+
+
 def test_two_backups_to_one_file_never_write_into_one_another(tmp_path: Path) -> None:
     planted = tmp_path / "elsewhere"
     planted.write_bytes(b"ours")
