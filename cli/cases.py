@@ -31,12 +31,12 @@ def cases(given: Everywhere, file: Path | None, bureau: str | None) -> None:
     with home.inbox() as box:
         found = [_value(each) for each in box.opened_for()]
     if file:
-        if file.exists():
-            message = f"{file} is there already: name another, or remove it"
-            raise ConfigurationError(message)
         written = {"format": FORMAT, "bureau": home.bureau, "cases": found}
-        file.touch(mode=0o600)
-        durable.write(file, json.dumps(written, ensure_ascii=False, indent=1).encode() + b"\n")
+        try:
+            durable.write_new(file, json.dumps(written, ensure_ascii=False, indent=1).encode() + b"\n")
+        except FileExistsError as error:
+            message = f"{file} is there already: name another, or remove it"
+            raise ConfigurationError(message) from error
     first = f"{home.bureau} opened {len(found)} notices for {len({each['case'] for each in found})} cases"
     answer.show(
         f"{first}: {file}" if file else first,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from broker import bundle, codec
+from broker import bundle, codec, durable
 from broker.bundle import Bundle, Manifest
 from broker.errors import ConfigurationError, TrailError
 from broker.notice import DecisionRecord, Header, Leaf
@@ -39,9 +40,9 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
     With data the broker first records who looks, and why, as a leaf of the trail; the issuers are told. This
     alone opens the bus that the home's settings name, and asks first where the key does not lie in that home.
     """
-    if file.exists():
-        message = f"{file} is there already: name another, or remove it"
-        raise ConfigurationError(message)
+    there = f"{file} is there already: name another, or remove it"
+    if os.path.lexists(file):  # before a look is on record
+        raise ConfigurationError(there)
     with opened_about(given.home, notices[0]) as home:
         leaves = _leaves(home, notices)
         asked = {} if digests_only else _by_member(leaves)
@@ -49,8 +50,10 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
     with opened_about(given.home, notices[0]) as home:  # anew: the looks are on record by now, and go along
         made = _bundle(home, _leaves(home, notices), looks)
     data = made.written()
-    file.touch(mode=0o600)
-    file.write_bytes(data)
+    try:
+        durable.write_new(file, data)
+    except FileExistsError as error:
+        raise ConfigurationError(there) from error
     answer.show(
         _first(made, file, looks),
         {

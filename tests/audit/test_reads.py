@@ -40,6 +40,14 @@ def cases(homes: Homes, notice: str, tmp_path_factory: pytest.TempPathFactory) -
     return file
 
 
+def test_case_numbers_are_written_over_nothing_and_through_no_link(homes: Homes, cases: Path, tmp_path: Path) -> None:
+    before, link = cases.read_bytes(), tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    for file in (cases, link):
+        assert homes.valise("cases", "--bureau", "LV/ncb", "--to", str(file)).code == 1
+    assert (cases.read_bytes(), list(tmp_path.iterdir())) == (before, [link])
+
+
 def test_on_record_is_who_read_what_and_when_and_a_digest_of_the_case(homes: Homes, notice: str) -> None:
     look, read = homes.audit("reads", notice, "--json").value
     assert (look["who"], look["what"], look["case"]) == ("auditor-1", "look", REASON)

@@ -296,6 +296,15 @@ def test_a_bundle_of_digests_holds_nothing_that_the_issuer_wrote(
     assert any(each["kind"] == "receipt" and each["receipt"]["act"] == "read" for each in value["leaves"])
 
 
+def test_a_bundle_goes_through_no_link_that_was_put_there_and_no_look_is_on_record_for_it(
+    homes: Homes, notice: tuple[str, int], tmp_path: Path
+) -> None:
+    file, before = tmp_path / "bundle.json", homes.kinds().count("look")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert homes.audit("export", notice[0], "--to", str(file), "--reason", REASON).code == 1
+    assert (homes.kinds().count("look"), list(tmp_path.iterdir())) == (before, [file])
+
+
 def test_the_answer_comes_first_and_what_a_bundle_cannot_show_is_said(homes: Homes, clear: Path) -> None:
     lines = homes.audit("verify", str(clear), "--vkey", homes.vkey).out.splitlines()
     assert lines[0].startswith("The bundle is good: 1 notices")
