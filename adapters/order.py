@@ -1,14 +1,15 @@
-"""What an authority signs when it withdraws another's notice: neutral words, always the same.
+"""What an authority signs when it withdraws another's notice: the words of every withdrawal (adapters/withdrawal.py).
 
 Nothing in it says for whose sake it was ordered: neither who is protected nor which state protects (rule 9).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.adapter import Draft
-from broker.notice import Audience, Header, Reference
+from adapters.withdrawal import withdrawal
+from broker.notice import Header, Reference
 
 BASIS = "Withdrawal by order of an authority (federation rules)"
 REASON = {"code": "ordered"}
@@ -25,16 +26,5 @@ class Order:
 
 def order(header: Header, header_digest: bytes, bureau: str) -> Order:
     """Draft the withdrawal by `bureau` of the notice with this header."""
-    draft = Draft(
-        record=header.record,
-        kind="withdrawal",
-        topics=header.topics,
-        purpose=header.purpose,
-        legal_basis=BASIS,
-        audience=Audience(everyone=False, to=(header.issuer,)),
-        compartments={"reason": REASON},
-        bureau=bureau,
-        confidentiality=header.confidentiality,
-        minor="no",
-    )
+    draft = replace(withdrawal(header.record, header.issuer, REASON, BASIS), bureau=bureau)
     return Order(draft, Reference(header.issuer, header.notice_id, header_digest, "withdraws"), header.version + 1)

@@ -7,12 +7,11 @@ answers with the original outcome.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,12 @@ from adapters.compose import Maker, Place, compose, sign
 from adapters.database import connect, forget
 from adapters.order import Order
 from adapters.requeue import Requeue
+from adapters.withdrawal import withdrawal
 from adapters.wrong import why
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, NoticeRejectedError
-from broker.notice import (
-    ORDERED,
-    Audience,
-    DecisionRecord,
-    Envelope,
-    Header,
-    Origin,
-    Reference,
-    Routing,
-    Verified,
-)
+from broker.notice import ORDERED, DecisionRecord, Envelope, Header, Reference, Verified
 from broker.signing import header_digest
 from broker.verify import is_order
 from broker.writing import take_back, transaction
@@ -60,7 +50,7 @@ CREATE INDEX IF NOT EXISTS envelopes_record ON envelopes(bureau, record, version
 CREATE INDEX IF NOT EXISTS envelopes_named ON envelopes(record);
 CREATE TABLE IF NOT EXISTS records(
     bureau TEXT NOT NULL, record TEXT NOT NULL, source TEXT NOT NULL, digest BLOB NOT NULL, version INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK(state IN ('live', 'withdrawn', 'refused')), facts TEXT NOT NULL,
+    state TEXT NOT NULL CHECK(state IN ('live', 'withdrawn', 'refused')), facts TEXT NOT NULL, -- of before: unused
     PRIMARY KEY(bureau, record)
 );
 CREATE INDEX IF NOT EXISTS records_named ON records(record);
@@ -135,7 +125,6 @@ class _Kept:
     version: int
     digest: bytes
     state: str
-    facts: str
     source: str
 
 
@@ -297,8 +286,8 @@ class Outbox:
             message = "no such notice is on record as ours"
             raise InvalidReferenceError(message)
         record = codec.decode(DecisionRecord, decision)
-        header, routing = codec.decode(Header, record.header), codec.decode(Routing, record.routing[32:])
-        draft = _withdrawal_of(header, routing, reason)
+        header = codec.decode(Header, record.header)
+        draft = withdrawal(header.record, header.issuer, reason)
         reference = Reference(header.issuer, notice_id, header_digest(record.header), "withdraws")
         try:
             made = self._make(draft, header.issuer, header.version + 1, (reference,))
@@ -373,7 +362,7 @@ class Outbox:
         if kept is None or current is None or kept.state != "live":
             message = "no such record is published"
             raise InvalidReferenceError(message)
-        draft = withdrawal(record, kept.facts, reason)
+        draft = withdrawal(record, bureau, reason)
         try:
             made = self._make(draft, bureau, kept.version + 1, (replace(current, relation="withdraws"),))
         except NoticeRejectedError as error:
@@ -476,18 +465,18 @@ class Outbox:
 
     def _record(self, bureau: str, record: str) -> _Kept | None:
         row = self.database.execute(
-            "SELECT version, digest, state, facts, source FROM records WHERE bureau = ? AND record = ?",
+            "SELECT version, digest, state, source FROM records WHERE bureau = ? AND record = ?",
             (bureau, record),
         ).fetchone()
-        return _Kept(row["version"], bytes(row["digest"]), row["state"], row["facts"], row["source"]) if row else None
+        return _Kept(row["version"], bytes(row["digest"]), row["state"], row["source"]) if row else None
 
     def _keep_record(self, bureau: str, draft: Draft, source: str, state: tuple[bytes, int, str]) -> None:
         self.database.execute(
-            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET digest = excluded.digest,"
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, '') ON CONFLICT DO UPDATE SET digest = excluded.digest,"
             " version = excluded.version, state = excluded.state, facts = excluded.facts,"
             # What stands published from a source and is corrected by hand is withdrawn when it leaves the source.
             " source = CASE WHEN excluded.source = '' AND state = 'live' THEN source ELSE excluded.source END",
-            (bureau, draft.record, source, *state, facts(draft)),
+            (bureau, draft.record, source, *state),
         )
 
     def _keep_cursor(self, cursor: Cursor | None) -> None:
@@ -542,62 +531,6 @@ _OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
 
 def _subjects(header: bytes) -> set[bytes]:
     return {each.header_digest for each in codec.decode(Header, header).references}
-
-
-def facts(draft: Draft) -> str:
-    """Keep what a withdrawal of this draft will need; nothing of the body."""
-    kept = {name: value for name, value in asdict(draft).items() if name in _FACTS}
-    return json.dumps(kept, ensure_ascii=False)
-
-
-_FACTS = frozenset(
-    {
-        "topics", "purpose", "legal_basis", "audience", "deny", "origins", "confidentiality", "handling",
-        "handling_text", "subject_categories", "minor", "special_categories", "protected_from", "languages",
-    }
-)  # fmt: skip
-
-
-def withdrawal(record: str, kept: str, reason: Mapping[str, Any] | None) -> Draft:
-    """Make the draft of a withdrawal from what was kept of the record."""
-    values: dict[str, Any] = json.loads(kept)
-    audience = Audience(**{name: _frozen(value) for name, value in values.pop("audience").items()})
-    origins = tuple(Origin(each["owner"], tuple(each["releasable_to"])) for each in values.pop("origins"))
-    return Draft(
-        record=record,
-        kind="withdrawal",
-        audience=audience,
-        origins=origins,
-        compartments={"reason": reason} if reason else {},
-        **{name: _frozen(value) for name, value in values.items()},
-    )
-
-
-def _withdrawal_of(header: Header, routing: Routing, reason: Mapping[str, Any] | None) -> Draft:
-    """Make the draft of a withdrawal from what is on record of the notice."""
-    return Draft(
-        record=header.record,
-        kind="withdrawal",
-        topics=header.topics,
-        purpose=header.purpose,
-        legal_basis=header.legal_basis,
-        audience=routing.audience,
-        deny=routing.deny,
-        origins=routing.origins,
-        confidentiality=header.confidentiality,
-        handling=header.handling,
-        handling_text=header.handling_text,
-        subject_categories=routing.subject_categories,
-        minor=routing.minor,
-        special_categories=routing.special_categories,
-        protected_from=routing.protected_from,
-        languages=header.languages,
-        compartments={"reason": reason} if reason else {},
-    )
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _published(made: Verified) -> Published:

@@ -114,7 +114,7 @@ def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, w
 @click.command()
 @click.argument("notice", metavar="ID")
 @click.option("--reason", "code", help="arrested, died, mistaken, expired, ordered, no-longer-listed or other")
-@click.option("--text", help="Why, in words without personal data.")
+@click.option("--text", help="Why, in words without personal data: every holder of any version reads it.")
 @click.option("--order", is_flag=True, help="As an authority: withdraw another's notice that is in our inbox.")
 @WAIT
 @bureau
