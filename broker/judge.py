@@ -154,7 +154,7 @@ class Judge:
         # A withdrawal that came first stays one; of a record's name no more is kept than a good one has.
         state = "withdrawn" if before and before.state == "withdrawn" else "refused"
         record = header.record if len(header.record) <= RECORD_LIMIT else ""
-        own = Standing(signed.header_digest, state, OWN_LEAF, number[0], number[1], record, header.version, (), b"")
+        own = Standing(signed.header_digest, state, OWN_LEAF, number[0], number[1], record, _burnt(header), (), b"")
         series: tuple[tuple[str, Series], ...] = ()
         if routing and routing.number >= 1:
             key = _series_key(header.issuer, routing.series)
@@ -442,6 +442,12 @@ def _waiting(
 
 
 def _payload(record: Record) -> bytes:
+def _burnt(header: Header) -> int:
+    """Give the version of what is rejected: before a correction one stands, whatever number it gives itself."""
+    corrects = any(each.relation == "corrects" for each in header.references)
+    return max(header.version, 2) if corrects else header.version
+
+
     """Give the bytes of a record that `check` has read."""
     if record.value is None:
         raise BatchRefusedError(record.fault)
@@ -499,6 +505,10 @@ def _check_ends(reference: Reference, target: Standing | None) -> None:
         message = "what was withdrawn is not restricted"
         raise InvalidReferenceError(message)
     ends = codec.decode(Header, codec.decode(Envelope, target.envelope).header).kind if target.envelope else ""
+    if ends == "restriction":
+        # It was told to the holders of what it restricts, who would keep that.
+        message = "a restriction is no version of its record: name the notice that it restricts"
+        raise InvalidReferenceError(message)
     if ends in {"withdrawal", APPROVAL}:
         message = "a withdrawal or an approval stands: publish the record anew"
         raise InvalidReferenceError(message)

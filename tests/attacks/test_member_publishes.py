@@ -146,6 +146,34 @@ async def test_a_member_ends_a_version_that_was_rejected(shared: Bench) -> None:
     assert (await shared.inboxes())["GE/ncb"] == before["GE/ncb"] + 1
 
 
+@pytest.mark.parametrize(("relation", "kind"), [("withdraws", "withdrawal"), ("corrects", "person")])
+async def test_a_member_ends_a_rejected_correction_that_calls_itself_the_first(
+    shared: Bench, relation: str, kind: str
+) -> None:
+    """As if no version stood before it, so that the end is taken in and reaches nobody."""
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    await shared.delivered(first, "GE/ncb")
+    false = after(first, "corrects", "person", 1, "GE/ncb")
+    assert (await shared.publish(false)).code == "invalid-reference"
+    assert (await shared.publish(after(false, relation, kind, 2, "GE/ncb"))).code == "invalid-reference"
+    end = await shared.delivered(after(first, "withdraws", "withdrawal", 2, "GE/ncb"), "GE/ncb")
+    assert len(end.delivery.erases) == 1
+
+
+@pytest.mark.parametrize(
+    ("relation", "kind"), [("withdraws", "withdrawal"), ("corrects", "person"), ("restricts", "restriction")]
+)
+async def test_a_member_ends_a_restriction_in_the_place_of_its_record(shared: Bench, relation: str, kind: str) -> None:
+    """A restriction names no version before it: what ends it would leave the record with its holders."""
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    await shared.delivered(first, "GE/ncb")
+    restriction = after(first, "restricts", "restriction", 2, "GE/ncb")
+    await shared.delivered(restriction, "GE/ncb")
+    assert (await shared.publish(after(restriction, relation, kind, 3, "GE/ncb"))).code == "invalid-reference"
+    end = await shared.delivered(after(first, "withdraws", "withdrawal", 3, "GE/ncb"), "GE/ncb")
+    assert len(end.delivery.erases) == 1
+
+
 async def test_a_member_takes_a_withdrawal_back(shared: Bench) -> None:
     """What was withdrawn is over: neither a restriction nor the withdrawal of its withdrawal lets it live again."""
     first = notice("AT/ncb", "GE/ncb").envelope()
