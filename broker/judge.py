@@ -59,6 +59,8 @@ GAPS_LIMIT = 1000
 """Ranges of missing numbers that one series may have; more is a broken outbox."""
 MISSING_TOLD = 100
 """Missing numbers that an outcome lists."""
+NOT_GIVEN = "no such notice is held that this bureau was given to review"
+"""One answer to whatever an approval names wrongly: another would tell of what its bureau was not given."""
 OWN_LEAF = -1
 """Stands for the number of the leaf in the making."""
 
@@ -228,8 +230,7 @@ class Judge:
         # Not the holders: of a held correction those are also who has the version before it.
         given = self._given(target.leaf_number)
         if given is None or approval.issuer not in given.bureaus:
-            message = "this bureau was not given the notice to review"
-            raise InvalidReferenceError(message)
+            raise InvalidReferenceError(NOT_GIVEN)
         if not self.view.directory.reviews(approval.issuer):
             message = "this bureau reviews no longer"
             raise InvalidReferenceError(message)
@@ -441,13 +442,13 @@ def _waiting(
     return {}
 
 
-def _payload(record: Record) -> bytes:
 def _burnt(header: Header) -> int:
     """Give the version of what is rejected: before a correction one stands, whatever number it gives itself."""
     corrects = any(each.relation == "corrects" for each in header.references)
     return max(header.version, 2) if corrects else header.version
 
 
+def _payload(record: Record) -> bytes:
     """Give the bytes of a record that `check` has read."""
     if record.value is None:
         raise BatchRefusedError(record.fault)
@@ -472,16 +473,15 @@ def _repeated(standing: Standing, header: Header, digest: bytes) -> Ruling:
 
 def _check_subject(header: Header, reference: Reference, target: Standing | None) -> None:
     """Check what a notice changes against the register. Raises InvalidReferenceError."""
-    if header.kind == APPROVAL and (target is None or target.state != "held"):
-        message = "the approved notice is not held"
-        raise InvalidReferenceError(message)
+    if header.kind == APPROVAL:
+        if target is None or target.state != "held" or target.header_digest != reference.header_digest:
+            raise InvalidReferenceError(NOT_GIVEN)
+        return
     if target is None:
         return
     if target.header_digest != reference.header_digest:
         message = "the reference names other header bytes"
         raise InvalidReferenceError(message)
-    if header.kind == APPROVAL:
-        return
     if target.record and target.record != header.record:
         message = "the reference names another record"
         raise InvalidReferenceError(message)

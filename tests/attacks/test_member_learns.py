@@ -119,6 +119,25 @@ async def test_a_member_probes_by_reference_which_notices_there_are(shared: Benc
 
 
 @shared_loop
+async def test_a_member_probes_by_approval_which_notices_are_held(shared: Bench) -> None:
+    """RU approves what is held, under its header digest and under a guess, what is not held, and what does not exist.
+    Each answer is the same."""
+    held, out = notice("AT/ncb").but(topics=("wanted.red",)).envelope(), notice("AT/ncb").envelope()
+    assert [(await shared.publish(each)).kind for each in (held, out)] == ["held", "routed"]
+    said = set()
+    for each in (
+        reference(held, "approves"),
+        replace(reference(held, "approves"), header_digest=os.urandom(32)),
+        reference(out, "approves"),
+        Reference("AT/ncb", os.urandom(16), os.urandom(32), "approves"),
+    ):
+        made = notice("RU/ncb", kind="approval", parts=("terms",)).but(references=(each,), action_sought="release")
+        told = await shared.publish(made)
+        said.add((told.kind, told.code, told.detail))
+    assert len(said) == 1
+
+
+@shared_loop
 async def test_a_member_takes_anothers_id_to_see_whether_it_is_taken(shared: Bench) -> None:
     """RU publishes under the id of a notice of AT's. Ids are their issuer's own: it is routed like any other."""
     there = notice("AT/ncb")
