@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,9 +133,23 @@ def verify(envelope: Envelope, arrival: Arrival) -> Verified:
         strict.check_header(header, envelope.header)
         strict.check_routing(routing, opened.data)
     except NoticeRejectedError as error:
-        error.signed = Signed(header, digest, routing)
+        error.signed = Signed(header, digest, routing or _signed_routing(header, envelope.compartments))
         raise
     return Verified(header, digest, routing, opened, compartments, present, envelope)
+
+
+def _signed_routing(header: Header, data: bytes) -> Routing | None:
+    """Read the routing of a notice that is rejected for something else, if it is what the header commits to.
+
+    Its number is burnt whatever the decision (DESIGN §7), or another notice could take it later.
+    """
+    with suppress(NoticeRejectedError):
+        first = codec.decode_compartments(data)[:1]
+        for slot, each in zip(header.compartments, first, strict=False):
+            if slot.name == each.name == ROUTING and each.opened:
+                _check_opened(slot.digest, ROUTING, each.opened)
+                return codec.decode(Routing, each.opened.data)
+    return None
 
 
 def reopen(envelope: Envelope) -> Verified:

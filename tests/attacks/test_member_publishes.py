@@ -218,6 +218,31 @@ async def test_a_member_gives_two_notices_one_number(shared: Bench) -> None:
     assert (await shared.publish(first.to("GE/ncb").but(record="other"))).code == "number-reused"
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"), [({"expires": 1}, "already-expired"), ({"purpose": "idle-curiosity"}, "unknown-purpose")]
+)
+async def test_a_member_gives_the_number_of_a_rejected_notice_to_another(
+    shared: Bench, changes: dict[str, Any], code: str
+) -> None:
+    """What is wrong in the header is found before the routing is read. The number is burnt all the same: the next one
+    leaves no gap, and nothing comes back to it."""
+    series = os.urandom(8)
+    assert (await shared.publish(notice("AT/ncb").numbered(1, series).but(**changes))).code == code
+    next_one = await shared.publish(notice("AT/ncb").numbered(2, series))
+    assert (next_one.kind, next_one.missing, next_one.warnings) == ("routed", (), ())
+    assert (await shared.publish(notice("AT/ncb").numbered(1, series))).code == "number-reused"
+
+
+async def test_a_member_burns_a_number_by_a_routing_that_it_did_not_sign(shared: Bench) -> None:
+    """The routing is another's than the header commits to: whoever put it there says nothing of the series."""
+    series = os.urandom(8)
+    wrong = notice("AT/ncb").numbered(1, series).but(expires=1).envelope()
+    other = notice("AT/ncb").numbered(1, series).envelope()
+    assert (await shared.publish(replace(wrong, compartments=other.compartments))).code == "already-expired"
+    assert (await shared.publish(replace(wrong, compartments=b"none"))).kind == "repeated"
+    assert (await shared.publish(notice("AT/ncb").numbered(1, series))).kind == "routed"
+
+
 async def test_a_member_leaves_a_number_out_to_come_back_to_it(shared: Bench) -> None:
     """AT skips a number, to slip a notice in later as if it had come before. It may, but the leaf of the later one
     says how many are missing, and the slipped one's leaf stands where and when it came."""
