@@ -38,7 +38,7 @@ BODY_SCHEMAS = tuple(f"{kind}.{name}" for kind, names in KINDS.items() for name 
 RELATIONS = ("corrects", "withdraws", "restricts", "answers", "approves", "cites")
 RELATION_OF_KIND = {"withdrawal": "withdraws", "restriction": "restricts", "approval": "approves"}
 """These kinds carry exactly one reference, of this relation; no other kind may use the relation."""
-APPROVAL = "approval"
+WITHDRAWAL, APPROVAL = "withdrawal", "approval"
 RECORD_LIMIT = 128
 """characters of a record's name"""
 RELEASE, REFUSE = "release", "refuse"

@@ -127,7 +127,7 @@ def verify(envelope: Envelope, arrival: Arrival) -> Verified:
         present = _check_compartments(header, compartments, arrival.directory)
         opened = _routing_of(compartments)
         routing = codec.decode(Routing, opened.data)
-        _check_routing(routing, arrival.directory)
+        _check_routing(header, routing, arrival.directory)
         _check_audience(header, routing, arrival.directory)
         _check_grants(header, routing, arrival.directory)
         strict.check_header(header, envelope.header)
@@ -247,7 +247,8 @@ def _check_header(header: Header, arrival: Arrival) -> None:
     _check_verdict(header)
     if header.issued > arrival.now + notice.CLOCK_SKEW_MS:
         raise IssuedInFutureError
-    if header.expires is not None and header.expires <= arrival.now:
+    expired = header.expires is not None and header.expires <= arrival.now
+    if expired and header.kind != notice.WITHDRAWAL:  # which must reach the holders, however late it comes
         raise AlreadyExpiredError
 
 
@@ -352,7 +353,11 @@ def _check_schema(name: str, data: bytes, directory: Directory) -> None:
         raise UnknownSchemaError(message)
 
 
-def _check_routing(routing: Routing, directory: Directory) -> None:
+def _check_routing(header: Header, routing: Routing, directory: Directory) -> None:
+    """Check the words, and whom it names; a withdrawal goes to the holders, whoever has left meanwhile (rule 8)."""
+    if header.kind == notice.WITHDRAWAL:
+        check_routing_words(routing)
+        return
     audience = routing.audience
     whom, *words = _routing_words(routing)  # the fields are named in the order of the schema
     _refuse_wrong(
