@@ -373,6 +373,53 @@ class Outbox:
         )
         return _published(made)
 
+    def withdraw_what_stands(self, notice_id: bytes) -> None:
+        """Withdraw the version that stands, after a withdrawal that told nobody: what that named is not on record.
+
+        All within the caller's transaction; once, and with the same reason. Raises ConfigurationError (no key of the
+        bureau), NoticeRejectedError.
+        """
+        end = self.database.execute("SELECT * FROM ours WHERE notice_id = ?", (notice_id,)).fetchone()
+        if end is None or end["kind"] != "withdrawal":
+            return
+        found = self._left_by(end)
+        if found is None:
+            return
+        bureau, record, kept = end["bureau"], end["record"], self._record(end["bureau"], end["record"])
+        # What was published meanwhile stays: only a lower version of the withdrawal leaves it.
+        is_newest = kept is not None and kept.version == end["version"]
+        version = (end if is_newest else found)["version"] + 1
+        reference = Reference(bureau, bytes(found["notice_id"]), bytes(found["header_digest"]), "withdraws")
+        self._make(withdrawal(record, bureau, _reason(end["compartments"])), bureau, version, (reference,))
+        if is_newest:
+            self.database.execute(
+                "UPDATE records SET state = 'withdrawn', version = ? WHERE bureau = ? AND record = ?",
+                (version, bureau, record),
+            )
+
+    def _left_by(self, end: sqlite3.Row) -> sqlite3.Row | None:
+        """Find the newest version before a withdrawal that is on record, or still may be, and that nothing else ends.
+
+        What is not decided and named by a withdrawal is none: whichever of them comes first, nobody holds it after.
+        """
+        rows = self.database.execute(
+            "SELECT notice_id, header_digest, version, kind, outcome, header FROM ours"
+            " WHERE bureau = ? AND record = ? AND outcome IS NOT 'rejected' ORDER BY version",
+            (end["bureau"], end["record"]),
+        ).fetchall()
+        named = [(row, _subjects(bytes(row["header"]))) for row in rows]
+        withdrawn = {digest for row, digests in named if row["kind"] == "withdrawal" for digest in digests}
+        later = {digest for row, digests in named if row["version"] > end["version"] for digest in digests}
+        before = [
+            row
+            for row in rows
+            if row["kind"] != "withdrawal"
+            and row["version"] < end["version"]
+            and (row["outcome"] or bytes(row["header_digest"]) not in withdrawn)
+        ]
+        newest = before[-1] if before else None
+        return newest if newest and bytes(newest["header_digest"]) not in withdrawn | later else None
+
     def _make(self, draft: Draft, bureau: str, version: int, references: tuple[Reference, ...]) -> Verified:
         series, number = self._next(bureau)
         made = compose(draft, Place(bureau, version, references, series, number), self._maker)
@@ -531,6 +578,13 @@ _OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
 
 def _subjects(header: bytes) -> set[bytes]:
     return {each.header_digest for each in codec.decode(Header, header).references}
+
+
+def _reason(compartments: bytes | None) -> Mapping[str, Any] | None:
+    """Read the reason of a withdrawal, if its body is still here."""
+    found = codec.decode_compartments(compartments) if compartments else ()
+    opened = next((each.opened for each in found if each.name == "reason"), None)
+    return codec.read("withdrawal.reason", opened.data) if opened else None
 
 
 def _published(made: Verified) -> Published:

@@ -260,6 +260,9 @@ class Outcomes:
         if digest is None:
             self._mark_unnamed(outcome)
             return
+        if outcome.kind == "rejected" or (outcome.kind == "routed" and checked.decision and not checked.decision.rows):
+            with suppress(ConfigurationError, NoticeRejectedError):  # a bureau without a key stops no other
+                self._outbox.withdraw_what_stands(outcome.notice_id or b"")
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
         changed = self._database.execute(

@@ -130,7 +130,7 @@ def holders_of(database: sqlite3.Connection, notice_id: bytes) -> tuple[str, ...
 
 
 def holders(database: sqlite3.Connection, bureau: str, record: str, before: int) -> tuple[str, ...]:
-    """Name who was given a record of a bureau, in versions before this one, since it was last withdrawn."""
+    """Name who was given a record of a bureau, in versions before this one, and was told of no withdrawal since."""
     versions = database.execute(
         "SELECT e.kind, o.decision FROM ours AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
         " WHERE e.bureau = ? AND e.record = ? AND e.version < ? AND o.kind IN ('routed', 'released')"
@@ -139,10 +139,11 @@ def holders(database: sqlite3.Connection, bureau: str, record: str, before: int)
     )
     found: dict[str, None] = {}
     for kind, made in versions:
+        given = dict.fromkeys(each.bureau for each in codec.decode(DecisionRecord, bytes(made)).rows)
         if kind == "withdrawal":
-            found.clear()
+            found = {each: None for each in found if each not in given}
         elif kind not in ENDS:
-            found |= dict.fromkeys(each.bureau for each in codec.decode(DecisionRecord, bytes(made)).rows)
+            found |= given
     return tuple(found)
 
 

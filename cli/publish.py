@@ -192,6 +192,7 @@ async def send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: fl
             async with home.bus() as bus:
                 await outbox.flush(bus, home.settings.shard)
                 await _await_outcomes(home.outcomes(bus, outbox), outbox, results, wait)
+                await outbox.flush(bus, home.settings.shard)  # what an outcome has queued
         except UnavailableError as error:
             answer.aside(f"{error.code}: {error}")
         alarms = Journal(outbox.database).alarms()

@@ -240,6 +240,90 @@ async def test_a_withdrawal_that_builds_on_a_rejected_correction_is_made_again(w
     assert [each.notice_id for each in header.references] == [identity(first)]
 
 
+async def ended(world: World, first: bytes, *, rejected: bool) -> tuple[Outbox, bytes]:
+    """AT withdraws, by its correction, what LV has; the correction is rejected, or nobody ever hears of it."""
+    await world.broker.route(first, SHOWS)
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-1", {"code": "arrested", "text": "in LV"})
+    await outbox.flush(world.bus)
+    if rejected:
+        await reject(world, second, "could-not-be-judged", signed=False)
+    return outbox, (await world.sent())[-1]
+
+
+def last(sent: list[bytes]) -> tuple[Header, dict[str, object]]:
+    """Header and reason of the withdrawal that was sent last."""
+    envelope = codec.decode(Envelope, sent[-1])
+    opened = codec.decode_compartments(envelope.compartments)[1].opened
+    assert opened is not None
+    return codec.decode(Header, envelope.header), codec.read("withdrawal.reason", opened.data)
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+@pytest.mark.parametrize("code", [None, "invalid-reference"])
+async def test_a_withdrawal_of_a_version_that_is_not_on_record_is_followed_by_one_of_the_version_that_stands(
+    world: World, code: str | None, *, rejected: bool
+) -> None:
+    """Its holders would hear of none: the broker knows of nobody who holds what the first one names."""
+    (first,) = await world.publish(draft())
+    outbox, end = await ended(world, first, rejected=rejected)
+    at = world.machine("AT/ncb")
+    await (reject(world, end, code) if code else world.broker.route(end, {}))
+    alarms = ["could-not-be-judged"] * rejected + [code or "holders-not-told"]
+    assert await learn(at, outbox) == alarms
+    assert (await outbox.flush(world.bus), await outbox.flush(world.bus)) == (1, 0)
+    header, reason = last(await world.sent())
+    assert (header.kind, header.version, reason["code"], reason["text"]) == ("withdrawal", 4, "arrested", "in LV")
+    assert [each.notice_id for each in header.references] == [identity(first)]
+    with pytest.raises(InvalidReferenceError):
+        outbox.withdraw("R-1")
+    await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
+    assert await learn(at, outbox) == [*alarms, "holders-not-told"]  # not GE, who holds it, too
+    assert outbox.waiting() == 0
+    outbox.close()
+
+
+async def test_what_was_published_anew_meanwhile_stays(world: World) -> None:
+    (first,) = await world.publish(draft())
+    outbox, end = await ended(world, first, rejected=False)
+    outbox.publish([draft()])
+    await outbox.flush(world.bus)
+    await world.broker.route(end, {})
+    await learn(world.machine("AT/ncb"), outbox)
+    await outbox.flush(world.bus)
+    header, _ = last(await world.sent())
+    assert (header.version, [each.notice_id for each in header.references]) == (2, [identity(first)])
+    assert outbox.withdraw("R-1")
+    outbox.close()
+
+
+async def test_what_a_correction_that_was_published_meanwhile_names_is_left_to_that(world: World) -> None:
+    (first,) = await world.publish(draft())
+    outbox, end = await ended(world, first, rejected=True)
+    at = world.machine("AT/ncb")
+    await learn(at, outbox)
+    outbox.publish([draft(action_sought="search")])
+    await outbox.flush(world.bus)
+    await reject(world, end, "invalid-reference")
+    await learn(at, outbox)
+    assert outbox.waiting() == 0
+    outbox.close()
+
+
+async def test_a_withdrawal_of_what_is_on_record_is_made_once_whatever_the_broker_says(world: World) -> None:
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    await world.broker.route((await world.sent())[-1], {})
+    assert await learn(at, outbox) == ["holders-not-told"]
+    assert outbox.waiting() == 0
+    outbox.close()
+
+
 async def test_what_was_withdrawn_is_not_corrected_by_a_later_try(world: World) -> None:
     (first,) = await world.publish(draft())
     await world.broker.route(first, SHOWS)
