@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker import codec, durable, members, reading, streams
 from broker.bus import Bus, Record
 from broker.directory import Directory
 from broker.errors import ConfigurationError, NoticeRejectedError, VersionRefusedError
 from broker.notice import Version
-from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, signed_kind, write_seen
+from broker.trust.guard import ROOT_FILE, Guard, pinned, read_seen, signed_kind
 
 if TYPE_CHECKING:
     from broker.trust.bundle import Opened
@@ -30,6 +29,8 @@ VERSION_LIMIT, SIGNED_LIMIT = 16 * 1024 * 1024, 1024 * 1024 * 1024
 """Bytes of one version, and of all that was published under signatures."""
 SIGNED = "signed"
 """Folder with all that was published under signatures, as it came: what an auditor holds `adopted` leaves against."""
+BUNDLE = "bundle"
+"""What `newest` calls the newest signed directory, by its name in `signed`."""
 DIRECTORIES = "directories"
 GIVEN = "given"
 """The signed directory that came another way than by the bus, until the bus has shown it, or what follows it."""
@@ -44,41 +45,61 @@ def _clock() -> int:
 class Versions:
     """What the operator has published, in one folder of the home: a file for each version, named by its SHA-256.
 
-    `newest` is the last one of its kind in the stream that can be read; whether the broker adopted it stands in the
-    trail, and every leaf names the versions that it was judged by. Where the home has pinned a root (guard.py), only
-    what was signed under it is kept: a directory as it adds up, and the newest bundle beside it. Whatever came under
-    signatures is kept as it came, too, in `signed`. `directories/<root>` has a file for each version that came as a
-    directory under that root: nothing else is one, whatever its digest, not what came before there was a root; where no
-    root is pinned, any that came is one. Several
-    processes may have one home: each adds to the files there, and none writes what it remembers over another's.
+    `newest` names the last one of its kind in the stream that can be read, and says how far that was read and what was
+    seen in it; whether the broker adopted it stands in the trail, and every leaf names the versions that it was judged
+    by. Where the home has pinned a root (guard.py), only what was signed under it is kept: a directory as it adds up.
+    Whatever came under signatures is kept as it came, too, in `signed`. `directories/<root>` has a file for each
+    version that came as a directory under that root: nothing else is one, whatever its digest, not what came before
+    there was a root; where no root is pinned, any that came is one. Several processes may have one home: each adds to
+    the files there, and none writes what it remembers over another's.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], int] = _clock) -> None:
         self._folder, self._clock = folder, clock
         self._read: dict[bytes, Directory] = {}
         self._replay: frozenset[str] | None = None
+        self._root: str | None = None
+        """Under which those two were read."""
 
     async def follow(self, bus: Bus) -> int:
-        """Take in what the stream holds beyond our place; return how many versions came."""
-        state, came = self._state(), 0
-        guard: Guard | None = None
-        if not state:  # another process may have pinned a root: what was read before it counts no more
-            self._read, self._replay = {}, None
-        await self._keep_earlier(bus, int(state.get("place", 0)))
-        self._list_earlier()
-        while records := await bus.read(streams.VERSIONS, int(state.get("place", 0)), limit=PAGE):
-            # Opens the newest bundle again: only where something new is to be held against it.
-            guard = guard or self._followed()
-            for record in records:
-                self._keep_signed(record)
-                taken, guard = self._take(record.value, state, guard)
-                came += taken
-                state["place"] = record.offset + 1
-            # Files first, then the place: a crash between them reads the same versions again.
-            self._keep("seen", write_seen(guard.seen))
-            self._keep("newest", json.dumps(state).encode())
+        """Take in what the stream holds beyond our place; return how many versions came. Raises UnavailableError."""
+        state, root, came = self._state(), pinned(self._folder.parent).root, 0
+        if not state or root != self._root:  # another process may have pinned it: what was read before counts no more
+            self._read, self._replay, self._root = {}, None, root
+        await self._keep_earlier(bus, state)
+        await self._list_earlier()
+        place = _place(state)
+        while records := await bus.read(streams.VERSIONS, place, limit=PAGE):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # From the look at what is kept until ours is kept: another may follow meanwhile, or pin a root.
+            async with durable.in_turn(self._folder):
+                more, place = self._take_page(records, place)
+            came += more
         self._drop_given()
         return came
+
+    def _take_page(self, records: Sequence[Record], read_from: int) -> tuple[int, int]:
+        """Take in what was read from a place on and is not behind the one kept by now; give how many, and that place.
+
+        Where that was taken back meanwhile nothing is taken: what lies between has to be read first.
+        """
+        state, came = self._state(), 0
+        if read_from <= _place(state) <= records[-1].offset:
+            guard = self._followed()
+            for record in [each for each in records if each.offset >= _place(state)]:
+                self._keep_signed(record)
+                taken, guard = self._take(record, state, guard)
+                came += taken
+            # All that it names lies there by now: of a kill or copy before it nothing counts, and it is read again.
+            state |= {"place": records[-1].offset + 1, "seen": dict(guard.seen)}
+            self._keep("newest", json.dumps(state).encode())
+            self._drop_beside(state)
+        return came, _place(state)
+
+    def _drop_beside(self, state: Mapping[str, Any]) -> None:
+        """Remove what a home of before had in files of their own."""
+        for name in ("bundle", "expires", "seen") if BUNDLE in state else ():
+            (self._folder / name).unlink(missing_ok=True)
 
     def accept(self, content: bytes, federation: str) -> Opened:
         """Keep a signed directory that came another way than by the bus, for whoever cannot read that yet; give it.
@@ -143,10 +164,10 @@ class Versions:
                 return f"{what}: ask another member which is right, then remove {self.given}"
         return "" if accepted else f"what was accepted is not signed under the pinned root: remove {self.given}"
 
-    async def _keep_earlier(self, bus: Bus, place: int) -> None:
-        """Keep what was signed and came before: a home of an earlier version kept none of it."""
-        if not (self._folder / SIGNED).is_dir():
-            async for record in _before(bus, place):
+    async def _keep_earlier(self, bus: Bus, state: Mapping[str, Any]) -> None:
+        """Keep what was signed and came before: a home of an earlier version kept none of it, or it was lost."""
+        if not (self._folder / SIGNED / state.get(BUNDLE, "")).exists():
+            async for record in _before(bus, _place(state)):
                 self._keep_signed(record)
 
     def _keep_signed(self, record: Record) -> None:
@@ -157,8 +178,7 @@ class Versions:
         except NoticeRejectedError:
             return
         if signed_kind(content) and len(content) <= VERSION_LIMIT:
-            name = f"{record.offset:012}-{sha256(content).hexdigest()[:16]}"
-            durable.put(self._folder / SIGNED / name, content)
+            durable.put(self._folder / SIGNED / _signed_name(record, content), content)
 
     def signed(self) -> dict[str, bytes]:
         """Give all that was published under signatures, nothing of it checked, in the order of its names.
@@ -187,20 +207,29 @@ class Versions:
 
     def _followed(self) -> Guard:
         """Stand guard by what the bus has shown."""
-        guard, bundle = pinned(self._folder.parent), self.bundle()
-        if guard.root is not None and bundle is not None:
+        guard, state = pinned(self._folder.parent), self._state()
+        if guard.root is not None and (bundle := self._bundle(state)) is not None:
             _, guard = guard.take("directory", bundle, None)
-            seen = read_seen(self._named("seen"))
+            seen = read_seen(json.dumps(state["seen"]).encode() if "seen" in state else self._named("seen"))
             return replace(guard, seen=seen, opened=replace(guard.opened, seen=seen) if guard.opened else None)
         return guard
 
     def bundle(self) -> bytes | None:
         """Give the newest bundle."""
-        return self._named("bundle")
+        return self._bundle(self._state())
+
+    def _bundle(self, state: Mapping[str, Any]) -> bytes | None:
+        if BUNDLE not in state:
+            return self._named("bundle")  # where a home of before has it
+        path = self._folder / SIGNED / str(state[BUNDLE])
+        if not _PLACE.fullmatch(str(state[BUNDLE])) or not path.is_file():
+            message = f"{path} is not there, the newest signed directory: `valise directory status` reads it once more"
+            raise ConfigurationError(message)
+        return reading.read(path, VERSION_LIMIT)
 
     def overdue(self) -> list[str]:
         """Name the roles of the newest bundle that have expired: red, and no reason to stop."""
-        ends = json.loads(self._named("expires") or b"{}")
+        ends = self._state().get("expires") or json.loads(self._named("expires") or b"{}")
         return sorted(role for role, end in ends.items() if end <= self._clock())
 
     def refused(self) -> str:
@@ -210,22 +239,24 @@ class Versions:
     def pin(self, fingerprint: str) -> None:
         """Pin a root by its fingerprint, and read the stream again from its beginning.
 
-        Raises ConfigurationError where another is pinned, or where a directory was accepted that it does not lead to.
+        Raises ConfigurationError where another is pinned, or where a directory was accepted that it does not lead to,
+        UnavailableError.
         """
         path = self._folder.parent / ROOT_FILE
         if not _DIGEST.fullmatch(fingerprint):
             message = f"{fingerprint!r} is no fingerprint: it has 64 digits 0-9, a-f"
             raise ConfigurationError(message)
-        if (old := pinned(path.parent).root) not in (None, "", fingerprint):
-            message = f"{path} pins another root, {old}: refused"
-            raise ConfigurationError(message)
-        self._check_leads_to_given(fingerprint)
-        if not old:  # an empty one is what a kill has left of a version before
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # First the place, then the root: a crash between them reads the stream again, and without a root.
-            (self._folder / "newest").unlink(missing_ok=True)
-            durable.put(path, f"{fingerprint}\n".encode("ascii"))
-            self._read, self._replay = {}, None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with durable.alone(self._folder):  # who follows has kept what it took before, or takes it under this root
+            if (old := pinned(path.parent).root) not in (None, "", fingerprint):
+                message = f"{path} pins another root, {old}: refused"
+                raise ConfigurationError(message)
+            self._check_leads_to_given(fingerprint)
+            if not old:  # an empty one is what a kill has left of a version before
+                # First the place, then the root: a crash between them reads the stream again, and without a root.
+                (self._folder / "newest").unlink(missing_ok=True)
+                durable.put(path, f"{fingerprint}\n".encode("ascii"))
+                self._read, self._replay = {}, None
 
     def _check_leads_to_given(self, fingerprint: str) -> None:
         try:
@@ -239,9 +270,9 @@ class Versions:
             )
             raise ConfigurationError(message) from error
 
-    def _take(self, value: bytes | None, state: dict[str, str | int], guard: Guard) -> tuple[int, Guard]:
+    def _take(self, record: Record, state: dict[str, Any], guard: Guard) -> tuple[int, Guard]:
         try:
-            version = codec.decode(Version, value or b"")
+            version = codec.decode(Version, record.value or b"")
             _check_length(version.content)
             plain, after, stale = self._passed(version, guard)
             if version.kind == "directory":
@@ -257,8 +288,8 @@ class Versions:
         if not stale:
             state[version.kind] = digest
         if after.opened is not None and version.kind == "directory":
-            self._keep("bundle", version.content)
-            self._keep("expires", json.dumps(dict(after.opened.expires)).encode())
+            state[BUNDLE] = _signed_name(record, version.content)
+            state["expires"] = dict(after.opened.expires)
         return 1, after
 
     def _passed(self, version: Version, guard: Guard) -> tuple[bytes, Guard, str]:
@@ -302,20 +333,21 @@ class Versions:
             folder.mkdir(parents=True, exist_ok=True)
             durable.write(folder / digest, b"")
 
-    def _list_earlier(self) -> None:
+    async def _list_earlier(self) -> None:
         """Make the list of a home of before; it is there whole or not at all."""
         root = pinned(self._folder.parent).root
         if not root or (folder := self._list_of(root)).is_dir() or not (listed := [*self._replayed()]):
             return
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(aside, ignore_errors=True)  # a kill left it
-        aside.mkdir(parents=True)
-        for each in listed:
-            durable.write(aside / each, b"")
-        with suppress(OSError):  # another process was faster, and its list is as good
-            aside.rename(folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        durable.sync(folder.parent)
+        async with durable.in_turn(self._folder):  # another process may do the same
+            aside = folder.with_name(f".{folder.name}.new")
+            shutil.rmtree(aside, ignore_errors=True)  # a kill left it
+            aside.mkdir(parents=True)
+            for each in listed:
+                durable.write(aside / each, b"")
+            with suppress(OSError):  # the other was faster, and its list is as good
+                aside.rename(folder)
+            shutil.rmtree(aside, ignore_errors=True)
+            durable.sync(folder.parent)
 
     def _replayed(self) -> Iterator[str]:
         """Take what was signed once more, from the pinned root on: what this home has taken before, nothing else.
@@ -380,7 +412,7 @@ class Versions:
         It is verified again, from the pinned root on. A directory counts as taken if it is in the list of its root:
         one that is in neither is not taken now. Nothing is verified where nothing is missing.
         """
-        place, lacking = int(self._state().get("place", 0)), self._lacks_listed()
+        place, lacking = _place(self._state()), self._lacks_listed()
         async for record in _before(bus, place):
             lacking = lacking or self._lacks_policies(record)
         if not lacking:
@@ -429,21 +461,24 @@ class Versions:
         names = (each.name for each in self._folder.iterdir()) if self._folder.is_dir() else ()
         return sorted(each for each in names if _DIGEST.fullmatch(each))
 
-    def _state(self) -> dict[str, str | int]:
+    def _state(self) -> dict[str, Any]:
         try:
-            state: dict[str, str | int] = json.loads((self._folder / "newest").read_bytes())
+            state: dict[str, Any] = json.loads((self._folder / "newest").read_bytes())
         except FileNotFoundError:
             return {}
         return state
 
     def _keep(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        aside = self._folder / f".{name}.{os.getpid()}"
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._folder / name)
+        durable.put(self._folder / name, content)
+
+
+def _place(state: Mapping[str, Any]) -> int:
+    return int(state.get("place", 0))
+
+
+def _signed_name(record: Record, content: bytes) -> str:
+    return f"{record.offset:012}-{sha256(content).hexdigest()[:16]}"
 
 
 async def _before(bus: Bus, place: int) -> AsyncIterator[Record]:
