@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -35,9 +36,10 @@ def challenge(given: Everywhere, bureau: str) -> None:
 
 
 def give(folder: Path, bureau: str) -> str:
-    """Make and keep a challenge; it replaces the one before."""
+    """Make and keep a challenge; it replaces the one before. Raises UnavailableError."""
     made = secrets.token_hex(32)
-    _keep(folder, outstanding(folder) | {bureau: made})
+    with _changing(folder) as waiting:
+        waiting[bureau] = made
     return made
 
 
@@ -50,12 +52,26 @@ def outstanding(folder: Path) -> dict[str, str]:
     return found
 
 
-def answered(folder: Path, bureaus: Iterable[str]) -> None:
-    """Let nobody answer a challenge twice."""
-    waiting, done = outstanding(folder), set(bureaus)
-    if done & waiting.keys():
-        _keep(folder, {bureau: each for bureau, each in waiting.items() if bureau not in done})
+def answered(folder: Path, bureaus: Iterable[str]) -> dict[str, str]:
+    """Let nobody answer a challenge twice; give those that wait no longer, by bureau. Raises UnavailableError."""
+    done = set(bureaus)
+    if not done & outstanding(folder).keys():
+        return {}
+    with _changing(folder) as waiting:
+        return {bureau: waiting.pop(bureau) for bureau in sorted(done & waiting.keys())}
 
 
-def _keep(folder: Path, given: dict[str, str]) -> None:
-    durable.put(folder / "challenges.json", json.dumps(given, indent=1).encode())
+def wait_again(folder: Path, given: Mapping[str, str]) -> None:
+    """Let challenges wait that nothing has answered after all; one that was given since stays. UnavailableError."""
+    if given:
+        with _changing(folder) as waiting:
+            waiting |= {**given, **waiting}
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[dict[str, str]]:
+    """Read, change and keep the challenges with nobody between: one that was told would be gone, or stand again."""
+    with durable.alone(folder):
+        waiting = outstanding(folder)
+        yield waiting
+        durable.put(folder / "challenges.json", json.dumps(waiting, indent=1).encode())
