@@ -14,7 +14,7 @@ import click
 
 from adapters.versions import Versions
 from broker import durable, streams
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, VersionRefusedError
 from broker.streams import World
 from broker.trust import draft, roles
 from broker.trust.bundle import Opened
@@ -160,7 +160,7 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
         message = f"{home.member} has no part in this draft, or not with the keys that lie here: nothing was signed"
         raise ConfigurationError(message)
     path = to or file
-    durable.put(path, signed.content())
+    signed = _put_together(path, signed)
     rows = wording.signatures(signed, base)
     answer.show(
         f"{home.member} has signed {', '.join(done)}",
@@ -169,6 +169,22 @@ def sign(given: Everywhere, file: Path, to: Path | None, bureau: str | None) -> 
         table=_TABLE(rows),
         then=_next(given, path, signed, base),
     )
+
+
+def _put_together(path: Path, signed: Draft) -> Draft:
+    """Put a signed draft in its place, with what others have signed there since it was read; give it as it lies there.
+
+    Raises ConfigurationError where another draft lies there by now, which would be gone, UnavailableError.
+    """
+    with durable.alone(path.parent):  # from the look at what lies there until ours has taken its place
+        if path.is_file():
+            try:
+                signed = draft.merge([signed, _read(path)])
+            except VersionRefusedError as error:
+                message = f"{path} is no copy of this draft ({error}): nothing was written; name another file with --to"
+                raise ConfigurationError(message) from error
+        durable.put(path, signed.content())
+    return signed
 
 
 @directory.command()
