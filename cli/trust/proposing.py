@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 REFRESH_MS = draft.TIMESTAMP_LIFE_MS // 2
 """A timestamp with less than this left is signed anew."""
+_NUMBERED = re.compile(r"([0-9]+)\.draft\.json")
+"""How drafts are called that were kept here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +147,19 @@ def pass_root(home: OperatorHome, base: Opened, holders: Sequence[str], folders:
 
 
 def keep(home: OperatorHome, made: Draft) -> Path:
-    """Keep a draft in the operator's home under the next number. Raises ConfigurationError if it is empty."""
+    """Keep a draft in the operator's home under the next number.
+
+    Raises ConfigurationError if it is empty, UnavailableError.
+    """
     if not made.roles and not made.roots:
         message = "nothing would change: there is nothing to sign"
         raise ConfigurationError(message)
     folder = home.folder / "drafts"
     folder.mkdir(exist_ok=True)
-    path = folder / f"{1 + sum(1 for _ in folder.glob('*.draft.json'))}.draft.json"
-    durable.put(path, made.content())
+    with durable.alone(folder):  # from the look at the numbers until ours is taken
+        taken = [int(found[1]) for each in folder.iterdir() if (found := _NUMBERED.fullmatch(each.name))]
+        path = folder / f"{max(taken, default=0) + 1}.draft.json"
+        durable.put(path, made.content())
     return path
 
 
