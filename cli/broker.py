@@ -27,6 +27,7 @@ from broker.errors import (
     TrailError,
     UnavailableError,
     ValiseError,
+    VersionRefusedError,
 )
 from broker.streams import ROUTER
 from cli import answer, copied, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
@@ -281,7 +282,7 @@ async def _refresh(home: OperatorHome, bus: Bus) -> None:
     """Sign the timestamp anew if it is time; if that cannot be done it will turn red, and traffic goes on."""
     try:
         await proposing.refresh(home, bus)
-    except (ConfigurationError, UnavailableError) as error:
+    except (ConfigurationError, UnavailableError, VersionRefusedError) as error:
         log.warning("timestamp.not-signed", code=error.code, said=str(error))
 
 

@@ -19,11 +19,13 @@ from broker.rules import PolicySet
 from broker.streams import OPERATOR
 from cli import answer, exits
 from cli.directory import tell
+from cli.home import clock
 from cli.officer import in_force
 from cli.officer.rewritten import rule_changes
 from cli.officer.sets import open_set
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
+from cli.trust import proposing
 from cli.trust.policies import SUFFIX, must_be_signed, propose, signed
 
 if TYPE_CHECKING:
@@ -102,12 +104,17 @@ def try_out(policies: PolicySet, basis: Basis) -> None:
 
 
 async def _write(home: OperatorHome, policies: PolicySet, content: bytes, wait: float) -> Done:
+    """Write a set; give what became of it within `wait` seconds. Raises VersionRefusedError, UnavailableError."""
     size = in_force.trail_of(home).size
     home.versions.keep(policies.content)
-    async with home.bus(OPERATOR) as bus:
-        written = codec.encode(Version("policies", content))
+    written = codec.encode(Version("policies", content))
+    async with proposing.in_turn(home), home.bus(OPERATOR) as bus:
+        await home.versions.follow(bus)
+        home.versions.guard().take("policies", content, clock())  # in force may be another than was compared with
         await bus.append(streams.VERSIONS, [(b"", written)])
         await home.versions.follow(bus)
+        if home.versions.newest_digest("policies") != policies.digest:
+            raise proposing.not_taken(home, f"policy set {policies.digest.hex()[:16]}")
     deadline = time.monotonic() + wait
     while True:
         done = _adopted(home, policies.digest, sha256(written).digest(), size)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from broker.trust import bundle, circles, draft
 from broker.trust.bundle import Opened, Trust
 from broker.trust.draft import Draft, Signatory, Wanted
 from broker.trust.guard import Guard
-from broker.trust.roles import POLICIES
+from broker.trust.roles import POLICIES, TIMESTAMP
 from cli import challenges
 from cli.composing import compose_next, requests_in
 from cli.home import clock, world_of
@@ -163,17 +164,36 @@ def keep(home: OperatorHome, made: Draft) -> Path:
     return path
 
 
+@asynccontextmanager
+async def in_turn(home: OperatorHome) -> AsyncIterator[None]:
+    """Let nobody else of this home write versions between our look at what is in force and at what became of ours.
+
+    Two that are signed after the same look have the same numbers: nobody takes the second. The operator's keys are
+    loaded before, which may ask for a passphrase. Raises UnavailableError if another does not come to its end.
+    """
+    folder = home.folder / "trust"
+    folder.mkdir(exist_ok=True)
+    async with durable.in_turn(folder):
+        yield
+
+
 async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     """Put a draft in force, from one copy or several that were signed apart; what is in force already stays so.
 
     The annex goes first: the broker refuses a directory whose annex it cannot find. Raises VersionRefusedError that
-    says whose signature is missing, or what has changed since it was drafted.
+    says whose signature is missing, what has changed since it was drafted, or why nobody takes what was written;
+    UnavailableError.
     """
     made = draft.merge(copies)
     if not made.roots and set(made.roles) == {POLICIES}:
         message = "the draft holds a policy set only: `valise policy activate DRAFT`"
         raise ConfigurationError(message)
     keys = operator_keys(home)
+    async with in_turn(home):
+        return await _activated(home, made, keys)
+
+
+async def _activated(home: OperatorHome, made: Draft, keys: tuple[SigningKey, SigningKey]) -> Activated:
     if await has_streams(home):
         _assembled(made, await standing(home), keys)  # `setup` stays in its safe for what would be refused
     guard = await ready(home)
@@ -184,14 +204,27 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
     differs = await make_streams(home, world)
     before = guard.opened.directory.keys if guard.opened else {}
     # Before they are published: cut off between the two we could not tell which keys are new.
-    challenges.answered(home.folder, {each.bureau for id_, each in opened.directory.keys.items() if id_ not in before})
+    new = {each.bureau for id_, each in opened.directory.keys.items() if id_ not in before}
+    used = challenges.answered(home.folder, new)
     async with home.bus(OPERATOR, world) as bus:
         await _publish(home, bus, opened, content, policies)
+    if lacking := draft.left(made, home.versions.guard().seen):
+        challenges.wait_again(home.folder, used)
+        raise not_taken(home, ", ".join(sorted(lacking)))
     found = opened.directory
     return Activated(
         found.version, found.digest.hex(), guard.root or "", len(found.members), len(found.bureaus), len(found.keys),
         POLICIES in made.roles, differs,
     )  # fmt: skip
+
+
+def not_taken(home: OperatorHome, what: str) -> VersionRefusedError:
+    """Say why what was written is not in force, now that the stream was followed: `in_turn` excludes this home only."""
+    reason = home.versions.refused() or "something else is in force by now"
+    return VersionRefusedError(
+        f"{what}: it was written, and is not in force: {reason}. Perhaps another home of the operator wrote at the "
+        "same time: see `valise directory status`, then the same command again, or draft it anew"
+    )
 
 
 def _assembled(
@@ -238,11 +271,24 @@ async def _publish(home: OperatorHome, bus: Bus, opened: Opened, content: bytes 
 
 
 async def refresh(home: OperatorHome, bus: Bus) -> bool:
-    """Sign the timestamp anew if half its time is over; tell whether it was. The operator can do this alone."""
-    opened = home.versions.guard().opened
-    if opened is None or opened.expires["timestamp"] > clock() + REFRESH_MS:
+    """Sign the timestamp anew if half its time is over; tell whether it was. The operator can do this alone.
+
+    Raises VersionRefusedError where nobody takes what was written, UnavailableError.
+    """
+    if not _due(home.versions.guard()):
         return False
-    content = draft.refresh(opened, operator_keys(home)[1], clock())
-    await bus.append(streams.VERSIONS, [record("directory", content)])
-    await home.versions.follow(bus)
+    key = operator_keys(home)[1]
+    async with in_turn(home):
+        await home.versions.follow(bus)
+        guard = home.versions.guard()
+        if guard.opened is None or not _due(guard):
+            return False
+        await bus.append(streams.VERSIONS, [record("directory", draft.refresh(guard.opened, key, clock()))])
+        await home.versions.follow(bus)
+        if home.versions.guard().seen[TIMESTAMP] == guard.seen[TIMESTAMP]:
+            raise not_taken(home, TIMESTAMP)
     return True
+
+
+def _due(guard: Guard) -> bool:
+    return guard.opened is not None and guard.opened.expires[TIMESTAMP] <= clock() + REFRESH_MS
