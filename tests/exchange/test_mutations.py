@@ -94,7 +94,7 @@ def test_only_signed_bytes_are_ever_routed(tmp_path: Path) -> None:
             assert ruling.verified.envelope.header == original.header
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=600))
 def test_any_bytes_behind_a_right_prefix_are_refused(data: bytes) -> None:
     record = Record("notices.at", 0, 0, NOW, b"", codec.prefix("envelope") + data)

@@ -43,7 +43,7 @@ def compare(rules: Rules, reference: Reference, directory: Directory, facts: Fac
     return reference.answers(facts, asked)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(CHANCES)
 def test_a_random_set_answers_as_cedar_for_every_bureau_and_action(chance: random.Random) -> None:
     directory, annex = invented.world(chance)
@@ -54,7 +54,7 @@ def test_a_random_set_answers_as_cedar_for_every_bureau_and_action(chance: rando
         compare(rules, reference, directory, invented.notice(chance, directory, rules.literals))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CHANCES)
 def test_our_own_set_answers_as_cedar_for_every_bureau_and_action(chance: random.Random) -> None:
     directory, annex = invented.world(chance)
@@ -62,7 +62,7 @@ def test_our_own_set_answers_as_cedar_for_every_bureau_and_action(chance: random
     compare(rules, Reference(PACKAGED, directory, annex), directory, invented.notice(chance, directory, rules.literals))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CHANCES)
 def test_an_explanation_names_the_rules_that_cedar_names(chance: random.Random) -> None:
     directory, annex = invented.world(chance)
@@ -105,7 +105,7 @@ OVERFLOWS = f"context.now + {NO_LIMIT} > 0 || context.now * {NO_LIMIT} > 0 || tr
 """Cedar cannot evaluate this at any `now` above 1; the validator sees nothing wrong with it."""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CHANCES, st.sampled_from(["permit", "forbid"]))
 def test_a_rule_that_errors_denies_what_it_speaks_of_and_nothing_else(chance: random.Random, effect: str) -> None:
     directory, annex = invented.world(chance)

@@ -142,7 +142,7 @@ def test_a_suspended_member_receives_nothing_even_where_all_is_permitted() -> No
     assert "RU/ncb" not in received(decide(notice(everyone=True), now, 0))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_receivers_are_exactly_the_meet_of_the_four_terms(data: st.DataObject) -> None:
     some = st.lists(st.sampled_from([*NAMES, "AT", "GE", "LV", "RU", "US"]), max_size=4)

@@ -83,7 +83,7 @@ def random_world(chance: random.Random) -> World:
 READ = read_rules(PACKAGED)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.randoms(use_true_random=False))
 def test_the_compiled_form_answers_as_cedar_for_the_same_reasons(chance: random.Random) -> None:
     directory, annex = cases.world_of(random_world(chance))

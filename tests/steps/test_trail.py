@@ -99,7 +99,7 @@ def test_partial_tiles_are_written_for_published_heads_only(tmp_path: Path) -> N
     assert {each for each in files(tmp_path) if each.startswith("tile/0")} == {"tile/0/000.p/3", "tile/0/000.p/7"}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(steps=some.lists(some.integers(1, 400), min_size=1, max_size=4))
 def test_the_root_is_that_of_all_leaves_whatever_the_steps(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int]
