@@ -207,7 +207,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if before:
                 write_policies(folder, before)
             given = json.loads(person(f"r-{number}")) | {"topics": ["vehicles.stolen"]}
-            sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "20", given=json.dumps(given))
+            sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "60", given=json.dumps(given))
             assert sent.value["notices"][0]["state"] == "routed", sent
         stop.set()
     shutil.rmtree(folder / "members")

@@ -90,7 +90,7 @@ class Homes:
 
     def published(self, record: str) -> tuple[str, int]:
         """Publish a person of AT's to LV; give notice id and leaf number."""
-        sent = self.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "20", given=person(record))
+        sent = self.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "60", given=person(record))
         (notice,) = sent.value["notices"]
         assert notice["state"] == "routed", sent
         shown = self.audit("show", notice["notice"], "--json").value

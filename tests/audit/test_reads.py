@@ -25,7 +25,7 @@ def notice(homes: Homes) -> str:
     """A notice of AT's that LV read for case K-1, and that an auditor looked at."""
     name, _ = homes.published("r-1")
     homes.read(name)
-    assert homes.audit("show", name, "--content", "--reason", REASON).code == 0
+    assert homes.audit("show", name, "--content", "--reason", REASON, "--wait", "60").code == 0
     return name
 
 

@@ -26,6 +26,8 @@ from tests.audit.homes import BASIS, SECRET, Homes, standing
 from tests.making import key_of
 
 REASON = "request 2026/17"
+LOOK = ("--reason", REASON, "--wait", "60")
+"""Why, and how long the broker may take to put the look on record: on a busy machine longer than commands wait."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_a_story_without_its_content_needs_no_look(homes: Homes, notice: tuple[s
 
 def test_content_is_shown_after_the_look_is_a_leaf(homes: Homes, notice: tuple[str, int]) -> None:
     before = homes.kinds().count("look")
-    shown = homes.audit("show", notice[0], "--content", "--reason", REASON, "--json")
+    shown = homes.audit("show", notice[0], "--content", *LOOK, "--json")
     assert shown.code == 0
     (routed,) = [each for each in shown.value if each["kind"] == "routed"]
     assert routed["content"]["narrative"]["items"][0]["text"] == SECRET
@@ -70,7 +72,7 @@ def test_a_key_that_lies_elsewhere_signs_a_look_once_it_was_agreed_to(
 ) -> None:
     own = tmp_path / "auditor.pem"
     key_of(AUDITOR).save(own)
-    look = ("show", notice[0], "--content", "--reason", REASON, "--key", str(own), "--json")
+    look = ("show", notice[0], "--content", *LOOK, "--key", str(own), "--json")
     before = homes.kinds().count("look")
     assert homes.audit(*look).code == 130  # nobody says yes
     assert homes.kinds().count("look") == before
@@ -96,7 +98,7 @@ def test_whoever_the_directory_does_not_name_sees_nothing(homes: Homes, notice: 
 
 
 def test_the_issuer_is_told_that_its_notice_was_looked_at(homes: Homes, notice: tuple[str, int]) -> None:
-    assert homes.audit("show", notice[0], "--content", "--reason", REASON).code == 0
+    assert homes.audit("show", notice[0], "--content", *LOOK).code == 0
     traced = homes.valise("trace", notice[0], "--bureau", "AT/ncb")
     assert traced.code == 0
     assert "looked at in clear by auditor-1 on " in traced.out
@@ -234,7 +236,7 @@ def test_there_is_no_proof_of_a_notice_that_is_not_there(homes: Homes) -> None:
 @pytest.fixture(scope="module")
 def clear(homes: Homes, notice: tuple[str, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("bundles") / "clear.json"
-    said = homes.audit("export", notice[0], "--to", str(file), "--reason", REASON)
+    said = homes.audit("export", notice[0], "--to", str(file), *LOOK)
     assert said.code == 0, said
     assert "the look is on record" in said.out
     return file

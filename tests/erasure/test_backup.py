@@ -424,7 +424,8 @@ async def test_a_backup_gives_up_what_was_erased_with_its_key(tmp_path: Path) ->
     assert (await said(elsewhere, *restore)).returncode == exits.FAILED  # never over a broker that is there
 
     async with running(site.stage):
-        assert (await site.said("withdraw", "lv-1", "--bureau", LV, "--yes")).returncode == exits.DONE
+        withdrawn = await site.said("withdraw", "lv-1", "--bureau", LV, "--yes", "--wait", "45")
+        assert withdrawn.returncode == exits.DONE
         await settled(site.stage)
         await site.learned()
         for _ in range(100):

@@ -161,13 +161,14 @@ async def test_a_new_log_names_the_old_and_everybody_sees_what_was_lost(site: Ex
     assert numbers == [1, 2, 3, 2 + whole - left]  # whatever the lost leaves used, no number is used again
 
     async with running(site.stage):
-        assert (await site.said("withdraw", "lv-1", "--bureau", LV, "--yes")).returncode == exits.DONE
+        waiting = ("--bureau", LV, "--wait", "45")
+        assert (await site.said("withdraw", "lv-1", *waiting, "--yes")).returncode == exits.DONE
         await settled(site.stage)
         await site.learned()
         # Nobody can know that what was lost is on record: it is corrected all the same.
         corrected = site.home.parent / "lv-2.json"
         corrected.write_text(json.dumps(PLAIN | {"record": "lv-2", "action_sought": "arrest"}), encoding="utf-8")
-        assert (await site.said("correct", "lv-2", str(corrected), "--bureau", LV)).returncode == exits.DONE
+        assert (await site.said("correct", "lv-2", str(corrected), *waiting)).returncode == exits.DONE
         await settled(site.stage)
         await site.learned()
     assert {(1, "lv-1", "erased"), (2, "lv-2", "replaced")} <= set(site.received())

@@ -52,7 +52,7 @@ def _broker(home: Path, **known: str) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(60)
 
 
 def test_two_members_join_exchange_and_audit_with_the_commands_of_the_readme(tmp_path: Path) -> None:
@@ -73,7 +73,8 @@ def test_two_members_join_exchange_and_audit_with_the_commands_of_the_readme(tmp
     (home / "operator" / "versions" / annex.hex()).unlink()  # as where the directory was drafted on another machine
     with _broker(home):
         _valise(home, "subscribe", "organised-crime.*", "--bureau", "GE/organised-crime")
-        assert "routed to 1 bureaus" in _valise(home, "publish", str(draft), "--bureau", "LV/organised-crime")
+        published = _valise(home, "publish", str(draft), "--bureau", "LV/organised-crime", "--wait", "45")
+        assert "routed to 1 bureaus" in published
         assert "1 notices for GE/organised-crime" in _valise(home, "inbox", "--bureau", "GE/organised-crime")
     (home / "bus.db").unlink()
     assert "The trail is good" in _valise(home, "audit", "verify", "--policy", str(POLICIES))

@@ -107,7 +107,7 @@ def test_a_member_signs_with_an_encrypted_file_and_another_with_a_token(homes: H
     assert homes.keys(LV)["organised-crime.pem"]["kept"] == "encrypted file"
     assert homes.keys(GE)["organised-crime.token"]["kept"] == "token"
     for bureau, record in ((LV, "lv-first"), (GE, "ge-first")):
-        assert homes.did("publish", homes.notice(record), "--bureau", bureau, "--wait", "30").out.startswith("routed")
+        assert homes.did("publish", homes.notice(record), "--bureau", bureau, "--wait", "45").out.startswith("routed")
 
 
 def test_without_passphrase_or_pin_nothing_is_signed_and_it_says_why(homes: Homes, tmp_path: Path) -> None:
@@ -134,21 +134,21 @@ def test_a_stolen_key_is_taken_over_from_and_revoked_and_what_the_thief_did_is_f
     thief = homes.home / "stolen" / "LV"
     shutil.copytree(homes.home / "members" / "LV", thief)
     (thief / "outbox.db").unlink()
-    homes.did("publish", homes.notice("lv-honest"), "--bureau", LV, "--wait", "30")
+    homes.did("publish", homes.notice("lv-honest"), "--bureau", LV, "--wait", "45")
     forged = homes.did(
-        "publish", homes.notice("lv-forged"), "--bureau", LV, "--wait", "30", "--json", home=thief
+        "publish", homes.notice("lv-forged"), "--bureau", LV, "--wait", "45", "--json", home=thief
     ).value["notices"][0]
 
     # Rotation: the next key is made, the old one signs until the directory has it.
     homes.did("key", "rotate", "--bureau", LV)
     assert "send" in homes.valise("key", "rotate", "--bureau", LV).error
-    homes.did("publish", homes.notice("lv-between"), "--bureau", LV, "--wait", "30")
+    homes.did("publish", homes.notice("lv-between"), "--bureau", LV, "--wait", "45")
     homes.enter(LV)
-    homes.did("publish", homes.notice("lv-after"), "--bureau", LV, "--wait", "30")
+    homes.did("publish", homes.notice("lv-after"), "--bureau", LV, "--wait", "45")
     old, new = (homes.keys(LV)[name]["key_id"] for name in ("organised-crime.pem", "organised-crime.2.pem"))
 
     # The operator sees who still signs with the old one.
-    homes.did("publish", homes.notice("lv-late"), "--bureau", LV, "--wait", "30", home=thief)
+    homes.did("publish", homes.notice("lv-late"), "--bureau", LV, "--wait", "45", home=thief)
     listed = homes.did("key", "list").out
     assert f"still signing with an old key: {LV}" in listed
     assert f"still signed with by {LV}" in homes.did("broker", "status").out
@@ -156,10 +156,10 @@ def test_a_stolen_key_is_taken_over_from_and_revoked_and_what_the_thief_did_is_f
     # Revoked at once, by the new key; the thief is out.
     revoked = homes.did(
         "key", "revoke", old[:12], "--bureau", LV, "--reason", "stolen", "--compromised-since", "2026-01-01", "--yes",
-        "--json",
+        "--json", "--wait", "45",
     ).value  # fmt: skip
     assert (revoked["state"], revoked["signed_by"]) == ("revoked", new)
-    late = homes.valise("publish", homes.notice("lv-too-late"), "--bureau", LV, "--json", home=thief)
+    late = homes.valise("publish", homes.notice("lv-too-late"), "--bureau", LV, "--wait", "45", "--json", home=thief)
     assert (late.code, late.value["notices"][0]["state"], late.value["notices"][0]["detail"][:11]) == (
         1, "rejected", "key-revoked",
     )  # fmt: skip
@@ -181,10 +181,10 @@ def test_a_stolen_key_is_taken_over_from_and_revoked_and_what_the_thief_did_is_f
     assert all(each["holders"] == [GE] for each in operators["issued"])
 
     # It withdraws the one and confirms the other by publishing it again, signed with the new key.
-    assert homes.did("withdraw", forged["notice"], "--bureau", LV, "--wait", "30", "--yes").out.startswith(
+    assert homes.did("withdraw", forged["notice"], "--bureau", LV, "--wait", "45", "--yes").out.startswith(
         "routed to 1"
     )
-    assert homes.did("publish", homes.notice("lv-honest"), "--bureau", LV, "--wait", "30").out.startswith("routed to 1")
+    assert homes.did("publish", homes.notice("lv-honest"), "--bureau", LV, "--wait", "45").out.startswith("routed to 1")
     (mine,) = homes.did("key", "revoked", "--bureau", LV, "--json").value["keys"]
     assert {each["record"] for each in mine["issued"]} == {"lv-first", "lv-between", "lv-late"}
     inbox = homes.did("inbox", "--bureau", GE, "--json").value
@@ -206,4 +206,4 @@ def test_a_lost_key_is_replaced_by_answering_the_operators_challenge(homes: Home
     homes.did("key", "new", "--bureau", GE, "--challenge", challenge)
     homes.enter(GE, LV)  # what was revoked above ends in the same directory, and that is LV's to sign
     assert homes.keys(GE)["organised-crime.pem"]["state"] in ("in force", "not in the directory")
-    assert homes.did("publish", homes.notice("ge-again"), "--bureau", GE, "--wait", "30").out.startswith("routed")
+    assert homes.did("publish", homes.notice("ge-again"), "--bureau", GE, "--wait", "45").out.startswith("routed")

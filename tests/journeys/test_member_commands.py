@@ -55,7 +55,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
 
 
 def publish(homes: Homes, draft: str, *more: str) -> Answer:
-    return homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "20", *more, given=draft)
+    return homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "60", *more, given=draft)
 
 
 def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes: Homes) -> None:
@@ -100,9 +100,9 @@ def test_what_is_held_is_opened_released_and_arrives(homes: Homes) -> None:
     for each in (sent, other):
         assert homes.valise("read", each["notice"], "--case", "R", *reviewer, "--json").code == 0
     asyncio.run(_forge_for(homes, "EUROPOL/analysis"))
-    released = homes.valise("review", "release", sent["notice"], *reviewer, "--yes", "--json", "--wait", "20")
+    released = homes.valise("review", "release", sent["notice"], *reviewer, "--yes", "--json", "--wait", "60")
     refused = homes.valise(
-        "review", "refuse", other["notice"], "--reason", "not ours", *reviewer, "--yes", "--json", "--wait", "20"
+        "review", "refuse", other["notice"], "--reason", "not ours", *reviewer, "--yes", "--json", "--wait", "60"
     )
     assert ([each["state"] for each in notices(released)], released.code) == (["routed"], 4), "a delivery did not hold"
     assert refused.code == 0
@@ -169,13 +169,13 @@ def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
     (first,) = notices(publish(homes, person("R-3")))
     homes.valise("inbox", "--bureau", "GE/ncb", "--json")
     corrected = homes.valise(
-        "correct", first["notice"], "-", "--bureau", "AT/ncb", "--json", "--wait", "20",
+        "correct", first["notice"], "-", "--bureau", "AT/ncb", "--json", "--wait", "60",
         given=person("R-3", action_sought="arrest"),
     )  # fmt: skip
     assert [(each["record"], each["version"], each["state"]) for each in notices(corrected)] == [("R-3", 2, "routed")]
     assert _states(homes, "GE/ncb", "R-3") == ["replaced", "new"]
     withdrawn = homes.valise(
-        "withdraw", "R-3", "--reason", "arrested", "--yes", "--bureau", "AT/ncb", "--json", "--wait", "20"
+        "withdraw", "R-3", "--reason", "arrested", "--yes", "--bureau", "AT/ncb", "--json", "--wait", "60"
     )
     (withdrawal,) = notices(withdrawn)
     assert _states(homes, "GE/ncb", "R-3") == ["replaced", "erased", "new"]
@@ -205,9 +205,9 @@ def test_a_record_of_another_bureau_is_not_touched(homes: Homes, capsys: pytest.
     (ours,) = notices(publish(homes, person("R-N")))
     for action in ("watch", "arrest"):
         draft = person("R-N", action_sought=action)
-        homes.valise("publish", "-", "--bureau", "AT/organised-crime", "--json", "--wait", "20", given=draft)
+        homes.valise("publish", "-", "--bureau", "AT/organised-crime", "--json", "--wait", "60", given=draft)
     publish(homes, person("R-M"))
-    withdraw = ("withdraw", "--yes", "--json", "--wait", "20", "--bureau")
+    withdraw = ("withdraw", "--yes", "--json", "--wait", "60", "--bureau")
     wrong = homes.valise(*withdraw, "AT/organised-crime", "R-M")
     assert (wrong.code, wrong.out) == (1, "")
     assert "AT/organised-crime has published no record R-M; there is one of AT/ncb" in capsys.readouterr().err
@@ -273,7 +273,7 @@ def test_nobody_is_asked_whether_to_withdraw_what_was_withdrawn(
 ) -> None:
     publish(homes, person("R-W"))
     for code in (0, 1):
-        said = homes.valise("withdraw", "R-W", "--bureau", "AT/ncb", "--wait", "20", given="y\n")
+        said = homes.valise("withdraw", "R-W", "--bureau", "AT/ncb", "--wait", "60", given="y\n")
         errors = capsys.readouterr().err
         assert (said.code, "Go on?" in errors) == (code, code == 0)
 
@@ -301,7 +301,7 @@ def test_a_dry_run_says_what_publishing_then_does(homes: Homes, capsys: pytest.C
         audience={"to": ["AT/ncb"]}, pointers=[{"issuer": "AT/ncb", "record": "R-62", "relation": "approves"}],
     )  # fmt: skip
     foretold = homes.valise("publish", "-", "--dry-run", "--bureau", EUROPOL, "--json", given=approval).value
-    homes.valise("publish", "-", "--bureau", EUROPOL, "--json", "--wait", "20", given=approval)
+    homes.valise("publish", "-", "--bureau", EUROPOL, "--json", "--wait", "60", given=approval)
     told = homes.valise("trace", "REVIEW-62", "--bureau", EUROPOL, "--json").value
     assert [each["bureau"] for each in foretold if each["receives"]] == [each["bureau"] for each in told["reached"]]
     assert [each["bureau"] for each in told["reached"]] == ["AT/ncb"]
@@ -433,7 +433,7 @@ def test_a_trace_of_what_was_rejected_ends_as_publishing_it_did(homes: Homes) ->
         "REVIEW-70", kind="approval", topics=["review.decision"], action_sought="release", compartments={},
         audience={"to": ["AT/ncb"]}, pointers=[{"issuer": "AT/ncb", "record": "R-70", "relation": "approves"}],
     )  # fmt: skip
-    rejected = homes.valise("publish", "-", "--bureau", EUROPOL, "--json", "--wait", "20", given=approval)
+    rejected = homes.valise("publish", "-", "--bureau", EUROPOL, "--json", "--wait", "60", given=approval)
     traced = homes.valise("trace", "REVIEW-70", "--bureau", EUROPOL, "--json")
     assert (sent["state"], notices(rejected)[0]["state"], rejected.code) == ("routed", "rejected", 1)
     assert (traced.code, traced.value["outcome"]) == (1, "rejected")
@@ -510,7 +510,7 @@ def test_every_command_has_its_help() -> None:
 
 def test_an_authority_withdraws_by_order_what_another_published(homes: Homes) -> None:
     (sent,) = notices(publish(homes, person("R-30", audience={"to": ["LV/ncb", EUROPOL]})))
-    order = ("withdraw", sent["notice"], "--order", "--yes", "--wait", "20")
+    order = ("withdraw", sent["notice"], "--order", "--yes", "--wait", "60")
     refused = homes.valise(*order, "--bureau", "LV/ncb")
     assert refused.code == 1
     assert homes.valise(*order, "--reason", "mistaken", "--bureau", EUROPOL).code == 2

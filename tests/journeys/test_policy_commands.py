@@ -107,7 +107,8 @@ class World:
         """Publish a draft and remember its notice."""
         file = self.home / f"{name}.json"
         file.write_text(json.dumps({**PERSON, "record": name, **fields}), encoding="utf-8")
-        said = await asyncio.to_thread(self.valise, "publish", str(file), "--bureau", bureau, "--json")
+        words = ("publish", str(file), "--bureau", bureau, "--json", "--wait", "60")
+        said = await asyncio.to_thread(self.valise, *words)
         (notice,) = said.value["notices"]
         assert notice["state"] == "routed", said.said
         self.notices[name] = notice["notice"]
@@ -442,7 +443,8 @@ def test_a_draft_is_activated_decides_and_is_taken_back(world: World, drafted: P
         assert done["changes"] == ["+ not-to-ge: Nothing goes to Georgia's unit on organised crime."]
         file = world.home / "later.json"
         file.write_text(json.dumps({**PERSON, "record": "later", "deny": []}), encoding="utf-8")
-        said = await asyncio.to_thread(world.valise, "publish", str(file), "--bureau", "LV/ncb", "--json")
+        words = ("publish", str(file), "--bureau", "LV/ncb", "--json", "--wait", "60")
+        said = await asyncio.to_thread(world.valise, *words)
         world.notices["later"] = said.value["notices"][0]["notice"]
         back = await asyncio.to_thread(_activated, world, before[:16])
         assert (back["state"], back["digest"]) == ("in-force", before)

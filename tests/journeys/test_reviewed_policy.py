@@ -34,13 +34,13 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> World:
         for name in ("waits", "released"):
             file = made.home / f"{name}.json"
             file.write_text(json.dumps({**PERSON, "record": name, "topics": ["wanted.red"]}), encoding="utf-8")
-            sent = await run("publish", str(file), "--bureau", "LV/ncb", "--wait", "20")
+            sent = await run("publish", str(file), "--bureau", "LV/ncb", "--wait", "60")
             assert sent["notices"][0]["state"] == "held"
             made.notices[name] = sent["notices"][0]["notice"]
         await settled(made.stage)
         await run("inbox", "--bureau", REVIEWER)
         await run("read", made.notices["released"], "--case", "R", "--bureau", REVIEWER)
-        await run("review", "release", made.notices["released"], "--bureau", REVIEWER, "--yes", "--wait", "20")
+        await run("review", "release", made.notices["released"], "--bureau", REVIEWER, "--yes", "--wait", "60")
         await settled(made.stage)
 
     made.with_broker(happen)

@@ -70,7 +70,8 @@ async def published(stage: Stage, draft: dict[str, Any]) -> str:
     """Publish for LV and give the notice's id."""
     file = stage.home / "person.json"
     file.write_text(json.dumps(draft, ensure_ascii=False), encoding="utf-8")
-    said = (await valise("publish", str(file), "--bureau", "LV/ncb", "--home", str(stage.home), "--json")).value
+    words = ("publish", str(file), "--bureau", "LV/ncb", "--wait", "45", "--home", str(stage.home), "--json")
+    said = (await valise(*words)).value
     assert [each["state"] for each in said["notices"]] == ["routed"]
     await settled(stage)
     return str(said["notices"][0]["notice"])

@@ -203,11 +203,12 @@ async def test_a_member_is_suspended_only_after_it_has_executed_every_withdrawal
     async with running(stage):
         await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
         await settled(stage)
-        sent = await valise(home, "publish", str(person), "--bureau", "LV/ncb", "--json")
+        waiting = ("--wait", "45", "--bureau")
+        sent = await valise(home, "publish", str(person), *waiting, "LV/ncb", "--json")
         (notice,) = sent.value["notices"]
         assert notice["state"] == "routed", sent
         assert (await valise(home, "inbox", "--bureau", "AT/ncb")).code == 0
-        assert (await valise(home, "withdraw", notice["notice"], "--bureau", "LV/ncb", "--yes")).code == 0
+        assert (await valise(home, "withdraw", notice["notice"], *waiting, "LV/ncb", "--yes")).code == 0
         await settled(stage)
         early = await valise(home, "member", "suspend", "AT")
         assert early.code == 1
@@ -219,7 +220,7 @@ async def test_a_member_is_suspended_only_after_it_has_executed_every_withdrawal
         assert drafted.value["changes"] == ["member AT: status active becomes suspended"]
         assert (await signed(home, drafted.value["draft"], "LV/ncb", "GE/ncb")).code == 0
         await settled(stage)
-        refused = await valise(home, "publish", str(person), "--bureau", "AT/ncb", "--json")
+        refused = await valise(home, "publish", str(person), *waiting, "AT/ncb", "--json")
         assert refused.code == 1
     back = await valise(home, "member", "activate", "AT", "--json")
     assert back.value["changes"] == ["member AT: status suspended becomes active"]

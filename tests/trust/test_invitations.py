@@ -98,7 +98,7 @@ async def test_a_member_enters_a_federation_that_runs_from_a_machine_of_its_own(
         for sender, home, to in (("LV/ncb", office, FR), (FR, own, "AT/ncb")):
             path = post / "person.json"
             path.write_text(json.dumps(DRAFT | person | {"audience": {"to": [to]}}), encoding="utf-8")
-            out = await done(home, "publish", str(path), "--bureau", sender, "--wait", "30", "--json")
+            out = await done(home, "publish", str(path), "--bureau", sender, "--wait", "45", "--json")
             assert out.value["notices"][0]["state"] == "routed"
         (came,) = (await done(own, "inbox", "--bureau", FR, "--json")).value["notices"]
         assert came["issuer"] == "LV/ncb"
