@@ -93,7 +93,7 @@ class Attempts:
                     str(message.topic()), judge(error.code() if error else KafkaError.NO_ERROR)
                 ),
             )
-        assert producer.flush(self.limit * 3) == 0
+        assert producer.flush(self.limit + 60) == 0
         return found
 
     def describe(self, streams: Sequence[str]) -> dict[str, Outcome]:
@@ -124,7 +124,7 @@ def settle(answers: Any) -> dict[Any, Outcome]:
 
 def code_of(answer: Any) -> int:
     try:
-        answer.result(timeout=30)
+        answer.result(timeout=120)
     except KafkaException as error:
         return int(error.args[0].code())
     return int(KafkaError.NO_ERROR)

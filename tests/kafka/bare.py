@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from broker.certificates import Credentials
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 FETCH, FETCH_VERSION = 1, 4
 
 

@@ -52,7 +52,7 @@ def openssl_accepts(anchor: Path, chain: Path, at: datetime = NOW) -> bool:
     moment = str(int(at.timestamp()))
     command = ["openssl", "verify", "-x509_strict", "-attime", moment, "-CAfile", str(anchor)]
     command += ["-untrusted", str(chain), str(chain)]
-    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

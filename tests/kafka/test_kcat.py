@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-LIMIT_S = 20
+LIMIT_S = 60
 
 
 def kcat(kafka: KafkaWorld, principal: str, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -244,7 +244,7 @@ def acknowledged(kafka: KafkaWorld) -> list[object]:
     quiet = {"log_level": 0, "log.connection.close": False, "acks": "all", "enable.idempotence": True}
     producer = Producer(who | quiet)
     producer.produce("notices.at", b"invented", on_delivery=lambda error, _: told.append(error))
-    producer.flush(60)
+    producer.flush(120)
     return told
 
 
@@ -265,7 +265,7 @@ def check_copies(kafka: KafkaWorld) -> None:
     by_hand = NewTopic("inbox.at.extra", num_partitions=1, replica_assignment=[[2]])
     admin.create_topics([by_hand])[by_hand.topic].result(timeout=60)
     wanted = {topics.COPIES: ("1", "3"), "min.insync.replicas": ("1", "2")}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         found = topics.differences(kafka.bootstrap, kafka.credentials("operator"), wider("AT/extra"))
         durable = {each for each in found if each.name in wanted}
@@ -285,8 +285,10 @@ def check_copies_without_one(kafka: KafkaWorld) -> None:
     assert topics.copies_known(kafka.bootstrap, kafka.credentials("operator"))
     assert not topics.copies_known(kafka.bootstrap.split(",")[0], kafka.credentials("operator"))
     kafka.establish(wider("AT/extra", "AT/new"))
-    made = admin.list_topics(timeout=30).topics["inbox.at.new"].partitions
-    assert [len(each.replicas) for each in made.values()] == [3]
+    deadline = time.monotonic() + 60
+    while "inbox.at.new" not in (known := admin.list_topics(timeout=30).topics):  # each node learns of it by itself
+        assert time.monotonic() < deadline
+    assert [len(each.replicas) for each in known["inbox.at.new"].partitions.values()] == [3]
 
 
 @pytest.mark.kafka

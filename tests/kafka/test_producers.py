@@ -61,17 +61,21 @@ async def test_nodes_that_are_too_few_for_long_are_unavailable(monkeypatch: pyte
 
 
 class Producer:
-    """Answers with what it is given, at once or later."""
+    """Answers with what it is given, at once or later; without `after` the test answers what waits."""
 
-    def __init__(self, answer: object, after: float) -> None:
+    def __init__(self, answer: object, after: float | None) -> None:
         self.answer, self.after = answer, after
         self.written: list[str] = []
+        self.waiting: list[asyncio.Future[Any]] = []
 
     async def send_batch(self, _batch: object, stream: str, partition: int) -> asyncio.Future[Any]:  # noqa: ARG002
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.written.append(stream)
         tell: Any = future.set_exception if isinstance(self.answer, BaseException) else future.set_result
-        asyncio.get_running_loop().call_later(self.after, lambda: future.done() or tell(self.answer))
+        if self.after is None:
+            self.waiting.append(future)
+        else:
+            asyncio.get_running_loop().call_later(self.after, lambda: future.done() or tell(self.answer))
         return future
 
 
@@ -81,7 +85,7 @@ async def test_no_inbox_gets_what_came_later_without_what_came_before(monkeypatc
     first, second = (next(each for each in inboxes if kafka._lane(each) == lane) for lane in kafka.FAN_OUT_LANES)
     place = type("Place", (), {"offset": 0})()
     new = Producer(place, 0)
-    bus = KafkaBus("x:1", streams.ROUTER, None, WORLD, limit=5)
+    bus = KafkaBus("x:1", streams.ROUTER, None, WORLD, limit=60)
 
     async def make(_: str | None) -> Producer:
         return new
@@ -91,14 +95,17 @@ async def test_no_inbox_gets_what_came_later_without_what_came_before(monkeypatc
 
     monkeypatch.setattr(bus._client, "producer", make)
     monkeypatch.setattr(kafka, "_discard", discard)
-    failing, slow = Producer(kafka_errors.OutOfOrderSequenceNumber(), 0), Producer(place, 0.3)
+    failing, slow = Producer(kafka_errors.OutOfOrderSequenceNumber(), 0), Producer(place, None)
     monkeypatch.setattr(bus, "_producers", dict(zip(kafka.FAN_OUT_LANES, (failing, slow), strict=True)))
     earlier = asyncio.create_task(bus.fan_out([Copies(b"k1", b"", [(first, b"1"), (second, b"1")])]))
-    await asyncio.sleep(0.1)
+    while not (bus._fan_failed and slow.written):  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
     assert not earlier.done()
     with pytest.raises(UnavailableError):
         await bus.fan_out([Copies(b"k2", b"", [(first, b"2")])])
     assert not new.written
+    for each in slow.waiting:
+        each.set_result(place)
     with pytest.raises(UnavailableError):
         await earlier
     await bus.fan_out([Copies(b"k1", b"", [(first, b"1")])])
@@ -125,7 +132,7 @@ class Counting(Producer):
 async def test_large_records_for_many_inboxes_are_not_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node closes the connection on a request beyond its limit, and would do so at every further try."""
     bureaus = tuple(f"LV/b{number}" for number in range(60))
-    bus = KafkaBus("x:1", streams.ROUTER, None, World(("LV",), bureaus), limit=5)
+    bus = KafkaBus("x:1", streams.ROUTER, None, World(("LV",), bureaus), limit=60)
     producers = {lane: Counting(type("Place", (), {"offset": 0})(), 0.001) for lane in kafka.FAN_OUT_LANES}
     monkeypatch.setattr(bus, "_producers", dict(producers))
     monkeypatch.setattr(kafka, "AT_ONCE_BYTES", 1 << 20)
