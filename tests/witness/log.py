@@ -136,15 +136,22 @@ async def answering_on(witness: Witness) -> AsyncIterator[Known]:
 
 
 @asynccontextmanager
-async def saying(answer: bytes, name: str = "witness.example/odd", *, hang: bool = False) -> AsyncIterator[Known]:
-    """Let somebody answer whatever comes with these bytes; with `hang` keep the connection open without a word more."""
+async def saying(
+    answer: bytes, name: str = "witness.example/odd", *, hang: bool = False, until: asyncio.Event | None = None
+) -> AsyncIterator[Known]:
+    """Let somebody answer whatever comes with these bytes.
+
+    With `hang` the connection is kept open without a word more until the other side goes, with `until` as long as that.
+    """
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(answer)
             if hang:
-                await reader.read()  # until the other side goes
+                await reader.read()
+            if until:
+                await until.wait()
         writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)

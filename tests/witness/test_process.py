@@ -93,7 +93,7 @@ async def test_what_it_saw_outlasts_kill_9(tmp_path: Path, vkey: str) -> None:
         assert answer.status == 200
         assert cosignature.cosignatures(log.note().encode() + answer.body, [cosignature.parse_cosigner(vkey)])
         process.send_signal(signal.SIGKILL)
-        process.wait(20)
+        process.wait(60)
     with running(tmp_path) as (place, _):
         assert (await add(place, log.fork(2, 3).request(0))) == fetch.Answer(409, b"5\n")
         assert (await add(place, log.fork(2, 9).request(5))).status == 422
@@ -110,7 +110,7 @@ async def test_killed_between_check_and_answer_it_never_cosigns_another_past(
     with running(tmp_path, point) as (place, process):
         with pytest.raises(UnavailableError):
             await add(place, log.request(0))
-        assert process.wait(20) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
     with running(tmp_path) as (place, _):
         assert (await add(place, log.fork(2, 3).request(0))) == fetch.Answer(409, b"5\n")
         assert (await add(place, log.fork(2, 3).request(5, 5))).status == 422
@@ -124,7 +124,7 @@ async def test_it_stops_when_it_is_asked_to(tmp_path: Path, vkey: str) -> None:
     with running(tmp_path) as (place, process):
         assert (await add(place, Log(5).request(0))).status == 200
         process.terminate()
-        assert process.wait(20) in {0, -signal.SIGTERM}
+        assert process.wait(60) in {0, -signal.SIGTERM}
 
 
 def test_what_is_set_wrongly_is_refused_with_a_reason(tmp_path: Path, vkey: str) -> None:
