@@ -12,7 +12,7 @@ from broker.bus import Record
 from broker.errors import CouldNotBeJudgedError, UnavailableError
 from broker.marker import Marker, Trial
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 ARRIVED = Record("notices.at", 0, 17, 0, b"", b"value")
 OTHER = Record("notices.at", 0, 18, 0, b"", b"value")
 

@@ -20,11 +20,11 @@ async def test_who_is_cancelled_waits_for_the_work_to_end() -> None:
 
     def work() -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         ended.set()
 
     waiting = asyncio.create_task(to_the_end(work))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 60)
     waiting.cancel()
     asyncio.get_running_loop().call_later(0.05, go_on.set)
     with pytest.raises(asyncio.CancelledError):
@@ -37,13 +37,13 @@ async def test_who_is_cancelled_twice_waits_all_the_same_and_may_hurry_the_work(
 
     def work() -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         ended.set()
         raise EOFError
 
     hurried = Event()
     waiting = asyncio.create_task(to_the_end(work, hurry=hurried.set))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 60)
     for _ in range(3):
         waiting.cancel()
         await asyncio.sleep(0.01)
@@ -82,7 +82,7 @@ async def _close_while_reading(records: Records) -> None:
             begun.set()
 
     reading = asyncio.create_task(to_the_end(read))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 60)
     records.close()
     with pytest.raises(sqlite3.ProgrammingError):
         await reading
