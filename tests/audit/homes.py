@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -97,9 +98,16 @@ class Homes:
         return notice["notice"], shown[0]["leaf"]
 
     def read(self, notice: str) -> None:
-        """Let LV take it in and read it for a case."""
+        """Let LV take it in and read it for a case; return once the broker has put its receipts on record."""
         assert self.valise("inbox", "--bureau", "LV/ncb", "--json").code == 0
         assert self.valise("read", notice, "--case", "K-1", "--bureau", "LV/ncb", "--json").code == 0
+        deadline = time.monotonic() + 60
+        while "read" not in self._answers(notice):
+            assert time.monotonic() < deadline
+
+    def _answers(self, notice: str) -> set[str]:
+        story = self.valise("trace", notice, "--bureau", "AT/ncb", "--json").value
+        return {one["act"] for each in story["reached"] for one in each["answers"]}
 
 
 def person(record: str) -> str:
