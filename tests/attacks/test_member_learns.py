@@ -85,8 +85,10 @@ async def test_a_member_looks_for_the_deny_list(shared: Bench) -> None:
     that nobody thought of: nothing."""
     got = await shared.delivered(notice("AT/ncb", "GE/ncb").routed(deny=("RU",), protected_from=("RU",)), "GE/ncb")
     assert "routing" not in got.shown
-    assert b"RU" not in got.envelope.header
-    assert b"RU" not in got.envelope.compartments
+    # Ids, digests and salts are random: two letters stand in one of them once in some two hundred runs.
+    slots = tuple(replace(each, digest=bytes(32)) for each in got.header.compartments)
+    assert b"RU" not in codec.encode(replace(got.header, notice_id=bytes(16), compartments=slots))
+    assert not any(b"RU" in each.opened.data for each in got.compartments if each.opened)
     assert b"RU" not in got.delivery.row
     before = await shared.inboxes()
     await shared.publish(notice("AT/ncb", "GE/ncb"))
