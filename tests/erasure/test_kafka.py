@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from broker.bus import Bus
 
 NEEDLE = b"Zebedee Unmistakable"
-KEPT_MS = 6_000
+KEPT_MS = 20_000
+"""As long at least writing and the first look here may take; a node looks later for the first time."""
 SHORT = {"retention.ms": str(KEPT_MS)}
 STREAMS = (notices("AT"), ROUTED, inbox("AT/organised-crime"), REGISTER)
-LIMIT_S = 60.0
-"""A node looks for the first time half a minute after its start."""
+LIMIT_S = 180.0
+"""A node looks for the first time half a minute after its start, and a busy one later."""
 
 
 def holding(kafka: KafkaWorld) -> set[str]:
