@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import multiprocessing
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -75,7 +77,7 @@ def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes
 
 def _until(homes: Homes, notice: str, act: str) -> dict[str, Any]:
     """Trace until somebody has answered with this act: the broker takes receipts in beside us."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         story: dict[str, Any] = homes.valise("trace", notice, "--bureau", "AT/ncb", "--json").value
         if any(one["act"] == act for each in story["reached"] for one in each["answers"]):
@@ -313,8 +315,8 @@ def test_a_subscription_is_needed_where_nobody_is_addressed(homes: Homes) -> Non
     assert before["bureaus"] == 0
     said = homes.valise("subscribe", "missing.*", "--bureau", "LV/organised-crime")
     assert said.out.splitlines()[0] == "LV/organised-crime subscribes to missing.*"
-    deadline = time.monotonic() + 30
-    for number in range(100):
+    deadline = time.monotonic() + 60
+    for number in itertools.count():
         (after,) = notices(publish(homes, person(f"R-8-{number}", **draft)))
         if after["bureaus"] == 1:
             break
@@ -474,10 +476,16 @@ def test_a_mistake_ends_with_its_exit_code(homes: Homes, arguments: Sequence[str
 
 
 def test_help_is_there_at_once() -> None:
-    begin = time.perf_counter()
+    begin = _used_by_children()
     said = subprocess.run([sys.executable, "-m", "cli.main", "--help"], check=True, capture_output=True, text=True)
     assert re.search(r"^  publish", said.stdout, re.MULTILINE)
-    assert time.perf_counter() - begin < 2.0  # 0.1 s alone; a busy machine is no failure
+    assert _used_by_children() - begin < 2.0  # 0.1 s on an idle machine
+
+
+def _used_by_children() -> float:
+    """Seconds of the processor, not of the clock: a busy machine is no failure."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 PRESSED = """
