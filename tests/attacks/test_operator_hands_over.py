@@ -30,7 +30,7 @@ from tests.steps.ledger import KEY, ORIGIN, Ledger
 from tests.witness.log import cosigner
 
 SIZE, ENDLESS = 600, 9_000_000_000_000_000_000
-ROOT, LIMIT_S = Path(__file__).parent.parent.parent, 30.0
+ROOT, LIMIT_S = Path(__file__).parent.parent.parent, 120.0
 
 
 @pytest.fixture

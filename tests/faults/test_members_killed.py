@@ -265,6 +265,7 @@ async def test_on_the_embedded_bus(tmp_path: Path) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_on_kafka(tmp_path: Path) -> None:
     with running_kafka(WORLD) as kafka:
         site = Site(tmp_path, f"kafka:{kafka.bootstrap}", kafka)

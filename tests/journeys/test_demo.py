@@ -85,7 +85,7 @@ def test_a_broker_can_be_started_in_the_home_that_is_left(played: dict[str, Any]
         assert broker.stdout is not None
         assert json.loads(broker.stdout.readline())["ready"] is True
         broker.terminate()
-        assert broker.wait(timeout=30) == 0
+        assert broker.wait(timeout=60) == 0
     assert valise("audit", "verify", str(home / "operator" / "trail")).returncode == 0
 
 

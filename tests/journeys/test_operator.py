@@ -301,7 +301,7 @@ async def test_whoever_loses_its_shard_ends_with_exit_code_5(tmp_path: Path) -> 
     async with running(stage):
         await settled(stage)
         await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
-        await asyncio.wait_for(old.communicate(), 30)
+        await asyncio.wait_for(old.communicate(), 60)
         await settled(stage)
     assert old.returncode == 5
     assert not verified(stage).wrong
@@ -329,7 +329,7 @@ def test_it_stops_when_it_is_told_to(tmp_path: Path) -> None:
             assert broker.stdout is not None
             assert "is up" in broker.stdout.readline()
             broker.send_signal(number)
-            assert broker.wait(timeout=30) == 0
+            assert broker.wait(timeout=60) == 0
 
 
 def test_what_looks_at_kafka_takes_the_files_that_the_settings_name(tmp_path: Path) -> None:
