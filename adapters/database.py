@@ -5,7 +5,14 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from broker.writing import keep_private
+from broker.writing import keep_private, transaction
+
+QUEUED = "queued INTEGER NOT NULL DEFAULT 0"
+"""Column of what waits to be sent: how often it was queued anew.
+
+Who has sent it marks it only where that is as it was when it was read: another process may have sent it too, heard of
+its rejection and queued it anew meanwhile, the same bytes.
+"""
 
 
 def connect(path: Path, tables: str) -> sqlite3.Connection:
@@ -21,6 +28,15 @@ def connect(path: Path, tables: str) -> sqlite3.Connection:
         database.execute(f"PRAGMA {pragma}")
     database.executescript(tables)
     return database
+
+
+def count_queued(database: sqlite3.Connection, table: str) -> None:
+    """Give a table of a file of before its column QUEUED."""
+    columns = f"SELECT 1 FROM pragma_table_info('{table}') WHERE name = 'queued'"  # noqa: S608 -- ours
+    if not database.execute(columns).fetchone():
+        with transaction(database):  # of two processes the second finds it there
+            if not database.execute(columns).fetchone():
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {QUEUED}")
 
 
 def forget(database: sqlite3.Connection) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from adapters import ends, heads, receipts
 from adapters.again import Shown
 from adapters.check import Checked
-from adapters.database import connect
+from adapters.database import connect, count_queued
 from adapters.ends import ERASED, End, Ends, record_of
 from adapters.heads import Heads, Journal
 from broker import codec
@@ -114,6 +114,7 @@ class Inbox:
 
     def __init__(self, path: Path) -> None:
         self.database = connect(path, heads.TABLES + receipts.TABLES + ends.TABLES + TABLES)
+        count_queued(self.database, "receipts")
         self.journal = Journal(self.database)
         self.heads = Heads(self.journal)
         self.ends = Ends(self.database)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from adapters.again import Rejection, Shown, can_come_again
+from adapters.database import QUEUED
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.directory import Directory
@@ -16,10 +17,10 @@ from broker.signing import SigningKey
 from broker.writing import transaction
 
 PAGE = 100
-TABLES = """
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS receipts(
     number INTEGER PRIMARY KEY, issuer_member TEXT NOT NULL, act TEXT NOT NULL, statement BLOB NOT NULL,
-    sent INTEGER NOT NULL DEFAULT 0
+    sent INTEGER NOT NULL DEFAULT 0, {QUEUED}
 );
 CREATE INDEX IF NOT EXISTS receipts_unsent ON receipts(number) WHERE sent = 0;
 CREATE TABLE IF NOT EXISTS receipts_sent(digest BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
@@ -59,6 +60,19 @@ class Act:
     case_digest: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A receipt that is to be sent, as it was read or as it will go."""
+
+    number: int
+    queued: int
+    statement: bytes
+
+    @property
+    def digest(self) -> bytes:
+        return sha256(self.statement).digest()
+
+
 class Receipts:
     """The receipts of one bureau, numbered from 1."""
 
@@ -84,41 +98,59 @@ class Receipts:
         return int(self._database.execute("SELECT coalesce(max(number), 0) + 1 FROM receipts").fetchone()[0])
 
     def _queue(self, receipt: Receipt) -> None:
-        statement = self._signer.statement(RECEIPT_TYPE, codec.encode(receipt))
+        statement = codec.encode(self._signer.statement(RECEIPT_TYPE, codec.encode(receipt)))
         self._database.execute(
             "INSERT INTO receipts(number, issuer_member, act, statement) VALUES (?, ?, ?, ?)",
-            (receipt.number, receipt.issuer_member, receipt.act, codec.encode(statement)),
+            (receipt.number, receipt.issuer_member, receipt.act, statement),
+        )
+        # Already here, so that `send` needs no transaction of its own for it.
+        self._database.execute(
+            "INSERT OR IGNORE INTO receipts_sent VALUES (?, ?)", (sha256(statement).digest(), receipt.number)
         )
 
     async def send(self, bus: Bus, shard: int) -> int:
         """Send what waits, in order; return how many went. What went twice is on record once."""
         sent = 0
         while rows := self._database.execute(
-            "SELECT number, statement FROM receipts WHERE sent = 0 ORDER BY number LIMIT ?", (PAGE,)
+            "SELECT number, statement, queued FROM receipts WHERE sent = 0 ORDER BY number LIMIT ?", (PAGE,)
         ).fetchall():
-            kept = [(row["number"], bytes(row["statement"])) for row in rows]
-            signed = [(number, self._in_force(statement)) for number, statement in kept]
-            values = [(b"", statement) for _, statement in signed]
+            kept = [_Waiting(row["number"], row["queued"], bytes(row["statement"])) for row in rows]
+            signed = [replace(each, statement=self._in_force(each.statement)) for each in kept]
+            self._note([new for new, old in zip(signed, kept, strict=True) if new != old or not self._is_noted(old)])
+            values = [(b"", each.statement) for each in signed]
             await bus.append(streams.receipts(self._signer.member), values, partition=shard)
             crash.here("collect.receipt-appended")
-            with transaction(self._database):
-                # As it went out: an auditor, and who is told that its key was rejected, knows it by that.
-                self._sign_again([each for each, before in zip(signed, kept, strict=True) if each != before])
-                self._mark_sent(signed)
+            self._mark_sent(signed)
             sent += len(rows)
         return sent
 
-    def _sign_again(self, signed: Sequence[tuple[int, bytes]]) -> None:
-        self._database.executemany(
-            "UPDATE receipts SET statement = ? WHERE number = ?", [(statement, number) for number, statement in signed]
-        )
+    def _is_noted(self, waiting: _Waiting) -> bool:
+        row = self._database.execute("SELECT 1 FROM receipts_sent WHERE digest = ?", (waiting.digest,)).fetchone()
+        return row is not None
 
-    def _mark_sent(self, signed: Sequence[tuple[int, bytes]]) -> None:
-        self._database.execute("UPDATE receipts SET sent = 1 WHERE sent = 0 AND number <= ?", (signed[-1][0],))
-        self._database.executemany(
-            "INSERT OR IGNORE INTO receipts_sent VALUES (?, ?)",
-            [(sha256(statement).digest(), number) for number, statement in signed],
-        )
+    def _note(self, signed: Sequence[_Waiting]) -> None:
+        """Keep receipts as they will go out, before they do: another process may hear first that one was rejected.
+
+        It, and an auditor, knows them by that.
+        """
+        if not signed:
+            return
+        with transaction(self._database):
+            self._database.executemany(
+                "UPDATE receipts SET statement = ? WHERE number = ? AND sent = 0 AND queued = ?",
+                [(each.statement, each.number, each.queued) for each in signed],
+            )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO receipts_sent VALUES (?, ?)", [(each.digest, each.number) for each in signed]
+            )
+
+    def _mark_sent(self, signed: Sequence[_Waiting]) -> None:
+        """Mark what went. What another process has signed anew or queued anew meanwhile has not gone as it is now."""
+        with transaction(self._database):
+            self._database.executemany(
+                "UPDATE receipts SET sent = 1 WHERE number = ? AND sent = 0 AND queued = ? AND statement = ?",
+                [(each.number, each.queued, each.statement) for each in signed],
+            )
 
     def waits_for_key(self) -> bool:
         """Say whether a receipt was rejected for its key and could not be sent again yet."""
@@ -142,7 +174,9 @@ class Receipts:
             if sha256(statement).digest() == digest:
                 if not can_come_again(rejection, keys, newest, find):
                     continue
-                self._database.execute("UPDATE receipts SET sent = 0 WHERE number = ?", (row["number"],))
+                self._database.execute(
+                    "UPDATE receipts SET sent = 0, queued = queued + 1 WHERE number = ?", (row["number"],)
+                )
             self._database.execute("DELETE FROM receipts_rejected WHERE number = ?", (row["number"],))
 
     def _in_force(self, data: bytes) -> bytes:

@@ -1,0 +1,120 @@
+"""Two processes at work on one member's files: nothing that one does is lost by what the other does meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from adapters.inbox import Inbox
+from broker import codec
+from broker.errors import UnavailableError
+from broker.notice import Statement
+from tests.fake_bus import FakeBus
+from tests.honest_broker import directory
+from tests.making import key_of
+from tests.member.conftest import Machine, World, draft
+from tests.member.test_outcomes import refuse_receipts
+
+ALL = ("identity", "warnings", "narrative")
+
+
+class _Held(FakeBus):
+    """The bus of a process that is stopped after its next append, until `meanwhile` is over."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
+        last = await super().append(stream, values, partition=partition)
+        act, self.meanwhile = self.meanwhile, None
+        if act:
+            await act()
+        return last
+
+
+def held(machine: Machine, meanwhile: Callable[[], Awaitable[None]]) -> Machine:
+    """Give the same machine as another process has it, held after its next append."""
+    bus = _Held(machine.bus.memory)
+    bus.meanwhile = meanwhile
+    return Machine(machine.folder, bus, machine.bureau, machine.generation)
+
+
+async def unheard(world: World, machine: Machine, inbox: Inbox) -> None:
+    """Collect a page; what would be sent is not, as the bus goes away."""
+    world.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await machine.collector(inbox).round()
+
+
+async def collected(world: World, record: str = "R-1") -> Machine:
+    """Let LV collect a notice, and give its machine."""
+    (data,) = await world.publish(draft(record))
+    await world.broker.route(data, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    inbox.close()
+    return lv
+
+
+async def test_a_receipt_queued_anew_while_a_later_one_is_sent_waits_to_be_sent_itself(world: World) -> None:
+    lv = await collected(world)
+    (rejected,) = await world.receipts("LV")
+    await refuse_receipts(world, "key-revoked")
+    world.broker.written = directory({"LV/ncb": 1}, 2)
+    await world.broker.publish_directory()
+    await lv.versions.follow(world.bus)
+    lv.generation = 1
+    one, other = lv.inbox(), lv.inbox()
+    reader = held(lv, lambda: unheard(world, lv, other)).collector(one)
+    reader.read(1, "case")
+    await reader.send()
+    await lv.collector(other).drain()
+    one.close()
+    other.close()
+    sent = [codec.decode(Statement, each) for each in await world.receipts("LV")]
+    under_new = [each.payload for each in sent if each.key_id == key_of("LV/ncb", 1).public.id]
+    assert codec.decode(Statement, rejected).payload in under_new
+
+
+@pytest.mark.parametrize("both", [True, False])
+async def test_a_receipt_queued_anew_before_it_was_marked_waits_to_be_sent(world: World, both: bool) -> None:
+    """Its key was not in force yet; that of the same bytes comes in force without another one.
+
+    `both`: the other process has sent it, too.
+    """
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    one, other = lv.inbox(), lv.inbox()
+
+    async def meanwhile() -> None:
+        if both:
+            await lv.collector(other).drain()
+        await refuse_receipts(world, "unknown-key")
+        await world.broker.route(second, {"LV/ncb": ALL})
+        for _ in range(2):
+            await unheard(world, lv, other)
+
+    await held(lv, meanwhile).collector(one).round()
+    one.close()
+    other.close()
+    sent = await world.receipts("LV")
+    assert sent.count(sent[0]) == (3 if both else 2)
+
+
+async def test_an_inbox_of_before_counts_how_often_a_receipt_was_queued_anew(world: World) -> None:
+    lv = await collected(world)
+    inbox = lv.inbox()
+    inbox.database.executescript("ALTER TABLE receipts DROP COLUMN queued; DELETE FROM receipts_sent;")
+    inbox.database.execute("UPDATE receipts SET sent = 0")
+    inbox.close()
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    inbox.close()
+    one, again = await world.receipts("LV")
+    assert again == one
+    await refuse_receipts(world, "unknown-key")
+    await collected(world, "R-2")
+    await collected(world, "R-3")
+    assert (await world.receipts("LV")).count(one) == 3
