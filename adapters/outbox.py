@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -20,7 +20,7 @@ from adapters import dates, heads
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
-from adapters.database import connect, forget
+from adapters.database import QUEUED, connect, count_queued, forget
 from adapters.order import Order
 from adapters.requeue import Requeue
 from adapters.withdrawal import withdrawal
@@ -34,7 +34,7 @@ from broker.verify import is_order
 from broker.writing import take_back, transaction
 
 PAGE = 100
-TABLES = """
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS series(bureau TEXT PRIMARY KEY, series BLOB NOT NULL, next INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors(source TEXT PRIMARY KEY, cursor TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS envelopes(
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS envelopes(
     record TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL, series BLOB NOT NULL, number INTEGER NOT NULL,
     header BLOB NOT NULL, header_digest BLOB NOT NULL UNIQUE, key_id BLOB NOT NULL, signature BLOB NOT NULL,
     compartments BLOB, made_at INTEGER NOT NULL, sent_at INTEGER, sent_digest BLOB,
-    outcome TEXT, leaf_number INTEGER,
+    outcome TEXT, leaf_number INTEGER, {QUEUED},
     UNIQUE(bureau, series, number)
 );
 CREATE INDEX IF NOT EXISTS envelopes_unsent ON envelopes(place) WHERE sent_at IS NULL;
@@ -71,7 +71,7 @@ CREATE TABLE IF NOT EXISTS answers(
     now INTEGER NOT NULL, receipt_leaf INTEGER NOT NULL,
     PRIMARY KEY(leaf_number, header_digest, bureau, act, receipt_leaf)
 );
-"""
+"""  # noqa: S608 -- ours
 OTHER_SOURCE = "record-of-another-source"
 TELLS_ORDERS = 1
 """The version of a file from which on it tells orders, on others' records, apart from what is of ours."""
@@ -133,6 +133,7 @@ class Outbox:
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere) -> None:
         self.database = connect(path, heads.TABLES + dates.TABLES + TABLES)
+        count_queued(self.database, "envelopes")
         self.requeue = Requeue(self.database, maker)
         self._maker, self._bureau, self._resolve = maker, bureau, resolve
         if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ORDERS:
@@ -427,11 +428,11 @@ class Outbox:
         self.database.execute("UPDATE series SET next = ? WHERE bureau = ?", (number + 1, bureau))
         self.database.execute(
             "INSERT INTO envelopes(notice_id, bureau, record, version, kind, series, number, header, header_digest,"
-            " key_id, signature, compartments, made_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " key_id, signature, compartments, made_at, sent_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 made.header.notice_id, bureau, draft.record, version, draft.kind, series, number,
                 envelope.header, made.header_digest, envelope.key_id, envelope.signature, envelope.compartments,
-                self._maker.clock(),
+                self._maker.clock(), _digest(envelope),
             ),
         )  # fmt: skip
         return made
@@ -544,20 +545,35 @@ class Outbox:
         while rows := self.database.execute(
             "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
         ).fetchall():
-            values = [(bytes(row["notice_id"]), codec.encode(self._in_force(row))) for row in rows]
+            signed = [(row, self._in_force(row)) for row in rows]
+            self._note([(row, each) for row, each in signed if _digest(each) != row["sent_digest"]])
+            values = [(bytes(row["notice_id"]), codec.encode(each)) for row, each in signed]
             await bus.append(streams.notices(rows[0]["bureau"].partition("/")[0]), values, partition=shard)
             crash.here("outbox.appended")
-            with transaction(self.database):
-                self.database.executemany(
-                    "UPDATE envelopes SET sent_at = ?, sent_digest = ? WHERE place = ?",
-                    [
-                        (self._maker.clock(), sha256(value).digest(), row["place"])
-                        for row, (_, value) in zip(rows, values, strict=True)
-                    ],
-                )
+            self._mark_sent(signed)
             crash.here("outbox.marked")
             sent += len(rows)
         return sent
+
+    def _note(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
+        """Keep envelopes as they will go out, before they do: another process may hear first that one was rejected."""
+        if not signed:
+            return
+        with transaction(self.database):
+            self.database.executemany(
+                "UPDATE envelopes SET key_id = ?, signature = ?, sent_digest = ?"
+                " WHERE place = ? AND sent_at IS NULL AND queued = ?",
+                [(each.key_id, each.signature, _digest(each), row["place"], row["queued"]) for row, each in signed],
+            )
+
+    def _mark_sent(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
+        """Mark what went. What another process has signed anew or queued anew meanwhile has not gone as it is now."""
+        with transaction(self.database):
+            self.database.executemany(
+                "UPDATE envelopes SET sent_at = ?"
+                " WHERE place = ? AND sent_at IS NULL AND queued = ? AND sent_digest = ?",
+                [(self._maker.clock(), row["place"], row["queued"], _digest(each)) for row, each in signed],
+            )
 
     def _in_force(self, row: sqlite3.Row) -> Envelope:
         """Give the envelope as it was signed, or the same header bytes signed anew if the bureau's key has changed."""
@@ -565,12 +581,7 @@ class Outbox:
         key = self._maker.key(row["bureau"])
         if kept.key_id == key.public.id:
             return kept
-        anew = sign(kept.header, kept.compartments, key)
-        self.database.execute(
-            "UPDATE envelopes SET key_id = ?, signature = ? WHERE place = ?",
-            (anew.key_id, anew.signature, row["place"]),
-        )
-        return anew
+        return sign(kept.header, kept.compartments, key)
 
 
 _OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
@@ -585,6 +596,11 @@ def _reason(compartments: bytes | None) -> Mapping[str, Any] | None:
     found = codec.decode_compartments(compartments) if compartments else ()
     opened = next((each.opened for each in found if each.name == "reason"), None)
     return codec.read("withdrawal.reason", opened.data) if opened else None
+
+
+def _digest(envelope: Envelope) -> bytes:
+    """Name the bytes that go out; a rejection of which the broker names no notice names these."""
+    return sha256(codec.encode(envelope)).digest()
 
 
 def _published(made: Verified) -> Published:

@@ -331,9 +331,9 @@ class Outcomes:
                     return
         elif row:
             (digest,) = self._database.execute(
-                "UPDATE envelopes SET outcome = 'rejected', compartments = NULL WHERE notice_id = ? AND outcome IS NULL"
-                " RETURNING header_digest",
-                (row[0],),
+                "UPDATE envelopes SET outcome = 'rejected', compartments = NULL, sent_at = coalesce(sent_at, ?)"
+                " WHERE notice_id = ? AND outcome IS NULL RETURNING header_digest",
+                (self._clock(), row[0]),
             ).fetchone()
             self._reopen(bytes(digest))
         self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}")

@@ -85,5 +85,6 @@ class Requeue:
     def again(self, notice_id: bytes) -> None:
         """Queue a notice anew, if its body is still here; a retransmission is harmless."""
         self._database.execute(
-            "UPDATE envelopes SET sent_at = NULL WHERE notice_id = ? AND compartments IS NOT NULL", (notice_id,)
+            "UPDATE envelopes SET sent_at = NULL, queued = queued + 1 WHERE notice_id = ? AND compartments IS NOT NULL",
+            (notice_id,),
         )

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from adapters.inbox import Inbox
+from adapters.outbox import Outbox
+from adapters.trace import trace
 from broker import codec
 from broker.errors import UnavailableError
 from broker.notice import Statement
@@ -14,7 +16,7 @@ from tests.fake_bus import FakeBus
 from tests.honest_broker import directory
 from tests.making import key_of
 from tests.member.conftest import Machine, World, draft
-from tests.member.test_outcomes import refuse_receipts
+from tests.member.test_outcomes import identity, learn, refuse_receipts, reject, renewed
 
 ALL = ("identity", "warnings", "narrative")
 
@@ -118,3 +120,93 @@ async def test_an_inbox_of_before_counts_how_often_a_receipt_was_queued_anew(wor
     await collected(world, "R-2")
     await collected(world, "R-3")
     assert (await world.receipts("LV")).count(one) == 3
+
+
+@pytest.mark.parametrize("both", [True, False])
+async def test_a_notice_queued_anew_before_it_was_marked_waits_to_be_sent(world: World, both: bool) -> None:
+    """It was rejected as its key was not in force yet; `both`: the other process has sent it, too."""
+    at = world.machine("AT/ncb")
+    one, other = at.outbox(), at.outbox()
+    one.publish([draft("R-1")])
+
+    async def meanwhile() -> None:
+        if both:
+            await other.flush(world.bus)
+        (first, *_) = await world.sent()
+        await reject(world, first, "key-not-in-force", signed=False)
+        await world.broker.route(await published_elsewhere(world), {"LV/ncb": ALL})
+        await learn(at, other)
+        world.bus.memory.breaks.append(False)
+        with pytest.raises(UnavailableError):
+            await other.flush(world.bus)
+
+    bus = _Held(world.bus.memory)
+    bus.meanwhile = meanwhile
+    await one.flush(bus)
+    await other.flush(world.bus)
+    one.close()
+    other.close()
+    sent = await world.sent()
+    assert sent.count(sent[0]) == (3 if both else 2)
+
+
+async def published_elsewhere(world: World) -> bytes:
+    """A notice of AT that is none of this outbox."""
+    at = world.machine("AT/ncb")
+    elsewhere = Machine(at.folder / "elsewhere", FakeBus(), at.bureau)
+    await elsewhere.versions.follow(world.bus)
+    outbox = elsewhere.outbox()
+    outbox.publish([draft("R-2")])
+    await outbox.flush(elsewhere.bus)
+    outbox.close()
+    (sent,) = await elsewhere.bus.read("notices.at", 0)
+    return sent.value or b""
+
+
+async def test_a_rejection_that_is_heard_before_its_notice_was_marked_is_not_missed(world: World) -> None:
+    """The broker names no notice in it: the outbox knows it by the bytes that went out, here under the next key."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.publish([draft("R-1")])
+    outbox.close()
+    at = await renewed(world)
+    one, other = at.outbox(), at.outbox()
+
+    async def meanwhile() -> None:
+        (sent,) = await world.sent()
+        await reject(world, sent, "unknown-member", signed=False)
+        await learn(at, other)
+
+    bus = _Held(world.bus.memory)
+    bus.meanwhile = meanwhile
+    await one.flush(bus)
+    (sent,) = await world.sent()
+    story = trace(one.database, identity(sent))
+    assert story is not None
+    assert (story.outcome, one.published(""), one.waiting()) == ("rejected", {}, 0)
+    one.close()
+    other.close()
+
+
+async def test_an_outbox_of_before_counts_how_often_a_notice_was_queued_anew(world: World) -> None:
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.publish([draft("R-1")])
+    of_before(outbox)
+    outbox.close()
+    outbox = at.outbox()
+    assert await outbox.flush(world.bus) == 1
+    await reject(world, (await world.sent())[0], "key-not-in-force", signed=False)
+    await learn(at, outbox)
+    outbox.close()
+    outbox = (await renewed(world)).outbox()
+    assert (await outbox.flush(world.bus), outbox.waiting()) == (1, 0)
+    outbox.close()
+
+
+def of_before(outbox: Outbox) -> None:
+    """Make a file what an earlier Valise left."""
+    outbox.database.executescript(
+        "DROP VIEW ours; ALTER TABLE envelopes DROP COLUMN queued; UPDATE envelopes SET sent_digest = NULL;"
+        "CREATE VIEW ours AS SELECT * FROM envelopes WHERE notice_id NOT IN (SELECT notice_id FROM orders);"
+    )
