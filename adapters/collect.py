@@ -326,11 +326,12 @@ class Collector:
         None if there is no such delivery, or no longer. A second look for the same case needs no second receipt. Raises
         RetentionOverError where it may no longer be kept, or its review is overdue (rule 11).
         """
-        opened = self._inbox.open(number)
-        if opened is None:
-            return None
-        _check_retention(opened.header, self._signer.clock())
+        # In one transaction: another process may take in the withdrawal of what was opened before it.
         with transaction(self._inbox.database):
+            opened = self._inbox.open(number)
+            if opened is None:
+                return None
+            _check_retention(opened.header, self._signer.clock())
             if self._inbox.case(number, case) is None:
                 self._queue_read(opened.line, case)
             self._inbox.mark_read(number)

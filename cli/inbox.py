@@ -264,6 +264,8 @@ async def _read(home: MemberHome, notice: str, case: str, collected: Collected, 
                     _check_terms(box, line, accept=accept)
                 opened = collector.read(line.number, case) if line else None
                 await collector.send()
+                # Another process may have taken in its end meanwhile.
+                line = box.line(line.number) if line else None
     except UnavailableError as error:
         message = f"the bus does not answer{_why(error)}, so nobody knows whether this notice still stands: try again"
         raise UnavailableError(message) from error

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
+from adapters.collect import Collector, none
 from adapters.inbox import Inbox
 from adapters.outbox import Outbox
 from adapters.trace import trace
 from broker import codec
 from broker.errors import UnavailableError
 from broker.notice import Statement
+from broker.writing import transaction
 from tests.fake_bus import FakeBus
 from tests.honest_broker import directory
-from tests.making import key_of
+from tests.making import NOW, key_of
 from tests.member.conftest import Machine, World, draft
 from tests.member.test_outcomes import identity, learn, refuse_receipts, reject, renewed
 
@@ -120,6 +126,27 @@ async def test_an_inbox_of_before_counts_how_often_a_receipt_was_queued_anew(wor
     await collected(world, "R-2")
     await collected(world, "R-3")
     assert (await world.receipts("LV")).count(one) == 3
+
+
+async def test_what_another_process_erases_is_not_opened_and_read_afterwards(world: World) -> None:
+    lv = await collected(world)
+    one, other = lv.inbox(), lv.inbox()
+    other.database.execute("PRAGMA busy_timeout = 0")
+
+    def withdrawn() -> int:
+        """Take in its withdrawal when the reader looks at the clock, unless the reader keeps the file by then."""
+        with suppress(UnavailableError, sqlite3.OperationalError), transaction(other.database):
+            other.end([1], "erased", 1)
+        return NOW
+
+    collector = Collector(
+        world.bus, one, lv.versions, replace(lv.signer(), clock=withdrawn), os.urandom, rejections=none
+    )
+    opened, line = collector.read(1, "case"), other.line(1)
+    assert line is not None
+    assert (opened is None) == (line.state == "erased")
+    one.close()
+    other.close()
 
 
 @pytest.mark.parametrize("both", [True, False])
