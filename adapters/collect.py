@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from adapters.again import Rejection
 from adapters.check import Checked, Known, check
-from adapters.database import forget
+from adapters.database import forget, transaction
 from adapters.ends import REPLACED, WITHDRAWAL, End, record_of
 from adapters.following import follow
 from adapters.inbox import Inbox, Line, Newest, Opened
@@ -32,7 +32,6 @@ from broker import crash, notes, streams
 from broker.bus import Bus, Record
 from broker.notice import RELEASED, Header
 from broker.verify import is_order
-from broker.writing import transaction
 
 PAGE = 200
 PAGE_OBJECTS = 50_000

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from broker.writing import keep_private, transaction
+from broker import writing
+from broker.writing import AWAY, keep_private, log_ahead
 
 QUEUED = "queued INTEGER NOT NULL DEFAULT 0"
 """Column of what waits to be sent: how often it was queued anew.
@@ -15,16 +18,39 @@ its rejection and queued it anew meanwhile, the same bytes.
 """
 
 
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn what SQLite says of a file that another process keeps, or that has no room, into UnavailableError.
+
+    What no time mends, a damaged file or one that is not ours to write, passes as it is.
+    """
+    with writing.answering("a file of this home cannot be used now; another process may keep it", AWAY):
+        yield
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Keep what the block writes if it ends well, nothing of it otherwise. Raises UnavailableError as `answering`."""
+    with answering(), writing.transaction(database):
+        yield
+
+
 def connect(path: Path, tables: str) -> sqlite3.Connection:
     """Open a file that survives kill -9 and forgets what is erased, and make its tables if they are missing.
 
-    Every commit is on disk when it returns; only its owner may read the file.
+    Every commit is on disk when it returns; only its owner may read the file. Raises UnavailableError.
     """
+    with answering():
+        return _connect(path, tables)
+
+
+def _connect(path: Path, tables: str) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     keep_private(path)
     database = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
     database.row_factory = sqlite3.Row
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+    log_ahead(database)
+    for pragma in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
         database.execute(f"PRAGMA {pragma}")
     database.executescript(tables)
     return database

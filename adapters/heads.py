@@ -8,12 +8,12 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from adapters.database import transaction
 from adapters.refusals import RefusedError, SplitViewError, UnknownHeadError
 from broker import begun, merkle, notes, streams
 from broker.begun import OPENING_KEY, Beginning
 from broker.bus import Bus, Record
 from broker.errors import ProofError
-from broker.writing import transaction
 
 PAGE = 500
 TABLES = """

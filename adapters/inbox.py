@@ -13,12 +13,11 @@ from typing import Any
 from adapters import ends, heads, receipts
 from adapters.again import Shown
 from adapters.check import Checked
-from adapters.database import connect, count_queued
+from adapters.database import connect, count_queued, transaction
 from adapters.ends import ERASED, End, Ends, record_of
 from adapters.heads import Heads, Journal
 from broker import codec
 from broker.notice import ROUTING, Envelope, Header, Leaf, ReceiptItem, Shared
-from broker.writing import transaction
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS deliveries(

@@ -20,7 +20,7 @@ from adapters import dates, heads
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
-from adapters.database import QUEUED, connect, count_queued, forget
+from adapters.database import QUEUED, answering, connect, count_queued, forget, transaction
 from adapters.order import Order
 from adapters.requeue import Requeue
 from adapters.withdrawal import withdrawal
@@ -31,7 +31,7 @@ from broker.errors import InvalidReferenceError, NoticeRejectedError
 from broker.notice import ORDERED, DecisionRecord, Envelope, Header, Reference, Verified
 from broker.signing import header_digest
 from broker.verify import is_order
-from broker.writing import take_back, transaction
+from broker.writing import take_back
 
 PAGE = 100
 TABLES = f"""
@@ -222,13 +222,14 @@ class Outbox:
 
     def rehearse(self, drafts: Iterable[Draft]) -> list[Verified | Refusal | Unchanged]:
         """Give what `publish` would make of these drafts now, one after the other, and keep nothing of it."""
-        self.database.execute("BEGIN IMMEDIATE")
-        try:
-            return [self._make_next(draft, "") for draft in drafts]
-        finally:
-            take_back(self.database)
-            with suppress(sqlite3.OperationalError):  # never in the place of what went wrong; the next call takes it
-                forget(self.database)
+        with answering():
+            self.database.execute("BEGIN IMMEDIATE")
+            try:
+                return [self._make_next(draft, "") for draft in drafts]
+            finally:
+                take_back(self.database)
+                with suppress(sqlite3.OperationalError):  # never in the place of what went wrong; the next call does it
+                    forget(self.database)
 
     def apply(
         self,

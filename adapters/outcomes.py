@@ -10,6 +10,7 @@ from hashlib import sha256
 
 from adapters.again import KEY_CODES, Rejection
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
+from adapters.database import transaction
 from adapters.following import follow
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
@@ -47,7 +48,6 @@ from broker.notice import (
 from broker.recorded import binds, header_in
 from broker.route import Lines, lay
 from broker.signing import decision_digest, pae
-from broker.writing import transaction
 
 PAGE = 200
 RECORD_LEAVES = ("routed", "held", "rejected", "repeated")

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from adapters.again import Rejection, Shown, can_come_again
-from adapters.database import QUEUED
+from adapters.database import QUEUED, transaction
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.directory import Directory
 from broker.notice import RECEIPT_ITEMS, RECEIPT_TYPE, Receipt, ReceiptItem, Statement
 from broker.signing import SigningKey
-from broker.writing import transaction
 
 PAGE = 100
 TABLES = f"""

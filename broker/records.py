@@ -14,10 +14,9 @@ from threading import Lock
 from broker import codec, reading
 from broker.errors import TrailError
 from broker.notice import RELEASED, Entry, Leaf
-from broker.writing import WAIT_S, answering, keep_private, transaction
+from broker.writing import WAIT_S, answering, keep_private, log_ahead, transaction
 
 _SCHEMA = """
-PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS decision (
     leaf_number INTEGER PRIMARY KEY, salt BLOB NOT NULL, record BLOB NOT NULL
@@ -43,6 +42,8 @@ class Records:
         self._lock = Lock()
         keep_private(path)
         self._database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        with answering():
+            log_ahead(self._database)
         self._database.executescript(_SCHEMA)
         if self._database.execute("SELECT since FROM listed").fetchone() is None:
             self._database.execute("INSERT INTO listed SELECT coalesce(max(leaf_number) + 1, 0) FROM decision")

@@ -18,7 +18,7 @@ from broker import codec
 from broker.errors import FencedError
 from broker.notice import Series, Standing
 from broker.scrub import scrub
-from broker.writing import WAIT_S, answering, keep_private, transaction
+from broker.writing import WAIT_S, answering, keep_private, log_ahead, transaction
 
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
@@ -41,12 +41,13 @@ class Register:
         # Of what most entries weigh, a page of 4 KiB holds one, a page of 8 KiB three.
         for pragma in (
             "page_size=8192",
-            "journal_mode=WAL",
             "synchronous=NORMAL",
             "secure_delete=ON",
             "cache_size=-8000",
         ):
             self._db.execute(f"PRAGMA {pragma}")
+        with answering():
+            log_ahead(self._db)
         self._db.execute("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, value BLOB NOT NULL)")
         self._db.execute("CREATE TABLE IF NOT EXISTS stamp(id INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
         self._recent: dict[str, bytes | None] = {}

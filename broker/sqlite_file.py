@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from broker.errors import ConfigurationError, UnavailableError, ValiseError
 from broker.sqlite_batch import BATCH, Copy, pack, unpack
 from broker.sqlite_pages import Table, connect
+from broker.writing import AWAY, code_of, log_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,15 +32,6 @@ Row: TypeAlias = "tuple[bytes, bytes | None]"
 
 LIMIT_S = 60.0
 ROWS = 500
-_AWAY = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PROTOCOL,
-}
-"""What SQLite says of a file that may be one of ours and cannot be used now."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
@@ -258,15 +250,14 @@ class Writer:
             connection.close()
 
     def _refusal(self, error: sqlite3.Error | OSError) -> ValiseError:
-        # The low byte: above it stands why.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _AWAY:
+        if code_of(error) in AWAY:
             return UnavailableError(f"{self._path} cannot be used now: {error}")
         return ConfigurationError(f"{self._path} cannot be used as a bus: {error}")
 
     def _connect(self) -> sqlite3.Connection:
         connection = connect(self._path, write=True)
         connection.execute("PRAGMA page_size=8192")
-        connection.execute("PRAGMA journal_mode=WAL")
+        log_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
         # Without it erased bytes stay in free pages.
         connection.execute("PRAGMA secure_delete=ON")

@@ -7,7 +7,8 @@ waits for it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +16,42 @@ from broker.errors import UnavailableError
 
 WAIT_S = 5
 """How long a file of the operator's home that another process keeps is waited for."""
+
+AWAY = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+"""What SQLite says of a file that may be one of ours and cannot be used now."""
+_AGAIN_S = 0.01
+
+
+def code_of(error: sqlite3.Error | OSError) -> int:
+    """Give SQLite's primary result code, 0 where it gave none: the low byte, above it stands why."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def log_ahead(database: sqlite3.Connection) -> None:
+    """Have a file keep a write-ahead log, waiting for another process that makes it as long as for any other lock.
+
+    SQLite itself does not wait here where the other is already writing.
+    """
+    (wait_ms,) = database.execute("PRAGMA busy_timeout").fetchone()
+    end = time.monotonic() + wait_ms / 1000
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+            time.sleep(_AGAIN_S)
+        else:
+            return
 
 
 def keep_private(database: Path) -> None:
@@ -49,9 +86,16 @@ def take_back(database: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def answering(refusal: str = "a file of this home cannot be written now") -> Iterator[None]:
-    """Turn what SQLite says of a file that is locked, full or out of reach into UnavailableError."""
+def answering(
+    refusal: str = "a file of this home cannot be written now", only: Container[int] | None = None
+) -> Iterator[None]:
+    """Turn what SQLite says of a file that is locked, full or out of reach into UnavailableError.
+
+    With `only` (codes as of `code_of`) anything else passes as it is.
+    """
     try:
         yield
     except sqlite3.OperationalError as error:
+        if only is not None and code_of(error) not in only:
+            raise
         raise UnavailableError(f"{refusal}: {error}") from error

@@ -139,7 +139,7 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
                         if not (await collector.round(FOLLOW_WAIT_S)).records:
                             collector = home.collector(bus, box)  # with the key that is in force by now
             except UnavailableError as error:
-                answer.aside(f"the bus does not answer{_why(error)}; trying again")
+                answer.aside(f"nothing can be taken in now{_why(error)}; trying again")
                 await asyncio.sleep(FOLLOW_WAIT_S)
 
 
@@ -267,7 +267,7 @@ async def _read(home: MemberHome, notice: str, case: str, collected: Collected, 
                 # Another process may have taken in its end meanwhile.
                 line = box.line(line.number) if line else None
     except UnavailableError as error:
-        message = f"the bus does not answer{_why(error)}, so nobody knows whether this notice still stands: try again"
+        message = f"nothing can be taken in now{_why(error)}, so nobody knows whether this notice stands: try again"
         raise UnavailableError(message) from error
     if line and line.state == "erased":
         message = f"{line.id} was withdrawn and has been erased here"

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.errors import ValiseError
+from broker.writing import answering
+
+_KEPT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class RefusedHereError(ValiseError):
@@ -17,9 +20,13 @@ class RefusedHereError(ValiseError):
 
 @contextmanager
 def here() -> Iterator[None]:
-    """Turn what the machine refuses inside the block into RefusedHereError; bugs of ours pass as they are."""
+    """Turn what the machine refuses inside the block into RefusedHereError; bugs of ours pass as they are.
+
+    A file that another process keeps is for time to mend: UnavailableError.
+    """
     try:
-        yield
+        with answering("another process keeps a file of this home: try again", _KEPT):
+            yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
     except (OSError, UnicodeError, sqlite3.Error) as error:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -147,6 +148,34 @@ async def test_what_another_process_erases_is_not_opened_and_read_afterwards(wor
     assert (opened is None) == (line.state == "erased")
     one.close()
     other.close()
+
+
+async def test_a_file_that_another_process_keeps_is_waited_for_and_loses_nothing(world: World) -> None:
+    """The other was stopped inside a transaction: what came is taken in once it goes on."""
+    (data,) = await world.publish(draft("R-1"))
+    await world.broker.route(data, {"LV/ncb": ALL})
+    await reject(world, data, "invalid-field")
+    lv, at = world.machine("LV/ncb"), world.machine("AT/ncb")
+    inbox, stopped, outbox, beside = lv.inbox(), lv.inbox(), at.outbox(), at.outbox()
+    collector, outcomes = lv.collector(inbox), at.outcomes(outbox)
+    for each in (inbox, outbox):
+        each.database.execute("PRAGMA busy_timeout = 0")
+    acts: list[Callable[[], Awaitable[object]]] = [
+        collector.round, outcomes.round, partial(outbox.flush, world.bus)
+    ]  # fmt: skip
+    with transaction(stopped.database), transaction(beside.database):
+        for act in acts:
+            with pytest.raises(UnavailableError, match="another process may keep it"):
+                await act()
+        for again in (lv.inbox, at.outbox):  # it is opened all the same
+            again().close()
+        for write in (partial(outbox.publish, [draft("R-2")]), partial(outbox.rehearse, [draft("R-2")])):
+            with pytest.raises(UnavailableError):
+                write()
+    assert [each.record for each in (await collector.drain()).new] == ["R-1"]
+    assert (await outcomes.drain()).new == 2
+    for opened in (inbox, stopped, outbox, beside):
+        opened.close()
 
 
 @pytest.mark.parametrize("both", [True, False])

@@ -99,7 +99,7 @@ async def test_a_rehearsal_on_a_full_disk_says_so(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
     pages = outbox.database.execute("PRAGMA page_count").fetchone()[0]
     outbox.database.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(UnavailableError, match="full"):
         outbox.rehearse([draft(f"R-{number}") for number in range(100)])
     assert (outbox.database.in_transaction, outbox.waiting()) == (False, 0)
     outbox.close()

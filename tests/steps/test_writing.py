@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import FencedError, UnavailableError
-from broker.writing import answering, keep_private, transaction
+from broker.writing import AWAY, answering, keep_private, log_ahead, transaction
+from cli import refused
 from tests.modes import open_to_others
 
 
@@ -51,6 +52,42 @@ def test_what_is_wrong_with_a_statement_of_ours_is_no_busy_file(tmp_path: Path) 
         with pytest.raises(sqlite3.IntegrityError):
             _insert(one, times=2)
         assert one.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+
+def test_who_opens_a_new_file_waits_for_another_that_makes_it(tmp_path: Path) -> None:
+    one = sqlite3.connect(tmp_path / "a", timeout=60, isolation_level=None)
+    with closing(one), closing(_connect(tmp_path / "a")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE t(n)")
+        tries = list[str]()
+
+        def tried(statement: str) -> None:
+            """Let the other end with the second try."""
+            tries.append(statement)
+            if other.in_transaction and sum("journal_mode" in each for each in tries) == 2:
+                other.execute("COMMIT")
+
+        one.set_trace_callback(tried)
+        log_ahead(one)
+        assert one.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with transaction(other):  # a file that has its log is opened while another writes
+            log_ahead(one)
+
+
+def test_who_opens_a_new_file_waits_no_longer_than_for_any_lock(tmp_path: Path) -> None:
+    one, other = _connect(tmp_path / "a"), _connect(tmp_path / "a")
+    with closing(one), closing(other), transaction(other):
+        with pytest.raises(UnavailableError, match="locked"), refused.here():
+            log_ahead(one)
+        assert one.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_statement_of_ours_that_is_wrong_is_no_busy_file_where_codes_are_named(tmp_path: Path) -> None:
+    with closing(_connect(tmp_path / "a")) as one, closing(_connect(tmp_path / "a")) as other:
+        with pytest.raises(sqlite3.OperationalError), answering(only=AWAY):
+            one.execute("SELECT * FROM missing")
+        with transaction(other), pytest.raises(UnavailableError), answering(only=AWAY):
+            one.execute("BEGIN IMMEDIATE")
 
 
 def test_a_database_and_its_log_are_for_their_owner_alone_also_those_of_before(tmp_path: Path) -> None:
