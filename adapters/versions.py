@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker import codec, durable, members, reading, streams
+from broker import codec, durable, members, reading, streams, turns
 from broker.bus import Bus, Record
 from broker.directory import Directory
 from broker.errors import ConfigurationError, NoticeRejectedError, VersionRefusedError
@@ -72,7 +72,7 @@ class Versions:
         while records := await bus.read(streams.VERSIONS, place, limit=PAGE):
             self._folder.mkdir(parents=True, exist_ok=True)
             # From the look at what is kept until ours is kept: another may follow meanwhile, or pin a root.
-            async with durable.in_turn(self._folder):
+            async with turns.in_turn(self._folder):
                 more, place = self._take_page(records, place)
             came += more
         self._drop_given()
@@ -338,7 +338,7 @@ class Versions:
         root = pinned(self._folder.parent).root
         if not root or (folder := self._list_of(root)).is_dir() or not (listed := [*self._replayed()]):
             return
-        async with durable.in_turn(self._folder):  # another process may do the same
+        async with turns.in_turn(self._folder):  # another process may do the same
             aside = folder.with_name(f".{folder.name}.new")
             shutil.rmtree(aside, ignore_errors=True)  # a kill left it
             aside.mkdir(parents=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from broker.errors import UnavailableError
@@ -142,17 +141,16 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-@asynccontextmanager
-async def in_turn(folder: Path) -> AsyncIterator[None]:
-    """Do as `alone`, of which blocks like this one keep clear, too; other tasks of the thread go on meanwhile."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def locked(fd: int, folder: Path, deadline: float) -> bool:
+    """Try once to lock an open file; say whether it is ours now. Raises UnavailableError after the deadline."""
     try:
-        deadline = time.monotonic() + ALONE_S
-        while not _locked(fd, folder, deadline):  # noqa: ASYNC110 -- another process lets go of it
-            await asyncio.sleep(AGAIN_S)
-        yield
-    finally:
-        os.close(fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        if time.monotonic() > deadline:
+            message = f"another process is stopped while it writes in {folder}: end it"
+            raise UnavailableError(message) from error
+        return False
+    return True
 
 
 def _held(aside: Path) -> int:
@@ -178,20 +176,8 @@ def _lies_at(path: Path, fd: int) -> bool:
 
 
 def _lock(fd: int, folder: Path, deadline: float) -> None:
-    while not _locked(fd, folder, deadline):
+    while not locked(fd, folder, deadline):
         time.sleep(AGAIN_S)
-
-
-def _locked(fd: int, folder: Path, deadline: float) -> bool:
-    """Try once. Raises UnavailableError after the deadline."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        if time.monotonic() > deadline:
-            message = f"another process is stopped while it writes in {folder}: end it"
-            raise UnavailableError(message) from error
-        return False
-    return True
 
 
 def _write(fd: int, data: bytes) -> None:

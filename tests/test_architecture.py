@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "crash", "durable", "reading", "writing", "scrub", "threads", "quick"),
+    ("errors", "crash", "durable", "reading", "writing", "scrub", "threads", "turns", "quick"),
     ("notice", "bus", "streams", "settings"),
     (
         "flat",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker import durable, streams
+from broker import durable, streams, turns
 from broker.bus import Bus
 from broker.errors import ConfigurationError, VersionRefusedError
 from broker.rules import PolicySet
@@ -173,7 +173,7 @@ async def in_turn(home: OperatorHome) -> AsyncIterator[None]:
     """
     folder = home.folder / "trust"
     folder.mkdir(exist_ok=True)
-    async with durable.in_turn(folder):
+    async with turns.in_turn(folder):
         yield
 
 
