@@ -62,10 +62,13 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Call
         register, records = Register(owner.register), Records(owner.records)
         stack.callback(register.close)
         stack.callback(records.close)
-        register.forget()  # it may belong to another past; the stream has it all
         async with bus.own(owner.shard, [streams.VERSIONS]) as shard:
+            lost = await _compared(owner, records, bus, kept) if await _is_to_end(owner, records, bus) else None
+            await shard.now()  # ours still: what was asked outside takes its time
+            register.forget()  # it may belong to another past; the stream has it all
             adopter = await restored(register, bus, owner)
-            silent = await _end(owner, records, bus, kept, tell) if await _is_to_end(owner, records, bus) else None
+            if lost:
+                await _end(owner, lost, tell)
             trail = Trail.open(owner.trail)
             trail.go_on_as(owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
@@ -77,7 +80,7 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Call
             await sealer.finish()
             crash.here("begin.sealed")
             await leave_room()
-            return Began(sealer.vkey, trail.size, old, seen, silent)
+            return Began(sealer.vkey, trail.size, old, seen, lost.silent if lost else None)
 
 
 async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
@@ -90,27 +93,38 @@ async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
     return bool(trail.checkpoint) and await Sealer(trail, records, owner.key, bus, owner.shard).shows_us()
 
 
-async def _end(owner: Owner, records: Records, bus: Bus, kept: Kept, tell: Tell) -> Sequence[str]:
-    """Compare, finish the old log as far as the record goes, and write down how it ended and what comes after it.
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What the old log, which `sealer` is to finish, was compared with, and the newest head, which goes beyond it."""
 
-    Returns the witnesses that did not answer.
-    """
+    sealer: Sealer
+    outside: Sequence[Outside]
+    newest: Outside
+    silent: Sequence[str]
+    """Witnesses that did not answer."""
+
+
+async def _compared(owner: Owner, records: Records, bus: Bus, kept: Kept) -> _Lost:
+    """Compare the old log with what was seen of it outside; nothing is written."""
     sealer = Sealer(Trail.open(owner.trail, owner.origin), records, owner.key, bus, owner.shard)
     heard, silent = await ask(sealer, owner.witnesses)
     outside = [*kept(sealer.vkey), *heard]
-    newest = await _newest(sealer, outside)
-    tell(silent)
-    await sealer.finish()
-    trail = sealer.trail
+    return _Lost(sealer, outside, await _newest(sealer, outside), silent)
+
+
+async def _end(owner: Owner, lost: _Lost, tell: Tell) -> None:
+    """Finish the old log as far as the record goes, and write down how it ended and what comes after it."""
+    tell(lost.silent)
+    await lost.sealer.finish()
+    trail = lost.sealer.trail
     head = Checkpoint(trail.origin, trail.size, trail.root)
     ended = notes.sign_checkpoint(head, owner.key)
     durable.put(owner.trail / f"{ENDED}{begun.place_of(head.origin)}", ended.encode())
-    durable.put(owner.trail / SEEN, newest.note.encode())
-    origin = begun.after(head.origin, *(each.head.origin for each in outside))
+    durable.put(owner.trail / SEEN, lost.newest.note.encode())
+    origin = begun.after(head.origin, *(each.head.origin for each in lost.outside))
     crash.here("begin.compared")
     durable.put(owner.trail / ORIGIN, f"{origin}\n".encode())
     crash.here("begin.named")
-    return silent
 
 
 async def _newest(sealer: Sealer, outside: Sequence[Outside]) -> Outside:
@@ -202,6 +216,7 @@ class _Writer:
         for ruling in rulings:
             step.apply(None, ruling, self._now)
         done = step.done()
+        self._register.check_ours()  # as ingest does: the numbers that it read go on from all that were given
         offsets = await self._shard.commit(done.taken, done.writes)
         if streams.REGISTER in offsets:
             self._register.settle(done.changes, offsets[streams.REGISTER] + 1)

@@ -253,6 +253,9 @@ class Ingest:
 
     async def _commit(self, done: Done, *, last: bool) -> None:
         crash.here("ingest.before-commit")
+        # After all that the step read, and after the step before was settled: judged on a cache that was emptied
+        # meanwhile it would give delivery numbers twice and know no holders.
+        self._register.check_ours()
         offsets = await self._shard.commit(done.taken, done.writes)
         crash.here("ingest.committed")
         if streams.REGISTER in offsets:

@@ -1,7 +1,8 @@
 """The notices in force, who holds them, and what is left of those that have ended.
 
 An index over a local SQLite cache of the `register` stream, stamped with its place in it and rebuilt from it. What a
-step changes is seen by the steps after it at once, and kept in the cache only after the step is committed.
+step changes is seen by the steps after it at once, and kept in the cache only after the step is committed. Other
+processes of the home may empty or move the cache at any moment: a token says whose it is.
 Keys: `notice/<issuer>/<id>`, `series/<issuer>/<series>`, `receipts/<bureau>`, `next/<bureau>` (`next/`: any bureau that
 has none), `subscription/<bureau>`, `revoked/<key id>`, `version/<kind>`, `annex/<digest>`; ids and digests in
 lower-case hex.
@@ -50,11 +51,13 @@ class Register:
             log_ahead(self._db)
         self._db.execute("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, value BLOB NOT NULL)")
         self._db.execute("CREATE TABLE IF NOT EXISTS stamp(id INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
+        # A table of its own: caches of before have `stamp` as it is.
+        self._db.execute("CREATE TABLE IF NOT EXISTS owner(id INTEGER PRIMARY KEY, token BLOB NOT NULL)")
         self._recent: dict[str, bytes | None] = {}
         self._looked_up: dict[str, bytes | None] = {}
         self._step: dict[str, bytes | None] = {}
         self._series: dict[str, Series] = {}
-        self._place = 0
+        self._stamp = (0, b"")
 
     def close(self) -> None:
         """Close the cache."""
@@ -63,24 +66,47 @@ class Register:
     @property
     def place(self) -> int:
         """Tell the offset in the `register` stream up to which the cache holds everything."""
-        row = self._db.execute("SELECT place FROM stamp").fetchone()
-        return int(row[0]) if row else 0
+        return self._stamped()[0]
+
+    def _stamped(self) -> tuple[int, bytes]:
+        """Read the place, and the token of whoever took the cache over or emptied it last."""
+        place, token = self._db.execute("SELECT (SELECT place FROM stamp), (SELECT token FROM owner)").fetchone()
+        return place or 0, token or b""
 
     def take_over(self) -> int:
-        """Tell the place; who moves it from now on without us is another owner."""
-        self._place = self.place
-        return self._place
+        """Make the cache ours, and tell its place; only for whoever owns the shard. Raises UnavailableError."""
+        with answering(), transaction(self._db):
+            self._mark()
+        return self._stamp[0]
+
+    def _mark(self) -> None:
+        """Set a new token: nobody who had the cache before takes it for its own, though it stand at the same place."""
+        self._db.execute("INSERT OR REPLACE INTO owner VALUES (1, randomblob(16))")
+        self._stamp = self._stamped()
+
+    def check_ours(self) -> None:
+        """Check that nobody has taken over, emptied or moved the cache: all that was read before this was whole.
+
+        Raises FencedError, UnavailableError.
+        """
+        with answering():
+            there = self._stamped()
+        if there != self._stamp:
+            raise FencedError("another process has taken over or emptied the register's cache")
 
     def scrub(self) -> None:
         """Leave nothing in the cache's files of what was changed or removed. Raises UnavailableError."""
         scrub(self._db)
 
     def forget(self) -> None:
-        """Empty the cache, to rebuild it from the stream's start."""
+        """Empty the cache, to rebuild it from the stream's start; whoever has it open commits nothing any more.
+
+        Only for whoever owns the shard. Raises UnavailableError.
+        """
         with answering(), transaction(self._db):
             self._db.execute("DELETE FROM entry")
             self._db.execute("DELETE FROM stamp")
-        self._place = 0
+            self._mark()
         self._looked_up.clear()
         self._series.clear()
 
@@ -150,32 +176,31 @@ class Register:
     def settle(self, changed: Mapping[str, bytes | None], place: int) -> None:
         """Keep what a committed step changed; `place` is the next offset of the stream.
 
-        Raises FencedError if another process has brought the cache further: what it keeps is newer than ours.
+        Raises FencedError if another process has taken the cache over: what it keeps is newer than ours.
         Raises UnavailableError while another keeps the file.
         """
-        self._keep(changed.items(), place, self._place)
+        self._keep(changed.items(), place)
         for key, value in changed.items():
             if self._recent.get(key) is value:
                 del self._recent[key]
 
     def restore(self, records: Sequence[tuple[bytes, bytes | None]], place: int) -> None:
-        """Take in (key, value) records of the stream. Raises UnavailableError while another process keeps the file."""
+        """Take in (key, value) records of the stream, once it was taken over; raises as `settle`."""
         entries = [(key.decode(), value) for key, value in records if key != CLOCK_KEY]
         self._keep(entries, place)
         self._series.clear()
 
-    def _keep(self, entries: Iterable[tuple[str, bytes | None]], place: int, after: int | None = None) -> None:
-        """Write entries and stamp; with `after` only if the stamp still says so."""
+    def _keep(self, entries: Iterable[tuple[str, bytes | None]], place: int) -> None:
+        """Write entries and stamp, if the cache is still ours."""
         changed = list(entries)
         self._looked_up.clear()
         with answering(), transaction(self._db):
-            if after is not None and self.place != after:
-                raise FencedError
+            self.check_ours()
             # In order and many in one statement: each gives up the interpreter lock and waits to have it back.
             for removed, group in groupby(changed, key=_is_removal):
                 self._keep_group([*group], removed=removed)
             self._db.execute("INSERT OR REPLACE INTO stamp VALUES (1, ?)", (place,))
-        self._place = place
+        self._stamp = (place, self._stamp[1])
 
     def _keep_group(self, entries: list[tuple[str, bytes | None]], *, removed: bool) -> None:
         for begin in range(0, len(entries), ROWS):

@@ -15,6 +15,7 @@ from broker import begun, notes, streams
 from broker.errors import LostLeavesError, NothingToCompareError, ProofError, TrailError, UnavailableError
 from broker.notes import Checkpoint, Vkey
 from broker.records import Records
+from broker.register import Register
 from broker.seal import Sealer
 from broker.submit import Witnesses, note_of
 from broker.trail import Trail
@@ -52,6 +53,7 @@ class Restored:
 
     trail: Path
     records: Path
+    register: Path
     origin: str
     shard: int
     key: SigningKey
@@ -85,17 +87,26 @@ async def resume(
     the witnesses does not answer.
     """
     with closing(Records(restored.records)) as records:
-        async with bus.own(restored.shard, [streams.VERSIONS]):
+        async with bus.own(restored.shard, [streams.VERSIONS]) as shard:
             trail = Trail.open(restored.trail, restored.origin)
             sealer = Sealer(trail, records, restored.key, bus, restored.shard)
             heard, silent = await ask(sealer, witnesses)
             outside = [*kept(sealer.vkey), *heard]
             newest = await _compared(sealer, outside)
+            await shard.now()  # ours still: what was asked outside takes its time, and below a successor would be hit
+            _forget(restored.register)
             await leave_room()
             if trail.checkpoint:  # so that whoever looks for the stream's last record need not cross the room
                 await sealer.announce_cosigned(trail.checkpoint)
             await sealer.recover()
             return Resumed(trail.size, newest, len(outside), silent)
+
+
+def _forget(cache: Path) -> None:
+    """Empty the cache of the register, if there is one: it may belong to another past, and the stream has it all."""
+    if cache.exists():
+        with closing(Register(cache)) as register:
+            register.forget()
 
 
 def _key_of(note: str, log: Vkey) -> Vkey:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from broker.begin import Began, begin
 from broker.bus import Bus
 from broker.errors import ConfigurationError, LostLeavesError, NothingLostError, NothingToCompareError, TrailError
 from broker.notes import Vkey
-from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume, signed
 from broker.sqlite import SqliteBus
 from broker.up import Owner
@@ -133,11 +131,8 @@ def _refuse(given: Everywhere, error: TrailError, advice: str, code: int) -> Non
 async def _resume(home: OperatorHome, paths: Sequence[Path]) -> Resumed:
     owner = home.owner()
     async with home.bus(streams.ROUTER) as bus:
-        what = Restored(owner.trail, owner.records, owner.origin, owner.shard, owner.key)
+        what = Restored(owner.trail, owner.records, owner.register, owner.origin, owner.shard, owner.key)
         found = await resume(what, bus, _kept(owner, paths), owner.witnesses, _room(bus))
-        if owner.register.exists():
-            with closing(Register(owner.register)) as register:
-                register.forget()  # it may belong to another past; the stream has it all
         await copied.keep(home, bus)
     return found
 

@@ -130,8 +130,7 @@ class FakeShard:
 
     async def commit(self, taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
         """Write and move the offsets, unless another owner has come."""
-        if self._memory.epochs[self._shard] != self._epoch:
-            raise FencedError
+        self._check_epoch()
         if list(self._given)[: len(taken)] != list(taken):
             message = "the records are not those given next"
             raise ValueError(message)
@@ -143,8 +142,13 @@ class FakeShard:
         return last
 
     async def now(self) -> int:
-        """Tell the clock's time."""
+        """Tell the clock's time, unless another owner has come."""
+        self._check_epoch()
         return self._memory.clock.now
+
+    def _check_epoch(self) -> None:
+        if self._memory.epochs[self._shard] != self._epoch:
+            raise FencedError
 
 
 class FakeBus:

@@ -616,6 +616,7 @@ async def test_new_keys_are_held_against_revocations_that_no_cache_has_since_the
     await recorded((late, b"1"), (old, None), (old, b"2"))
     assert await revoked() == {old, late}  # there is none
     with closing(Register(cache)) as register:
+        register.take_over()
         register.restore([(b"revoked/ff", b"1")], 1_000_000)
     assert await revoked() == {old, late}  # it belongs to another past
 
@@ -667,7 +668,7 @@ async def test_resuming_waits_for_a_quorum_of_witnesses_and_heeds_what_they_saw(
 
     async def resumed(of: Ledger, *known: Known) -> Resumed:
         folder = of.home / "operator"
-        what = Restored(folder / "trail", folder / "records.db", ORIGIN, 0, KEY)
+        what = Restored(folder / "trail", folder / "records.db", folder / "register.db", ORIGIN, 0, KEY)
         return await resume(what, of.bus, lambda _: [], Witnesses(known, 1), room)
 
     yesterday = Ledger(tmp_path / "yesterday")
@@ -692,7 +693,8 @@ async def test_what_the_record_committed_and_nobody_sealed_counts_before_anythin
     await ledger.commit(3)
     ledger.stop()
     before = (ledger.folder / "checkpoint").read_text(encoding="utf-8")
-    what = Restored(ledger.folder, ledger.home / "operator" / "records.db", ORIGIN, 0, KEY)
+    operator = ledger.home / "operator"
+    what = Restored(operator / "trail", operator / "records.db", operator / "register.db", ORIGIN, 0, KEY)
     outside = Outside(Checkpoint(ORIGIN, 8, ledger.frontier.root()), "AT")
 
     async def room() -> None:

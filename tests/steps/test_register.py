@@ -43,3 +43,35 @@ def test_a_successor_goes_on_where_the_old_owner_has_come_meanwhile(two: tuple[R
     new.put("next/AT/ncb", b"2")
     new.settle(new.end_step(), 2)
     assert new.place == 2
+
+
+def test_a_cache_that_was_emptied_and_filled_again_is_not_taken_for_ours(two: tuple[Register, Register]) -> None:
+    old, third = two
+    old.take_over()
+    old.restore([(b"next/AT/ncb", b"1")], 1)
+    old.check_ours()
+    third.forget()
+    third.restore([(b"next/AT/ncb", b"1")], 1)
+    assert (old.get("next/AT/ncb"), old.place) == (b"1", 1)
+    with pytest.raises(FencedError):
+        old.check_ours()
+
+
+def test_an_owner_stopped_while_it_restores_turns_nothing_back(two: tuple[Register, Register]) -> None:
+    old, new = two
+    old.take_over()
+    new.take_over()
+    new.restore([(b"next/AT/ncb", b"1"), (b"next/AT/ncb", b"2")], 2)
+    with pytest.raises(FencedError):
+        old.restore([(b"next/AT/ncb", b"1")], 1)
+    assert (new.get("next/AT/ncb"), new.place) == (b"2", 2)
+
+
+def test_a_cache_of_before_is_taken_over_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "register.db"
+    with closing(Register(file)) as made:
+        made.restore([(b"next/AT/ncb", b"1")], 1)
+        made._db.execute("DROP TABLE owner")
+    with closing(Register(file)) as register:
+        assert (register.take_over(), register.get("next/AT/ncb")) == (1, b"1")
+        register.check_ours()

@@ -1,0 +1,186 @@
+"""A cache of the register that another process empties or takes over: nothing is judged on what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from broker import up
+from broker.begin import begin
+from broker.bus import Record, Writes
+from broker.errors import FencedError, NothingLostError
+from broker.notes import Checkpoint, Vkey
+from broker.register import Register
+from broker.resume import Outside, Restored, resume
+from broker.rules import PolicySet
+from broker.streams import REGISTER
+from broker.submit import NONE
+from broker.trail import Trail
+from tests import federation as world
+from tests.fake_bus import Clock, FakeBus, FakeShard, Memory
+from tests.federation import Federation
+from tests.making import NOW, Draft
+
+TO = "EUROPOL/analysis"
+
+
+def nothing() -> None:
+    """What happens where nothing does."""
+
+
+class Bus(FakeBus):
+    """A bus on which something else happens once: before a shard is owned, or after a step is committed."""
+
+    before_own: Callable[[], None] = staticmethod(nothing)
+    after_commit: Callable[[], None] = staticmethod(nothing)
+
+    @asynccontextmanager
+    async def _own(self, shard: int, inputs: Sequence[str]) -> AsyncIterator[FakeShard]:
+        self.before_own()
+        async with super()._own(shard, inputs) as owned:
+            commit = owned.commit
+
+            async def committed(taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
+                last = await commit(taken, writes)
+                happens, self.after_commit = self.after_commit, nothing
+                happens()
+                return last
+
+            owned.commit = committed  # type: ignore[method-assign]
+            yield owned
+
+
+@pytest.fixture
+async def federation(tmp_path: Path) -> Federation:
+    """A federation whose broker has sent out one notice, and is down."""
+    clock = Clock(NOW)
+    made = Federation(tmp_path, Bus(Memory(clock=clock)), clock)
+    await world.write_versions(made.bus, world.directory(), PolicySet.packaged())
+    async with running(made):
+        await made.adopted()
+        await made.settled(TO)
+    return made
+
+
+def running(federation: Federation) -> AbstractAsyncContextManager[None]:
+    return world.running(federation.folder, federation.bus, lambda: federation.clock.now)
+
+
+def owner(federation: Federation) -> up.Owner:
+    return world.owner(federation.folder, lambda: federation.clock.now)
+
+
+def cache(federation: Federation) -> Register:
+    """The cache, as another process opens it."""
+    return Register(owner(federation).register)
+
+
+def emptied(federation: Federation) -> None:
+    with closing(cache(federation)) as other:
+        other.forget()
+
+
+async def emptied_and_filled(federation: Federation) -> None:
+    """Let a third process fill it to the same place."""
+    found = await federation.bus.read(REGISTER, 0, limit=10_000)
+    with closing(cache(federation)) as other:
+        place = other.place
+        other.forget()
+        other.restore([(each.key, each.value) for each in found], place)
+        assert other.place == place
+
+
+async def one_more(federation: Federation) -> None:
+    await federation.publish(Draft("AT/ncb").to(TO).numbered(9, b"one more").envelope())
+
+
+async def fenced(federation: Federation, meanwhile: Callable[[], object]) -> None:
+    """Let something happen to the cache of a broker that works; it ends as fenced by what it takes in next."""
+    ready = asyncio.Event()
+    working = asyncio.ensure_future(up.run(owner(federation), federation.bus, ready.set))
+    async with asyncio.timeout(60):
+        await ready.wait()
+        done = meanwhile()
+        if asyncio.iscoroutine(done):
+            await done
+        await one_more(federation)
+        with pytest.raises(FencedError):
+            await working
+
+
+async def numbers_go_on(federation: Federation) -> None:
+    """The next owner numbers deliveries on from those that were given; the notice comes once."""
+    async with running(federation):
+        found = await federation.inbox(TO, 2)
+        await federation.settled(TO)
+        found = await federation.inbox(TO, 3)
+    assert [each.delivery.delivery_number for each in found] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("happens", [emptied, emptied_and_filled])
+async def test_nothing_is_committed_that_was_judged_on_a_cache_emptied_meanwhile(
+    federation: Federation, happens: Callable[[Federation], object]
+) -> None:
+    resumed = len(await federation.leaves()) + 1
+    await fenced(federation, lambda: happens(federation))
+    assert len(await federation.leaves()) == resumed
+    await numbers_go_on(federation)
+
+
+async def test_a_cache_emptied_while_a_step_is_committed_ends_the_owner_with_that_step_on_record(
+    federation: Federation,
+) -> None:
+    bus, resumed = cast("Bus", federation.bus), len(await federation.leaves()) + 1
+
+    def at_the_next_commit() -> None:
+        bus.after_commit = lambda: emptied(federation)
+
+    await fenced(federation, at_the_next_commit)
+    assert len(await federation.leaves()) == resumed + 1
+    await numbers_go_on(federation)
+
+
+def _seen(federation: Federation) -> Callable[[Vkey], list[Outside]]:
+    trail = Trail.open(federation.trail, world.ORIGIN)
+    return lambda _: [Outside(Checkpoint(trail.origin, trail.size, trail.root), "AT")]
+
+
+async def _silent() -> None:
+    """Leave no room."""
+
+
+async def test_a_new_log_that_is_refused_leaves_the_cache_alone(federation: Federation) -> None:
+    with closing(cache(federation)) as living:
+        place, numbers = living.take_over(), living.keys("next/")
+        with pytest.raises(NothingLostError):
+            await begin(owner(federation), federation.bus, _seen(federation), lambda _: None, _silent)
+        living.check_ours()
+        assert (living.place > 0, living.place, living.keys("next/")) == (True, place, numbers)
+
+
+async def test_a_resume_empties_the_cache_only_while_the_shard_is_its_own(federation: Federation) -> None:
+    home, bus, seen = owner(federation), cast("Bus", federation.bus), _seen(federation)
+    what = Restored(home.trail, home.records, home.register, home.origin, home.shard, home.key)
+
+    with closing(cache(federation)) as successor:
+        successor.take_over()
+
+        def overtaken(log: Vkey) -> list[Outside]:
+            bus.memory.epochs[0] += 1  # stopped while it compares; woken once a broker works
+            return seen(log)
+
+        with pytest.raises(FencedError):
+            await resume(what, bus, overtaken, NONE, _silent)
+        successor.check_ours()
+        await resume(what, bus, seen, NONE, _silent)
+        assert successor.place == 0
+        with pytest.raises(FencedError):
+            successor.check_ours()
+    async with running(federation):
+        await federation.settled(TO)
+        assert [each.delivery.delivery_number for each in await federation.inbox(TO)] == [1, 2]
