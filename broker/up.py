@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from broker.bus import NOTHING_LOST
 from broker.checker import Checker
 from broker.distribute import Distribute
 from broker.erase import Eraser
-from broker.errors import FencedError, UnavailableError
+from broker.errors import FencedError, UnavailableError, VersionRefusedError
 from broker.given import Givens
 from broker.handover import Handover
 from broker.ingest import Ingest, Pace, Parts
@@ -116,7 +116,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
         stack.callback(marker.close)
         checker = Checker(owner.home / _named("judging", owner.shard), owner.pace.trial_s)
         stack.callback(checker.close)
-        inputs = (await restored(register, bus, owner)).inputs()
+        inputs = await _foreseen(register, bus, owner)
         async with bus.own(owner.shard, inputs, owner.lost) as shard:
             # Nobody can commit any more but us: what the streams hold now is all there is.
             adopter = await restored(register, bus, owner)
@@ -193,8 +193,27 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
+async def _foreseen(register: Register, bus: Bus, owner: Owner) -> list[str]:
+    """Tell which streams to take by the cache as it is, without writing: until the shard is ours it may be another's.
+
+    What it does not tell, being behind or of another past, is told once it is restored: the shard is then owned again.
+    """
+    adopter = _adopter(register, owner)
+    if register.place <= await bus.end(streams.REGISTER, partition=owner.shard):
+        with suppress(VersionRefusedError):
+            adopter.restore()
+    return adopter.inputs()
+
+
+def _adopter(register: Register, owner: Owner) -> Adopter:
+    return Adopter(register, pinned=partial(pinned, owner.home))
+
+
 async def restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
-    """Bring the cache of the register up to the end of its stream, and put in force what it says."""
+    """Bring the cache of the register up to the end of its stream, and put in force what it says.
+
+    Only for whoever owns the shard. Raises FencedError if another takes the cache over meanwhile.
+    """
     place, end = register.take_over(), await bus.end(streams.REGISTER, partition=owner.shard)
     if place > end:
         # The cache knows more than the stream: it belongs to another past.
@@ -206,6 +225,6 @@ async def restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
             break
         place = found[-1].offset + 1
         register.restore([(record.key, record.value) for record in found], place)
-    adopter = Adopter(register, pinned=partial(pinned, owner.home))
+    adopter = _adopter(register, owner)
     adopter.restore()
     return adopter

@@ -13,7 +13,7 @@ import pytest
 from broker import up
 from broker.begin import begin
 from broker.bus import Record, Writes
-from broker.errors import FencedError, NothingLostError
+from broker.errors import FencedError, NothingLostError, UnavailableError
 from broker.notes import Checkpoint, Vkey
 from broker.register import Register
 from broker.resume import Outside, Restored, resume
@@ -142,6 +142,37 @@ async def test_a_cache_emptied_while_a_step_is_committed_ends_the_owner_with_tha
 
     await fenced(federation, at_the_next_commit)
     assert len(await federation.leaves()) == resumed + 1
+    await numbers_go_on(federation)
+
+
+async def test_a_newcomer_that_cannot_own_the_shard_leaves_the_living_owners_cache_alone(
+    federation: Federation,
+) -> None:
+    bus = cast("Bus", federation.bus)
+
+    def unavailable() -> None:
+        raise UnavailableError
+
+    bus.before_own = unavailable
+    with closing(cache(federation)) as living:
+        place = living.take_over()
+        living.put("next/AT/ncb", b"\2")
+        changed = living.end_step()
+        last = await bus.append(REGISTER, [(b"next/AT/ncb", b"\2")])  # committed, and not settled yet
+        with pytest.raises(UnavailableError):
+            await up._own_and_work(owner(federation), bus, nothing)
+        assert living.place == place
+        living.settle(changed, last + 1)
+
+
+@pytest.mark.parametrize("place", [0, 1_000_000])
+async def test_a_cache_that_is_behind_or_of_another_past_keeps_no_broker_from_starting(
+    federation: Federation, place: int
+) -> None:
+    with closing(cache(federation)) as other:
+        other.forget()
+        other.restore([(b"version/directory", b"of another past")], place)
+    await one_more(federation)
     await numbers_go_on(federation)
 
 
