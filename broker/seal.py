@@ -105,14 +105,16 @@ class Sealer:
     async def cosigned(self, head: Checkpoint, note: str, *, keep: bool) -> None:
         """Take in a checkpoint of ours with cosignatures: in the checkpoint's own place while it is the newest.
 
-        With `keep` also in WITNESSED, which outlasts newer heads.
+        With `keep` also in WITNESSED, which outlasts newer heads. Raises FencedError if somebody else has published.
         """
 
         def write() -> None:
             if newest:
                 self._trail.cosign(note)
             if keep:
-                durable.put(self._trail.folder / WITNESSED, note.encode())
+                with durable.alone(self._trail.folder):  # between the look at the head and the file nobody publishes
+                    self._trail.check_ours()  # a successor may have had a newer head witnessed
+                    durable.put(self._trail.folder / WITNESSED, note.encode())
 
         async with self._writing:
             newest = (head.size, head.root) == (self._trail.size, self._trail.root)

@@ -19,6 +19,7 @@ from broker.errors import FencedError, TrailError, UnavailableError
 from broker.notice import DecisionRecord, Routed
 from broker.records import Records
 from broker.register import Register
+from broker.witnessed import WITNESSED
 from tests.fake_bus import START, FakeBus, Memory
 from tests.steps.ledger import KEY, ORIGIN, OTHER_KEY, VKEY, Ledger, entry_of, leaf_of
 
@@ -359,3 +360,21 @@ async def test_what_was_committed_after_the_look_is_left_to_whoever_committed_it
     await late.sealer.finish(outlook)
     assert late.trail.size == late.records.size == before[1].size
     assert await late.restart() == successor.steps[-1][1]
+
+
+async def test_an_old_owner_turns_no_witnessed_head_back(home: Path, ledger: Ledger) -> None:
+    """It was stopped while it asked its witnesses; the head that they confirm is not its newest any more, either."""
+    note = await ledger.step(5)
+    head = notes.open_checkpoint(note, VKEY)
+    await ledger.step(1)
+    witnessed = ledger.folder / WITNESSED
+    await ledger.sealer.cosigned(head, note, keep=True)
+    assert witnessed.read_text(encoding="utf-8") == note
+    successor = Ledger(home, ledger.bus)
+    await successor.recover()
+    successor.frontier = ledger.frontier
+    newer = await successor.step(3)
+    await successor.sealer.cosigned(notes.open_checkpoint(newer, VKEY), newer, keep=True)
+    with pytest.raises(FencedError):
+        await ledger.sealer.cosigned(head, note, keep=True)
+    assert witnessed.read_text(encoding="utf-8") == newer
