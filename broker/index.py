@@ -3,13 +3,16 @@
 Kept off the way of a notice: it is brought up to date when somebody asks. A word (`outcome:rejected`, `to:AT/ncb`) has
 for each block of leaves a mask of those that it fits, so that any question is a few reads and ANDs, and its answer is
 counted, not guessed. There is no word for what a body says: persons cannot be searched for here.
+
+Several auditors may share the file, and one may throw it away while another reads or adds: every change is one
+transaction that looks first at what is there, and all questions between two updates see the file as the first left it.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,28 +33,25 @@ from broker.notice import (
 )
 from broker.streams import member_of
 from broker.trail import Trail
-from broker.writing import transaction
+from broker.writing import take_back, transaction
 
-VERSION = 4
-_SCHEMA = f"""
-PRAGMA page_size = 8192;
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = NORMAL;
-CREATE TABLE IF NOT EXISTS notice(
-    notice_id BLOB, leaf_number INTEGER, PRIMARY KEY(notice_id, leaf_number)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS event(about INTEGER, leaf_number INTEGER, PRIMARY KEY(about, leaf_number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS word(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS posting(
-    word INTEGER, block INTEGER, mask BLOB NOT NULL, PRIMARY KEY(word, block)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS done(id INTEGER PRIMARY KEY CHECK(id = 1), size INTEGER NOT NULL, root BLOB NOT NULL);
-PRAGMA user_version = {VERSION};
-"""
-# WITHOUT ROWID: what a question reads lies together. NORMAL: a power cut may take the last blocks; they are made again.
-_TABLES = ("notice", "event", "word", "posting", "done")
+VERSION = 5
+"""Of the tables, and of how they are made: what earlier ones left may be wrong, where two processes made it at once."""
+# NORMAL: a power cut may take the last blocks; they are made again.
+_PRAGMAS = ("page_size = 8192", "journal_mode = WAL", "synchronous = NORMAL")
+# WITHOUT ROWID: what a question reads lies together.
+_TABLES = {
+    "notice": "(notice_id BLOB, leaf_number INTEGER, PRIMARY KEY(notice_id, leaf_number)) WITHOUT ROWID",
+    "event": "(about INTEGER, leaf_number INTEGER, PRIMARY KEY(about, leaf_number)) WITHOUT ROWID",
+    "word": "(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    "posting": "(word INTEGER, block INTEGER, mask BLOB NOT NULL, PRIMARY KEY(word, block)) WITHOUT ROWID",
+    "done": "(id INTEGER PRIMARY KEY CHECK(id = 1), size INTEGER NOT NULL, root BLOB NOT NULL)",
+}
 BLOCK = 4096
 """Leaves whose bits lie in one mask, and that are taken in as one transaction."""
+_Covered = tuple[int, bytes]
+"""How many leaves an index covers, and their root."""
+_NOTHING: _Covered = (0, b"")
 T = TypeVar("T")
 
 
@@ -76,14 +76,19 @@ class Index:
 
     def __init__(self, path: Path | None) -> None:
         self._database = sqlite3.connect(path or ":memory:", timeout=10, isolation_level=None)
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version != VERSION:
-            self._drop()
-        self._database.executescript(_SCHEMA)
-        self._words: dict[str, int] = {}
+        for pragma in _PRAGMAS:
+            self._database.execute(f"PRAGMA {pragma}")
+        with transaction(self._database):  # read inside: another process may be making it, too
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                self._make()
+            self._database.execute(f"PRAGMA user_version = {VERSION}")  # always: who may not write is told here
 
-    def _drop(self) -> None:
-        self._database.executescript("".join(f"DROP TABLE IF EXISTS {table};" for table in _TABLES))
+    def _make(self) -> None:
+        """Make the tables, empty, in the place of those that are there."""
+        for table, columns in _TABLES.items():
+            self._database.execute(f"DROP TABLE IF EXISTS {table}")
+            self._database.execute(f"CREATE TABLE {table}{columns}")
 
     def close(self) -> None:
         """Close the file."""
@@ -91,64 +96,89 @@ class Index:
 
     def forget(self) -> None:
         """Throw everything away, to make it again."""
-        self._drop()
-        self._database.executescript(_SCHEMA)
-        self._words = {}
+        take_back(self._database)
+        with transaction(self._database):
+            self._make()
 
     @property
     def size(self) -> int:
         """How many leaves it covers."""
         return self._done()[0]
 
-    def _done(self) -> tuple[int, bytes]:
+    def _done(self) -> _Covered:
         row = self._database.execute("SELECT size, root FROM done").fetchone()
-        return (int(row[0]), bytes(row[1])) if row else (0, b"")
+        return (int(row[0]), bytes(row[1])) if row else _NOTHING
 
     # Making it
 
     def update(self, trail: Trail, records: Kept, progress: Callable[[int, int], None]) -> None:
         """Cover the trail up to its head, a block at a time: what a kill leaves is gone on from.
 
-        An index of another past (it covers more, or another root) is made again.
+        An index of another past (it covers more, or another root) is made again. All that is asked afterwards, until
+        the next update, is answered from what the file has now: another process may throw it away.
         """
-        size, root = self._done()
+        take_back(self._database)  # what was asked before saw the file as it was
+        while (covered := self._go_on(trail, records, progress)) is None or not self._sees(covered):
+            pass  # another process has changed it meanwhile
+
+    def _sees(self, covered: _Covered) -> bool:
+        """Keep seeing the file as it is, if it covers this."""
+        self._database.execute("BEGIN")
+        if self._done() == covered:
+            return True
+        take_back(self._database)
+        return False
+
+    def _go_on(self, trail: Trail, records: Kept, progress: Callable[[int, int], None]) -> _Covered | None:
+        """Add what is missing, and tell what it covers then; None once another process has changed it meanwhile."""
+        covered = self._done()
+        size, root = covered
         if size > trail.size or (size and trail.root_of(size) != root):
             self.forget()
-        begin = self.size
+            covered = _NOTHING
+        begin = covered[0]
         if begin == trail.size:
-            return
+            return covered
         kept = _Reader(records, begin)
         while begin < trail.size and kept.number >= 0:  # where the records end earlier, the rest is covered later
             block, end = _Block(begin), min(begin - begin % BLOCK + BLOCK, trail.size)
             while begin < end and kept.number >= 0:
                 block.add(begin, trail.entry(begin), kept.take(begin))
                 begin += 1
-            self._keep(block, begin, trail.root_of(begin))
+            now = begin, trail.root_of(begin)
+            if not self._keep(block, covered, now):
+                return None
+            covered = now
             progress(begin, trail.size)
+        return covered
 
-    def _keep(self, block: _Block, end: int, root: bytes) -> None:
+    def _keep(self, block: _Block, before: _Covered, now: _Covered) -> bool:
+        """Add a block to an index that covers what is `before`; False if it covers anything else by now."""
         with transaction(self._database):
-            self._keep_all(block, end, root)
+            if self._done() != before:
+                return False
+            self._keep_all(block, now)
+        return True
 
-    def _keep_all(self, block: _Block, end: int, root: bytes) -> None:
+    def _keep_all(self, block: _Block, now: _Covered) -> None:
+        # Not from the block before: in an index that was made again meanwhile words have other numbers.
+        words = dict[str, int](self._database.execute("SELECT name, id FROM word"))
         self._database.executemany("INSERT OR IGNORE INTO notice VALUES (?, ?)", block.notices)
         self._database.executemany("INSERT OR IGNORE INTO event VALUES (?, ?)", block.events)
-        postings = [(self._word(name), mask) for name, mask in block.masks.items()]
+        postings = [(self._word(words, name), mask) for name, mask in block.masks.items()]
         if block.begin % BLOCK:
             postings = [(word, mask | self._mask(word, block.number)) for word, mask in postings]
         self._database.executemany(
             "INSERT OR REPLACE INTO posting VALUES (?, ?, ?)",
             [(word, block.number, codec.mask_bytes(mask)) for word, mask in postings],
         )
-        self._database.execute("INSERT OR REPLACE INTO done VALUES (1, ?, ?)", (end, root))
+        self._database.execute("INSERT OR REPLACE INTO done VALUES (1, ?, ?)", now)
 
-    def _word(self, name: str) -> int:
-        found = self._words.get(name)
+    def _word(self, words: Mapping[str, int], name: str) -> int:
+        found = words.get(name)
         if found is None:
-            self._database.execute("INSERT OR IGNORE INTO word(name) VALUES (?)", (name,))
-            found = int(self._database.execute("SELECT id FROM word WHERE name = ?", (name,)).fetchone()[0])
-            self._words[name] = found
-        return found
+            (found,) = self._database.execute("INSERT INTO word(name) VALUES (?) RETURNING id", (name,)).fetchone()
+        return int(found)
 
     def _mask(self, word: int, block: int) -> int:
         row = self._database.execute("SELECT mask FROM posting WHERE word = ? AND block = ?", (word, block)).fetchone()

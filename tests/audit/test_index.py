@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker import codec, notes
+from broker import index as index_module
 from broker.index import BLOCK, Index, leaf_at
 from broker.merkle import EMPTY_ROOT
 from broker.notice import DecisionRecord, Leaf
 from broker.signing import SigningKey
 from broker.trail import Trail
+from broker.writing import transaction
 from tests.policy.remembered import Place
 
 KEY = SigningKey.from_seed(sha256(b"index").digest())
@@ -187,3 +190,78 @@ def test_every_broken_glass_is_found_for_its_review(tmp_path: Path, index: Index
     short = extend(Trail.open(tmp_path / "trail", ORIGIN), 10)
     index.update(short, Warned(10, 3, place.entry(made)[2]), nothing)
     assert index.search([["outcome:glass-broken"]], 0, 10, 5).leaves == (3,)
+
+
+ALL = [["outcome:resumed", "outcome:rejected", "outcome:adopted"]]
+
+
+def right(index: Index) -> None:
+    """What it answers is what a look at every leaf gives."""
+    assert index.search(ALL, 0, SIZE, 1).total == SIZE
+    for word in (*KINDS, "one", "two"):
+        assert index.search([[f"outcome:{word}"]], 0, SIZE, 1).total == len(expected([{word}], 0, SIZE))
+
+
+def made_again(file: Path, trail: Trail, size: int) -> None:
+    """Do as another auditor's `--rebuild`, as far as it has come; the words have other numbers."""
+    with closing(Index(file)) as other:
+        other.forget()
+        other._database.execute("INSERT INTO word(name) VALUES ('before all')")
+        other.update(trail, Kept(size), nothing)
+
+
+@pytest.mark.parametrize("size", [0, 7, BLOCK, SIZE])
+def test_an_index_made_again_by_another_meanwhile_answers_right_now_and_later(
+    tmp_path: Path, trail: Trail, size: int
+) -> None:
+    file, times = tmp_path / "index.db", [1]
+
+    def meanwhile(_done: int, _all: int) -> None:
+        if times:
+            times.pop()
+            made_again(file, trail, size)
+
+    with closing(Index(file)) as index:
+        index.update(trail, Kept(SIZE), meanwhile)
+        right(index)
+        made_again(file, trail, size)
+        right(index)  # all questions after one update are answered from the same
+    with closing(Index(file)) as later:
+        later.update(trail, Kept(SIZE), nothing)
+        right(later)
+
+
+def test_an_index_that_another_makes_while_it_is_opened_is_kept(
+    tmp_path: Path, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "index.db"
+
+    @contextmanager
+    def after_another(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        monkeypatch.undo()
+        made_again(file, trail, SIZE)
+        with transaction(database):
+            yield database
+
+    monkeypatch.setattr(index_module, "transaction", after_another)
+    with closing(Index(file)) as index:
+        assert index.size == SIZE
+        index.update(trail, Kept(SIZE), nothing)
+        right(index)
+
+
+def test_a_file_that_may_not_be_written_is_told_when_it_is_opened(
+    tmp_path: Path, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An auditor's tool then makes one of its own, in memory."""
+    file = tmp_path / "index.db"
+    made_again(file, trail, 7)
+    connect = sqlite3.connect
+
+    def to_read(path: Path, **how: Any) -> sqlite3.Connection:
+        opened: sqlite3.Connection = connect(f"file:{path}?mode=ro", uri=True, **how)
+        return opened
+
+    monkeypatch.setattr(sqlite3, "connect", to_read)
+    with pytest.raises(sqlite3.OperationalError):
+        Index(file)
