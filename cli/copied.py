@@ -38,14 +38,12 @@ async def check(home: OperatorHome, bus: Bus) -> None:
     file = bus_file(home)
     if file is None:
         return
-    kept = _kept(home.folder / BIRTH)
-    # Only now: another process may keep a later end, and a file's own end never falls.
-    end = await bus.end(streams.TRAIL, partition=home.settings.shard)
-    if kept:
-        same = kept.itself and kept.bus == _birth(file) and kept.end <= end
-    else:
-        same = not end and not (home.folder / "trail" / "checkpoint").exists()
-    if not same:
+    kept, end = await _look(home, bus)
+    if kept is None and (end or (home.folder / "trail" / "checkpoint").exists()):
+        # Another process may have begun between the two looks: it keeps the note before it writes anything else.
+        found, end = await _look(home, bus)
+        kept = found or _NOT_OURS
+    if kept and not (kept.itself and kept.bus == _birth(file) and kept.end <= end):
         message = f"{file} or {home.folder} is not what this broker ran on, but a copy, or was moved here"
         raise CopiedError(message)
     await keep(home, bus)
@@ -70,6 +68,16 @@ class _Kept:
     end: int
 
 
+_NOT_OURS = _Kept("", itself=False, end=0)
+
+
+async def _look(home: OperatorHome, bus: Bus) -> tuple[_Kept | None, int]:
+    """Read the note, None if there is none, and how far the record goes."""
+    kept = _kept(home.folder / BIRTH)
+    # Only now: another process may keep a later end, and a file's own end never falls.
+    return kept, await bus.end(streams.TRAIL, partition=home.settings.shard)
+
+
 def _kept(note: Path) -> _Kept | None:
     """Read the note; None if there is none. One that cannot be read was not written by us: it is not itself."""
     try:
@@ -81,7 +89,7 @@ def _kept(note: Path) -> _Kept | None:
             bus, itself, end = opened.read().splitlines()
             return _Kept(bus, itself == _birth(opened.fileno()), int(end))
         except ValueError:
-            return _Kept("", itself=False, end=0)
+            return _NOT_OURS
 
 
 def _put(note: Path, bus: Path, end: int) -> None:

@@ -221,6 +221,29 @@ async def test_a_running_broker_keeps_how_far_its_bus_file_goes(site: Site) -> N
             await copied.check(home, bus)
 
 
+async def test_a_home_on_which_another_broker_begins_meanwhile_is_not_called_copied(site: Site) -> None:
+    home = site.stage.operator
+    (home.folder / copied.BIRTH).unlink()
+    begun: list[int] = []
+
+    @dataclass
+    class Meanwhile:
+        """A bus on which another broker of this home has begun since its note was looked for."""
+
+        bus: Bus
+
+        async def end(self, stream: str, *, partition: int = 0) -> int:
+            if not begun:
+                begun.append(1)
+                await copied.keep(home, self.bus)
+            return await self.bus.end(stream, partition=partition)
+
+    async with home.bus(streams.ROUTER) as bus:
+        with pytest.raises(CopiedError):
+            await copied.check(home, bus)
+        await copied.check(home, cast("Bus", Meanwhile(bus)))
+
+
 async def test_a_home_that_takes_no_writes_ends_no_broker_and_keeps_what_was_kept(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
