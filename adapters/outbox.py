@@ -27,7 +27,7 @@ from adapters.withdrawal import withdrawal
 from adapters.wrong import why
 from broker import codec, crash, streams
 from broker.bus import Bus
-from broker.errors import InvalidReferenceError, NoticeRejectedError
+from broker.errors import InvalidReferenceError, NoticeRejectedError, UnavailableError
 from broker.notice import ORDERED, DecisionRecord, Envelope, Header, Reference, Verified
 from broker.signing import header_digest
 from broker.verify import is_order
@@ -237,16 +237,24 @@ class Outbox:
         source: str,
         cursor: Cursor | None = None,
         *,
+        previous: Mapping[str, bytes],
         dated: int | None = None,
         accept_older: bool = False,
     ) -> list[Result]:
         """Publish what a run of an adapter found (adapters/changes.py), all in one transaction.
 
+        `previous`: what `published` gave before the source was read, and `changes` compared with. Raises
+        UnavailableError, and publishes nothing, where another stands published by now: a run that read the source
+        later may have come first.
         `dated`: what the source says of its date (`SourceReport.dated`). Raises OlderSourceError, and publishes
         nothing, where it is older than what was last published from it, unless `accept_older`.
         """
         with transaction(self.database):
             dates.keep(self.database, source, dated, accept_older=accept_older)
+            if self.published(source) != previous:
+                raise UnavailableError(
+                    f"what stands published from {source} has changed since it was compared: run again"
+                )
             results = [result for change in changes for result in self._apply(change, source)]
             self._keep_cursor(cursor)
         crash.here("outbox.stored")

@@ -141,13 +141,13 @@ async def _publish_all(opened: dict[str, Desk], sites: Iterable[Site]) -> None:
     for site in sites:
         desk = opened[site.member]
         name = f"{site.make}:{site.member}"
+        before, of = desk.outbox.published(name), kinds(desk.outbox.database, name)
         drafts = [
             replace(each, bureau=site.bureau) if isinstance(each, Draft) else each
             for each in site.source(today).drafts(site.path)
         ]
-        before, of = desk.outbox.published(name), kinds(desk.outbox.database, name)
         found = changes(before, drafts, Guard(accept_withdrawals=True), of)
-        desk.outbox.apply(found, name)
+        desk.outbox.apply(found, name, previous=before)
         await desk.outbox.flush(desk.bus, desk.home.settings.shard)
 
 

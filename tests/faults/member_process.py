@@ -39,7 +39,8 @@ def put(outbox: Outbox, how: str, first: int, last: int) -> None:
     """Take in what the source holds by now, records `first` to `last`, in one of the three ways that a member has."""
     drafts, cursor = [draft(number) for number in range(first, last + 1)], Cursor(SOURCE, str(last))
     if how == "apply":
-        outbox.apply(changes(outbox.published(SOURCE), drafts, Guard(accept_withdrawals=True)), SOURCE, cursor)
+        before = outbox.published(SOURCE)
+        outbox.apply(changes(before, drafts, Guard(accept_withdrawals=True)), SOURCE, cursor, previous=before)
     elif how == "publish":
         outbox.publish(drafts, SOURCE, cursor)
     else:

@@ -11,9 +11,11 @@ from functools import partial
 
 import pytest
 
+from adapters.adapter import Draft
+from adapters.changes import Guard, changes
 from adapters.collect import Collector, none
 from adapters.inbox import Inbox
-from adapters.outbox import Outbox
+from adapters.outbox import Outbox, Published
 from adapters.trace import trace
 from broker import codec
 from broker.errors import UnavailableError
@@ -146,6 +148,27 @@ async def test_what_another_process_erases_is_not_opened_and_read_afterwards(wor
     opened, line = collector.read(1, "case"), other.line(1)
     assert line is not None
     assert (opened is None) == (line.state == "erased")
+    one.close()
+    other.close()
+
+
+async def test_a_run_that_was_overtaken_by_another_of_its_source_publishes_nothing(world: World) -> None:
+    """It read the source before the other did, which found a record corrected, one gone, and one new."""
+    at = world.machine("AT/ncb")
+    one, other = at.outbox(), at.outbox()
+
+    def run(outbox: Outbox, before: dict[str, bytes], *drafts: Draft) -> int:
+        found = changes(before, drafts, Guard(accept_withdrawals=True))
+        return sum(isinstance(each, Published) for each in outbox.apply(found, "list", previous=before))
+
+    assert run(one, {}, draft("R-1"), draft("R-2")) == 2
+    before = one.published("list")
+    assert run(other, before, draft("R-1", action_sought="newer"), draft("R-3")) == 3
+    stands, waiting = other.published("list"), other.waiting()
+    with pytest.raises(UnavailableError, match="run again"):
+        run(one, before, draft("R-1", action_sought="older"), draft("R-2"))
+    assert (one.published("list"), one.waiting()) == (stands, waiting)
+    assert run(one, stands, draft("R-1", action_sought="newest"), draft("R-3")) == 1
     one.close()
     other.close()
 

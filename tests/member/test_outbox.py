@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from adapters.compose import Maker
 from adapters.dates import OlderSourceError
 from adapters.kinds import kinds
 from adapters.order import order
-from adapters.outbox import Cursor, Outbox, Published, Refusal
+from adapters.outbox import Cursor, Outbox, Published, Refusal, Result
 from broker import codec, crash, members
 from broker.errors import InvalidReferenceError, UnavailableError
 from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Routing, Verified
@@ -34,6 +35,13 @@ from tests.member.conftest import World, draft
 def opened(data: bytes, broker: HonestBroker) -> Verified:
     """Verify as the broker does."""
     return verify(codec.decode(Envelope, data), Arrival("notices.at", NOW, broker.directory, frozenset()))
+
+
+def run(outbox: Outbox, source: str, drafts: Sequence[Draft], cursor: Cursor | None = None) -> list[Result]:
+    """Run an adapter that finds these drafts in its source."""
+    before = outbox.published(source)
+    found = changes(before, drafts, Guard(accept_withdrawals=True))
+    return outbox.apply(found, source, cursor, previous=before)
 
 
 def test_numbers_have_no_gap_and_survive_reopening(world: World) -> None:
@@ -140,13 +148,13 @@ async def test_a_record_is_found_as_fast_among_many_as_among_few(world: World) -
 async def test_a_second_run_publishes_only_what_changed(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
     first = [draft("R-1"), draft("R-2"), draft("R-3")]
-    outbox.apply(changes(outbox.published("list"), first), "list", Cursor("list", "one"))
+    run(outbox, "list", first, Cursor("list", "one"))
     assert outbox.waiting() == 3
     await outbox.flush(world.bus)
-    again = outbox.apply(changes(outbox.published("list"), first), "list")
+    again = run(outbox, "list", first)
     assert again == [Unchanged("R-1"), Unchanged("R-2"), Unchanged("R-3")]
     second = [draft("R-1"), draft("R-2", action_sought="arrest"), draft("R-4")]
-    outbox.apply(changes(outbox.published("list"), second), "list", Cursor("list", "two"))
+    run(outbox, "list", second, Cursor("list", "two"))
     await outbox.flush(world.bus)
     sent = [opened(each, world.broker) for each in await world.sent()]
     assert [(each.header.record, each.header.kind, each.header.version) for each in sent[3:]] == [
@@ -167,8 +175,10 @@ def test_a_list_older_than_the_one_last_published_takes_no_newer_correction_back
     outbox = world.machine("AT/ncb").outbox()
 
     def run(dated: int | None, *drafts: Draft, source: str = "list", accept_older: bool = False) -> int:
-        found = changes(outbox.published(source), drafts)
-        results = outbox.apply(found, source, Cursor(source, str(dated)), dated=dated, accept_older=accept_older)
+        before, cursor = outbox.published(source), Cursor(source, str(dated))
+        results = outbox.apply(
+            changes(before, drafts), source, cursor, previous=before, dated=dated, accept_older=accept_older
+        )
         return sum(isinstance(each, Published) for each in results)
 
     old, new = draft("R-1"), draft("R-1", action_sought="arrest")
@@ -200,7 +210,7 @@ def test_a_list_older_than_the_one_last_published_takes_no_newer_correction_back
 
 def test_an_outbox_tells_the_kinds_of_what_stands_published_from_a_source(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
-    outbox.apply(changes({}, [draft("R-1"), draft("R-2")]), "one")
+    run(outbox, "one", [draft("R-1"), draft("R-2")])
     outbox.publish([draft("R-1", action_sought="by hand"), draft("R-3")])
     outbox.withdraw("R-2")
     assert kinds(outbox.database, "one") == {"R-1": "person"}
@@ -209,26 +219,26 @@ def test_an_outbox_tells_the_kinds_of_what_stands_published_from_a_source(world:
 
 def test_a_run_of_one_source_does_not_touch_another(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
-    outbox.apply(changes({}, [draft("R-1")]), "one")
-    outbox.apply(changes(outbox.published("two"), [draft("R-2")]), "two")
+    run(outbox, "one", [draft("R-1")])
+    run(outbox, "two", [draft("R-2")])
     assert (set(outbox.published("one")), set(outbox.published("two"))) == ({"R-1"}, {"R-2"})
     outbox.close()
 
 
 def test_a_record_of_one_source_is_no_correction_of_another_sources_record_of_the_same_name(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
-    outbox.apply(changes({}, [draft("R-1")]), "one")
+    run(outbox, "one", [draft("R-1")])
     before = outbox.published("one")
     for other in (draft("R-1", action_sought="another person"), draft("R-1")):
-        (refused,) = outbox.apply(changes(outbox.published("two"), [other]), "two")
+        (refused,) = run(outbox, "two", [other])
         assert isinstance(refused, Refusal)
         assert (refused.code, refused.reason) == ("record-of-another-source", "it stands published from one")
     assert (outbox.published("one"), outbox.published("two"), outbox.waiting()) == (before, {}, 1)
     # Another bureau's is another record, and what has left its source is nobody's.
-    outbox.apply(changes(outbox.published("two"), [draft("R-1", bureau="AT/border")]), "two")
+    run(outbox, "two", [draft("R-1", bureau="AT/border")])
     outbox.withdraw("R-1", bureau="AT/border")
     outbox.withdraw("R-1")
-    (published,) = outbox.apply(changes(outbox.published("two"), [draft("R-1")]), "two")
+    (published,) = run(outbox, "two", [draft("R-1")])
     assert isinstance(published, Published)
     assert outbox.published("two").keys() == {"R-1"}
     outbox.close()
@@ -236,10 +246,10 @@ def test_a_record_of_one_source_is_no_correction_of_another_sources_record_of_th
 
 def test_what_is_corrected_by_hand_still_belongs_to_its_source(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
-    outbox.apply(changes({}, [draft("R-1"), draft("R-2")]), "list")
+    run(outbox, "list", [draft("R-1"), draft("R-2")])
     outbox.publish([draft("R-1", action_sought="by hand")])
     assert set(outbox.published("list")) == {"R-1", "R-2"}
-    results = outbox.apply(changes(outbox.published("list"), [draft("R-2")]), "list")
+    results = run(outbox, "list", [draft("R-2")])
     assert [(each.record, each.kind) for each in results if isinstance(each, Published)] == [("R-1", "withdrawal")]
     # What has left its source and is published by hand is nobody's list's.
     outbox.publish([draft("R-1")])
@@ -250,16 +260,16 @@ def test_what_is_corrected_by_hand_still_belongs_to_its_source(world: World) -> 
 def test_a_record_that_changes_its_bureau_ends_at_the_one_before(world: World) -> None:
     outbox = world.machine("AT/ncb").outbox()
 
-    def run(*drafts: Draft) -> list[tuple[str, str, str]]:
-        results = outbox.apply(changes(outbox.published("list"), drafts, Guard(accept_withdrawals=True)), "list")
+    def ran(*drafts: Draft) -> list[tuple[str, str, str]]:
+        results = run(outbox, "list", drafts)
         published = [each for each in results if isinstance(each, Published)]
         return [(each.record, each.kind, outbox.bureau_of(each.notice_id)) for each in published]
 
-    run(draft("R-1"))
-    assert run(draft("R-1", bureau="AT/border")) == [("R-1", "person", "AT/border"), ("R-1", "withdrawal", "AT/ncb")]
-    assert run() == [("R-1", "withdrawal", "AT/border")]
-    assert run() == []
-    assert run(draft("R-1")) == [("R-1", "person", "AT/ncb")]
+    ran(draft("R-1"))
+    assert ran(draft("R-1", bureau="AT/border")) == [("R-1", "person", "AT/border"), ("R-1", "withdrawal", "AT/ncb")]
+    assert ran() == [("R-1", "withdrawal", "AT/border")]
+    assert ran() == []
+    assert ran(draft("R-1")) == [("R-1", "person", "AT/ncb")]
     outbox.close()
 
 

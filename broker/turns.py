@@ -1,0 +1,28 @@
+"""Keeps other processes out of blocks over one folder while a task waits for a bus; other tasks go on meanwhile.
+
+Apart from `durable`: who only writes files, as the checking process does, need not load an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from broker import durable
+
+
+@asynccontextmanager
+async def in_turn(folder: Path) -> AsyncIterator[None]:
+    """Do as `durable.alone`, whose blocks keep clear, too. Raises UnavailableError, as that does."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + durable.ALONE_S
+        while not durable.locked(fd, folder, deadline):  # noqa: ASYNC110 -- another process lets go of it
+            await asyncio.sleep(durable.AGAIN_S)
+        yield
+    finally:
+        os.close(fd)
