@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 LONG := $(foreach each,mutants exact oracle proofread cases bad_policies,--ignore=tests/policy/test_$(each).py)
 # What stops and kills processes at set moments has the machine to itself; two processes share the rest.
 ALONE := $(foreach each,broker_killed members_killed owners,tests/faults/test_$(each).py)
-UNITS := tests/test_architecture.py tests/steps tests/policy tests/schemas tests/adapters tests/member
+UNITS := tests/test_architecture.py tests/steps tests/policy tests/schemas tests/adapters tests/member tests/model
 
 .PHONY: demo test check real bench clean
 

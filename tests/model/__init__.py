@@ -1,0 +1,1 @@
+"""Whole lives of notices: a model of them, written from the documents alone, against the real judge, step and route."""

@@ -1,0 +1,257 @@
+"""Plays a story through the real check, judge, step and route, as ingest and distribute do, on a register in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+
+from broker import cases, codec, members
+from broker.bus import Record
+from broker.confirm import Given
+from broker.decide import Subscriptions, View
+from broker.directory import Annex
+from broker.errors import NoticeRejectedError
+from broker.holders import Holders
+from broker.judge import Judge, Ruling
+from broker.members import WrittenDirectory, WrittenKey
+from broker.merkle import Frontier
+from broker.notice import (
+    BODY_SCHEMAS,
+    RELEASED,
+    ROUTING,
+    DecisionRecord,
+    Delivery,
+    Entry,
+    Envelope,
+    Header,
+    Row,
+    Shared,
+)
+from broker.notice import Leaf as WrittenLeaf
+from broker.recorded import Recorded, remember
+from broker.register import Register
+from broker.route import Route, deliveries, kept, restored
+from broker.rules import PolicySet, Rules, read_rules
+from broker.signing import header_digest
+from broker.step import Done, InForce, Step
+from broker.verify import Keys, check
+from tests import making
+from tests.model.story import (
+    GENERATIONS,
+    Change,
+    Federation,
+    Line,
+    Outcome,
+    Publish,
+    Restart,
+    Revoke,
+    Story,
+    Subscribe,
+    key_of,
+)
+from tests.policy.oracle import member
+
+POLICIES = PolicySet.packaged()
+RULES = read_rules(POLICIES)
+SCHEMAS = tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS))
+ALWAYS = 4_000_000_000_000
+
+
+@contextmanager
+def opened() -> Iterator[Register]:
+    """Open a register for the stories that are played one after another: to make its file takes longer than a story."""
+    with (
+        tempfile.TemporaryDirectory(prefix="valise-model-") as folder,
+        closing(Register(Path(folder) / "register.db")) as register,
+    ):
+        yield register
+
+
+def played(story: Story, register: Register) -> list[tuple[Outcome, ...] | Exception]:
+    """Give what came of each act; where the broker broke, or its record contradicts itself, the error ends the list."""
+    broker, came = Played(story.federation, register), list[tuple[Outcome, ...] | Exception]()
+    try:
+        for at, act in story.acts:
+            came.append(broker.take(act, at))
+    except Exception as error:  # noqa: BLE001 - whatever breaks is what the story is to tell
+        came.append(error)
+    finally:
+        emptied(register)
+    return came
+
+
+def emptied(register: Register) -> None:
+    """Leave nothing in the register, of a step that broke off neither."""
+    register.end_step()
+    register._recent.clear()
+    register.forget()
+
+
+class Played:
+    """One broker without bus, disk and seal, and an auditor who follows it."""
+
+    def __init__(self, federation: Federation, register: Register) -> None:
+        self.register, self.frontier = register, Frontier()
+        self.now, self.offset, self.version = 0, 0, 0
+        self.given: dict[int, Given] = {}
+        self.revoked: set[bytes] = set()
+        self.patterns: dict[str, tuple[str, ...]] = {}
+        self.entries: list[Entry] = []
+        self.stream: dict[str, bytes | None] = {}
+        self.unsettled: dict[str, bytes | None] = {}
+        self.settled = register.take_over()
+        self.auditor = Auditor()
+        self.adopt(federation)
+        self.judge = Judge(self.register, self.view, self.given.get)
+
+    def take(self, act: Publish | Subscribe | Revoke | Change | Restart, at: int) -> tuple[Outcome, ...]:
+        """Let one act happen; give the leaves that come of it."""
+        match act:
+            case Change():
+                self.adopt(act.federation)
+                self.judge.view = self.view
+                return ()
+            case Restart():
+                self.restart()
+                return ()
+            case Publish():
+                return self.step(act.notice.issuer, codec.encode(act.notice.envelope), at)
+        outcomes = self.step(act.bureau, act.statement(at), at)
+        if outcomes[0].kind == "subscribed" and isinstance(act, Subscribe):
+            self.patterns[act.bureau] = act.patterns
+        elif outcomes[0].kind == "revoked" and isinstance(act, Revoke):
+            self.revoked.add(key_of(act.bureau, act.generation).public.id)
+        return outcomes
+
+    def adopt(self, federation: Federation) -> None:
+        """Take a version of the directory into force."""
+        self.version += 1
+        directory = members.parse(members.canonical(written(federation, self.version)))
+        world = federation.world
+        annex = Annex(None, MappingProxyType(dict(world.clearances)), frozenset(world.supervision))
+        self.view = View(directory, Rules(RULES, directory, annex), Subscriptions.of(directory, self.patterns))
+        self.in_force = InForce(directory.digest, POLICIES.digest, len(directory.by_index) - 1)
+        self.keys = Keys(directory, self.revoked)
+
+    def restart(self) -> None:
+        """Restore the register from its compacted stream, and what was given from the decision records."""
+        emptied(self.register)
+        self.settled, self.unsettled = len(self.stream), {}
+        self.register.restore([(key.encode(), value) for key, value in self.stream.items()], self.settled)
+        records = [(each.leaf_number, codec.decode(DecisionRecord, each.decision)) for each in self.entries]
+        self.given = {number: _given(record) for number, record in records if record.header}
+        self.judge = Judge(self.register, self.judge.view, self.given.get)
+
+    def step(self, bureau: str, value: bytes, at: int) -> tuple[Outcome, ...]:
+        """Take in one record of this bureau in a step of its own."""
+        record = Record(f"notices.{member(bureau).lower()}", 0, self.offset, at, b"", value)
+        self.offset += 1
+        try:
+            ruling = self.judge.rule(record, check(record, at, self.keys), at)
+        except NoticeRejectedError as error:
+            ruling = self.judge.rule(record, error, at)
+        step = Step(self.register, self.frontier, self._random, self.in_force, self.now)
+        step.apply(record, ruling, at)
+        if ruling.then:
+            step.apply(None, ruling.then, at)
+        self.judge.view = ruling.view or self.judge.view
+        return self._done(step.done(), [ruling, *([ruling.then] if ruling.then else [])])
+
+    def _random(self, count: int) -> bytes:
+        return sha256(str(self.offset).encode()).digest() * (count // 32)
+
+    def _done(self, done: Done, rulings: list[Ruling]) -> tuple[Outcome, ...]:
+        self.now = done.head.now
+        self.given |= dict(done.given)
+        self.entries += done.entries
+        # As in ingest: the step before is settled only when this one has been applied to what it left.
+        self.settled += len(self.unsettled)
+        self.register.settle(self.unsettled, self.settled)
+        self.unsettled = done.changes
+        self.stream |= done.changes
+        routes = {route.leaf_number: route for route in done.routes}
+        for each in done.entries:
+            self.auditor.follow(each, self.view.directory.everyone)
+        return tuple(
+            _outcome(entry, ruling, _lines(routes.get(entry.leaf_number), self.now))
+            for entry, ruling in zip(done.entries, rulings, strict=True)
+        )
+
+
+class Auditor:
+    """Counts holders from the decisions alone, as `audit verify --records` does, and finds nothing wrong."""
+
+    def __init__(self) -> None:
+        self.leaves: list[WrittenLeaf] = []
+        self.found: dict[int, Recorded] = {}
+        self.holders = Holders(lambda number: self.leaves[number], self.found.get)
+
+    def follow(self, entry: Entry, everyone: int) -> None:
+        """Take in the next leaf."""
+        self.leaves.append(codec.decode(WrittenLeaf, entry.leaf))
+        recorded = remember(entry.leaf_number, entry.leaf, entry.decision_salt, entry.decision)
+        if recorded is None:
+            return
+        counted = self.holders.holding(recorded)
+        if counted is not None and recorded.leaf.kind in ("routed", "held", RELEASED):
+            assert recorded.record.holders == counted & everyone, "the auditor counts other holders"
+        self.found[entry.leaf_number] = recorded
+        wrong = self.holders.take(recorded)
+        assert not wrong, f"the auditor finds that leaf {entry.leaf_number} {wrong}"
+
+
+def written(federation: Federation, version: int) -> WrittenDirectory:
+    """Write the directory of a federation, with the keys of all bureaus."""
+    world = federation.world
+    keys = [
+        WrittenKey(key_id=key.id.hex(), bureau=bureau, public=key.raw.hex(), valid_from=0, valid_until=ALWAYS)
+        for bureau in world.bureaus
+        for key in (key_of(bureau, each).public for each in range(GENERATIONS))
+    ]
+    more = {"keys": tuple(keys), "authorities": federation.authorities, "compartment_schemas": SCHEMAS}
+    return cases._directory(world).model_copy(update={"federation": making.FEDERATION, "version": version, **more})
+
+
+def _given(record: DecisionRecord) -> Given:
+    header = codec.decode(Header, record.header)
+    return Given(header.member, header_digest(record.header), tuple(each.bureau for each in record.rows))
+
+
+def _outcome(entry: Entry, ruling: Ruling, lines: Mapping[str, Line]) -> Outcome:
+    leaf = codec.decode(WrittenLeaf, entry.leaf)
+    codes = frozenset([leaf.code] if leaf.code else [])
+    return Outcome(leaf.kind, ruling.tell, codes, leaf.about, frozenset(ruling.warnings), lines, ruling.detail)
+
+
+def _lines(route: Route | None, now: int) -> dict[str, Line]:
+    if route is None:
+        return {}
+    lines = _opened(route, now)
+    assert lines == _opened(restored(kept(route)), now), "a route that is read back delivers otherwise"
+    assert lines.keys() == {each.bureau for each in route.lines.recipients}, "not every line is delivered"
+    return lines
+
+
+def _opened(route: Route, now: int) -> dict[str, Line]:
+    """Read the bytes that leave, as bureaus do."""
+    found = {}
+    expired = route.expires is not None and route.expires <= now
+    for copies in deliveries(route, "proof", 0, expired=expired):
+        for stream, own in copies.own:
+            delivery = codec.decode(Delivery, own + copies.shared)
+            envelope = codec.decode(Envelope, codec.decode(Shared, delivery.shared).envelope)
+            parts = codec.decode_compartments(envelope.compartments)
+            shown = frozenset(each.name for each in parts if each.opened is not None)
+            row = codec.decode(Row, delivery.row)
+            assert ROUTING not in shown, "routing is delivered"
+            assert row.bureau == delivery.bureau, "a row of another"
+            assert stream == f"inbox.{row.bureau.replace('/', '.').lower()}", "the inbox of another"
+            said = {each.name for place, each in enumerate(parts) if row.shown >> place & 1}
+            assert shown == (set() if expired else said), "row and bytes"
+            replaces, erases = sorted(delivery.replaces), sorted(delivery.erases)
+            found[row.bureau] = Line(row.delivery_number, shown, tuple(replaces), tuple(erases))
+    return found
