@@ -82,9 +82,8 @@ class Collector:
 
     async def round(self, wait: float = 0.0) -> Taken:
         """Take in one page of deliveries, waiting up to `wait` seconds for the first, and send what receipts wait."""
-        records = await self._bus.read(
-            self._stream, self._inbox.journal.place(self._stream), limit=PAGE, wait=wait, partition=self._shard
-        )
+        place = self._inbox.journal.place(self._stream)
+        records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
         # Whoever has deliveries to check need not know yet whether there are more heads than these.
         log = await self._follow(versions=not self._versions.newest_digest("directory"), to_end=not records)
         taken = Taken(records=len(records))
@@ -95,7 +94,7 @@ class Collector:
                 further = await self._further(records[-1].offset + 1)
                 records, results = [*records, *further], [*results, *await self._check(further, log)]
                 taken.records = len(records)
-            self._store(records, results, taken)
+            self._store(place, records, results, taken)
             crash.here("collect.stored")
         else:
             self._send_again()
@@ -104,12 +103,13 @@ class Collector:
 
     def _send_again(self) -> None:
         """Queue receipts that were rejected for their key alone, once they can come again."""
-        rejected = self._rejections(self._inbox.journal.place(REJECTED))
+        place = self._inbox.journal.place(REJECTED)
+        rejected = self._rejections(place)
         if not rejected and not self._receipts.waits_for_key():
             return
         with transaction(self._inbox.database):
-            self._receipts.reject(rejected)
-            if rejected:
+            if rejected and self._inbox.journal.place(REJECTED) == place:
+                self._receipts.reject(rejected)
                 self._inbox.journal.move(REJECTED, rejected[-1].leaf_number + 1)
             self._receipts.send_again(self._inbox.newest_leaf(), self._versions.directory)
 
@@ -170,10 +170,13 @@ class Collector:
             self._versions.directory, self._inbox.heads.find, log, self._signer.clock(),
         )  # fmt: skip
 
-    def _store(self, records: Sequence[Record], results: Sequence[Result], taken: Taken) -> None:
+    def _store(self, place: int, records: Sequence[Record], results: Sequence[Result], taken: Taken) -> None:
+        """Keep what was read from `place` on, unless another process has done so meanwhile."""
         ended = False
         unseen = frozenset(n for each in results if isinstance(each, Checked) for n in _erases(each))
         with transaction(self._inbox.database):
+            if self._inbox.journal.place(self._stream) != place:
+                return
             page = _Page(taken, unseen, self._inbox.newest())
             for record, result in zip(records, results, strict=True):
                 try:

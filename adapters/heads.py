@@ -54,7 +54,11 @@ class Journal:
         return int(row[0]) if row else 0
 
     def move(self, stream: str, place: int) -> None:
-        """Keep the next offset to read, in the caller's transaction."""
+        """Keep the next offset to read, in the caller's transaction.
+
+        What was read from a place is kept only while that is the place still: else another process has taken it in
+        meanwhile, or has set the place back.
+        """
         self.database.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", (stream, place))
 
     def refuse(self, record: Record, code: str) -> None:
@@ -101,10 +105,14 @@ class Heads:
         Without `to_end` it stops after a page that is not full, too: to learn that this was all takes 0.1 s on Kafka.
         """
         kept, self.ahead = 0, ""
-        while records := await bus.read(
-            streams.CHECKPOINTS, self._journal.place(streams.CHECKPOINTS), limit=PAGE, partition=shard
-        ):
+        while True:
+            place = self._journal.place(streams.CHECKPOINTS)
+            records = await bus.read(streams.CHECKPOINTS, place, limit=PAGE, partition=shard)
+            if not records:
+                break
             with transaction(self._database):
+                if self._journal.place(streams.CHECKPOINTS) != place:
+                    continue
                 for record in records:
                     if self._is_ahead(record, log):
                         return kept

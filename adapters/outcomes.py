@@ -93,27 +93,32 @@ class Outcomes:
 
     async def round(self, wait: float = 0.0) -> Learned:
         """Take in one page of outcomes, waiting up to `wait` seconds for the first."""
-        records = await self._read(wait)
+        place, records = await self._read(wait)
         learned = Learned(records=len(records))
         log = await self._follow(versions=not self._versions.newest_digest("directory"))
         results = await self._check(records, log)
         if records:
             with transaction(self._database):
+                if self.journal.place(self._stream) != place:
+                    return learned
                 for record, result in zip(records, results, strict=True):
                     self._take(record, result, learned)
                 self.journal.move(self._stream, records[-1].offset + 1)
         return learned
 
-    async def _read(self, wait: float) -> Sequence[Record]:
+    async def _read(self, wait: float) -> tuple[int, Sequence[Record]]:
+        """Give the place and what lies there."""
         place = self.journal.place(self._stream)
         try:
-            return await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+            return place, await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
         except OffsetGoneError as error:
             with transaction(self._database):
-                if place:  # who never followed has missed nothing that it waits for
-                    self.journal.alarm(self._clock(), error.code, f"outcomes {place} to {error.start - 1}")
-                self.journal.move(self._stream, error.start)
-            return await self._bus.read(self._stream, error.start, limit=PAGE, wait=wait, partition=self._shard)
+                if self.journal.place(self._stream) == place:
+                    if place:  # who never followed has missed nothing that it waits for
+                        self.journal.alarm(self._clock(), error.code, f"outcomes {place} to {error.start - 1}")
+                    self.journal.move(self._stream, error.start)
+            place = self.journal.place(self._stream)
+            return place, await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
 
     async def drain(self) -> Learned:
         """Take in everything that is there now."""

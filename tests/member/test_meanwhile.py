@@ -17,7 +17,8 @@ from adapters.collect import Collector, none
 from adapters.inbox import Inbox
 from adapters.outbox import Outbox, Published
 from adapters.trace import trace
-from broker import codec
+from broker import codec, streams
+from broker.bus import Record
 from broker.errors import UnavailableError
 from broker.notice import Statement
 from broker.writing import transaction
@@ -169,6 +170,63 @@ async def test_a_run_that_was_overtaken_by_another_of_its_source_publishes_nothi
         run(one, before, draft("R-1", action_sought="older"), draft("R-2"))
     assert (one.published("list"), one.waiting()) == (stands, waiting)
     assert run(one, stands, draft("R-1", action_sought="newest"), draft("R-3")) == 1
+    one.close()
+    other.close()
+
+
+class _HeldReader(FakeBus):
+    """The bus of a process that is stopped once it has read a page of `stream`, until `meanwhile` is over."""
+
+    def __init__(self, bus: FakeBus, stream: str, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(bus.memory)
+        self._stream, self._meanwhile = stream, [meanwhile]
+
+    async def read(
+        self, stream: str, offset: int, *, limit: int = 500, wait: float = 0.0, partition: int = 0
+    ) -> list[Record]:
+        records = await super().read(stream, offset, limit=limit, wait=wait, partition=partition)
+        if stream == self._stream and records and self._meanwhile:
+            await self._meanwhile.pop()()
+        return records
+
+
+@pytest.mark.parametrize("stream", ["inbox.lv.ncb", streams.CHECKPOINTS])
+async def test_a_page_that_two_collectors_read_is_stored_once(world: World, stream: str) -> None:
+    """The second, which read less, neither sets the place back nor rings again for what was refused."""
+    for kind in ("inbox.lv.ncb", streams.CHECKPOINTS):
+        await world.bus.append(kind, [(b"", b"nothing that is signed")])
+    lv = world.machine("LV/ncb")
+    one, other = lv.inbox(), lv.inbox()
+
+    async def meanwhile() -> None:
+        (data,) = await world.publish(draft("R-1"))
+        await world.broker.route(data, {"LV/ncb": ALL})
+        await lv.collector(other).drain()
+
+    slow = Machine(lv.folder, _HeldReader(lv.bus, stream, meanwhile), lv.bureau)
+    taken = await slow.collector(one).round()
+    assert taken.new == []
+    assert one.journal.place(stream) == 2
+    assert len([each for each in one.journal.alarms() if stream in each.about]) == 1
+    assert (await slow.collector(one).drain()).records == 0
+    one.close()
+    other.close()
+
+
+async def test_a_page_of_outcomes_that_two_processes_read_is_kept_once(world: World) -> None:
+    await world.bus.append(streams.outcomes("AT"), [(b"", b"nothing that is signed")])
+    at = world.machine("AT/ncb")
+    one, other = at.outbox(), at.outbox()
+
+    async def meanwhile() -> None:
+        await reject(world, await published_elsewhere(world), "invalid-field")
+        await at.outcomes(other).drain()
+
+    slow = Machine(at.folder, _HeldReader(at.bus, streams.outcomes("AT"), meanwhile), at.bureau)
+    await slow.outcomes(one).round()
+    journal = at.outcomes(one).journal
+    assert journal.place(streams.outcomes("AT")) == 2
+    assert len([each for each in journal.alarms() if "offset 0" in each.about]) == 1
     one.close()
     other.close()
 
