@@ -181,7 +181,7 @@ class Register:
         """
         self._keep(changed.items(), place)
         for key, value in changed.items():
-            if self._recent.get(key) is value:
+            if key in self._recent and self._recent[key] is value:  # the next step may have removed what this one did
                 del self._recent[key]
 
     def restore(self, records: Sequence[tuple[bytes, bytes | None]], place: int) -> None:

@@ -1,4 +1,4 @@
-"""The cache of the register: what a late owner of the same home must not do to it."""
+"""The cache of the register: what a late owner of the same home must not do to it, and steps that overlap."""
 
 from __future__ import annotations
 
@@ -75,3 +75,18 @@ def test_a_cache_of_before_is_taken_over_as_it_is(tmp_path: Path) -> None:
     with closing(Register(file)) as register:
         assert (register.take_over(), register.get("next/AT/ncb")) == (1, b"1")
         register.check_ours()
+
+
+def test_two_steps_that_remove_the_same_entry_are_settled_one_after_the_other(two: tuple[Register, Register]) -> None:
+    """A held correction is released; the next step, judged while that one commits, withdraws it."""
+    register, _ = two
+    register.take_over()
+    register.put("held/AT/ncb/1", b"kept")
+    register.settle(register.end_step(), 1)
+    register.put("held/AT/ncb/1", None)
+    released = register.end_step()
+    register.put("held/AT/ncb/1", None)
+    register.settle(released, 2)
+    assert register.get("held/AT/ncb/1") is None
+    register.settle(register.end_step(), 3)
+    assert register.get("held/AT/ncb/1") is None
