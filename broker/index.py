@@ -33,12 +33,10 @@ from broker.notice import (
 )
 from broker.streams import member_of
 from broker.trail import Trail
-from broker.writing import take_back, transaction
+from broker.writing import log_ahead, take_back, transaction
 
 VERSION = 5
 """Of the tables, and of how they are made: what earlier ones left may be wrong, where two processes made it at once."""
-# NORMAL: a power cut may take the last blocks; they are made again.
-_PRAGMAS = ("page_size = 8192", "journal_mode = WAL", "synchronous = NORMAL")
 # WITHOUT ROWID: what a question reads lies together.
 _TABLES = {
     "notice": "(notice_id BLOB, leaf_number INTEGER, PRIMARY KEY(notice_id, leaf_number)) WITHOUT ROWID",
@@ -76,8 +74,10 @@ class Index:
 
     def __init__(self, path: Path | None) -> None:
         self._database = sqlite3.connect(path or ":memory:", timeout=10, isolation_level=None)
-        for pragma in _PRAGMAS:
-            self._database.execute(f"PRAGMA {pragma}")
+        self._database.execute("PRAGMA page_size = 8192")
+        log_ahead(self._database)
+        # A power cut may take the last blocks; they are made again.
+        self._database.execute("PRAGMA synchronous = NORMAL")
         with transaction(self._database):  # read inside: another process may be making it, too
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
