@@ -147,7 +147,7 @@ def locked(fd: int, folder: Path, deadline: float) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         if time.monotonic() > deadline:
-            message = f"another process is stopped while it writes in {folder}: end it"
+            message = f"another process has been writing in {folder} for some time: try again, end it if it is stopped"
             raise UnavailableError(message) from error
         return False
     return True
