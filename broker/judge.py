@@ -443,9 +443,8 @@ def _waiting(
 
 
 def _burnt(header: Header) -> int:
-    """Give the version of what is rejected: before a correction one stands, whatever number it gives itself."""
-    corrects = any(each.relation == "corrects" for each in header.references)
-    return max(header.version, 2) if corrects else header.version
+    """Give the version of what is rejected: beside what changes a notice that one stands, whatever number it has."""
+    return max(header.version, 2) if subject_of(header) else header.version
 
 
 def _payload(record: Record) -> bytes:
@@ -498,8 +497,8 @@ def _check_ends(reference: Reference, target: Standing | None) -> None:
     if target is None or reference.relation not in _END_STATES:
         return
     if target.state == "refused" and not target.holders and target.version > 1:
-        # The version before it stands, and its holders would not hear of this.
-        message = "the version that it names was rejected: name the one that stands"
+        # The version before it, or what it was to end or restrict, stands, and its holders would not hear of this.
+        message = "what it names was rejected: name the version that stands"
         raise InvalidReferenceError(message)
     if reference.relation == "restricts" and target.state in {"withdrawn", "refused"}:
         message = "what was withdrawn is not restricted"

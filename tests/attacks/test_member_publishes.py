@@ -160,6 +160,23 @@ async def test_a_member_ends_a_rejected_correction_that_calls_itself_the_first(
     assert len(end.delivery.erases) == 1
 
 
+@pytest.mark.parametrize(("relation", "kind"), [("withdraws", "withdrawal"), ("restricts", "restriction")])
+@pytest.mark.parametrize(
+    "end", [("withdraws", "withdrawal"), ("corrects", "person"), ("restricts", "restriction")], ids=lambda each: each[0]
+)
+async def test_a_member_ends_a_rejected_restriction_or_withdrawal(
+    shared: Bench, relation: str, kind: str, end: tuple[str, str]
+) -> None:
+    """In the place of its record, though it calls itself the first version: the end would reach nobody."""
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    await shared.delivered(first, "GE/ncb")
+    rejected = after(first, relation, kind, 1, "GE/ncb", purpose="curiosity")
+    assert (await shared.publish(rejected)).code == "unknown-purpose"
+    assert (await shared.publish(after(rejected, *end, 2, "GE/ncb"))).code == "invalid-reference"
+    last = await shared.delivered(after(first, "withdraws", "withdrawal", 2, "GE/ncb"), "GE/ncb")
+    assert len(last.delivery.erases) == 1
+
+
 @pytest.mark.parametrize(
     ("relation", "kind"), [("withdraws", "withdrawal"), ("corrects", "person"), ("restricts", "restriction")]
 )
