@@ -409,14 +409,18 @@ def _check_audience(header: Header, routing: Routing, directory: Directory) -> N
 
 
 def _check_grants(header: Header, routing: Routing, directory: Directory) -> None:
-    """Check that each grant names a bureau, compartments of the kind and an end, and that the notice is H2."""
+    """Check that each grant names a bureau, compartments of the kind and an end, and that the notice is H2.
+
+    Of a withdrawal the bureau may have left meanwhile: it goes to the holders (rule 8).
+    """
     if not routing.grants:
         return
     names = set(notice.KINDS[header.kind])
     sound = notice.H2 in header.handling and all(
-        each.bureau in directory.bureaus and each.compartments and set(each.compartments) <= names and each.until > 0
-        for each in routing.grants
+        each.compartments and set(each.compartments) <= names and each.until > 0 for each in routing.grants
     )
+    if header.kind != notice.WITHDRAWAL:
+        sound = sound and all(each.bureau in directory.bureaus for each in routing.grants)
     if not sound:
         message = "grants: each names a bureau, compartments of the kind and an end, and the notice is H2"
         raise InvalidFieldError(message)
