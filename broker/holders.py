@@ -50,8 +50,8 @@ class Holders:
 
         Of a release, too: whoever was only given it to review is not among them.
         """
-        subject, leaf = subject_of(recorded.header), recorded.leaf
-        if subject is None or subject.relation != "corrects":
+        subject, leaf = _corrected(recorded), recorded.leaf
+        if subject is None:
             return None
         if leaf.kind == RELEASED:
             held = self._find(-1 if leaf.about is None else leaf.about)
@@ -105,16 +105,19 @@ class Holders:
         return found
 
     def _is_version(self, leaf_number: int, subject: Reference) -> bool:
-        """Tell whether the notice of a leaf is a later version of the one that is named."""
-        return any(each.leaf.header_digest == subject.header_digest for _, each in self._versions(leaf_number))
+        """Tell whether the notice of a leaf is a later version of the one that is named.
+
+        By what its issuer signed: the first version may have been rejected, and no decision tells of it.
+        """
+        corrected = (_corrected(each) for _, each in self._versions(leaf_number))
+        return any(each is not None and each.header_digest == subject.header_digest for each in corrected)
 
     def _versions(self, leaf_number: int) -> Iterator[tuple[int, Recorded]]:
         """Give a notice and the versions that it replaced, newest first."""
         number: int | None = leaf_number
         while number is not None and (each := self._find(number)):
             yield number, each
-            subject = subject_of(each.header)
-            number = each.leaf.about if subject and subject.relation == "corrects" else None
+            number = each.leaf.about if _corrected(each) else None
 
 
 def recipients(recorded: Recorded) -> dict[int, str]:
@@ -126,6 +129,12 @@ def ends(recorded: Recorded) -> str:
     """Tell by which relation a notice goes to the holders of another; empty for any other notice."""
     subject = subject_of(recorded.header)
     return subject.relation if subject and subject.relation in ("withdraws", "restricts") else ""
+
+
+def _corrected(recorded: Recorded) -> Reference | None:
+    """Give the version that a notice corrects, if any."""
+    subject = subject_of(recorded.header)
+    return subject if subject and subject.relation == "corrects" else None
 
 
 def short(digest: bytes | None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from broker import codec
-from broker.notice import Envelope, Leaf
+from broker.notice import Envelope, Header, Leaf
 from broker.signing import header_digest
 from tests.attacks.bench import AUTHORITY, Bench, notice
 from tests.attacks.scene import ALL, Scene
@@ -88,6 +88,25 @@ async def test_the_operator_keeps_an_order_from_whose_notice_it_ends(shared: Ben
     books.put(number, leaf, replace(record, rows=rows, terms=terms))
     with books.checked() as (_, found):
         assert "does not tell AT/ncb" in said(found, number)
+
+
+async def test_the_operator_has_an_order_end_another_record(shared: Bench) -> None:
+    """He records it as the end of a corrected notice of AT's that LV does not hold, and says that this came of the one
+    that is named; so LV keeps it. What a correction corrects is signed: exit 4."""
+    got = await shared.delivered(notice("AT/ncb"))
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    await shared.delivered(first, "GE/ncb")
+    record = codec.decode(Header, first.header).record
+    second = notice("AT/ncb", "GE/ncb").but(record=record, version=2, references=(reference(first, "corrects"),))
+    other = (await shared.delivered(second, "GE/ncb")).delivery.leaf_number
+    outcome = await shared.publish(order(got.envelope, got.header.record))
+    await shared.federation.settled()
+    books = Books.of(shared)
+    for number, about in ((other, got.delivery.leaf_number), (outcome.leaf_number, other)):
+        leaf, decision = books.find(number)
+        books.put(number, replace(leaf, about=about), decision)
+    with books.checked() as (_, found):
+        assert f"ends another notice than that of leaf {other}" in said(found, outcome.leaf_number)
 
 
 async def test_a_member_poses_as_an_authority_and_the_operator_helps(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""A federation with an auditor, whose broker runs on a bus in memory."""
+"""A federation with an auditor and an authority, whose broker runs on a bus in memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from broker.members import WrittenAuditor
 from broker.rules import PolicySet
 from tests import federation as world
+from tests.attacks.bench import AUTHORITY
 from tests.fake_bus import Clock, FakeBus, Memory
 from tests.federation import FOR_EVER, Federation
 from tests.making import NOW, key_of
@@ -25,10 +26,12 @@ def written_auditor(name: str = AUDITOR) -> WrittenAuditor:
 
 @pytest.fixture
 async def federation(tmp_path: Path) -> AsyncIterator[Federation]:
-    """A running federation with the packaged policies and one auditor."""
+    """A running federation with the packaged policies, one auditor and one authority."""
     clock = Clock(NOW)
     bus = FakeBus(Memory(clock=clock))
-    await world.write_versions(bus, world.directory(auditors=(written_auditor(),)), PolicySet.packaged())
+    await world.write_versions(
+        bus, world.directory(auditors=(written_auditor(),), authorities=(AUTHORITY,)), PolicySet.packaged()
+    )
     made = Federation(tmp_path, bus, clock)
     async with world.running(tmp_path, bus, lambda: clock.now):
         await made.adopted()

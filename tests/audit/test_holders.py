@@ -10,7 +10,7 @@ from broker.notice import Envelope, Header, Reference
 from broker.recheck import recheck
 from broker.records import Records
 from broker.trail import Trail
-from tests.attacks.bench import Bench, notice
+from tests.attacks.bench import AUTHORITY, Bench, notice
 from tests.federation import Federation
 from tests.making import Draft, reference
 
@@ -46,7 +46,34 @@ async def test_of_whatever_an_honest_broker_records_nothing_is_said(federation: 
     late = notice("AT/ncb").envelope()
     told += [await bench.publish(each) for each in (end(late), end(late), late)]
     assert [each.kind for each in told] == ["routed"] * 3 + ["rejected"] + ["routed"] * 4 + ["rejected"]
+    assert await findings(federation) == []
+
+
+async def findings(federation: Federation) -> list[str]:
+    """What an auditor finds in the decisions of this federation's broker."""
     await federation.settled()
     with closing(Records(federation.folder / "records.db")) as records:
         found = recheck(Trail.open(federation.trail), records, lambda _: None, {})
-    assert (found.findings, found.wrong) == ([], 0)
+    assert found.wrong == len(found.findings)
+    return [f"{each.place}: {each.what}" for each in found.findings]
+
+
+def corrected(of: Envelope, version: int) -> Envelope:
+    """The next version of a notice of AT's."""
+    record = codec.decode(Header, of.header).record
+    return notice("AT/ncb").but(record=record, version=version, references=(reference(of, "corrects"),)).envelope()
+
+
+async def test_nor_of_an_order_that_names_a_version_which_was_rejected_and_then_corrected(
+    federation: Federation,
+) -> None:
+    """The authority knows any version; no decision is on record of the first, and the last is what stands."""
+    bench = Bench(federation)
+    first = notice("AT/ncb").but(expires=1).envelope()
+    second = corrected(first, 2)
+    record = codec.decode(Header, first.header).record
+    order = notice(AUTHORITY, kind="withdrawal", parts=("reason",)).but(record=record, version=9)
+    named = order.but(references=(reference(first, "withdraws"),)).envelope()
+    told = [await bench.publish(each) for each in (first, second, corrected(second, 3), named)]
+    assert [each.kind for each in told] == ["rejected", "routed", "routed", "routed"]
+    assert await findings(federation) == []
