@@ -180,10 +180,13 @@ class Author:
         return self.publish(self.corrected(target)) if target else None
 
     def followed(self, target: Sent, kind: str, issuer: str) -> Sent:
-        """What speaks of another notice; its audience decides nothing, and may have left since."""
-        whom: Fields = {"to": ["GONE"]} if self.rarely(0.1) and kind == "withdrawal" else {"everyone": True}
+        """What speaks of another notice; its audience and version decide nothing, and those named may have left."""
+        whom: Fields = {"everyone": True}
+        if self.rarely(0.1) and kind == "withdrawal":
+            whom = {"to": ["GONE"], "grants": [("GONE/b0", ["reason"], self.now)], "handling": ["H2"]}
         written = WrittenNotice.model_validate({"issuer": issuer, "kind": kind, **whom})
-        sent = self.signed(written, target.version + 1, self.refer(target, RELATIONS[kind]))
+        version = target.version + len(self.sent) % 2
+        sent = self.signed(written, version, self.refer(target, RELATIONS[kind]))
         return replace(
             sent, record="other" if self.rarely(0.02) else target.record, expires=self.soon() if self.rarely() else None
         )
