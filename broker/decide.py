@@ -15,7 +15,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, Self
 
 from broker.facts import Facts, carried, facts_of, indices
-from broker.notice import APPROVAL, Decision, Header, Holder, Recipient, Routing, Terms, Verified
+from broker.notice import (
+    APPROVAL,
+    RESTRICTION,
+    WITHDRAWAL,
+    Decision,
+    Header,
+    Holder,
+    Recipient,
+    Routing,
+    Terms,
+    Verified,
+)
 from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
@@ -25,7 +36,7 @@ if TYPE_CHECKING:
 HOLDERS_NOT_REACHED, REACHED_NOBODY, NO_REVIEWER = "holders-not-reached", "reached-nobody", "no-reviewer"
 GLASS_BROKEN = "glass-broken"
 SOURCE = "source"
-TO_HOLDERS = frozenset({"withdrawal", "restriction"})
+TO_HOLDERS = frozenset({WITHDRAWAL, RESTRICTION})
 """Kinds that reach every holder whatever the policy says (DESIGN §3.8)."""
 ALL_BUT_ROUTING = ~1
 
@@ -263,7 +274,7 @@ def _to_issuer(approval: Header, shown: int, directory: Directory) -> Decision:
 
 
 def _to_holders(header: Header, shown: int, directory: Directory, holders: Sequence[Holder]) -> Decision:
-    withdrawn = header.kind == "withdrawal"
+    withdrawn = header.kind == WITHDRAWAL
     reached = [each for each in holders if _is_listed(directory, each.index)]
     recipients = tuple(
         Recipient(each.index, directory.ids[each.index], shown, erases=each.numbers if withdrawn else ())

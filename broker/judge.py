@@ -32,6 +32,8 @@ from broker.notice import (
     RECORD_LIMIT,
     REFUSE,
     RELEASED,
+    RESTRICTION,
+    WITHDRAWAL,
     Decision,
     Envelope,
     Header,
@@ -504,11 +506,11 @@ def _check_ends(reference: Reference, target: Standing | None) -> None:
         message = "what was withdrawn is not restricted"
         raise InvalidReferenceError(message)
     ends = codec.decode(Header, codec.decode(Envelope, target.envelope).header).kind if target.envelope else ""
-    if ends == "restriction":
+    if ends == RESTRICTION:
         # It was told to the holders of what it restricts, who would keep that.
         message = "a restriction is no version of its record: name the notice that it restricts"
         raise InvalidReferenceError(message)
-    if ends in {"withdrawal", APPROVAL}:
+    if ends in {WITHDRAWAL, APPROVAL}:
         message = "a withdrawal or an approval stands: publish the record anew"
         raise InvalidReferenceError(message)
 
@@ -524,7 +526,7 @@ def _inherited(header: Header, decision: Decision, target: Standing | None) -> t
 
     Of a correction that is held all: whoever reviews it keeps the version before it, too.
     """
-    if target is None or header.kind == "withdrawal":
+    if target is None or header.kind == WITHDRAWAL:
         return ()
     if decision.state == "held":
         return target.holders

@@ -17,6 +17,7 @@ CLOCK_SKEW_MS = 300_000
 """How far `issued` may lie after `now` (DESIGN §6)."""
 ROUTING = "routing"
 
+WITHDRAWAL, RESTRICTION, APPROVAL = "withdrawal", "restriction", "approval"
 KINDS: dict[str, tuple[str, ...]] = {
     "person": (
         "identity", "warnings", "description", "warrants", "biometrics",
@@ -29,16 +30,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     "contact": ("expertise", "desk"),
     "request": ("question", "identity", "desk"),
     "answer": ("reply", "identity", "desk"),
-    "withdrawal": ("reason",),
-    "restriction": ("reason",),
-    "approval": ("terms",),
+    WITHDRAWAL: ("reason",),
+    RESTRICTION: ("reason",),
+    APPROVAL: ("terms",),
 }  # fmt: skip
 """Kinds of notice and their compartments after `routing`, in schema order (DESIGN §5)."""
 BODY_SCHEMAS = tuple(f"{kind}.{name}" for kind, names in KINDS.items() for name in names)
 RELATIONS = ("corrects", "withdraws", "restricts", "answers", "approves", "cites")
-RELATION_OF_KIND = {"withdrawal": "withdraws", "restriction": "restricts", "approval": "approves"}
+RELATION_OF_KIND = {WITHDRAWAL: "withdraws", RESTRICTION: "restricts", APPROVAL: "approves"}
 """These kinds carry exactly one reference, of this relation; no other kind may use the relation."""
-WITHDRAWAL, APPROVAL = "withdrawal", "approval"
 RECORD_LIMIT = 128
 """characters of a record's name"""
 RELEASE, REFUSE = "release", "refuse"
