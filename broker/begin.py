@@ -64,9 +64,9 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Call
         stack.callback(records.close)
         async with bus.own(owner.shard, [streams.VERSIONS]) as shard:
             lost = await _compared(owner, records, bus, kept) if await _is_to_end(owner, records, bus) else None
-            await shard.now()  # ours still: what was asked outside takes its time
+            await register.take_over(shard.now)  # ours still: what was asked outside takes its time
             register.forget()  # it may belong to another past; the stream has it all
-            adopter = await restored(register, bus, owner)
+            adopter = await restored(register, bus, owner, shard)
             if lost:
                 await _end(owner, lost, tell)
             trail = Trail.open(owner.trail)

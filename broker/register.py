@@ -11,7 +11,7 @@ lower-case hex.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -73,9 +73,14 @@ class Register:
         place, token = self._db.execute("SELECT (SELECT place FROM stamp), (SELECT token FROM owner)").fetchone()
         return place or 0, token or b""
 
-    def take_over(self) -> int:
-        """Make the cache ours, and tell its place; only for whoever owns the shard. Raises UnavailableError."""
+    async def take_over(self, still_owned: Callable[[], Awaitable[object]]) -> int:
+        """Make the cache ours, and tell its place; only for whoever owns the shard.
+
+        `still_owned` (`Shard.now`) is asked while nobody else can write here: whoever owns the shard after its answer
+        takes the cache over after us, and whoever owned it before is left alone. Raises as it does, UnavailableError.
+        """
         with answering(), transaction(self._db):
+            await still_owned()
             self._mark()
         return self._stamp[0]
 
@@ -99,11 +104,9 @@ class Register:
         scrub(self._db)
 
     def forget(self) -> None:
-        """Empty the cache, to rebuild it from the stream's start; whoever has it open commits nothing any more.
-
-        Only for whoever owns the shard. Raises UnavailableError.
-        """
+        """Empty the cache, once it was taken over, to rebuild it from the stream's start; raises as `settle`."""
         with answering(), transaction(self._db):
+            self.check_ours()
             self._db.execute("DELETE FROM entry")
             self._db.execute("DELETE FROM stamp")
             self._mark()

@@ -23,7 +23,7 @@ from broker.trail import Trail
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from broker.bus import Bus
+    from broker.bus import Bus, Shard
     from broker.signing import SigningKey
 
 
@@ -93,8 +93,7 @@ async def resume(
             heard, silent = await ask(sealer, witnesses)
             outside = [*kept(sealer.vkey), *heard]
             newest = await _compared(sealer, outside)
-            await shard.now()  # ours still: what was asked outside takes its time, and below a successor would be hit
-            _forget(restored.register)
+            await _forget(restored.register, shard)
             await leave_room()
             if trail.checkpoint:  # so that whoever looks for the stream's last record need not cross the room
                 await sealer.announce_cosigned(trail.checkpoint)
@@ -102,11 +101,14 @@ async def resume(
             return Resumed(trail.size, newest, len(outside), silent)
 
 
-def _forget(cache: Path) -> None:
-    """Empty the cache of the register, if there is one: it may belong to another past, and the stream has it all."""
-    if cache.exists():
-        with closing(Register(cache)) as register:
-            register.forget()
+async def _forget(cache: Path, shard: Shard) -> None:
+    """Empty the cache of the register: it may belong to another past, and the stream has it all.
+
+    Raises FencedError if the shard is another's by now: what was asked outside takes its time.
+    """
+    with closing(Register(cache)) as register:
+        await register.take_over(shard.now)
+        register.forget()
 
 
 def _key_of(note: str, log: Vkey) -> Vkey:

@@ -39,7 +39,7 @@ from broker.trail import Trail
 from broker.trust.guard import pinned
 
 if TYPE_CHECKING:
-    from broker.bus import Bus
+    from broker.bus import Bus, Shard
     from broker.signing import SigningKey
     from broker.step import Random
 
@@ -119,7 +119,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
         inputs = await _foreseen(register, bus, owner)
         async with bus.own(owner.shard, inputs, owner.lost) as shard:
             # Nobody can commit any more but us: what the streams hold now is all there is.
-            adopter = await restored(register, bus, owner)
+            adopter = await restored(register, bus, owner, shard)
             if adopter.inputs() != inputs:
                 return
             trail = Trail.open(owner.trail, owner.origin)
@@ -209,12 +209,12 @@ def _adopter(register: Register, owner: Owner) -> Adopter:
     return Adopter(register, pinned=partial(pinned, owner.home))
 
 
-async def restored(register: Register, bus: Bus, owner: Owner) -> Adopter:
+async def restored(register: Register, bus: Bus, owner: Owner, shard: Shard) -> Adopter:
     """Bring the cache of the register up to the end of its stream, and put in force what it says.
 
-    Only for whoever owns the shard. Raises FencedError if another takes the cache over meanwhile.
+    Raises FencedError if another owns the shard by now, with the cache as it was, or takes the cache over meanwhile.
     """
-    place, end = register.take_over(), await bus.end(streams.REGISTER, partition=owner.shard)
+    place, end = await register.take_over(shard.now), await bus.end(streams.REGISTER, partition=owner.shard)
     if place > end:
         # The cache knows more than the stream: it belongs to another past.
         register.forget()

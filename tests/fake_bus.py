@@ -151,6 +151,10 @@ class FakeShard:
             raise FencedError
 
 
+async def still_owned() -> None:
+    """Answer as the shard of whoever still owns it."""
+
+
 class FakeBus:
     """The bus in the name of one principal; without a world everybody may do everything."""
 

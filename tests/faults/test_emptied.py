@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import cast
@@ -22,7 +22,7 @@ from broker.streams import REGISTER
 from broker.submit import NONE
 from broker.trail import Trail
 from tests import federation as world
-from tests.fake_bus import Clock, FakeBus, FakeShard, Memory
+from tests.fake_bus import Clock, FakeBus, FakeShard, Memory, still_owned
 from tests.federation import Federation
 from tests.making import NOW, Draft
 
@@ -34,23 +34,33 @@ def nothing() -> None:
 
 
 class Bus(FakeBus):
-    """A bus on which something else happens once: before a shard is owned, or after a step is committed."""
+    """A bus on which something else happens once."""
 
     before_own: Callable[[], None] = staticmethod(nothing)
-    after_commit: Callable[[], None] = staticmethod(nothing)
+    after_own: Callable[[], Awaitable[None]] = staticmethod(still_owned)
+    before_now: Callable[[], Awaitable[None]] = staticmethod(still_owned)
+    after_commit: Callable[[], Awaitable[None]] = staticmethod(still_owned)
 
     @asynccontextmanager
     async def _own(self, shard: int, inputs: Sequence[str]) -> AsyncIterator[FakeShard]:
         self.before_own()
         async with super()._own(shard, inputs) as owned:
-            commit = owned.commit
+            commit, now = owned.commit, owned.now
+            comes, self.after_own = self.after_own, still_owned
+            await comes()
 
             async def committed(taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
                 last = await commit(taken, writes)
-                happens, self.after_commit = self.after_commit, nothing
-                happens()
+                happens, self.after_commit = self.after_commit, still_owned
+                await happens()
                 return last
 
+            async def asked() -> int:
+                happens, self.before_now = self.before_now, still_owned
+                await happens()
+                return await now()
+
+            owned.now = asked  # type: ignore[method-assign]
             owned.commit = committed  # type: ignore[method-assign]
             yield owned
 
@@ -80,8 +90,9 @@ def cache(federation: Federation) -> Register:
     return Register(owner(federation).register)
 
 
-def emptied(federation: Federation) -> None:
+async def emptied(federation: Federation) -> None:
     with closing(cache(federation)) as other:
+        await other.take_over(still_owned)
         other.forget()
 
 
@@ -89,7 +100,7 @@ async def emptied_and_filled(federation: Federation) -> None:
     """Let a third process fill it to the same place."""
     found = await federation.bus.read(REGISTER, 0, limit=10_000)
     with closing(cache(federation)) as other:
-        place = other.place
+        place = await other.take_over(still_owned)
         other.forget()
         other.restore([(each.key, each.value) for each in found], place)
         assert other.place == place
@@ -99,15 +110,13 @@ async def one_more(federation: Federation) -> None:
     await federation.publish(Draft("AT/ncb").to(TO).numbered(9, b"one more").envelope())
 
 
-async def fenced(federation: Federation, meanwhile: Callable[[], object]) -> None:
+async def fenced(federation: Federation, meanwhile: Callable[[], Awaitable[None]]) -> None:
     """Let something happen to the cache of a broker that works; it ends as fenced by what it takes in next."""
     ready = asyncio.Event()
     working = asyncio.ensure_future(up.run(owner(federation), federation.bus, ready.set))
     async with asyncio.timeout(60):
         await ready.wait()
-        done = meanwhile()
-        if asyncio.iscoroutine(done):
-            await done
+        await meanwhile()
         await one_more(federation)
         with pytest.raises(FencedError):
             await working
@@ -124,7 +133,7 @@ async def numbers_go_on(federation: Federation) -> None:
 
 @pytest.mark.parametrize("happens", [emptied, emptied_and_filled])
 async def test_nothing_is_committed_that_was_judged_on_a_cache_emptied_meanwhile(
-    federation: Federation, happens: Callable[[Federation], object]
+    federation: Federation, happens: Callable[[Federation], Awaitable[None]]
 ) -> None:
     resumed = len(await federation.leaves()) + 1
     await fenced(federation, lambda: happens(federation))
@@ -137,7 +146,7 @@ async def test_a_cache_emptied_while_a_step_is_committed_ends_the_owner_with_tha
 ) -> None:
     bus, resumed = cast("Bus", federation.bus), len(await federation.leaves()) + 1
 
-    def at_the_next_commit() -> None:
+    async def at_the_next_commit() -> None:
         bus.after_commit = lambda: emptied(federation)
 
     await fenced(federation, at_the_next_commit)
@@ -155,7 +164,7 @@ async def test_a_newcomer_that_cannot_own_the_shard_leaves_the_living_owners_cac
 
     bus.before_own = unavailable
     with closing(cache(federation)) as living:
-        place = living.take_over()
+        place = await living.take_over(still_owned)
         living.put("next/AT/ncb", b"\2")
         changed = living.end_step()
         last = await bus.append(REGISTER, [(b"next/AT/ncb", b"\2")])  # committed, and not settled yet
@@ -165,11 +174,33 @@ async def test_a_newcomer_that_cannot_own_the_shard_leaves_the_living_owners_cac
         living.settle(changed, last + 1)
 
 
+async def test_a_newcomer_that_has_lost_the_shard_already_leaves_the_living_owners_cache_alone(
+    federation: Federation,
+) -> None:
+    bus, ready = cast("Bus", federation.bus), asyncio.Event()
+    living = list[asyncio.Future[None]]()
+
+    async def another_comes() -> None:
+        living.append(asyncio.ensure_future(up.run(owner(federation), bus, ready.set)))
+        await ready.wait()
+
+    async with asyncio.timeout(60):
+        bus.after_own = another_comes
+        with pytest.raises(FencedError):
+            await up.run(owner(federation), bus, nothing)
+        await one_more(federation)
+        assert [each.delivery.delivery_number for each in await federation.inbox(TO, 2)] == [1, 2]
+    assert not living[0].done()
+    living[0].cancel()
+    await asyncio.gather(*living, return_exceptions=True)
+
+
 @pytest.mark.parametrize("place", [0, 1_000_000])
 async def test_a_cache_that_is_behind_or_of_another_past_keeps_no_broker_from_starting(
     federation: Federation, place: int
 ) -> None:
     with closing(cache(federation)) as other:
+        await other.take_over(still_owned)
         other.forget()
         other.restore([(b"version/directory", b"of another past")], place)
     await one_more(federation)
@@ -187,7 +218,7 @@ async def _silent() -> None:
 
 async def test_a_new_log_that_is_refused_leaves_the_cache_alone(federation: Federation) -> None:
     with closing(cache(federation)) as living:
-        place, numbers = living.take_over(), living.keys("next/")
+        place, numbers = await living.take_over(still_owned), living.keys("next/")
         with pytest.raises(NothingLostError):
             await begin(owner(federation), federation.bus, _seen(federation), lambda _: None, _silent)
         living.check_ours()
@@ -199,7 +230,7 @@ async def test_a_resume_empties_the_cache_only_while_the_shard_is_its_own(federa
     what = Restored(home.trail, home.records, home.register, home.origin, home.shard, home.key)
 
     with closing(cache(federation)) as successor:
-        successor.take_over()
+        await successor.take_over(still_owned)
 
         def overtaken(log: Vkey) -> list[Outside]:
             bus.memory.epochs[0] += 1  # stopped while it compares; woken once a broker works
@@ -215,3 +246,32 @@ async def test_a_resume_empties_the_cache_only_while_the_shard_is_its_own(federa
     async with running(federation):
         await federation.settled(TO)
         assert [each.delivery.delivery_number for each in await federation.inbox(TO)] == [1, 2]
+
+
+@pytest.mark.parametrize("new_log", [False, True])
+async def test_no_successor_comes_between_the_answer_that_the_shard_is_ours_and_the_emptied_cache(
+    federation: Federation, *, new_log: bool
+) -> None:
+    home, bus = owner(federation), cast("Bus", federation.bus)
+    trail = Trail.open(federation.trail, world.ORIGIN)
+    with closing(cache(federation)) as successor:
+        await successor.take_over(still_owned)
+        successor._db.execute("PRAGMA busy_timeout = 0")
+
+        async def kept_out_and_then_overtaken() -> None:
+            with pytest.raises(UnavailableError, match="cannot be written now"):
+                await successor.take_over(still_owned)
+            bus.memory.epochs[0] += 1
+
+        bus.before_now = kept_out_and_then_overtaken
+        beyond = [Outside(Checkpoint(trail.origin, trail.size + 1, bytes(32)), "AT")]
+        what = Restored(home.trail, home.records, home.register, home.origin, home.shard, home.key)
+        doing: Coroutine[None, None, object] = (
+            begin(home, bus, lambda _: beyond, lambda _: None, _silent)
+            if new_log
+            else resume(what, bus, _seen(federation), NONE, _silent)
+        )
+        with pytest.raises(FencedError):
+            await doing
+        assert bus.before_now is still_owned
+        successor.check_ours()

@@ -39,7 +39,7 @@ from cli.operator_home import OperatorHome, operator_home
 from cli.stage import Stage, running, set_up, settled, verified
 from cli.standing import standing
 from cli.trust import proposing
-from tests.fake_bus import START
+from tests.fake_bus import START, still_owned
 from tests.journeys.test_operator import BUREAUS, small, valise
 from tests.steps.ledger import KEY, ORIGIN, VKEY, Ledger
 from tests.witness.log import answering_on, cosigner, identity
@@ -639,7 +639,7 @@ async def test_new_keys_are_held_against_revocations_that_no_cache_has_since_the
     await recorded((late, b"1"), (old, None), (old, b"2"))
     assert await revoked() == {old, late}  # there is none
     with closing(Register(cache)) as register:
-        register.take_over()
+        await register.take_over(still_owned)
         register.restore([(b"revoked/ff", b"1")], 1_000_000)
     assert await revoked() == {old, late}  # it belongs to another past
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -40,6 +41,7 @@ from broker.signing import header_digest
 from broker.step import Done, InForce, Step
 from broker.verify import Keys, check
 from tests import making
+from tests.fake_bus import still_owned
 from tests.model.story import (
     GENERATIONS,
     Change,
@@ -68,6 +70,7 @@ def opened() -> Iterator[Register]:
         tempfile.TemporaryDirectory(prefix="valise-model-") as folder,
         closing(Register(Path(folder) / "register.db")) as register,
     ):
+        asyncio.run(register.take_over(still_owned))
         yield register
 
 
@@ -103,7 +106,7 @@ class Played:
         self.entries: list[Entry] = []
         self.stream: dict[str, bytes | None] = {}
         self.unsettled: dict[str, bytes | None] = {}
-        self.settled = register.take_over()
+        self.settled = register.place
         self.auditor = Auditor()
         self.adopt(federation)
         self.judge = Judge(self.register, self.view, self.given.get)

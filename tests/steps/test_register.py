@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import FencedError
+from broker.errors import FencedError, UnavailableError
 from broker.register import Register
+from tests.fake_bus import still_owned
 
 
 @pytest.fixture
@@ -20,12 +21,12 @@ def two(tmp_path: Path) -> Iterator[tuple[Register, Register]]:
         yield old, new
 
 
-def test_an_old_owner_never_settles_over_what_its_successor_restored(two: tuple[Register, Register]) -> None:
+async def test_an_old_owner_never_settles_over_what_its_successor_restored(two: tuple[Register, Register]) -> None:
     old, new = two
-    old.take_over()
+    await old.take_over(still_owned)
     old.put("next/AT/ncb", b"1")
     committed = old.end_step()
-    assert new.take_over() == 0
+    assert await new.take_over(still_owned) == 0
     new.restore([(b"next/AT/ncb", b"1")], 1)
     new.put("next/AT/ncb", b"2")
     new.settle(new.end_step(), 2)
@@ -34,22 +35,23 @@ def test_an_old_owner_never_settles_over_what_its_successor_restored(two: tuple[
     assert (new.get("next/AT/ncb"), new.place) == (b"2", 2)
 
 
-def test_a_successor_goes_on_where_the_old_owner_has_come_meanwhile(two: tuple[Register, Register]) -> None:
+async def test_a_successor_goes_on_where_the_old_owner_has_come_meanwhile(two: tuple[Register, Register]) -> None:
     old, new = two
-    old.take_over()
+    await old.take_over(still_owned)
     old.put("next/AT/ncb", b"1")
     old.settle(old.end_step(), 1)
-    assert new.take_over() == 1
+    assert await new.take_over(still_owned) == 1
     new.put("next/AT/ncb", b"2")
     new.settle(new.end_step(), 2)
     assert new.place == 2
 
 
-def test_a_cache_that_was_emptied_and_filled_again_is_not_taken_for_ours(two: tuple[Register, Register]) -> None:
+async def test_a_cache_that_was_emptied_and_filled_again_is_not_taken_for_ours(two: tuple[Register, Register]) -> None:
     old, third = two
-    old.take_over()
+    await old.take_over(still_owned)
     old.restore([(b"next/AT/ncb", b"1")], 1)
     old.check_ours()
+    await third.take_over(still_owned)
     third.forget()
     third.restore([(b"next/AT/ncb", b"1")], 1)
     assert (old.get("next/AT/ncb"), old.place) == (b"1", 1)
@@ -57,30 +59,33 @@ def test_a_cache_that_was_emptied_and_filled_again_is_not_taken_for_ours(two: tu
         old.check_ours()
 
 
-def test_an_owner_stopped_while_it_restores_turns_nothing_back(two: tuple[Register, Register]) -> None:
+async def test_an_owner_stopped_while_it_restores_turns_nothing_back(two: tuple[Register, Register]) -> None:
     old, new = two
-    old.take_over()
-    new.take_over()
+    await old.take_over(still_owned)
+    await new.take_over(still_owned)
     new.restore([(b"next/AT/ncb", b"1"), (b"next/AT/ncb", b"2")], 2)
     with pytest.raises(FencedError):
         old.restore([(b"next/AT/ncb", b"1")], 1)
     assert (new.get("next/AT/ncb"), new.place) == (b"2", 2)
 
 
-def test_a_cache_of_before_is_taken_over_as_it_is(tmp_path: Path) -> None:
+async def test_a_cache_of_before_is_taken_over_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "register.db"
     with closing(Register(file)) as made:
+        await made.take_over(still_owned)
         made.restore([(b"next/AT/ncb", b"1")], 1)
         made._db.execute("DROP TABLE owner")
     with closing(Register(file)) as register:
-        assert (register.take_over(), register.get("next/AT/ncb")) == (1, b"1")
+        assert (await register.take_over(still_owned), register.get("next/AT/ncb")) == (1, b"1")
         register.check_ours()
 
 
-def test_two_steps_that_remove_the_same_entry_are_settled_one_after_the_other(two: tuple[Register, Register]) -> None:
+async def test_two_steps_that_remove_the_same_entry_are_settled_one_after_the_other(
+    two: tuple[Register, Register],
+) -> None:
     """A held correction is released; the next step, judged while that one commits, withdraws it."""
     register, _ = two
-    register.take_over()
+    await register.take_over(still_owned)
     register.put("held/AT/ncb/1", b"kept")
     register.settle(register.end_step(), 1)
     register.put("held/AT/ncb/1", None)
@@ -90,3 +95,40 @@ def test_two_steps_that_remove_the_same_entry_are_settled_one_after_the_other(tw
     assert register.get("held/AT/ncb/1") is None
     register.settle(register.end_step(), 3)
     assert register.get("held/AT/ncb/1") is None
+
+
+async def test_who_has_lost_the_shard_takes_no_cache_over(two: tuple[Register, Register]) -> None:
+    old, new = two
+    await new.take_over(still_owned)
+
+    async def lost() -> None:
+        raise FencedError
+
+    with pytest.raises(FencedError):
+        await old.take_over(lost)
+    new.check_ours()
+
+
+async def test_no_successor_comes_between_the_answer_that_the_shard_is_ours_and_the_cache(
+    two: tuple[Register, Register],
+) -> None:
+    old, new = two
+    new._db.execute("PRAGMA busy_timeout = 0")
+
+    async def answered() -> None:
+        with pytest.raises(UnavailableError):
+            await new.take_over(still_owned)
+
+    await old.take_over(answered)
+    await new.take_over(still_owned)
+    new.check_ours()
+
+
+async def test_who_has_not_taken_a_cache_over_does_not_empty_it(two: tuple[Register, Register]) -> None:
+    old, new = two
+    await old.take_over(still_owned)
+    await new.take_over(still_owned)
+    new.restore([(b"next/AT/ncb", b"1")], 1)
+    with pytest.raises(FencedError):
+        old.forget()
+    assert (new.get("next/AT/ncb"), new.place) == (b"1", 1)
