@@ -44,9 +44,9 @@ class Records:
         self._database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         with answering():
             log_ahead(self._database)
-        self._database.executescript(_SCHEMA)
-        if self._database.execute("SELECT since FROM listed").fetchone() is None:
-            self._database.execute("INSERT INTO listed SELECT coalesce(max(leaf_number) + 1, 0) FROM decision")
+            self._database.executescript(_SCHEMA)
+            if self._database.execute("SELECT since FROM listed").fetchone() is None:
+                self._database.execute("INSERT INTO listed SELECT coalesce(max(leaf_number) + 1, 0) FROM decision")
 
     @classmethod
     def to_read(cls, path: Path) -> Records:

@@ -49,10 +49,10 @@ class Register:
             self._db.execute(f"PRAGMA {pragma}")
         with answering():
             log_ahead(self._db)
-        self._db.execute("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-        self._db.execute("CREATE TABLE IF NOT EXISTS stamp(id INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
-        # A table of its own: caches of before have `stamp` as it is.
-        self._db.execute("CREATE TABLE IF NOT EXISTS owner(id INTEGER PRIMARY KEY, token BLOB NOT NULL)")
+            self._db.execute("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+            self._db.execute("CREATE TABLE IF NOT EXISTS stamp(id INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
+            # A table of its own: caches of before have `stamp` as it is.
+            self._db.execute("CREATE TABLE IF NOT EXISTS owner(id INTEGER PRIMARY KEY, token BLOB NOT NULL)")
         self._recent: dict[str, bytes | None] = {}
         self._looked_up: dict[str, bytes | None] = {}
         self._step: dict[str, bytes | None] = {}

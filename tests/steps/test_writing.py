@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import FencedError, UnavailableError
+from broker.records import Records
+from broker.register import Register
 from broker.writing import AWAY, answering, keep_private, log_ahead, transaction
 from cli import refused
 from tests.modes import open_to_others
@@ -44,6 +46,19 @@ def test_a_file_that_another_keeps_is_unavailable_and_not_broken(tmp_path: Path)
         with transaction(one):
             one.execute("INSERT INTO t VALUES (1)")
         assert not one.in_transaction
+
+
+@pytest.mark.parametrize(("kind", "table"), [(Register, "owner"), (Records, "listed")])
+def test_a_file_of_before_that_another_keeps_is_unavailable_when_it_is_opened(
+    tmp_path: Path, kind: type[Register | Records], table: str
+) -> None:
+    file = tmp_path / "a"
+    kind(file).close()
+    with closing(_connect(file)) as other:
+        other.execute(f"DROP TABLE {table}")
+        with transaction(other), pytest.raises(UnavailableError, match="locked"):
+            kind(file)
+    kind(file).close()
 
 
 def test_what_is_wrong_with_a_statement_of_ours_is_no_busy_file(tmp_path: Path) -> None:
