@@ -16,11 +16,14 @@ from broker import durable
 
 
 @asynccontextmanager
-async def in_turn(folder: Path) -> AsyncIterator[None]:
-    """Do as `durable.alone`, whose blocks keep clear, too. Raises UnavailableError, as that does."""
+async def in_turn(folder: Path, wait_s: float | None = None) -> AsyncIterator[None]:
+    """Do as `durable.alone`, whose blocks keep clear, too. Raises UnavailableError, as that does.
+
+    `wait_s` is for a folder in which whoever is in his block may need longer than to write files.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        deadline = time.monotonic() + durable.ALONE_S
+        deadline = time.monotonic() + (durable.ALONE_S if wait_s is None else wait_s)
         while not durable.locked(fd, folder, deadline):  # noqa: ASYNC110 -- another process lets go of it
             await asyncio.sleep(durable.AGAIN_S)
         yield

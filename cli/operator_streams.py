@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from broker import certificates, codec, durable, streams
+from broker import certificates, codec, durable, streams, turns
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, ForbiddenStreamError
 from broker.notice import Version
@@ -14,9 +14,14 @@ from broker.streams import OPERATOR, SETUP, World
 from cli.operator_home import NOBODY, OperatorHome, credentials
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from broker.topics import Difference
+
+
+BINDING_S = 180.0
+"""How long one who sets bindings is waited for: each of a handful of answers of the nodes may take half a minute."""
 
 
 async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> tuple[Difference, ...]:
@@ -33,12 +38,23 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
         # On new nodes, and before their first stream: after a kill this is a new node still. What is set later stays.
         if streams.VERSIONS not in topics.existing(address, setup):
             await kafka_quota.bound(address, setup)
-        # One after the other: an older list of who was stopped would give back what a newer one has just taken away.
-        with durable.alone(home.folder):
+        async with binding(home):
             return topics.establish(address, setup, world, take_away=take_away, stopped=stopped(home)).differs
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))
     return ()
+
+
+@asynccontextmanager
+async def binding(home: OperatorHome) -> AsyncIterator[None]:
+    """Set bindings one after the other: an older list of who was stopped would give back what a newer one took away.
+
+    In a folder in which nobody waits for anything else. Raises UnavailableError if another does not come to its end.
+    """
+    folder = home.folder / "bindings"
+    durable.make_private(folder)
+    async with turns.in_turn(folder, BINDING_S):
+        yield
 
 
 def differences(home: OperatorHome) -> list[Difference]:

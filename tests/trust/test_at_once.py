@@ -23,11 +23,11 @@ from broker.streams import OPERATOR, World
 from broker.trust import draft
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft, read_draft
-from cli import challenges
+from cli import challenges, operator_streams
 from cli.officer import activating
-from cli.operator_home import OperatorHome, operator_home
+from cli.operator_home import OperatorHome, make, operator_home
 from cli.stage import Stage
-from cli.trust import policies, proposing, signing
+from cli.trust import issuing, policies, proposing, signing
 from tests.trust.test_commands import BUREAUS, federation, made, valise
 
 Act = Callable[[], Awaitable[object]]
@@ -155,6 +155,27 @@ async def test_while_one_activates_nobody_else_of_that_home_writes_a_version(
     async with stage.operator.bus(OPERATOR) as bus:
         assert await proposing.refresh(stage.operator, bus)
     assert await seen_by_a_member(stage) == (2, "")
+
+
+async def test_nobody_but_who_sets_bindings_waits_while_the_nodes_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their answers may take minutes; a thief's principal is to be stopped, and a challenge given, at once."""
+    home = make(tmp_path, federation(*BUREAUS), "kafka")
+    monkeypatch.setattr(durable, "ALONE_S", 0.0)
+    async with operator_streams.binding(home):
+        challenges.give(home.folder, "AT/ncb")
+        issuing.stop(home, "at.ncb")
+        make(tmp_path, federation(*BUREAUS), "kafka")
+        second = asyncio.ensure_future(_bound(home))
+        await asyncio.sleep(0.3)
+        assert not second.done()  # as long as it takes
+    assert await second == {"at.ncb"}
+
+
+async def _bound(home: OperatorHome) -> frozenset[str]:
+    async with operator_streams.binding(home):
+        return operator_streams.stopped(home)
 
 
 async def test_who_activates_on_another_machine_at_the_same_time_is_told_that_it_is_not_in_force(
