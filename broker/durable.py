@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import glob
 import os
 import secrets
 import time
@@ -16,6 +18,8 @@ from broker.errors import UnavailableError
 AT_ONCE = 8
 _SYNCING = ThreadPoolExecutor(AT_ONCE, "fsync")
 """Its threads start with the first use and stay."""
+LEFT_BYTES = 8
+"""Of chance in the name of what is aside."""
 ALONE_S, AGAIN_S = 10.0, 0.05
 """Seconds that one process waits for another in a folder, and between two tries."""
 
@@ -53,7 +57,7 @@ def write_new(file: Path, data: bytes) -> None:
         _write(fd, data)
         os.fsync(fd)
     except BaseException:
-        file.unlink()
+        file.unlink(missing_ok=True)
         raise
     finally:
         os.close(fd)
@@ -63,17 +67,36 @@ def write_new(file: Path, data: bytes) -> None:
 def put_new(file: Path, data: bytes) -> None:
     """Put a file for its owner alone where nothing is yet: nobody ever sees less than the whole of it.
 
-    A kill may leave what was aside, `.NAME.….new`, which nobody reads. Raises FileExistsError where another was first.
+    A kill may leave what was aside, `.NAME.….new`, half of it or a second name of the file: it goes with the next call,
+    or by `remove_left`. Raises FileExistsError where another was first.
     """
-    aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}.new")
+    aside = file.with_name(f".{file.name}.{secrets.token_hex(LEFT_BYTES)}.new")
     try:
         write_new(aside, data)
         os.link(aside, file)  # a rename would put it in another's place
-    except FileExistsError as error:
-        raise FileExistsError(error.errno, error.strerror, str(file)) from error
+    except (FileExistsError, FileNotFoundError) as error:
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(file):
+            raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file)) from error
     finally:
         aside.unlink(missing_ok=True)
+        remove_left(file)
     sync(file.parent)
+
+
+def left(file: Path) -> list[Path]:
+    """Find what kills have left aside of a file that was put by `put_new`: each may be a second name of it."""
+    return sorted(file.parent.glob(f".{glob.escape(file.name)}.{'[0-9a-f]' * 2 * LEFT_BYTES}.new"))
+
+
+def remove_left(file: Path) -> None:
+    """Remove what kills have left aside of a file that is there: whoever is about to put it would come too late."""
+    if not os.path.lexists(file):
+        return
+    for each in (found := left(file)):
+        each.unlink(missing_ok=True)
+    if found:
+        sync(file.parent)
 
 
 def put(file: Path, data: bytes) -> None:

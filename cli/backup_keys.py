@@ -24,6 +24,7 @@ def of(folder: Path, day: date) -> tuple[str, bytes]:
     file = folder / f"{day.isoformat()}{SUFFIX}"
     if not os.path.lexists(file):
         _make(file)
+    durable.remove_left(file)
     return day.isoformat(), find(folder, day.isoformat())
 
 

@@ -148,6 +148,7 @@ def own_key(path: Path) -> SigningKey:
     if not path.exists():
         with suppress(FileExistsError):  # another was first, and has told its public half already, perhaps
             SigningKey.new().save(path, passphrases.for_new(None, ask=False))
+    durable.remove_left(path)
     return SigningKey.load(path, passphrases.for_old())
 
 

@@ -54,6 +54,7 @@ def _asked(trust: Path, member: str, federation: str, passphrase: bytes | None) 
 
 def _made(path: Path, passphrase: bytes | None) -> SigningKey:
     """Make a key; what a kill has left without a request is taken up, an empty file of a version before made anew."""
+    durable.remove_left(path)
     if path.is_file() and path.stat().st_size:
         return SigningKey.load(path, no_passphrase if passphrase is None else lambda _: passphrase)
     path.unlink(missing_ok=True)
@@ -64,7 +65,8 @@ def _made(path: Path, passphrase: bytes | None) -> SigningKey:
 
 def bare(folder: Path) -> list[Path]:
     """Name those of a member's keys that lie here without a passphrase."""
-    return [each for each in _paths(folder) if each.is_file() and not is_encrypted(each.read_bytes())]
+    named = [one for each in _paths(folder) for one in (each, *durable.left(each))]
+    return [each for each in named if each.is_file() and not is_encrypted(each.read_bytes())]
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from broker import durable
 from broker.errors import ConfigurationError
 from broker.signing import SigningKey
 from cli import backup, keyring, passphrases, seed
 from cli.auditor import enrolled
 from cli.operator_home import make, own_key
+from cli.trust import signatories
 from cli.trust.proposing import operator_keys
 from tests.making import key_of
 
@@ -28,6 +30,49 @@ os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 SigningKey.new().save(Path(sys.argv[1]))
 """
 """Killed once the key is on disk, before it is in its place."""
+
+
+LINKED = """
+import os, signal, sys
+from pathlib import Path
+from broker.signing import SigningKey
+
+link = os.link
+os.link = lambda *names: (link(*names), os.kill(os.getpid(), signal.SIGKILL))
+SigningKey.new().save(Path(sys.argv[1]))
+"""
+"""Killed once the key is in its place, while it has its first name, too."""
+
+
+def killed_once_it_is_made(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([sys.executable, "-c", LINKED, str(path)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert path.stat().st_nlink == 2
+    assert len(durable.left(path)) == 1
+
+
+def test_no_second_name_of_a_key_stays_that_a_kill_has_left(tmp_path: Path) -> None:
+    path = tmp_path / "ncb.pem"
+    killed_once_it_is_made(path)
+    other = tmp_path / f".ncb.pem.2.{'0' * 16}.new"  # of `ncb.pem.2`
+    other.touch()
+    with pytest.raises(FileExistsError):
+        SigningKey.new().save(path)
+    assert {*tmp_path.iterdir()} == {path, other}
+    killed_once_it_is_made(tmp_path / "log.key")
+    own_key(tmp_path / "log.key")
+    assert {*tmp_path.iterdir()} == {path, other, tmp_path / "log.key"}
+
+
+def test_a_members_root_that_a_kill_left_under_two_names_is_told_and_has_one_once_it_is_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "trust" / "root.pem"
+    killed_once_it_is_made(root)
+    assert {*signatories.bare(tmp_path)} == {root, *durable.left(root)}
+    signatories.make(tmp_path, "FR", "test")
+    assert (durable.left(root), root.stat().st_nlink) == ([], 1)
 
 
 def killed_while_it_makes(path: Path) -> None:
