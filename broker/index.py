@@ -111,15 +111,22 @@ class Index:
 
     # Making it
 
-    def update(self, trail: Trail, records: Kept, progress: Callable[[int, int], None]) -> None:
+    def update(self, trail: Trail, records: Kept, progress: Callable[[int, int], None]) -> Trail:
         """Cover the trail up to its head, a block at a time: what a kill leaves is gone on from.
 
-        An index of another past (it covers more, or another root) is made again. All that is asked afterwards, until
-        the next update, is answered from what the file has now: another process may throw it away.
+        Returns the trail as it covers it: opened anew where another process has covered more of it meanwhile. An index
+        of another past (it covers more all the same, or another root) is made again. All that is asked afterwards,
+        until the next update, is answered from what the file has now: another process may throw it away.
         """
         take_back(self._database)  # what was asked before saw the file as it was
-        while (covered := self._go_on(trail, records, progress)) is None or not self._sees(covered):
-            pass  # another process has changed it meanwhile
+        while True:
+            before = self._done()
+            if before[0] > trail.size:
+                trail = Trail.open(trail.folder)
+            covered = self._go_on(before, trail, records, progress)
+            if covered is not None and self._sees(covered):
+                return trail
+            # another process has changed it meanwhile
 
     def _sees(self, covered: _Covered) -> bool:
         """Keep seeing the file as it is, if it covers this."""
@@ -129,12 +136,14 @@ class Index:
         take_back(self._database)
         return False
 
-    def _go_on(self, trail: Trail, records: Kept, progress: Callable[[int, int], None]) -> _Covered | None:
+    def _go_on(
+        self, covered: _Covered, trail: Trail, records: Kept, progress: Callable[[int, int], None]
+    ) -> _Covered | None:
         """Add what is missing, and tell what it covers then; None once another process has changed it meanwhile."""
-        covered = self._done()
         size, root = covered
         if size > trail.size or (size and trail.root_of(size) != root):
-            self.forget()
+            if not self._begins_again(covered):
+                return None
             covered = _NOTHING
         begin = covered[0]
         if begin == trail.size:
@@ -151,6 +160,14 @@ class Index:
             covered = now
             progress(begin, trail.size)
         return covered
+
+    def _begins_again(self, before: _Covered) -> bool:
+        """Throw away an index that covers what is `before`; False if it covers anything else by now."""
+        with transaction(self._database):
+            if self._done() != before:
+                return False
+            self._make()
+        return True
 
     def _keep(self, block: _Block, before: _Covered, now: _Covered) -> bool:
         """Add a block to an index that covers what is `before`; False if it covers anything else by now."""

@@ -177,6 +177,6 @@ def chapters(stage: Stage, notice: str) -> list[dict[str, Any]]:
         closing(Records.to_read(operator / "records.db")) as records,
         closing(Index(operator / "records.index.db")) as index,
     ):
-        index.update(trail, records, lambda _done, _all: None)
+        trail = index.update(trail, records, lambda _done, _all: None)
         stories = Stories(trail, records, index, Versions(operator / "versions"))
         return stories.tell(stories.find(notice))

@@ -14,6 +14,7 @@ from broker.errors import ConfigurationError
 from broker.index import Index
 from broker.records import Records
 from broker.trail import Trail
+from broker.writing import code_of
 from cli.auditor.progress import progress
 from cli.auditor.shards import shard_of, trails
 from cli.operator_home import operator_folder
@@ -45,7 +46,7 @@ def opened(home: Path, shard: int = 0, *, rebuild: bool = False) -> Iterator[Ope
         trail = Trail.open(operator / f"trail{suffix}")
         if rebuild:
             index.forget()
-        index.update(trail, records, progress("indexed"))
+        trail = index.update(trail, records, progress("indexed"))
         versions = Versions(operator / "versions")
         yield Opened(operator, trail, records, index, Stories(trail, records, index, versions), versions)
     finally:
@@ -73,7 +74,9 @@ def _shard_of(home: Path, notice: str) -> int:
 def _index(file: Path) -> Index:
     try:
         return Index(file if _is_ours(file) else None)
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if code_of(error) not in reading.UNWRITABLE:
+            raise  # one that another keeps is waited for: without it all would be indexed again, for this once
         return Index(None)  # an auditor may look at what he may not write
     except sqlite3.DatabaseError:
         return _again(file)

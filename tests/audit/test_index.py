@@ -20,6 +20,7 @@ from broker.notice import DecisionRecord, Leaf
 from broker.signing import SigningKey
 from broker.trail import Trail
 from broker.writing import transaction
+from cli.auditor import opened
 from tests.policy.remembered import Place
 
 KEY = SigningKey.from_seed(sha256(b"index").digest())
@@ -265,3 +266,30 @@ def test_a_file_that_may_not_be_written_is_told_when_it_is_opened(
     monkeypatch.setattr(sqlite3, "connect", to_read)
     with pytest.raises(sqlite3.OperationalError):
         Index(file)
+
+
+def test_an_older_look_at_the_trail_throws_no_newer_index_away(tmp_path: Path) -> None:
+    trail, file = extend(Trail.open(tmp_path / "trail", ORIGIN), SIZE), tmp_path / "index.db"
+    older = Trail.open(tmp_path / "trail", ORIGIN)
+    extend(trail, SIZE + 10)
+    again = list[int]()
+    with closing(Index(file)) as newer, closing(Index(file)) as index:
+        newer.update(trail, Kept(SIZE + 10), nothing)
+        seen = index.update(older, Kept(SIZE + 10), lambda at, _: again.append(at))
+        assert (seen.size, index.size, again) == (SIZE + 10, SIZE + 10, [])
+
+
+def test_an_index_that_another_keeps_is_not_made_in_memory_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, connect = tmp_path / "index.db", sqlite3.connect
+    Index(file).close()
+
+    def impatient(path: Any, **_: Any) -> sqlite3.Connection:
+        return connect(path, timeout=0, isolation_level=None)
+
+    monkeypatch.setattr(sqlite3, "connect", impatient)
+    with closing(connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            opened._index(file)
