@@ -23,7 +23,7 @@ class UnavailableError(ValiseError):
 
 
 class FencedError(UnavailableError):
-    """Another process has taken over this shard; this one must stop writing at once."""
+    """Another process has taken over this shard, or emptied its cache; this one must stop writing at once."""
 
     code = "fenced"
 

@@ -34,7 +34,7 @@ def notice_key(issuer: str, notice_id: bytes) -> str:
 
 
 class Register:
-    """The register of one shard, opened by its one owner."""
+    """The register of one shard: its one owner writes it, whoever else has it open only looks things up."""
 
     def __init__(self, path: Path) -> None:
         keep_private(path)

@@ -155,7 +155,7 @@ def run(given: Everywhere, lost: tuple[str, ...]) -> None:
 def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
     """Say what to do about what the broker ended with."""
     if isinstance(error, FencedError):
-        return "another process runs this shard now; this one has stopped"
+        return "another process has taken this shard over, or emptied its cache: start this one again if none runs"
     if isinstance(error, InputLostError):
         goes_on = given.again(f"valise broker up --lost {shlex.quote(f'{error.stream}:{error.offset}')}")
         return f"Restore the stream if you can; if not, `{goes_on}` goes on; a leaf and its member's outcome say so"
