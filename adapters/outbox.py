@@ -303,13 +303,28 @@ class Outbox:
             made = self._make(draft, header.issuer, header.version + 1, (reference,))
         except NoticeRejectedError as error:
             return Refusal(header.record, error.code, why(draft, error))
-        # Where it posed as a later version of a record of ours, the next run of its source publishes that anew.
+        # Where it posed as a later version of a record of ours, the next run of its source publishes that anew. Ours
+        # has ended with it only if it corrected that: else it stays with its holders, and is there to withdraw.
         self.database.execute(
-            "UPDATE records SET state = 'withdrawn', digest = x'', version = ?1"
+            "UPDATE records SET state = iif(?4, 'withdrawn', state), digest = x'', version = ?1"
             " WHERE bureau = ?2 AND record = ?3 AND version < ?1",
-            (made.header.version, header.issuer, header.record),
+            (made.header.version, header.issuer, header.record, self._corrects_ours(header)),
         )
         return _published(made)
+
+    def _corrects_ours(self, header: Header) -> bool:
+        """Say whether a notice that is not of this outbox corrects one that is, or another that does."""
+        named = [header]
+        for each in named:
+            for reference in each.references:
+                if reference.relation != "corrects":
+                    continue
+                digest = reference.header_digest
+                if self.database.execute("SELECT 1 FROM ours WHERE header_digest = ?", (digest,)).fetchone():
+                    return True
+                if decision := self._on_record(reference.notice_id):
+                    named.append(codec.decode(Header, codec.decode(DecisionRecord, decision).header))
+        return False
 
     def _on_record(self, notice_id: bytes) -> bytes | None:
         """Give the decision on a notice that is on record as ours."""
@@ -384,7 +399,7 @@ class Outbox:
         return _published(made)
 
     def withdraw_what_stands(self, notice_id: bytes) -> None:
-        """Withdraw the version that stands, after a withdrawal that told nobody: what that named is not on record.
+        """Withdraw the version that stands, after a withdrawal of ours that told nobody: what it named is unknown.
 
         All within the caller's transaction; once, and with the same reason. Raises ConfigurationError (no key of the
         bureau), NoticeRejectedError.
@@ -411,12 +426,16 @@ class Outbox:
         """Find the newest version before a withdrawal that is on record, or still may be, and that nothing else ends.
 
         What is not decided and named by a withdrawal is none: whichever of them comes first, nobody holds it after.
+        Who disowns another's notice, a thief's, ends none of ours.
         """
-        rows = self.database.execute(
+        ours = self.database.execute(
             "SELECT notice_id, header_digest, version, kind, outcome, header FROM ours"
-            " WHERE bureau = ? AND record = ? AND outcome IS NOT 'rejected' ORDER BY version",
+            " WHERE bureau = ? AND record = ? ORDER BY version",
             (end["bureau"], end["record"]),
         ).fetchall()
+        if not _subjects(bytes(end["header"])) & {bytes(row["header_digest"]) for row in ours}:
+            return None
+        rows = [row for row in ours if row["outcome"] != "rejected"]
         named = [(row, _subjects(bytes(row["header"]))) for row in rows]
         withdrawn = {digest for row, digests in named if row["kind"] == "withdrawal" for digest in digests}
         later = {digest for row, digests in named if row["version"] > end["version"] for digest in digests}

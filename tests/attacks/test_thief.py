@@ -11,6 +11,7 @@ import pytest
 
 from adapters import doubts
 from adapters.compose import Maker, Place, compose
+from adapters.outbox import Published
 from broker import codec, members, possession, streams
 from broker.errors import ConfigurationError, ForbiddenStreamError, VersionRefusedError
 from broker.notice import HEADER_TYPE, RECEIPT_TYPE, Envelope, Header, Outcome, Receipt, ReceiptItem, Revocation
@@ -158,6 +159,26 @@ async def test_a_thief_withdraws_what_the_owner_published(scene: Scene) -> None:
     await scene.operator.route(codec.encode(made.envelope), {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
     assert (await scene.collect()).alarms == []
     assert await scene.learn() == ["not-from-this-outbox"]
+
+
+async def test_a_thief_has_the_owner_recall_its_own_notice(scene: Scene) -> None:
+    """He publishes a later version of AT's record to nobody, which AT disowns. That the withdrawal of it reaches nobody
+    is no reason to withdraw AT's own, which stands with LV and is AT's to withdraw."""
+    (data,) = await scene.publish(draft())
+    await scene.operator.route(data, {"LV/ncb": ALL})
+    fake = notice("AT/ncb", key=STOLEN).but(record="R-1", version=2).envelope()
+    await scene.operator.route(codec.encode(fake), {})
+    await scene.learn()
+    at = scene.home("AT/ncb")
+    outbox = at.outbox()
+    outbox.disown(codec.decode(Header, fake.header).notice_id, {"code": "mistaken"})
+    await outbox.flush(scene.bus)
+    (*_, end) = await scene.bus.read("notices.at", 0)
+    await scene.operator.route(end.value or b"", {})
+    await scene.learn()
+    assert await outbox.flush(scene.bus) == 0
+    assert isinstance(outbox.withdraw("R-1"), Published)
+    outbox.close()
 
 
 async def test_a_thief_and_the_operator_hide_whose_notice_it_is(scene: Scene) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from adapters import doubts
 from adapters.compose import Maker, Place, compose
-from adapters.outbox import Published
+from adapters.outbox import Outbox, Published
 from adapters.outcomes import Outcomes
 from broker import codec
 from broker.errors import InvalidReferenceError
-from broker.notice import Envelope, Header, Outcome, Revocation
+from broker.notice import Envelope, Header, Outcome, Reference, Revocation
 from broker.signing import SigningKey, header_digest
 from tests.honest_broker import directory
 from tests.making import FEDERATION, NOW, key_of, receipt, statement
@@ -201,6 +201,56 @@ async def test_our_record_stands_where_what_is_disowned_was_no_later_version(wor
     await lv.collector(inbox).drain()
     assert [each.state for each in inbox.lines()] == ["replaced", "new", "erased", "new"]
     inbox.close()
+
+
+async def thiefs(world: World, *corrected: Header) -> Header:
+    """Let a thief publish "R-1 v2" to nobody with the key of AT/ncb; give what it says."""
+    references = tuple(
+        Reference("AT/ncb", each.notice_id, header_digest(codec.encode(each)), "corrects") for each in corrected
+    )
+    data = codec.encode(Making("AT/ncb").but(record="R-1", version=2, references=references).envelope())
+    await world.broker.route(data, {})
+    return codec.decode(Header, codec.decode(Envelope, data).header)
+
+
+async def disowned(world: World, outbox: Outbox, notice: Header) -> None:
+    """Disown a notice, which reaches nobody, and hear of that."""
+    assert isinstance(outbox.disown(notice.notice_id, {"code": "mistaken"}), Published)
+    await outbox.flush(world.bus)
+    await world.broker.route((await world.sent())[-1], {})
+    await world.machine("AT/ncb").outcomes(outbox).drain()
+
+
+async def test_our_record_stands_where_what_is_disowned_does_not_correct_it(world: World) -> None:
+    """The withdrawal of the thief's notice reaches nobody, and is no reason to withdraw ours."""
+    at = world.machine("AT/ncb")
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    fake = await thiefs(world)
+    outbox = at.outbox()
+    await at.outcomes(outbox).drain()
+    await disowned(world, outbox, fake)
+    assert await outbox.flush(world.bus) == 0
+    assert outbox.published("") == {"R-1": b""}  # what the thief's notice has ended with it comes anew
+    outbox.publish([draft()])
+    await outbox.flush(world.bus)
+    outbox.withdraw("R-1")
+    outbox.close()
+    anew = codec.decode(Header, codec.decode(Envelope, (await world.sent())[-1]).header)
+    assert (anew.version, [each.relation for each in anew.references]) == (4, ["corrects"])
+
+
+async def test_our_record_has_ended_where_what_is_disowned_corrected_it_by_another(world: World) -> None:
+    at = world.machine("AT/ncb")
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    genuine = codec.decode(Header, codec.decode(Envelope, first).header)
+    fake = await thiefs(world, await thiefs(world, genuine))
+    outbox = at.outbox()
+    await at.outcomes(outbox).drain()
+    await disowned(world, outbox, fake)
+    assert outbox.published("") == {}
+    outbox.close()
 
 
 async def test_a_notice_that_nobody_has_on_record_is_not_disowned(world: World) -> None:
