@@ -16,18 +16,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from adapters import dates, heads
+from adapters import dates, heads, holding
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
 from adapters.database import QUEUED, answering, connect, count_queued, forget, transaction
+from adapters.holding import Holding, reason_in
 from adapters.order import Order
 from adapters.requeue import Requeue
 from adapters.withdrawal import withdrawal
 from adapters.wrong import why
 from broker import codec, crash, streams
 from broker.bus import Bus
-from broker.errors import InvalidReferenceError, NoticeRejectedError, UnavailableError
+from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError, UnavailableError
 from broker.notice import ORDERED, DecisionRecord, Envelope, Header, Reference, Verified
 from broker.signing import header_digest
 from broker.verify import is_order
@@ -112,6 +113,10 @@ class Refusal:
 Result = Published | Refusal | Unchanged
 
 
+def _nobody(_: Result) -> None:
+    """Be told of nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """How far a source has been read, in the source's own words."""
@@ -132,9 +137,9 @@ class Outbox:
     """The outbox of one member, for all its bureaus; `bureau` issues what a draft names no bureau for."""
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere) -> None:
-        self.database = connect(path, heads.TABLES + dates.TABLES + TABLES)
+        self.database = connect(path, heads.TABLES + dates.TABLES + holding.TABLES + TABLES)
         count_queued(self.database, "envelopes")
-        self.requeue = Requeue(self.database, maker)
+        self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
         self._maker, self._bureau, self._resolve = maker, bureau, resolve
         if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ORDERS:
             self._learn_orders()
@@ -371,7 +376,7 @@ class Outbox:
             return Refusal(draft.record, OTHER_SOURCE, f"it stands published from {kept.source}")
         if kept and kept.state == "live" and kept.digest == digest:
             return Unchanged(draft.record)
-        corrected = self.held(bureau, draft.record) if kept and kept.state == "live" else None
+        corrected = self.holding.held(bureau, draft.record) if kept and kept.state == "live" else None
         try:
             references = self._references(draft, bureau)
             if corrected:
@@ -383,7 +388,7 @@ class Outbox:
         return made
 
     def _withdraw(self, record: str, bureau: str, reason: Mapping[str, Any] | None) -> Result:
-        kept, current = self._record(bureau, record), self.held(bureau, record)
+        kept, current = self._record(bureau, record), self.holding.held(bureau, record)
         if kept is None or current is None or kept.state != "live":
             message = "no such record is published"
             raise InvalidReferenceError(message)
@@ -398,56 +403,39 @@ class Outbox:
         )
         return _published(made)
 
-    def withdraw_what_stands(self, notice_id: bytes) -> None:
-        """Withdraw the version that stands, after a withdrawal of ours that told nobody: what it named is unknown.
+    def _follow_up(self) -> list[Result]:
+        """Withdraw what withdrawals that told nobody have left with its holders: once for each, with the same reason.
 
-        All within the caller's transaction; once, and with the same reason. Raises ConfigurationError (no key of the
-        bureau), NoticeRejectedError.
+        A refusal: it could not be made now, for want of a key perhaps; it is tried again.
         """
-        end = self.database.execute("SELECT * FROM ours WHERE notice_id = ?", (notice_id,)).fetchone()
-        if end is None or end["kind"] != "withdrawal":
-            return
-        found = self._left_by(end)
-        if found is None:
-            return
+        found = [self._followed(each) for each in self.holding.unfollowed()]
+        return [each for each in found if each]
+
+    def _followed(self, end: sqlite3.Row) -> Result | None:
+        try:
+            self._maker.key(end["bureau"])  # before the transaction: a person may have to type a passphrase
+            with transaction(self.database):
+                made = self._withdraw_what_stands(end)
+        except (ConfigurationError, NoticeRejectedError) as error:
+            return Refusal(end["record"], error.code, str(error))
+        return _published(made) if made else None
+
+    def _withdraw_what_stands(self, end: sqlite3.Row) -> Verified | None:
+        found = self.holding.left_by(end) if self.holding.follow(end["notice_id"]) else None
+        if found is None:  # another process has made it, or what was published meanwhile names that version
+            return None
         bureau, record, kept = end["bureau"], end["record"], self._record(end["bureau"], end["record"])
         # What was published meanwhile stays: only a lower version of the withdrawal leaves it.
         is_newest = kept is not None and kept.version == end["version"]
         version = (end if is_newest else found)["version"] + 1
         reference = Reference(bureau, bytes(found["notice_id"]), bytes(found["header_digest"]), "withdraws")
-        self._make(withdrawal(record, bureau, _reason(end["compartments"])), bureau, version, (reference,))
+        made = self._make(withdrawal(record, bureau, reason_in(end["reason"])), bureau, version, (reference,))
         if is_newest:
             self.database.execute(
                 "UPDATE records SET state = 'withdrawn', version = ? WHERE bureau = ? AND record = ?",
                 (version, bureau, record),
             )
-
-    def _left_by(self, end: sqlite3.Row) -> sqlite3.Row | None:
-        """Find the newest version before a withdrawal that is on record, or still may be, and that nothing else ends.
-
-        What is not decided and named by a withdrawal is none: whichever of them comes first, nobody holds it after.
-        Who disowns another's notice, a thief's, ends none of ours.
-        """
-        ours = self.database.execute(
-            "SELECT notice_id, header_digest, version, kind, outcome, header FROM ours"
-            " WHERE bureau = ? AND record = ? ORDER BY version",
-            (end["bureau"], end["record"]),
-        ).fetchall()
-        if not _subjects(bytes(end["header"])) & {bytes(row["header_digest"]) for row in ours}:
-            return None
-        rows = [row for row in ours if row["outcome"] != "rejected"]
-        named = [(row, _subjects(bytes(row["header"]))) for row in rows]
-        withdrawn = {digest for row, digests in named if row["kind"] == "withdrawal" for digest in digests}
-        later = {digest for row, digests in named if row["version"] > end["version"] for digest in digests}
-        before = [
-            row
-            for row in rows
-            if row["kind"] != "withdrawal"
-            and row["version"] < end["version"]
-            and (row["outcome"] or bytes(row["header_digest"]) not in withdrawn)
-        ]
-        newest = before[-1] if before else None
-        return newest if newest and bytes(newest["header_digest"]) not in withdrawn | later else None
+        return made
 
     def _make(self, draft: Draft, bureau: str, version: int, references: tuple[Reference, ...]) -> Verified:
         series, number = self._next(bureau)
@@ -489,7 +477,9 @@ class Outbox:
         return replace(found, relation=pointer.relation)
 
     def _current(self, bureau: str, record: str) -> Reference | None:
-        """Find the newest notice of a record that was not rejected."""
+        """Find what is held of a record; where nothing is, its newest notice that was not rejected."""
+        if held := self.holding.held(bureau, record):
+            return held
         row = self.database.execute(
             "SELECT notice_id, header_digest FROM ours WHERE bureau = ? AND record = ?"
             " AND outcome IS NOT 'rejected' ORDER BY version DESC LIMIT 1",
@@ -497,40 +487,9 @@ class Outbox:
         ).fetchone()
         return Reference(bureau, bytes(row[0]), bytes(row[1]), "") if row else None
 
-    def held(self, bureau: str, record: str) -> Reference | None:
-        """Find the newest notice of a record that bureaus may hold; None if all of it is withdrawn or was rejected.
-
-        A withdrawal that builds on a rejected notice ended nothing: the broker knew of nobody who holds that.
-        """
-        rows = self.database.execute(
-            "SELECT notice_id, header_digest, kind, outcome, header FROM ours WHERE bureau = ? AND record = ?"
-            " ORDER BY version",
-            (bureau, record),
-        )
-        found: Reference | None = None
-        ours: set[bytes] = set()
-        for row in rows:
-            digest = bytes(row["header_digest"])
-            if row["outcome"] == "rejected":
-                continue
-            if row["kind"] != "withdrawal":
-                found = Reference(bureau, bytes(row["notice_id"]), digest, "")
-                ours.add(digest)
-            elif ours & _subjects(bytes(row["header"])):
-                found = None
-        return found
-
-    def built_on(self, digest: bytes, bureau: str, record: str) -> bool:
-        """Say whether the newest notice of a record is a withdrawal of that header."""
-        row = self.database.execute(
-            "SELECT kind, header FROM ours WHERE bureau = ? AND record = ? ORDER BY version DESC LIMIT 1",
-            (bureau, record),
-        ).fetchone()
-        return row is not None and row["kind"] == "withdrawal" and digest in _subjects(bytes(row["header"]))
-
     def standing(self, bureau: str, record: str) -> tuple[int, Reference] | None:
         """Give version and notice of a record that is published, which the next publication corrects; None: no such."""
-        kept, current = self._record(bureau, record), self.held(bureau, record)
+        kept, current = self._record(bureau, record), self.holding.held(bureau, record)
         return (kept.version, current) if kept and current and kept.state == "live" else None
 
     def _is_ordered(self, bureau: str, record: str) -> bool:
@@ -561,11 +520,19 @@ class Outbox:
 
     # Sending
 
-    async def flush(self, bus: Bus, shard: int = 0) -> int:
+    def waits(self) -> bool:
+        """Say whether a flush has something to send, or to make."""
+        rows = "SELECT 1 FROM envelopes WHERE sent_at IS NULL UNION ALL SELECT 1 FROM told_nobody WHERE followed = 0"
+        return self.database.execute(f"{rows} LIMIT 1").fetchone() is not None
+
+    async def flush(self, bus: Bus, shard: int = 0, tell: Callable[[Result], object] = _nobody) -> int:
         """Append what waits, in order; return how many went. May append the same again after a raise.
 
-        What was rejected for its key alone waits for the bureau's next key, or for this one to come into force.
+        What was rejected for its key alone waits for the bureau's next key, or for this one to come into force. A
+        withdrawal that told nobody is followed by one of what stands, or tried again: `tell` is given what came of it.
         """
+        for each in self._follow_up():
+            tell(each)
         with transaction(self.database):
             self.requeue.rejected()
             self.requeue.before_what_builds_on_it()
@@ -613,17 +580,6 @@ class Outbox:
 
 
 _OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
-
-
-def _subjects(header: bytes) -> set[bytes]:
-    return {each.header_digest for each in codec.decode(Header, header).references}
-
-
-def _reason(compartments: bytes | None) -> Mapping[str, Any] | None:
-    """Read the reason of a withdrawal, if its body is still here."""
-    found = codec.decode_compartments(compartments) if compartments else ()
-    opened = next((each.opened for each in found if each.name == "reason"), None)
-    return codec.read("withdrawal.reason", opened.data) if opened else None
 
 
 def _digest(envelope: Envelope) -> bytes:

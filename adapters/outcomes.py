@@ -266,8 +266,7 @@ class Outcomes:
             self._mark_unnamed(outcome)
             return
         if outcome.kind == "rejected" or (outcome.kind == "routed" and checked.decision and not checked.decision.rows):
-            with suppress(ConfigurationError, NoticeRejectedError):  # a bureau without a key stops no other
-                self._outbox.withdraw_what_stands(outcome.notice_id or b"")
+            self._outbox.holding.told_nobody(outcome.notice_id or b"")
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
         changed = self._database.execute(
@@ -316,10 +315,10 @@ class Outcomes:
         if found is None:  # an order: of another's record, whatever that is called
             return
         bureau, record, version = found
-        state = "live" if self._outbox.held(bureau, record) else "refused"
+        state = "live" if self._outbox.holding.held(bureau, record) else "refused"
         self._database.execute(
             "UPDATE records SET digest = x'', state = ?1 WHERE bureau = ?2 AND record = ?3 AND (version = ?4 OR ?5)",
-            (state, bureau, record, version, self._outbox.built_on(digest, bureau, record)),
+            (state, bureau, record, version, self._outbox.holding.built_on(digest, bureau, record)),
         )
 
     def _mark_unnamed(self, outcome: Outcome) -> None:

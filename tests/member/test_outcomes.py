@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adapters.compose import Maker
-from adapters.outbox import Outbox
+from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
 from adapters.trace import trace
 from adapters.versions import Versions
@@ -281,6 +281,82 @@ async def test_a_withdrawal_of_a_version_that_is_not_on_record_is_followed_by_on
     await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
     assert await learn(at, outbox) == [*alarms, "holders-not-told"]  # not GE, who holds it, too
     assert outbox.waiting() == 0
+    outbox.close()
+
+
+def without_key(at: Machine, asked: list[bool]) -> Outbox:
+    """AT's outbox where no key can be had; `asked`: whether it was asked for within a transaction."""
+
+    def no_key(bureau: str) -> SigningKey:
+        asked.append(outbox.database.in_transaction)
+        raise ConfigurationError(f"the passphrase does not open the key of {bureau}")
+
+    outbox = Outbox(at.folder / "outbox.db", Maker(at.versions.newest(), no_key, at.clock, os.urandom), "AT/ncb")
+    return outbox
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+async def test_what_cannot_be_followed_for_want_of_a_key_is_followed_once_there_is_one(
+    world: World, *, rejected: bool
+) -> None:
+    (first,) = await world.publish(draft())
+    outbox, end = await ended(world, first, rejected=rejected)
+    outbox.close()
+    at = world.machine("AT/ncb")
+    await (reject(world, end, "invalid-reference") if rejected else world.broker.route(end, {}))
+    told: list[Result] = []
+    asked: list[bool] = []
+    outbox = without_key(at, asked)
+    await learn(at, outbox)
+    assert (asked, outbox.waits()) == ([], True)
+    assert await outbox.flush(world.bus, 0, told.append) == 0
+    assert [each.code for each in told if isinstance(each, Refusal)] == ["configuration"]
+    assert asked == [False]
+    outbox.close()
+    outbox = at.outbox()
+    assert (await outbox.flush(world.bus, 0, told.append), outbox.waits()) == (1, False)
+    header, reason = last(await world.sent())
+    assert isinstance(told[-1], Published)
+    assert (header.notice_id, header.version, reason["text"]) == (told[-1].notice_id, 4, "in LV")
+    assert [each.notice_id for each in header.references] == [identity(first)]
+    outbox.close()
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+async def test_what_a_withdrawal_that_told_nobody_has_left_can_be_withdrawn_by_hand(
+    world: World, *, rejected: bool
+) -> None:
+    (first,) = await world.publish(draft())
+    outbox, end = await ended(world, first, rejected=rejected)
+    outbox.close()
+    at = world.machine("AT/ncb")
+    await (reject(world, end, "invalid-reference") if rejected else world.broker.route(end, {}))
+    outbox = without_key(at, [])
+    await learn(at, outbox)
+    outbox.close()
+    outbox = at.outbox()
+    assert outbox.standing("AT/ncb", "R-1") is not None
+    outbox.withdraw("R-1", {"code": "died"})
+    assert (await outbox.flush(world.bus), await outbox.flush(world.bus)) == (1, 0)
+    header, reason = last(await world.sent())
+    assert (reason["code"], [each.notice_id for each in header.references]) == ("died", [identity(first)])
+    await reject(world, (await world.sent())[-1], "invalid-field")
+    await learn(at, outbox)
+    assert isinstance(outbox.withdraw("R-1"), Published)  # it stands still
+    outbox.close()
+
+
+async def test_what_follows_and_is_rejected_itself_is_left_to_people(world: World) -> None:
+    (first,) = await world.publish(draft())
+    outbox, end = await ended(world, first, rejected=False)
+    at = world.machine("AT/ncb")
+    await world.broker.route(end, {})
+    await learn(at, outbox)
+    assert await outbox.flush(world.bus) == 1
+    await reject(world, (await world.sent())[-1], "invalid-reference")
+    assert await learn(at, outbox) == ["holders-not-told", "invalid-reference"]
+    assert not outbox.waits()
+    assert isinstance(outbox.withdraw("R-1"), Published)
     outbox.close()
 
 
