@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from adapters.collect import Collector
     from adapters.compose import Maker
     from adapters.inbox import Inbox
-    from adapters.outbox import Outbox
+    from adapters.outbox import Outbox, Published, Result
     from adapters.outcomes import Outcomes
     from adapters.receipts import Signer
     from broker.bus import Bus
@@ -205,7 +205,7 @@ class MemberHome:
         async with self.bus() as bus:
             await self.versions.follow(bus)
             with self.outbox() as outbox:
-                await self.outcomes(bus, outbox).drain()
+                await self.learn(bus, outbox)
         async with self.bus(self.inbox_principal()) as bus:
             yield bus
 
@@ -268,6 +268,35 @@ class MemberHome:
         forget = partial(keyring.forget, self.folder)
         return Outcomes(bus, outbox, self.versions, self.member, clock, self.settings.shard, forget)
 
+    async def learn(self, bus: Bus, outbox: Outbox) -> None:
+        """Take in the outcomes, then send what waits, if anything does. What cannot be sent is said and stops nothing.
+
+        Raises UnavailableError where the outcomes cannot be taken in.
+        """
+        await self.outcomes(bus, outbox).drain()
+        if not outbox.waits():
+            return
+        try:
+            await self.flush(bus, outbox)
+        except (ConfigurationError, UnavailableError) as error:
+            _say_once(f"what waits in the outbox could not be sent: {answer.one_line(str(error)) or error.code}")
+
+    async def flush(self, bus: Bus, outbox: Outbox) -> list[Published]:
+        """Send what waits; give what follows withdrawals that told nobody, and say it, or why it cannot, on stderr.
+
+        Raises UnavailableError, ConfigurationError (no key).
+        """
+        told: list[Result] = []
+
+        def tell(result: Result) -> None:
+            told.append(result)
+            _say_once(_follows(result))
+
+        from adapters.outbox import Published  # noqa: PLC0415
+
+        await outbox.flush(bus, self.settings.shard, tell)
+        return [each for each in told if isinstance(each, Published)]
+
     def resolve(self, pointer: Pointer) -> Reference | None:
         """Find the newest notice of another bureau's record in this bureau's inbox."""
         with self.inbox() as inbox:
@@ -278,6 +307,17 @@ class MemberHome:
             found, key=lambda each: (each.state in ("new", "read"), each.number)
         )  # an old version may come late
         return Reference(newest.issuer, newest.notice_id, newest.header_digest, pointer.relation)
+
+
+def _follows(result: Result) -> str:
+    """Say what came of following a withdrawal that told nobody."""
+    from adapters.outbox import Published, Refusal  # noqa: PLC0415
+
+    left = f"a withdrawal of {answer.one_line(result.record)} told nobody and left a version with its holders"
+    if isinstance(result, Published):
+        return f"{left}: withdrawal {result.id}, version {result.version}, follows it"
+    why = f" ({answer.one_line(result.reason)})" if isinstance(result, Refusal) else ""
+    return f"{left}, and cannot be followed now{why}: every command tries again"
 
 
 def member_home(home: Path, bureau: str | None) -> MemberHome:

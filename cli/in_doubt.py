@@ -27,7 +27,7 @@ async def learn(home: MemberHome) -> None:
     async with home.bus() as bus:
         await home.versions.follow(bus)
         with home.outbox() as outbox:
-            await home.outcomes(bus, outbox).drain()
+            await home.learn(bus, outbox)
 
 
 def known(home: MemberHome) -> list[Doubt]:

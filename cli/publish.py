@@ -17,6 +17,7 @@ from adapters.heads import Alarm, Journal
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
 from adapters.trace import Story, trace
+from broker.bus import Bus
 from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
 from cli import answer, drafts, exits
 from cli.home import MemberHome, if_it_answers, member_home
@@ -190,17 +191,29 @@ async def send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: fl
         results = job(outbox)
         try:
             async with home.bus() as bus:
-                await outbox.flush(bus, home.settings.shard)
-                await _await_outcomes(home.outcomes(bus, outbox), outbox, results, wait)
-                await outbox.flush(bus, home.settings.shard)  # what an outcome has queued
+                await _send(home, bus, outbox, results, wait)
         except UnavailableError as error:
             answer.aside(f"{error.code}: {error}")
         alarms = Journal(outbox.database).alarms()
         return Done(results, _stories(outbox, results), alarms, sent=not outbox.waiting())
 
 
-async def _await_outcomes(outcomes: Outcomes, outbox: Outbox, results: Sequence[Result], wait: float) -> None:
-    deadline = time.monotonic() + wait
+async def _send(home: MemberHome, bus: Bus, outbox: Outbox, results: list[Result], wait: float) -> None:
+    """Send what waits until each of the results has its outcome, and what an outcome has queued; no longer than `wait`.
+
+    What follows a withdrawal that told nobody is a result, too.
+    """
+    outcomes, deadline = home.outcomes(bus, outbox), time.monotonic() + wait
+    results += await home.flush(bus, outbox)
+    while True:
+        await _await_outcomes(outcomes, outbox, results, deadline)
+        followed = await home.flush(bus, outbox)
+        results += followed
+        if not followed:
+            return
+
+
+async def _await_outcomes(outcomes: Outcomes, outbox: Outbox, results: Sequence[Result], deadline: float) -> None:
     while True:
         left = deadline - time.monotonic()
         await outcomes.round(max(0.0, min(left, 0.5)))

@@ -45,8 +45,8 @@ async def _learn(home: MemberHome) -> None:
     async with home.bus() as bus:
         await home.versions.follow(bus)
         with home.outbox() as outbox:
-            await outbox.flush(bus, home.settings.shard)
-            await home.outcomes(bus, outbox).drain()
+            await home.flush(bus, outbox)
+            await home.learn(bus, outbox)
 
 
 def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked]]:

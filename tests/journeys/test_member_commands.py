@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import multiprocessing
@@ -21,9 +22,10 @@ from click.testing import CliRunner
 from adapters.inbox import Inbox
 from broker import settings, streams
 from broker.sqlite import SqliteBus
+from cli import drafts
 from cli import inbox as inbox_command
 from cli import main as command
-from cli.home import clock
+from cli.home import clock, member_home
 from tests import federation as world
 from tests.fake_bus import Clock
 from tests.journeys.member_homes import EUROPOL, Answer, Homes, make, notices, person
@@ -186,6 +188,56 @@ def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
     assert read.code == 1
     story = _until(homes, withdrawal["notice"], "erased")
     assert story["silent"] == ["LV/ncb"]
+
+
+def _with_a_correction_that_never_arrives(homes: Homes, record: str) -> None:
+    """Publish a record, and a correction of it that the outbox takes to be on the bus."""
+    publish(homes, person(record))
+    homes.valise("inbox", "--bureau", "GE/ncb")
+    with member_home(homes.folder, "AT/ncb").outbox() as outbox:
+        outbox.publish(drafts.load(io.StringIO(person(record, action_sought="arrest"))))
+        outbox.database.execute("UPDATE envelopes SET sent_at = 1 WHERE sent_at IS NULL")
+
+
+def test_who_withdraws_is_told_what_follows_where_that_told_nobody(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _with_a_correction_that_never_arrives(homes, "R-F1")
+    done = homes.valise("withdraw", "R-F1", "--yes", "--bureau", "AT/ncb", "--json", "--wait", "60")
+    assert [(each["version"], each["state"], each["bureaus"]) for each in notices(done)] == [
+        (3, "routed", 0), (4, "routed", 2),
+    ]  # fmt: skip
+    assert f"withdrawal {notices(done)[1]['notice']}, version 4, follows it" in capsys.readouterr().err
+    assert _states(homes, "GE/ncb", "R-F1") == ["erased", "new"]
+
+
+async def _withdraw_unheard(homes: Homes, record: str) -> None:
+    home = member_home(homes.folder, "AT/ncb")
+    async with home.bus() as bus:
+        with home.outbox() as outbox:
+            outbox.withdraw(record)
+            await outbox.flush(bus)
+
+
+@pytest.mark.parametrize("arguments", [("trace", "R-F2"), ("inbox",), ("key", "revoked")])
+def test_what_follows_a_withdrawal_is_sent_by_whichever_command_hears_that_it_told_nobody(
+    homes: Homes, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = f"R-F2-{arguments[0]}"
+    _with_a_correction_that_never_arrives(homes, record)
+    asyncio.run(_withdraw_unheard(homes, record))
+    command = tuple(each.replace("R-F2", record) for each in arguments)
+    deadline, version, said = time.monotonic() + 60, 3, ""
+    while version == 3:
+        assert time.monotonic() < deadline
+        homes.valise(*command, "--bureau", "AT/ncb", "--json")
+        said += capsys.readouterr().err
+        with member_home(homes.folder, "AT/ncb").outbox() as outbox:
+            found = outbox.find(record)
+            assert found is not None
+            version, waits = found.version, outbox.waits()
+    assert (version, waits) == (4, False)
+    assert f"withdrawal of {record} told nobody" in said
 
 
 def test_a_correction_is_one_draft_of_the_record_that_it_corrects(
