@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from broker import writing
+from broker.errors import UnavailableError
 from broker.writing import AWAY, keep_private, log_ahead
 
 QUEUED = "queued INTEGER NOT NULL DEFAULT 0"
@@ -63,6 +64,20 @@ def count_queued(database: sqlite3.Connection, table: str) -> None:
         with transaction(database):  # of two processes the second finds it there
             if not database.execute(columns).fetchone():
                 database.execute(f"ALTER TABLE {table} ADD COLUMN {QUEUED}")
+
+
+def check_went(before: Sequence[tuple[int, int]], waiting: Sequence[tuple[int, int]]) -> None:
+    """Check that what went is not what waits next, as often queued: it never would be marked.
+
+    Two processes that sign with different keys, one of them older than the key, put their own bytes in the place of the
+    other's. Raises UnavailableError.
+    """
+    if waiting and before == waiting:
+        message = (
+            "another process signs with another key what waits to be sent here: end the one that was started before "
+            "the bureau's key changed, or try again"
+        )
+        raise UnavailableError(message)
 
 
 def forget(database: sqlite3.Connection) -> None:

@@ -20,7 +20,7 @@ from adapters import dates, heads, holding
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose, sign
-from adapters.database import QUEUED, answering, connect, count_queued, forget, transaction
+from adapters.database import QUEUED, answering, check_went, connect, count_queued, forget, transaction
 from adapters.holding import Holding, reason_in
 from adapters.order import Order
 from adapters.requeue import Requeue
@@ -528,6 +528,7 @@ class Outbox:
     async def flush(self, bus: Bus, shard: int = 0, tell: Callable[[Result], object] = _nobody) -> int:
         """Append what waits, in order; return how many went. May append the same again after a raise.
 
+        Raises UnavailableError, also where another process keeps signing the same anew; ConfigurationError (no key).
         What was rejected for its key alone waits for the bureau's next key, or for this one to come into force. A
         withdrawal that told nobody is followed by one of what stands, or tried again: `tell` is given what came of it.
         """
@@ -536,10 +537,11 @@ class Outbox:
         with transaction(self.database):
             self.requeue.rejected()
             self.requeue.before_what_builds_on_it()
-        sent = 0
+        sent, before = 0, list[tuple[int, int]]()
         while rows := self.database.execute(
             "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
         ).fetchall():
+            check_went(before, before := [(row["place"], row["queued"]) for row in rows])
             signed = [(row, self._in_force(row)) for row in rows]
             self._note([(row, each) for row, each in signed if _digest(each) != row["sent_digest"]])
             values = [(bytes(row["notice_id"]), codec.encode(each)) for row, each in signed]

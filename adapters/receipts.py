@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from adapters.again import Rejection, Shown, can_come_again
-from adapters.database import QUEUED, transaction
+from adapters.database import QUEUED, check_went, transaction
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.directory import Directory
@@ -108,11 +108,15 @@ class Receipts:
         )
 
     async def send(self, bus: Bus, shard: int) -> int:
-        """Send what waits, in order; return how many went. What went twice is on record once."""
-        sent = 0
+        """Send what waits, in order; return how many went. What went twice is on record once.
+
+        Raises UnavailableError, also where another process keeps signing the same anew.
+        """
+        sent, before = 0, list[tuple[int, int]]()
         while rows := self._database.execute(
             "SELECT number, statement, queued FROM receipts WHERE sent = 0 ORDER BY number LIMIT ?", (PAGE,)
         ).fetchall():
+            check_went(before, before := [(row["number"], row["queued"]) for row in rows])
             kept = [_Waiting(row["number"], row["queued"], bytes(row["statement"])) for row in rows]
             signed = [replace(each, statement=self._in_force(each.statement)) for each in kept]
             self._note([new for new, old in zip(signed, kept, strict=True) if new != old or not self._is_noted(old)])

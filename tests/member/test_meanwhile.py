@@ -16,6 +16,7 @@ from adapters.changes import Guard, changes
 from adapters.collect import Collector, none
 from adapters.inbox import Inbox
 from adapters.outbox import Outbox, Published
+from adapters.receipts import Receipts, _Waiting
 from adapters.trace import trace
 from broker import codec, streams
 from broker.bus import Record
@@ -285,6 +286,61 @@ async def test_a_notice_queued_anew_before_it_was_marked_waits_to_be_sent(world:
     other.close()
     sent = await world.sent()
     assert sent.count(sent[0]) == (3 if both else 2)
+
+
+class _Between(FakeBus):
+    """The bus of a process beside which another one does something at each append."""
+
+    def beside(self, act: Callable[[], None]) -> _Between:
+        self.act = act
+        return self
+
+    async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
+        last = await super().append(stream, values, partition=partition)
+        self.act()
+        return last
+
+
+async def test_who_sends_with_an_old_key_beside_another_with_the_new_one_says_so_and_ends(world: World) -> None:
+    at = world.machine("AT/ncb")
+    one = at.outbox()
+    one.publish([draft("R-1")])
+    other = (await renewed(world)).outbox()
+
+    def signs() -> None:
+        rows = other.database.execute("SELECT * FROM envelopes WHERE sent_at IS NULL").fetchall()
+        other._note([(row, other._in_force(row)) for row in rows])
+
+    with pytest.raises(UnavailableError, match="another process signs with another key"):
+        await one.flush(_Between(world.bus.memory).beside(signs))
+    assert len(await world.sent()) == 1
+    assert await other.flush(world.bus) == 1
+    one.close()
+    other.close()
+
+
+async def test_who_sends_receipts_with_an_old_key_beside_another_says_so_and_ends(world: World) -> None:
+    (data,) = await world.publish(draft("R-1"))
+    await world.broker.route(data, {"LV/ncb": ALL})
+    lv = world.machine("LV/ncb")
+    inbox = lv.inbox()
+    await unheard(world, lv, inbox)
+    lv.generation = 1
+    box = lv.inbox()
+    other = Receipts(box.database, lv.signer())
+    lv.generation = 0
+
+    def signs() -> None:
+        (row,) = box.database.execute("SELECT number, queued, statement FROM receipts").fetchall()
+        other._note([_Waiting(row["number"], row["queued"], other._in_force(bytes(row["statement"])))])
+
+    bus = _Between(world.bus.memory).beside(signs)
+    with pytest.raises(UnavailableError, match="another process signs with another key"):
+        await Receipts(inbox.database, lv.signer()).send(bus, 0)
+    assert len(await world.receipts("LV")) == 1
+    assert await other.send(world.bus, 0) == 1
+    inbox.close()
+    box.close()
 
 
 async def published_elsewhere(world: World) -> bytes:
