@@ -75,6 +75,8 @@ class Versions:
             async with turns.in_turn(self._folder):
                 more, place = self._take_page(records, place)
             came += more
+        if self._lacks_newest():
+            await self.take_missing(bus)
         self._drop_given()
         return came
 
@@ -90,7 +92,7 @@ class Versions:
                 self._keep_signed(record)
                 taken, guard = self._take(record, state, guard)
                 came += taken
-            # All that it names lies there by now: of a kill or copy before it nothing counts, and it is read again.
+            # All that it names lies there by now. A kill before this leaves the old place, from which it is read again.
             state |= {"place": records[-1].offset + 1, "seen": dict(guard.seen)}
             self._keep("newest", json.dumps(state).encode())
             self._drop_beside(state)
@@ -381,13 +383,22 @@ class Versions:
         directory = self.directory(found) if found else None
         if directory is None:
             message = "no directory has arrived yet: the operator publishes it with `valise broker init`"
+            if self._lacks_newest():
+                message = f"the newest directory is gone from {self._folder}: any command that follows the bus reads it"
             raise ConfigurationError(message)
         return directory
 
     def newest_digest(self, kind: str) -> bytes | None:
-        """Give the digest of the newest version of a kind: directory or policies."""
+        """Give the digest of the newest version of a kind, directory or policies; None where it is not here.
+
+        What came and is gone, after an incomplete copy perhaps, `follow` takes once more.
+        """
         found = self._state().get(kind)
-        return bytes.fromhex(str(found)) if found else None
+        return bytes.fromhex(str(found)) if found and (self._folder / str(found)).is_file() else None
+
+    def _lacks_newest(self) -> bool:
+        state = self._state()
+        return any(state.get(kind) and self.newest_digest(kind) is None for kind in ("directory", "policies"))
 
     def keep(self, content: bytes) -> bytes:
         """Keep a version that came another way (an annex, a set that is only drafted); give its digest."""

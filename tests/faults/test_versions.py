@@ -93,6 +93,22 @@ async def test_a_root_pinned_while_another_follows_leaves_no_home_without_a_dire
     assert site.member.refused() == ""
 
 
+async def test_a_newest_version_that_is_gone_is_taken_once_more(site: Site) -> None:
+    await published(site)
+    site.member.pin(world.root())
+    await site.member.follow(site.bus)
+    whole = {each: site.member.newest_digest(each) for each in ("directory", "policies")}
+    for digest in whole.values():
+        assert digest is not None
+        (folder_of(site) / digest.hex()).unlink()
+    again = Versions(folder_of(site))
+    with pytest.raises(ConfigurationError, match="is gone from"):
+        again.newest()
+    await again.follow(site.bus)
+    assert {each: again.newest_digest(each) for each in whole} == whole
+    assert again.newest().digest == whole["directory"]
+
+
 async def test_of_two_roots_pinned_at_once_one_stays(site: Site) -> None:
     def pin(root: str) -> bool:
         try:

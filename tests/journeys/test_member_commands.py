@@ -464,6 +464,16 @@ def test_a_case_reference_is_one_that_can_be_found_again(homes: Homes, case: str
     assert homes.valise("read", "nothing", "--case", case, "--bureau", "LV/ncb").code == 2
 
 
+def test_a_directory_that_is_gone_from_a_home_is_read_once_more(homes: Homes) -> None:
+    versions = member_home(homes.folder, "GE/ncb").versions
+    homes.valise("inbox", "--bureau", "GE/ncb")
+    digest = versions.newest_digest("directory")
+    assert digest is not None
+    (homes.folder / "members" / "GE" / "versions" / digest.hex()).unlink()
+    assert homes.valise("inbox", "--bureau", "GE/ncb").code == 0
+    assert versions.newest_digest("directory") == digest
+
+
 def test_who_has_no_key_leaves_no_inbox_behind(homes: Homes) -> None:
     assert homes.valise("inbox", "--bureau", "LV/nobody").code == 1
     assert not list(homes.folder.rglob("inbox.nobody.db*"))
