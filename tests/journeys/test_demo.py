@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from tests.modes import open_to_others
 pytestmark = pytest.mark.slow
 NOT_YET = {"restriction", "approval"}
 """Kinds that nothing may be published of before something is held or restricted (a later issue)."""
+PROGRESS = re.compile(r"checked [0-9,]+ of [0-9,]+ leaves")
+"""What a long look says meanwhile: on a busy machine this one may be long."""
 
 
 def valise(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +78,8 @@ def test_the_three_commands_work_as_they_are_printed_one_after_the_other(played:
     assert len(played["next"]) == 3
     for command in played["next"]:
         done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr) == (0, ""), command
+        complaints = [each for each in done.stderr.splitlines() if not PROGRESS.fullmatch(each)]
+        assert (done.returncode, complaints) == (0, []), command
         assert done.stdout
 
 
