@@ -124,11 +124,11 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
     if not given.as_json:
         answer.say(f"following the inbox of {home.bureau}; Ctrl-C ends it")
     seek_cycles_rarely(PAGE_OBJECTS)
-    with home.inbox() as box:
-        seen = rung = 0
-        while True:
-            try:
-                async with home.inbox_bus() as bus:
+    seen = rung = 0
+    while True:
+        try:
+            async with home.inbox_bus() as bus:
+                with home.inbox() as box:
                     collector, opened = home.collector(bus, box), monotonic()
                     # Opened anew where nothing comes: only then is it known which receipts were rejected for their key.
                     while monotonic() - opened < OPEN_S or (await collector.round()).records:
@@ -138,9 +138,9 @@ async def _follow(given: Everywhere, home: MemberHome) -> None:
                         rung = _ring(box, rung)
                         if not (await collector.round(FOLLOW_WAIT_S)).records:
                             collector = home.collector(bus, box)  # with the key that is in force by now
-            except UnavailableError as error:
-                answer.aside(f"nothing can be taken in now{_why(error)}; trying again")
-                await asyncio.sleep(FOLLOW_WAIT_S)
+        except UnavailableError as error:
+            answer.aside(f"nothing can be taken in now{_why(error)}; trying again")
+            await asyncio.sleep(FOLLOW_WAIT_S)
 
 
 def _ring(box: Inbox, after: int) -> int:

@@ -14,18 +14,20 @@ import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
 
 from adapters.inbox import Inbox
 from broker import settings, streams
+from broker.errors import UnavailableError
 from broker.sqlite import SqliteBus
 from cli import drafts
 from cli import inbox as inbox_command
 from cli import main as command
-from cli.home import clock, member_home
+from cli.home import MemberHome, clock, member_home
+from cli.options import Everywhere
 from tests import federation as world
 from tests.fake_bus import Clock
 from tests.journeys.member_homes import EUROPOL, Answer, Homes, make, notices, person
@@ -282,6 +284,30 @@ def test_who_follows_is_told_of_new_alarms(tmp_path: Path, capsys: pytest.Captur
     assert inbox_command._ring(box, 1) == 2
     assert capsys.readouterr().err.count("ALARM") == 1
     box.close()
+
+
+class _EndedError(Exception):
+    """Who followed has been interrupted."""
+
+
+class _Kept(MemberHome):
+    """A home whose inbox another process keeps when it is opened first."""
+
+    def inbox(self) -> NoReturn:
+        if (self.folder / "tried").exists():
+            raise _EndedError
+        (self.folder / "tried").touch()
+        raise UnavailableError("another process may keep it")
+
+
+def test_who_follows_an_inbox_that_another_process_keeps_tries_again(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = member_home(homes.folder, "GE/ncb")
+    given = Everywhere(homes.folder, as_json=True, yes=True)
+    with pytest.raises(_EndedError):
+        asyncio.run(inbox_command._follow(given, _Kept(home.folder, home.settings, home.bureau)))
+    assert "nothing can be taken in now (another process may keep it); trying again" in capsys.readouterr().err
 
 
 def _states(homes: Homes, bureau: str, record: str) -> list[str]:
