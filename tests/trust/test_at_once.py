@@ -142,12 +142,12 @@ async def test_while_one_activates_nobody_else_of_that_home_writes_a_version(
     monkeypatch.setattr(proposing, "REFRESH_MS", draft.LIFE_MS)  # it is time
 
     async def others() -> None:
-        with pytest.raises(UnavailableError, match="stopped while it writes"):
+        with pytest.raises(UnavailableError, match="end it if it is stopped"):
             await proposing.activate(stage.operator, [second])
-        with pytest.raises(UnavailableError, match="stopped while it writes"):
+        with pytest.raises(UnavailableError, match="end it if it is stopped"):
             await activating._write(stage.operator, other, allowed, 0)
         async with stage.operator.bus(OPERATOR) as bus:
-            with pytest.raises(UnavailableError, match="stopped while it writes"):
+            with pytest.raises(UnavailableError, match="end it if it is stopped"):
                 await proposing.refresh(stage.operator, bus)
 
     await proposing.activate(held(stage.operator, others), [first])
