@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -50,14 +51,16 @@ def test_a_file_that_another_keeps_is_unavailable_and_not_broken(tmp_path: Path)
 
 @pytest.mark.parametrize(("kind", "table"), [(Register, "owner"), (Records, "listed")])
 def test_a_file_of_before_that_another_keeps_is_unavailable_when_it_is_opened(
-    tmp_path: Path, kind: type[Register | Records], table: str
+    tmp_path: Path, kind: type[Register | Records], table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "a"
     kind(file).close()
+    monkeypatch.setattr(sys.modules[kind.__module__], "WAIT_S", 0.1)
     with closing(_connect(file)) as other:
         other.execute(f"DROP TABLE {table}")
         with transaction(other), pytest.raises(UnavailableError, match="locked"):
             kind(file)
+    monkeypatch.undo()
     kind(file).close()
 
 
