@@ -14,7 +14,7 @@ from hashlib import sha256
 from adapters.again import Rejection
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
-from adapters.ends import REPLACED, WITHDRAWAL, End, record_of
+from adapters.ends import REPLACED, End, record_of
 from adapters.following import follow
 from adapters.inbox import Inbox, Line, Newest, Opened
 from adapters.receipts import Act, Receipts, Signer
@@ -30,7 +30,7 @@ from adapters.refusals import (
 from adapters.versions import Versions
 from broker import crash, notes, streams
 from broker.bus import Bus, Record
-from broker.notice import RELEASED, Header
+from broker.notice import RELEASED, WITHDRAWAL, Header
 from broker.verify import is_order
 
 PAGE = 200

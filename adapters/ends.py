@@ -11,10 +11,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from broker.notice import Header
+from broker.notice import RESTRICTION, WITHDRAWAL, Header
 from broker.verify import is_order, subject_of
 
-WITHDRAWAL, RESTRICTION = "withdrawal", "restriction"
 REPLACED, ERASED = "replaced", "erased"
 TABLES = """
 CREATE TABLE IF NOT EXISTS ends(

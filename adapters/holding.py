@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker import codec
-from broker.notice import Header, Reference
+from broker.notice import WITHDRAWAL, Header, Reference
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS told_nobody(
@@ -38,7 +38,7 @@ class Holding:
         ours: set[bytes] = set()
         for row in rows:
             digest = bytes(row["header_digest"])
-            if row["kind"] != "withdrawal":
+            if row["kind"] != WITHDRAWAL:
                 found[digest] = Reference(bureau, bytes(row["notice_id"]), digest, "")
                 ours.add(digest)
             elif named := ours & subjects(row):
@@ -51,7 +51,7 @@ class Holding:
             "SELECT kind, header FROM ours WHERE bureau = ? AND record = ? ORDER BY version DESC LIMIT 1",
             (bureau, record),
         ).fetchone()
-        return row is not None and row["kind"] == "withdrawal" and digest in subjects(row)
+        return row is not None and row["kind"] == WITHDRAWAL and digest in subjects(row)
 
     def told_nobody(self, notice_id: bytes) -> None:
         """Note that a withdrawal told nobody, if it has left a version with its holders: that is to be withdrawn.
@@ -102,12 +102,12 @@ class Holding:
             return None
         rows = [row for row in ours if row["outcome"] != "rejected" or row["notice_id"] == end["notice_id"]]
         named = [(row, subjects(row)) for row in rows]
-        withdrawn = {digest for row, digests in named if row["kind"] == "withdrawal" for digest in digests}
+        withdrawn = {digest for row, digests in named if row["kind"] == WITHDRAWAL for digest in digests}
         later = {digest for row, digests in named if row["version"] > end["version"] for digest in digests}
         before = [
             row
             for row in rows
-            if row["kind"] != "withdrawal"
+            if row["kind"] != WITHDRAWAL
             and row["version"] < end["version"]
             and (row["outcome"] or bytes(row["header_digest"]) not in withdrawn)
         ]

@@ -9,10 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from broker import codec
-from broker.notice import KINDS, ROUTING, DecisionRecord, RuleHit
-
-ENDS = ("withdrawal", "restriction")
-"""Kinds that go to every holder of a record, whatever else is decided."""
+from broker.notice import KINDS, ROUTING, TO_HOLDERS, WITHDRAWAL, DecisionRecord, RuleHit
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class Story:
     @property
     def expected(self) -> str:
         """The act that every recipient owes."""
-        return "erased" if self.kind == "withdrawal" else "received"
+        return "erased" if self.kind == WITHDRAWAL else "received"
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -116,7 +113,7 @@ def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRec
     order ends, another's record, we do not know.
     """
     end = database.execute("SELECT * FROM ours WHERE notice_id = ?", (notice_id,)).fetchone()
-    if decision is None or end is None or end["kind"] not in ENDS:
+    if decision is None or end is None or end["kind"] not in TO_HOLDERS:
         return ()
     told = {each.bureau for each in decision.rows}
     given = holders(database, end["bureau"], end["record"], end["version"])
@@ -140,9 +137,9 @@ def holders(database: sqlite3.Connection, bureau: str, record: str, before: int)
     found: dict[str, None] = {}
     for kind, made in versions:
         given = dict.fromkeys(each.bureau for each in codec.decode(DecisionRecord, bytes(made)).rows)
-        if kind == "withdrawal":
+        if kind == WITHDRAWAL:
             found = {each: None for each in found if each not in given}
-        elif kind not in ENDS:
+        elif kind not in TO_HOLDERS:
             found |= given
     return tuple(found)
 

@@ -393,12 +393,15 @@ class Versions:
 
         What came and is gone, after an incomplete copy perhaps, `follow` takes once more.
         """
-        found = self._state().get(kind)
+        return self._here(self._state(), kind)
+
+    def _here(self, state: Mapping[str, Any], kind: str) -> bytes | None:
+        found = state.get(kind)
         return bytes.fromhex(str(found)) if found and (self._folder / str(found)).is_file() else None
 
     def _lacks_newest(self) -> bool:
         state = self._state()
-        return any(state.get(kind) and self.newest_digest(kind) is None for kind in ("directory", "policies"))
+        return any(state.get(kind) and self._here(state, kind) is None for kind in ("directory", "policies"))
 
     def keep(self, content: bytes) -> bytes:
         """Keep a version that came another way (an annex, a set that is only drafted); give its digest."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.adapter import Draft
-from broker.notice import Audience
+from broker.notice import WITHDRAWAL, Audience
 
 TOPIC = "withdrawal"
 PURPOSE = "criminal-investigation"
@@ -22,7 +22,7 @@ def withdrawal(record: str, issuer: str, reason: Mapping[str, Any] | None, basis
     """Draft the withdrawal of a record that `issuer` published; `reason` is shown to every holder."""
     return Draft(
         record=record,
-        kind="withdrawal",
+        kind=WITHDRAWAL,
         topics=(TOPIC,),
         purpose=PURPOSE,
         legal_basis=basis,

@@ -14,10 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker import likeness
-from broker.decide import TO_HOLDERS
 from broker.errors import VersionRefusedError
 from broker.masks import Apply, Attribute, Constant, Expression, Principal
-from broker.notice import APPROVAL, KINDS
+from broker.notice import APPROVAL, KINDS, TO_HOLDERS
 from broker.rules import RECEIVE, SEE, Read, Rule, Rules, Verdict
 from broker.rules.policy_set import refused
 from broker.wording import attributes_of

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker.decide import TO_HOLDERS, audience_of, held_terms, sight_of
-from broker.notice import APPROVAL, KINDS, ROUTING
+from broker.decide import audience_of, held_terms, sight_of
+from broker.notice import APPROVAL, KINDS, ROUTING, TO_HOLDERS
 from broker.rules import RECEIVE, REVIEW, SEE, Read, Rules
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from broker.facts import Facts, carried, facts_of, indices
 from broker.notice import (
     APPROVAL,
-    RESTRICTION,
+    TO_HOLDERS,
     WITHDRAWAL,
     Decision,
     Header,
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 HOLDERS_NOT_REACHED, REACHED_NOBODY, NO_REVIEWER = "holders-not-reached", "reached-nobody", "no-reviewer"
 GLASS_BROKEN = "glass-broken"
 SOURCE = "source"
-TO_HOLDERS = frozenset({WITHDRAWAL, RESTRICTION})
-"""Kinds that reach every holder whatever the policy says (DESIGN §3.8)."""
 ALL_BUT_ROUTING = ~1
 
 

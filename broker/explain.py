@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from broker.decide import (
     SOURCE,
-    TO_HOLDERS,
     Spoken,
     View,
     audience_of,
@@ -26,7 +25,7 @@ from broker.decide import (
 )
 from broker.directory import NO_ANNEX
 from broker.facts import Facts, facts_of, indices
-from broker.notice import APPROVAL, KINDS, ROUTING, Decision, Holder, Terms
+from broker.notice import APPROVAL, KINDS, ROUTING, TO_HOLDERS, Decision, Holder, Terms
 from broker.rules import RECEIVE, REVIEW, SEE
 from broker.wording import Say, Wording, attributes_of
 

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -142,7 +143,7 @@ class Index:
         """Add what is missing, and tell what it covers then; None once another process has changed it meanwhile."""
         size, root = covered
         if size > trail.size or (size and trail.root_of(size) != root):
-            if not self._begins_again(covered):
+            if not self._if_still(covered, self._make):
                 return None
             covered = _NOTHING
         begin = covered[0]
@@ -155,29 +156,22 @@ class Index:
                 block.add(begin, trail.entry(begin), kept.take(begin))
                 begin += 1
             now = begin, trail.root_of(begin)
-            if not self._keep(block, covered, now):
+            if not self._if_still(covered, partial(self._keep, block, now)):
                 return None
             covered = now
             progress(begin, trail.size)
         return covered
 
-    def _begins_again(self, before: _Covered) -> bool:
-        """Throw away an index that covers what is `before`; False if it covers anything else by now."""
+    def _if_still(self, before: _Covered, change: Callable[[], None]) -> bool:
+        """Change an index that covers what is `before`; False if it covers anything else by now."""
         with transaction(self._database):
             if self._done() != before:
                 return False
-            self._make()
+            change()
         return True
 
-    def _keep(self, block: _Block, before: _Covered, now: _Covered) -> bool:
-        """Add a block to an index that covers what is `before`; False if it covers anything else by now."""
-        with transaction(self._database):
-            if self._done() != before:
-                return False
-            self._keep_all(block, now)
-        return True
-
-    def _keep_all(self, block: _Block, now: _Covered) -> None:
+    def _keep(self, block: _Block, now: _Covered) -> None:
+        """Add a block."""
         # Not from the block before: in an index that was made again meanwhile words have other numbers.
         words = dict[str, int](self._database.execute("SELECT name, id FROM word"))
         self._database.executemany("INSERT OR IGNORE INTO notice VALUES (?, ?)", block.notices)

@@ -18,6 +18,8 @@ CLOCK_SKEW_MS = 300_000
 ROUTING = "routing"
 
 WITHDRAWAL, RESTRICTION, APPROVAL = "withdrawal", "restriction", "approval"
+TO_HOLDERS = frozenset({WITHDRAWAL, RESTRICTION})
+"""Kinds that reach every holder whatever the policy says (DESIGN §3.8)."""
 KINDS: dict[str, tuple[str, ...]] = {
     "person": (
         "identity", "warnings", "description", "warrants", "biometrics",

@@ -15,9 +15,14 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXE
 """A pipe is opened without its writer, a link not at all: what it leads to may have no end."""
 _BESIDE = ("-wal", "-shm", "-journal")
 UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-"""What SQLite says, as `writing.code_of`, where nothing may be written."""
+"""What SQLite says, as `code_of`, where nothing may be written."""
 WAIT_S = 10.0
 """How long a database that another process keeps is waited for."""
+
+
+def code_of(error: sqlite3.Error | OSError) -> int:
+    """Give SQLite's primary result code, 0 where it gave none: the low byte, above it stands why."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def read(file: Path, limit: int) -> bytes:
@@ -43,7 +48,7 @@ def database(file: Path) -> sqlite3.Connection:
     try:
         return _tried(file, "mode=ro")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in UNWRITABLE:
+        if code_of(error) not in UNWRITABLE:
             raise
         # SQLite reads a file that once had a write-ahead log only where that log and its index lie beside it, or may be
         # written there. A running writer keeps both there; where no log waits to be played back, the file stands still.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from broker import codec
-from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
+from broker.decide import SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, SignatureError, TrailError
 from broker.examine import Finding
 from broker.holders import Holders
@@ -26,6 +26,7 @@ from broker.notice import (
     RELEASE,
     RELEASED,
     SUBSCRIPTION_TYPE,
+    TO_HOLDERS,
     DecisionRecord,
     Leaf,
     Statement,

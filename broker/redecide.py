@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from broker.decide import SOURCE, TO_HOLDERS, Subscriptions, approval_terms, audience_of, held_terms, sight_of
+from broker.decide import SOURCE, Subscriptions, approval_terms, audience_of, held_terms, sight_of
 from broker.directory import NO_ANNEX
 from broker.facts import Facts
-from broker.notice import APPROVAL, KINDS, ROUTING, Terms
+from broker.notice import APPROVAL, KINDS, ROUTING, TO_HOLDERS, Terms
 from broker.rules import RECEIVE, REVIEW, SEE, PolicySet, Reference, Verdict, read_rules
 
 if TYPE_CHECKING:

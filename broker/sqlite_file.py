@@ -17,9 +17,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from broker.errors import ConfigurationError, UnavailableError, ValiseError
+from broker.reading import code_of
 from broker.sqlite_batch import BATCH, Copy, pack, unpack
 from broker.sqlite_pages import Table, connect
-from broker.writing import AWAY, code_of, log_ahead
+from broker.writing import AWAY, log_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

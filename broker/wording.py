@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from broker.directory import NO_ANNEX
 from broker.facts import NO_LIMIT, Facts, carried, indices
 from broker.masks import BUREAU_SETS, Apply, Attribute, Expression, Value, subjects
-from broker.notice import RESTRICTION, WITHDRAWAL
+from broker.notice import TO_HOLDERS
 
 if TYPE_CHECKING:
     from broker.directory import Annex, Bureau, Directory
@@ -90,7 +90,7 @@ class Wording:
             return "It holds what this notice corrects: a correction goes on although the agreement is suspended."
         if self._known.holders >> bureau.index & 1:
             return "It holds what this notice corrects."
-        if self._header.kind in (WITHDRAWAL, RESTRICTION):
+        if self._header.kind in TO_HOLDERS:
             return "It held what this notice ends, whatever the policy says."
         return "It has subscribed to one of the topics."
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from broker.errors import UnavailableError
+from broker.reading import code_of
 
 WAIT_S = 5
 """How long a file of the operator's home that another process keeps is waited for."""
@@ -29,11 +30,6 @@ AWAY = frozenset(
 )
 """What SQLite says of a file that may be one of ours and cannot be used now."""
 _AGAIN_S = 0.01
-
-
-def code_of(error: sqlite3.Error | OSError) -> int:
-    """Give SQLite's primary result code, 0 where it gave none: the low byte, above it stands why."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def log_ahead(database: sqlite3.Connection) -> None:

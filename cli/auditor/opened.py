@@ -14,7 +14,6 @@ from broker.errors import ConfigurationError
 from broker.index import Index
 from broker.records import Records
 from broker.trail import Trail
-from broker.writing import code_of
 from cli.auditor.progress import progress
 from cli.auditor.shards import shard_of, trails
 from cli.operator_home import operator_folder
@@ -75,7 +74,7 @@ def _index(file: Path) -> Index:
     try:
         return Index(file if _is_ours(file) else None)
     except sqlite3.OperationalError as error:
-        if code_of(error) not in reading.UNWRITABLE:
+        if reading.code_of(error) not in reading.UNWRITABLE:
             raise  # one that another keeps is waited for: without it all would be indexed again, for this once
         return Index(None)  # an auditor may look at what he may not write
     except sqlite3.DatabaseError:

@@ -240,6 +240,16 @@ async def test_a_withdrawal_that_builds_on_a_rejected_correction_is_made_again(w
     assert [each.notice_id for each in header.references] == [identity(first)]
 
 
+async def withdrawn(world: World) -> Outbox:
+    """AT withdraws what LV has; the broker has not heard of it."""
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    outbox = world.machine("AT/ncb").outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    return outbox
+
+
 async def ended(world: World, first: bytes, *, rejected: bool) -> tuple[Outbox, bytes]:
     """AT withdraws, by its correction, what LV has; the correction is rejected, or nobody ever hears of it."""
     await world.broker.route(first, SHOWS)
@@ -388,12 +398,7 @@ async def test_what_a_correction_that_was_published_meanwhile_names_is_left_to_t
 
 
 async def test_a_withdrawal_of_what_is_on_record_is_made_once_whatever_the_broker_says(world: World) -> None:
-    (first,) = await world.publish(draft())
-    await world.broker.route(first, SHOWS)
-    at = world.machine("AT/ncb")
-    outbox = at.outbox()
-    outbox.withdraw("R-1")
-    await outbox.flush(world.bus)
+    at, outbox = world.machine("AT/ncb"), await withdrawn(world)
     await world.broker.route((await world.sent())[-1], {})
     assert await learn(at, outbox) == ["holders-not-told"]
     assert outbox.waiting() == 0
@@ -401,12 +406,7 @@ async def test_a_withdrawal_of_what_is_on_record_is_made_once_whatever_the_broke
 
 
 async def test_what_was_withdrawn_is_not_corrected_by_a_later_try(world: World) -> None:
-    (first,) = await world.publish(draft())
-    await world.broker.route(first, SHOWS)
-    at = world.machine("AT/ncb")
-    outbox = at.outbox()
-    outbox.withdraw("R-1")
-    await outbox.flush(world.bus)
+    at, outbox = world.machine("AT/ncb"), await withdrawn(world)
     (again,) = await world.publish(draft())
     await reject(world, again, "invalid-field")
     await learn(at, outbox)
