@@ -108,7 +108,8 @@ class Shard(Protocol):
     async def commit(self, taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
         """Move the inputs' offsets past `taken` and write `writes`, as one transaction.
 
-        Returns for each stream written the offset of its last record. Raises FencedError if another owner has come,
+        Returns for each stream written the offset of its last record. The shard's next owner sees all of it at once;
+        to `read`, `end` and `place` it may be shown a moment later. Raises FencedError if another owner has come,
         UnavailableError if nothing is known to have been kept: the caller must then own the shard again.
         """
         ...

@@ -232,7 +232,8 @@ async def test_what_is_committed_is_read_without_waiting_and_nothing_means_that_
         async with bus.own(0, [streams.notices(member)]) as shard:
             for text in ("a", "b", "c"):
                 last = await shard.commit([], Writes([(streams.ROUTED, text.encode(), b"")]))
-        end = await bus.end(streams.ROUTED)
+        async with bus.own(0, []):  # Kafka writes the marks of a commit after its answer, and before the next owner
+            end = await bus.end(streams.ROUTED)
     for limit in (500, 1):
         async with stage.open(streams.ROUTER) as bus:  # nothing was read ahead
             seen, place = [], begin
@@ -488,9 +489,9 @@ async def test_a_place_beyond_the_end_is_never_waited_out(stage: Stage) -> None:
         async with bus.own(0, [stream], {stream: end + 7}) as shard:
             (stands_for_it,) = await shard.take(1, PATIENCE_S)
             await shard.commit([stands_for_it], Writes())
-        assert await bus.place("0", stream) == end
         await give(stage, member, "c")
         async with bus.own(0, [stream]) as shard:
+            assert await bus.place("0", stream) == end
             assert keys(await take_all(shard, 1)) == ["c"]
 
 
