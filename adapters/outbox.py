@@ -9,32 +9,31 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from adapters import dates, heads, holding
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
-from adapters.compose import Maker, Place, compose, sign
-from adapters.database import QUEUED, answering, check_went, connect, count_queued, forget, transaction
+from adapters.compose import Maker, Place, compose
+from adapters.database import QUEUED, answering, connect, count_queued, forget, transaction
 from adapters.holding import Holding, reason_in
 from adapters.order import Order
 from adapters.requeue import Requeue
+from adapters.sender import Sender, sent_digest
 from adapters.withdrawal import withdrawal
 from adapters.wrong import why
-from broker import codec, crash, streams
+from broker import codec, crash
 from broker.bus import Bus
 from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError, UnavailableError
-from broker.notice import ORDERED, DecisionRecord, Envelope, Header, Reference, Verified
+from broker.notice import ORDERED, DecisionRecord, Header, Reference, Verified
 from broker.signing import header_digest
 from broker.verify import is_order
 from broker.writing import take_back
 
-PAGE = 100
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS series(bureau TEXT PRIMARY KEY, series BLOB NOT NULL, next INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors(source TEXT PRIMARY KEY, cursor TEXT NOT NULL);
@@ -140,6 +139,7 @@ class Outbox:
         self.database = connect(path, heads.TABLES + dates.TABLES + holding.TABLES + TABLES)
         count_queued(self.database, "envelopes")
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
+        self._sender = Sender(self.database, maker, self.requeue)
         self._maker, self._bureau, self._resolve = maker, bureau, resolve
         if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ORDERS:
             self._learn_orders()
@@ -219,14 +219,16 @@ class Outbox:
 
     def publish(self, drafts: Iterable[Draft], source: str = "", cursor: Cursor | None = None) -> list[Result]:
         """Publish what is new or changed, all in one transaction with the source's cursor."""
-        with transaction(self.database):
+        drafts = list(drafts)
+        with self._signing({draft.bureau or self._bureau for draft in drafts}):
             results = [self._publish(draft, source) for draft in drafts]
             self._keep_cursor(cursor)
-        crash.here("outbox.stored")
         return results
 
     def rehearse(self, drafts: Iterable[Draft]) -> list[Verified | Refusal | Unchanged]:
         """Give what `publish` would make of these drafts now, one after the other, and keep nothing of it."""
+        drafts = list(drafts)
+        self._unlock({draft.bureau or self._bureau for draft in drafts})
         with answering():
             self.database.execute("BEGIN IMMEDIATE")
             try:
@@ -254,7 +256,8 @@ class Outbox:
         `dated`: what the source says of its date (`SourceReport.dated`). Raises OlderSourceError, and publishes
         nothing, where it is older than what was last published from it, unless `accept_older`.
         """
-        with transaction(self.database):
+        changes = list(changes)
+        with self._signing({bureau for change in changes for bureau in self._signers(change, source)}):
             dates.keep(self.database, source, dated, accept_older=accept_older)
             if self.published(source) != previous:
                 raise UnavailableError(
@@ -262,48 +265,62 @@ class Outbox:
                 )
             results = [result for change in changes for result in self._apply(change, source)]
             self._keep_cursor(cursor)
-        crash.here("outbox.stored")
         return results
 
     def withdraw(self, record: str, reason: Mapping[str, Any] | None = None, bureau: str | None = None) -> Result:
         """Withdraw a record. Raises InvalidReferenceError if it is not published."""
-        with transaction(self.database):
-            result = self._withdraw(record, bureau or self._bureau, reason)
-        crash.here("outbox.stored")
-        return result
+        bureau = bureau or self._bureau
+        with self._signing({bureau}):
+            return self._withdraw(record, bureau, reason)
 
     def disown(self, notice_id: bytes, reason: Mapping[str, Any] | None = None) -> Result:
         """Withdraw what is on record as ours but never was in this outbox: somebody else had the key.
 
         Raises InvalidReferenceError if no outcome of such a notice has come.
         """
-        with transaction(self.database):
-            result = self._disown(notice_id, reason)
-        crash.here("outbox.stored")
-        return result
-
-    def order(self, order: Order) -> Result:
-        """Withdraw another's notice by order; refused here of a bureau that is no authority."""
-        draft = order.draft
-        with transaction(self.database):
-            try:
-                made = self._make(draft, draft.bureau or self._bureau, order.version, (order.reference,))
-                self.database.execute("INSERT INTO orders VALUES (?)", (made.header.notice_id,))
-                result: Result = _published(made)
-            except NoticeRejectedError as error:
-                result = Refusal(draft.record, error.code, why(draft, error))
-        crash.here("outbox.stored")
-        return result
-
-    def _disown(self, notice_id: bytes, reason: Mapping[str, Any] | None) -> Result:
         decision = self._on_record(notice_id)
         if decision is None:
             message = "no such notice is on record as ours"
             raise InvalidReferenceError(message)
         record = codec.decode(DecisionRecord, decision)
         header = codec.decode(Header, record.header)
+        with self._signing({header.issuer}):
+            return self._disown(header, header_digest(record.header), reason)
+
+    def order(self, order: Order) -> Result:
+        """Withdraw another's notice by order; refused here of a bureau that is no authority."""
+        draft, bureau = order.draft, order.draft.bureau or self._bureau
+        with self._signing({bureau}):
+            try:
+                made = self._make(draft, bureau, order.version, (order.reference,))
+                self.database.execute("INSERT INTO orders VALUES (?)", (made.header.notice_id,))
+                result: Result = _published(made)
+            except NoticeRejectedError as error:
+                result = Refusal(draft.record, error.code, why(draft, error))
+        return result
+
+    @contextmanager
+    def _signing(self, bureaus: Collection[str]) -> Iterator[None]:
+        """Hold the file, in one transaction, while these bureaus sign."""
+        self._unlock(bureaus)
+        with transaction(self.database):
+            yield
+        crash.here("outbox.stored")
+
+    def _unlock(self, bureaus: Collection[str]) -> None:
+        """Have the keys at hand before the file is held: a person may have to type a passphrase."""
+        for bureau in sorted(bureaus):
+            self._maker.key(bureau)
+
+    def _signers(self, change: Change, source: str) -> list[str]:
+        """Name the bureaus that may have to sign for a change: a record's own, and those at which it ends."""
+        if isinstance(change, New | Corrected):
+            return [change.draft.bureau or self._bureau, *self._live_at(change.draft.record, source)]
+        return self._live_at(change.record, source) if isinstance(change, Withdrawn) else []
+
+    def _disown(self, header: Header, digest: bytes, reason: Mapping[str, Any] | None) -> Result:
         draft = withdrawal(header.record, header.issuer, reason)
-        reference = Reference(header.issuer, notice_id, header_digest(record.header), "withdraws")
+        reference = Reference(header.issuer, header.notice_id, digest, "withdraws")
         try:
             made = self._make(draft, header.issuer, header.version + 1, (reference,))
         except NoticeRejectedError as error:
@@ -413,8 +430,7 @@ class Outbox:
 
     def _followed(self, end: sqlite3.Row) -> Result | None:
         try:
-            self._maker.key(end["bureau"])  # before the transaction: a person may have to type a passphrase
-            with transaction(self.database):
+            with self._signing({end["bureau"]}):
                 made = self._withdraw_what_stands(end)
         except (ConfigurationError, NoticeRejectedError) as error:
             return Refusal(end["record"], error.code, str(error))
@@ -448,7 +464,7 @@ class Outbox:
             (
                 made.header.notice_id, bureau, draft.record, version, draft.kind, series, number,
                 envelope.header, made.header_digest, envelope.key_id, envelope.signature, envelope.compartments,
-                self._maker.clock(), _digest(envelope),
+                self._maker.clock(), sent_digest(envelope),
             ),
         )  # fmt: skip
         return made
@@ -534,59 +550,10 @@ class Outbox:
         """
         for each in self._follow_up():
             tell(each)
-        with transaction(self.database):
-            self.requeue.rejected()
-            self.requeue.before_what_builds_on_it()
-        sent, before = 0, list[tuple[int, int]]()
-        while rows := self.database.execute(
-            "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
-        ).fetchall():
-            check_went(before, before := [(row["place"], row["queued"]) for row in rows])
-            signed = [(row, self._in_force(row)) for row in rows]
-            self._note([(row, each) for row, each in signed if _digest(each) != row["sent_digest"]])
-            values = [(bytes(row["notice_id"]), codec.encode(each)) for row, each in signed]
-            await bus.append(streams.notices(rows[0]["bureau"].partition("/")[0]), values, partition=shard)
-            crash.here("outbox.appended")
-            self._mark_sent(signed)
-            crash.here("outbox.marked")
-            sent += len(rows)
-        return sent
-
-    def _note(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
-        """Keep envelopes as they will go out, before they do: another process may hear first that one was rejected."""
-        if not signed:
-            return
-        with transaction(self.database):
-            self.database.executemany(
-                "UPDATE envelopes SET key_id = ?, signature = ?, sent_digest = ?"
-                " WHERE place = ? AND sent_at IS NULL AND queued = ?",
-                [(each.key_id, each.signature, _digest(each), row["place"], row["queued"]) for row, each in signed],
-            )
-
-    def _mark_sent(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
-        """Mark what went. What another process has signed anew or queued anew meanwhile has not gone as it is now."""
-        with transaction(self.database):
-            self.database.executemany(
-                "UPDATE envelopes SET sent_at = ?"
-                " WHERE place = ? AND sent_at IS NULL AND queued = ? AND sent_digest = ?",
-                [(self._maker.clock(), row["place"], row["queued"], _digest(each)) for row, each in signed],
-            )
-
-    def _in_force(self, row: sqlite3.Row) -> Envelope:
-        """Give the envelope as it was signed, or the same header bytes signed anew if the bureau's key has changed."""
-        kept = Envelope(bytes(row["header"]), bytes(row["key_id"]), bytes(row["signature"]), bytes(row["compartments"]))
-        key = self._maker.key(row["bureau"])
-        if kept.key_id == key.public.id:
-            return kept
-        return sign(kept.header, kept.compartments, key)
+        return await self._sender.send(bus, shard)
 
 
 _OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
-
-
-def _digest(envelope: Envelope) -> bytes:
-    """Name the bytes that go out; a rejection of which the broker names no notice names these."""
-    return sha256(codec.encode(envelope)).digest()
 
 
 def _published(made: Verified) -> Published:

@@ -309,7 +309,7 @@ async def test_who_sends_with_an_old_key_beside_another_with_the_new_one_says_so
 
     def signs() -> None:
         rows = other.database.execute("SELECT * FROM envelopes WHERE sent_at IS NULL").fetchall()
-        other._note([(row, other._in_force(row)) for row in rows])
+        other._sender._note([(row, other._sender._in_force(row)) for row in rows])
 
     with pytest.raises(UnavailableError, match="another process signs with another key"):
         await one.flush(_Between(world.bus.memory).beside(signs))

@@ -5,7 +5,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from adapters.outbox import Cursor, Outbox, Published, Refusal, Result
 from broker import codec, crash, members
 from broker.errors import InvalidReferenceError, UnavailableError
 from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Routing, Verified
-from broker.signing import header_digest, pae
+from broker.signing import SigningKey, header_digest, pae
 from broker.sqlite import SqliteBus
 from broker.streams import World as Streams
 from broker.verify import Arrival, verify
@@ -101,6 +102,41 @@ async def test_a_rehearsal_makes_what_publishing_would_and_keeps_nothing(world: 
         "corrects", "cites",
     ]  # fmt: skip
     outbox.close()
+
+
+def test_a_key_is_asked_for_before_the_file_is_held(world: World) -> None:
+    """Somebody may have to type a passphrase: other commands and the collector go on meanwhile."""
+    at, asked = world.machine("AT/ncb"), list[str]()
+    path = at.folder / "outbox.db"
+
+    def asking() -> Maker:
+        known: set[str] = set()
+
+        def key(bureau: str) -> SigningKey:
+            if bureau not in known:
+                with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as another:
+                    another.execute("BEGIN IMMEDIATE")
+                known.add(bureau)
+                asked.append(bureau)
+            return key_of(bureau)
+
+        return Maker(at.versions.newest(), key, at.clock, os.urandom)
+
+    def act(job: Callable[[Outbox], object]) -> list[str]:
+        asked.clear()
+        with closing(Outbox(path, asking(), "AT/ncb")) as outbox:
+            job(outbox)
+        return asked
+
+    assert act(lambda outbox: outbox.rehearse([draft("R-1")])) == ["AT/ncb"]
+    assert act(lambda outbox: outbox.publish([draft("R-1"), draft("R-2", bureau="AT/border")])) == [
+        "AT/border", "AT/ncb",
+    ]  # fmt: skip
+    assert act(lambda outbox: run(outbox, "cases", [draft("R-3"), draft("R-4")])) == ["AT/ncb"]
+    assert act(lambda outbox: run(outbox, "cases", [draft("R-3"), draft("R-4")])) == []
+    moved = [draft("R-3", bureau="AT/border")]
+    assert act(lambda outbox: run(outbox, "cases", moved)) == ["AT/border", "AT/ncb"]
+    assert act(lambda outbox: outbox.withdraw("R-1")) == ["AT/ncb"]
 
 
 async def test_a_rehearsal_on_a_full_disk_says_so(world: World) -> None:

@@ -1,0 +1,79 @@
+"""Sends what waits in an outbox, in order, each under the key that its bureau has now."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from hashlib import sha256
+
+from adapters.compose import Maker, sign
+from adapters.database import check_went, transaction
+from adapters.requeue import Requeue
+from broker import codec, crash, streams
+from broker.bus import Bus
+from broker.notice import Envelope
+
+PAGE = 100
+
+
+class Sender:
+    """The sending half of an outbox, over its file."""
+
+    def __init__(self, database: sqlite3.Connection, maker: Maker, requeue: Requeue) -> None:
+        self._database, self._maker, self._requeue = database, maker, requeue
+
+    async def send(self, bus: Bus, shard: int) -> int:
+        """Append what waits, in order; return how many went. May append the same again after a raise.
+
+        Raises UnavailableError, also where another process keeps signing the same anew; ConfigurationError (no key).
+        """
+        with transaction(self._database):
+            self._requeue.rejected()
+            self._requeue.before_what_builds_on_it()
+        sent, before = 0, list[tuple[int, int]]()
+        while rows := self._database.execute(
+            "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
+        ).fetchall():
+            check_went(before, before := [(row["place"], row["queued"]) for row in rows])
+            signed = [(row, self._in_force(row)) for row in rows]
+            self._note([(row, each) for row, each in signed if sent_digest(each) != row["sent_digest"]])
+            values = [(bytes(row["notice_id"]), codec.encode(each)) for row, each in signed]
+            await bus.append(streams.notices(rows[0]["bureau"].partition("/")[0]), values, partition=shard)
+            crash.here("outbox.appended")
+            self._mark_sent(signed)
+            crash.here("outbox.marked")
+            sent += len(rows)
+        return sent
+
+    def _note(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
+        """Keep envelopes as they will go out, before they do: another process may hear first that one was rejected."""
+        if not signed:
+            return
+        with transaction(self._database):
+            self._database.executemany(
+                "UPDATE envelopes SET key_id = ?, signature = ?, sent_digest = ?"
+                " WHERE place = ? AND sent_at IS NULL AND queued = ?",
+                [(each.key_id, each.signature, sent_digest(each), row["place"], row["queued"]) for row, each in signed],
+            )
+
+    def _mark_sent(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
+        """Mark what went. What another process has signed anew or queued anew meanwhile has not gone as it is now."""
+        with transaction(self._database):
+            self._database.executemany(
+                "UPDATE envelopes SET sent_at = ?"
+                " WHERE place = ? AND sent_at IS NULL AND queued = ? AND sent_digest = ?",
+                [(self._maker.clock(), row["place"], row["queued"], sent_digest(each)) for row, each in signed],
+            )
+
+    def _in_force(self, row: sqlite3.Row) -> Envelope:
+        """Give the envelope as it was signed, or the same header bytes signed anew if the bureau's key has changed."""
+        kept = Envelope(bytes(row["header"]), bytes(row["key_id"]), bytes(row["signature"]), bytes(row["compartments"]))
+        key = self._maker.key(row["bureau"])
+        if kept.key_id == key.public.id:
+            return kept
+        return sign(kept.header, kept.compartments, key)
+
+
+def sent_digest(envelope: Envelope) -> bytes:
+    """Name the bytes that go out; a rejection of which the broker names no notice names these."""
+    return sha256(codec.encode(envelope)).digest()
