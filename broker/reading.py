@@ -16,6 +16,8 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXE
 _BESIDE = ("-wal", "-shm", "-journal")
 UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 """What SQLite says, as `code_of`, where nothing may be written."""
+KEPT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""What it says of a file that another process keeps."""
 WAIT_S = 10.0
 """How long a database that another process keeps is waited for."""
 

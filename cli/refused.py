@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.errors import ValiseError
+from broker.reading import KEPT
 from broker.writing import answering
-
-_KEPT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class RefusedHereError(ValiseError):
@@ -25,7 +24,7 @@ def here() -> Iterator[None]:
     A file that another process keeps is for time to mend: UnavailableError.
     """
     try:
-        with answering("another process keeps a file of this home: try again", _KEPT):
+        with answering("another process keeps a file of this home: try again", KEPT):
             yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise

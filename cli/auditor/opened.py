@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,18 +39,13 @@ def opened(home: Path, shard: int = 0, *, rebuild: bool = False) -> Iterator[Ope
     if not (operator / f"records{suffix}.db").is_file():
         message = f"there are no decision records in {operator}: name the home with --home"
         raise ConfigurationError(message)
-    records = Records.to_read(operator / f"records{suffix}.db")
-    index = _index(operator / f"records{suffix}.index.db")
-    try:
+    with closing(Records.to_read(operator / f"records{suffix}.db")) as records:
         trail = Trail.open(operator / f"trail{suffix}")
-        if rebuild:
-            index.forget()
-        trail = index.update(trail, records, progress("indexed"))
-        versions = Versions(operator / "versions")
-        yield Opened(operator, trail, records, index, Stories(trail, records, index, versions), versions)
-    finally:
-        index.close()
-        records.close()
+        file = operator / f"records{suffix}.index.db"
+        with _indexed(file, trail, records, rebuild=rebuild) as (index, covered):
+            versions = Versions(operator / "versions")
+            stories = Stories(covered, records, index, versions)
+            yield Opened(operator, covered, records, index, stories, versions)
 
 
 @contextmanager
@@ -70,15 +65,36 @@ def _shard_of(home: Path, notice: str) -> int:
     return shards[-1]
 
 
+@contextmanager
+def _indexed(file: Path, trail: Trail, records: Records, *, rebuild: bool) -> Iterator[tuple[Index, Trail]]:
+    """Open an index that covers the trail, and give the trail as it does; in memory where the disk has no room."""
+    with ExitStack() as stack:
+        index = stack.enter_context(closing(_index(file)))
+        try:
+            if rebuild:
+                index.forget()
+            covered = index.update(trail, records, progress("indexed"))
+        except sqlite3.OperationalError as error:
+            _check_not_kept(error)
+            index = stack.enter_context(closing(Index(None)))
+            covered = index.update(trail, records, progress("indexed"))
+        yield index, covered
+
+
 def _index(file: Path) -> Index:
     try:
         return Index(file if _is_ours(file) else None)
     except sqlite3.OperationalError as error:
-        if reading.code_of(error) not in reading.UNWRITABLE:
-            raise  # one that another keeps is waited for: without it all would be indexed again, for this once
-        return Index(None)  # an auditor may look at what he may not write
+        _check_not_kept(error)
+        return Index(None)  # an auditor may look at what he may not write, or where there is no room
     except sqlite3.DatabaseError:
         return _again(file)
+
+
+def _check_not_kept(error: sqlite3.OperationalError) -> None:
+    """Raise what says that another keeps the index: who waits has it, and need not index it all for this once."""
+    if reading.code_of(error) in reading.KEPT:
+        raise error
 
 
 def _is_ours(file: Path) -> bool:

@@ -293,3 +293,26 @@ def test_an_index_that_another_keeps_is_not_made_in_memory_instead(
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             opened._index(file)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_where_the_disk_is_full_an_index_is_made_in_memory(
+    tmp_path: Path, trail: Trail, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    """It has no room as it is made, or for what is added to one that is there."""
+    file, connect = tmp_path / "index.db", sqlite3.connect
+    if there:
+        with closing(Index(file)) as index, transaction(index._database) as database:
+            database.executemany("INSERT INTO posting VALUES(?, 0, zeroblob(1990))", [(90,), (91,), (92,), (93,)])
+
+    def full(path: Any, **how: Any) -> sqlite3.Connection:
+        database: sqlite3.Connection = connect(path, **how)
+        if path == file:
+            database.execute("PRAGMA max_page_count = 1")  # no page more than there are
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    records: Any = Kept(SIZE)
+    with opened._indexed(file, trail, records, rebuild=False) as (index, covered):
+        assert (covered.size, index._database.execute("PRAGMA database_list").fetchone()[2]) == (SIZE, "")
+        right(index)
