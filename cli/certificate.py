@@ -214,8 +214,9 @@ async def _follow(home: OperatorHome) -> None:
 
 async def _bind(home: OperatorHome) -> None:
     """Bring the bindings to who was stopped, and to the directory in force: what this home knows may be older."""
-    if (await proposing.ready(home)).opened is None:
-        await make_streams(home, NOBODY, take_away=False)
+    async with proposing.in_turn(home, proposing.TURN_S):
+        if (await proposing.ready(home)).opened is None:
+            await make_streams(home, NOBODY, take_away=False)
 
 
 def _kafka(given: Everywhere) -> OperatorHome:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from broker import certificates, codec, durable, streams, turns
+from broker import certificates, codec, streams
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, ForbiddenStreamError
 from broker.notice import Version
@@ -14,21 +14,17 @@ from broker.streams import OPERATOR, SETUP, World
 from cli.operator_home import NOBODY, OperatorHome, credentials
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from broker.topics import Difference
 
 
-BINDING_S = 180.0
-"""How long one who sets bindings is waited for: each of a handful of answers of the nodes may take half a minute."""
-
-
 async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> tuple[Difference, ...]:
     """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too, which become the world's.
 
-    Without `take_away` nobody loses a binding but who was stopped. Returns which settings of Kafka's topics are not the
-    table's.
+    Without `take_away` nobody loses a binding but who was stopped. On Kafka called in turn (`proposing.in_turn`), from
+    the look at what is in force on: an older world, or list of who was stopped, would give back what a newer one took
+    away. Returns which settings of Kafka's topics are not the table's.
     """
     if home.settings.bus_kind == "kafka":
         from broker import kafka_quota, topics  # noqa: PLC0415 -- only a Kafka home needs it
@@ -38,23 +34,10 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
         # On new nodes, and before their first stream: after a kill this is a new node still. What is set later stays.
         if streams.VERSIONS not in topics.existing(address, setup):
             await kafka_quota.bound(address, setup)
-        async with binding(home):
-            return topics.establish(address, setup, world, take_away=take_away, stopped=stopped(home)).differs
+        return topics.establish(address, setup, world, take_away=take_away, stopped=stopped(home)).differs
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))
     return ()
-
-
-@asynccontextmanager
-async def binding(home: OperatorHome) -> AsyncIterator[None]:
-    """Set bindings one after the other: an older list of who was stopped would give back what a newer one took away.
-
-    In a folder in which nobody waits for anything else. Raises UnavailableError if another does not come to its end.
-    """
-    folder = home.folder / "bindings"
-    durable.make_private(folder)
-    async with turns.in_turn(folder, BINDING_S):
-        yield
 
 
 def differences(home: OperatorHome) -> list[Difference]:

@@ -108,7 +108,7 @@ async def _write(home: OperatorHome, policies: PolicySet, content: bytes, wait: 
     size = in_force.trail_of(home).size
     home.versions.keep(policies.content)
     written = codec.encode(Version("policies", content))
-    async with proposing.in_turn(home), home.bus(OPERATOR) as bus:
+    async with proposing.in_turn(home, proposing.TURN_S), home.bus(OPERATOR) as bus:
         await home.versions.follow(bus)
         home.versions.guard().take("policies", content, clock())  # in force may be another than was compared with
         await bus.append(streams.VERSIONS, [(b"", written)])

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 REFRESH_MS = draft.TIMESTAMP_LIFE_MS // 2
 """A timestamp with less than this left is signed anew."""
+TURN_S = 180.0
+"""How long a person waits for another who activates or binds.
+
+On Kafka that takes seconds. Nodes that give each answer at the last moment may take longer than this.
+"""
 _NUMBERED = re.compile(r"([0-9]+)\.draft\.json")
 """How drafts are called that were kept here."""
 
@@ -83,7 +88,8 @@ async def standing(home: OperatorHome) -> Guard:
 async def ready(home: OperatorHome) -> Guard:
     """Read what has been published so far, and bring streams and bindings to what it says.
 
-    What this home knows by itself may be older than the streams are: nobody loses a binding before they were followed.
+    Called in turn (`in_turn`). What this home knows by itself may be older than the streams are: nobody loses a binding
+    before they were followed.
     """
     if not await has_streams(home):
         await make_streams(home, NOBODY, take_away=False)
@@ -165,15 +171,17 @@ def keep(home: OperatorHome, made: Draft) -> Path:
 
 
 @asynccontextmanager
-async def in_turn(home: OperatorHome) -> AsyncIterator[None]:
-    """Let nobody else of this home write versions between our look at what is in force and at what became of ours.
+async def in_turn(home: OperatorHome, wait_s: float | None = None) -> AsyncIterator[None]:
+    """Let nobody else of this home write versions or set bindings from our look at what is in force until ours is.
 
-    Two that are signed after the same look have the same numbers: nobody takes the second. The operator's keys are
-    loaded before, which may ask for a passphrase. Raises UnavailableError if another does not come to its end.
+    Two versions that are signed after the same look have the same numbers: nobody takes the second. Bindings that are
+    set after an older look cut off who has entered since. The operator's keys are loaded before, which may ask for a
+    passphrase. In a folder in which nobody waits for anything else. Raises UnavailableError if another does not come to
+    its end within `wait_s`, by default as `durable.alone` waits.
     """
     folder = home.folder / "trust"
     folder.mkdir(exist_ok=True)
-    async with turns.in_turn(folder):
+    async with turns.in_turn(folder, wait_s):
         yield
 
 
@@ -189,7 +197,7 @@ async def activate(home: OperatorHome, copies: Sequence[Draft]) -> Activated:
         message = "the draft holds a policy set only: `valise policy activate DRAFT`"
         raise ConfigurationError(message)
     keys = operator_keys(home)
-    async with in_turn(home):
+    async with in_turn(home, TURN_S):
         return await _activated(home, made, keys)
 
 
@@ -278,7 +286,7 @@ async def refresh(home: OperatorHome, bus: Bus) -> bool:
     if not _due(home.versions.guard()):
         return False
     key = operator_keys(home)[1]
-    async with in_turn(home):
+    async with in_turn(home):  # not for long: a broker sees nothing else meanwhile, and asks again
         await home.versions.follow(bus)
         guard = home.versions.guard()
         if guard.opened is None or not _due(guard):

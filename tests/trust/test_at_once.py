@@ -19,11 +19,11 @@ from broker import durable, streams
 from broker.bus import Bus
 from broker.errors import UnavailableError, VersionRefusedError
 from broker.rules import PolicySet
-from broker.streams import OPERATOR, World
+from broker.streams import OPERATOR, SETUP, World
 from broker.trust import draft
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft, read_draft
-from cli import challenges, operator_streams
+from cli import certificate, challenges
 from cli.officer import activating
 from cli.operator_home import OperatorHome, make, operator_home
 from cli.stage import Stage
@@ -139,6 +139,7 @@ async def test_while_one_activates_nobody_else_of_that_home_writes_a_version(
     other = changed("by one word")
     allowed = allowing(stage, other)
     monkeypatch.setattr(durable, "ALONE_S", 0.0)
+    monkeypatch.setattr(proposing, "TURN_S", 0.0)
     monkeypatch.setattr(proposing, "REFRESH_MS", draft.LIFE_MS)  # it is time
 
     async def others() -> None:
@@ -157,25 +158,53 @@ async def test_while_one_activates_nobody_else_of_that_home_writes_a_version(
     assert await seen_by_a_member(stage) == (2, "")
 
 
-async def test_nobody_but_who_sets_bindings_waits_while_the_nodes_are_asked(
+async def test_only_who_writes_versions_or_sets_bindings_waits_while_the_nodes_are_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their answers may take minutes; a thief's principal is to be stopped, and a challenge given, at once."""
+    """That a thief's principal is stopped, and a challenge given, is kept at once."""
     home = make(tmp_path, federation(*BUREAUS), "kafka")
     monkeypatch.setattr(durable, "ALONE_S", 0.0)
-    async with operator_streams.binding(home):
+    monkeypatch.setattr(proposing, "TURN_S", 0.0)
+    async with proposing.in_turn(home):
         challenges.give(home.folder, "AT/ncb")
         issuing.stop(home, "at.ncb")
         make(tmp_path, federation(*BUREAUS), "kafka")
-        second = asyncio.ensure_future(_bound(home))
+        with pytest.raises(UnavailableError, match="end it if it is stopped"):
+            await certificate._bind(home)  # before it looks: no node runs
+
+
+@dataclass(frozen=True, slots=True)
+class Binding(OperatorHome):
+    """An operator's home that notes for which worlds it makes streams and sets bindings."""
+
+    worlds: list[World] = field(kw_only=True)
+
+    @asynccontextmanager
+    async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:
+        if principal == SETUP and world is not None:
+            self.worlds.append(world)
+        async with OperatorHome.bus(self, principal, world) as bus:
+            yield bus
+
+
+async def test_who_binds_while_another_activates_waits_and_binds_by_what_is_in_force_then(tmp_path: Path) -> None:
+    """What was in force when he came would cut off who enters, and give back to who leaves."""
+    stage = await made(tmp_path)
+    larger = replace(stage, federation=federation(*BUREAUS, "FR/ncb"))
+    assert (await valise(stage.home, "key", "new", "--bureau", "FR/ncb")).code == 0
+    stage.member("FR/ncb").versions.pin(str(stage.operator.versions.guard().root))
+    proposed = await proposing.propose(stage.operator, larger.federation, [stage.home / "members"])
+    wider = signed_by_all(larger, proposed.path, base_of(stage.operator))
+    second, bound = Binding(stage.operator.folder, stage.operator.settings, worlds=[]), list[asyncio.Task[None]]()
+
+    async def meanwhile() -> None:
+        bound.append(asyncio.create_task(certificate._bind(second)))
         await asyncio.sleep(0.3)
-        assert not second.done()  # as long as it takes
-    assert await second == {"at.ncb"}
+        assert (bound[0].done(), second.worlds) == (False, [])
 
-
-async def _bound(home: OperatorHome) -> frozenset[str]:
-    async with operator_streams.binding(home):
-        return operator_streams.stopped(home)
+    await proposing.activate(held(stage.operator, meanwhile), [wider])
+    await bound[0]
+    assert ["FR/ncb" in each.bureaus for each in second.worlds] == [True]
 
 
 async def test_who_activates_on_another_machine_at_the_same_time_is_told_that_it_is_not_in_force(
