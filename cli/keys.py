@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from adapters.versions import Versions
-from broker import possession
+from broker import durable, possession
 from broker import settings as settings_file
 from broker.directory import Key
 from broker.errors import ConfigurationError, ValiseError
@@ -81,10 +81,12 @@ def new(given: Everywhere, bureau: str | None, **how: Any) -> None:
     # What a member signs with when directories and policies are decided; made once, with its first bureau's key, and
     # before it: a second run after a kill makes what is missing.
     signatory = signatories.make(folder, name.partition("/")[0], federation, wanted.passphrase)
+    there = keyring.kept(folder, name)
     path, request = make_key(folder, name, federation, wanted)
     if wanted.token and (bare := signatories.bare(folder)):
         answer.aside(_BARE.format(" and ".join(map(str, bare))))
-    _show_made(given, f"made the key of {name} in {path}", path, request, signatory)
+    first = _asked_for(there[-1]) if there else f"made the key of {name} in {path}"
+    _show_made(given, first, path, request, signatory)
 
 
 @key.command()
@@ -100,10 +102,17 @@ def rotate(given: Everywhere, bureau: str | None, **how: Any) -> None:
         raise ConfigurationError(message)
     _check_entered(home, keys[-1])
     generation = keys[-1].generation + 1
-    wanted = _wanted(home.folder, home.bureau, generation, **how)
-    before = _before(home, passphrases.for_old(how["passphrase_file"]))
+    wanted, old = _wanted(home.folder, home.bureau, generation, **how), passphrases.for_old(how["passphrase_file"])
+    if left := _request_left(home.folder, home.settings.federation, keys, wanted.challenge, old):
+        _show_made(given, _asked_for(keys[-1]), keys[-1].path, left)
+        return
+    before = _before(home.folder, keys, old)
     path, request = _make(home.folder, home.bureau, home.settings.federation, generation, wanted, before)
     _show_made(given, f"made the next key of {home.bureau} in {path}; the one before still signs", path, request)
+
+
+def _asked_for(kept: Kept) -> str:
+    return f"{kept.path} ({kept.keeping()}) lay there without its request, which was made now"
 
 
 def _show_made(given: Everywhere, first: str, path: Path, request: Path, signatory: Path | None = None) -> None:
@@ -138,55 +147,84 @@ def _wanted(
 
 def _check_entered(home: MemberHome, newest: Kept) -> None:
     """Refuse a third key while the second still waits: nobody would know which of them is meant."""
-    key_id = newest.key_id()
-    waits = _directory_key(home, key_id) is None and key_id not in keyring.revoked(home.folder)
-    if newest.generation > 1 and waits:
+    if newest.generation > 1 and newest.request.is_file() and _waits(home.folder, newest.key_id()):
         message = f"the directory does not have the last one yet: send {newest.request} to the operator first"
         raise ConfigurationError(message)
 
 
-def _before(home: MemberHome, passphrase: Passphrase) -> SigningKey | None:
+def _waits(folder: Path, key_id: bytes) -> bool:
+    """Say whether the operator is still to enter a key: the directory does not have it, and nobody has revoked it."""
+    return _directory_key(folder, key_id) is None and key_id not in keyring.revoked(folder)
+
+
+def _before(folder: Path, keys: Sequence[Kept], passphrase: Passphrase) -> SigningKey | None:
     """Load the key that is to be followed; None if every one was revoked: the new one then stands for itself."""
-    gone = keyring.revoked(home.folder)
-    left = [each for each in keyring.kept(home.folder, home.bureau) if each.key_id() not in gone]
+    gone = keyring.revoked(folder)
+    left = [each for each in keys if each.key_id() not in gone]
     return left[-1].load(passphrase) if left else None
 
 
 def make_key(folder: Path, bureau: str, federation: str, wanted: Wanted = Wanted()) -> tuple[Path, Path]:
     """Make a bureau's first key and its request in a member's home; give their paths.
 
-    Raises ConfigurationError if there is one.
+    Of a key that a kill has left without its request the request is made. Raises ConfigurationError if there is one
+    that has its own.
     """
-    if found := keyring.kept(folder, bureau):
-        message = (
-            f"{bureau} has a key already, {found[-1].path}: it is never overwritten; "
-            f"`valise key rotate --bureau {bureau}` makes the next"
-        )
-        raise ConfigurationError(message)
-    return _make(folder, bureau, federation, 1, wanted, None)
+    if not (keys := keyring.kept(folder, bureau)):
+        return _make(folder, bureau, federation, 1, wanted, None)
+    secret = wanted.passphrase
+    old = passphrases.for_old() if secret is None else lambda _: secret
+    if left := _request_left(folder, federation, keys, wanted.challenge, old):
+        return keys[-1].path, left
+    message = (
+        f"{bureau} has a key already, {keys[-1].path}: it is never overwritten; "
+        f"`valise key rotate --bureau {bureau}` makes the next"
+    )
+    raise ConfigurationError(message)
+
+
+def _request_left(
+    folder: Path, federation: str, keys: Sequence[Kept], challenge: str, passphrase: Passphrase
+) -> Path | None:
+    """Make the request of the newest key if a kill came before it; None if it has one, or needs none any more."""
+    *before, newest = keys
+    durable.remove_left(newest.path)
+    if newest.request.is_file():
+        return None
+    made = newest.load(passphrase)
+    if not _waits(folder, made.public.id):
+        return None
+    asked = _asked(folder, federation, newest.bureau, challenge)
+    _put_request(newest, possession.request(asked, made, _before(folder, before, passphrase)), only_if_none=True)
+    return newest.request
 
 
 def _make(
     folder: Path, bureau: str, federation: str, generation: int, wanted: Wanted, before: SigningKey | None
 ) -> tuple[Path, Path]:
     path = keyring.path_of(folder, bureau, generation, "token" if wanted.token else "pem")
-    asked = Asked(
-        federation,
-        bureau,
-        wanted.challenge,
-        _knows(folder),
-        before.public.id.hex() if before else "",
-        answer.when(clock()),
-    )
+    asked = _asked(folder, federation, bureau, wanted.challenge)
     if wanted.token:
         made = keyring.token_of(wanted.token, folder / "keys").new_key(wanted.token.key)
         keyring.write_place(path, wanted.token)
     else:
         made = SigningKey.new()
         made.save(path, wanted.passphrase)
-    request = Kept(bureau, generation, path).request
-    request.write_text(json.dumps(possession.request(asked, made, before), indent=2) + "\n", encoding="utf-8")
-    return path, request
+    # Killed here, the key has no request: the same command makes it.
+    kept = Kept(bureau, generation, path)
+    _put_request(kept, possession.request(asked, made, before), only_if_none=False)
+    return path, kept.request
+
+
+def _asked(folder: Path, federation: str, bureau: str, challenge: str) -> Asked:
+    return Asked(federation, bureau, challenge, _knows(folder), made=answer.when(clock()))
+
+
+def _put_request(kept: Kept, request: dict[str, str], *, only_if_none: bool) -> None:
+    """Keep a request. That of who made the key stands, whoever found it without: he may have had a challenge."""
+    with durable.alone(kept.request.parent):
+        if not only_if_none or not kept.request.is_file():
+            durable.put(kept.request, json.dumps(request, indent=2).encode() + b"\n")
 
 
 def _knows(folder: Path) -> str:
@@ -249,17 +287,17 @@ def _any_bureau(home: Path) -> str | None:
     return f"{member}/any" if member else None
 
 
-def _directory_key(home: MemberHome, key_id: bytes) -> Key | None:
+def _directory_key(folder: Path, key_id: bytes) -> Key | None:
     """Find a key in the newest directory; None, too, where no directory has come."""
     try:
-        return home.versions.newest().key(key_id)
+        return Versions(folder / "versions").newest().key(key_id)
     except ValiseError:
         return None
 
 
 def _row(home: MemberHome, each: Kept) -> dict[str, Any]:
     key_id = each.key_id()
-    found = _directory_key(home, key_id)
+    found = _directory_key(home.folder, key_id)
     if key_id in keyring.revoked(home.folder):
         state = "revoked"
     elif found is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from broker import cosignature, crash, notes
+from broker import cosignature, crash, durable, notes
 from broker.errors import ConfigurationError, ProofError
 from broker.notes import Vkey
 from broker.signing import SigningKey
@@ -65,6 +65,7 @@ def witness(
 def _make_key(given: Everywhere, name: str, file: Path) -> None:
     key, public = SigningKey.new(), file.with_name(f"{file.name}.vkey")
     vkey = str(cosignature.cosigner(name, key.public.raw))
+    durable.remove_left(file)
     if file.exists() or public.exists():
         message = f"{file} or {public} is there already: name another file"
         raise ConfigurationError(message)

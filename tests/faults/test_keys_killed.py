@@ -13,14 +13,18 @@ import pytest
 
 from broker import durable
 from broker.errors import ConfigurationError
+from broker.possession import check_request
 from broker.signing import SigningKey
-from cli import backup, keyring, passphrases, seed
+from cli import backup, keyring, keys, passphrases, seed
+from cli import main as command
 from cli.auditor import enrolled
 from cli.operator_home import make, own_key
 from cli.trust import signatories
 from cli.trust.proposing import operator_keys
 from tests.making import key_of
+from tests.trust.test_commands import made, valise
 
+CHALLENGE = "5a" * 32
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -73,6 +77,72 @@ def test_a_members_root_that_a_kill_left_under_two_names_is_told_and_has_one_onc
     assert {*signatories.bare(tmp_path)} == {root, *durable.left(root)}
     signatories.make(tmp_path, "FR", "test")
     assert (durable.left(root), root.stat().st_nlink) == ([], 1)
+
+
+BUREAUS_KEY = LINKED.replace("from broker.signing import SigningKey", "from cli.keys import Wanted, make_key").replace(
+    "SigningKey.new().save(Path(sys.argv[1]))", 'make_key(Path(sys.argv[1]), "FR/ncb", "test", Wanted("0" * 64))'
+)
+
+
+def test_the_first_key_of_a_bureau_that_a_kill_left_without_a_request_gets_it_and_one_name_by_the_same_command(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run([sys.executable, "-c", BUREAUS_KEY, str(tmp_path)], check=False, timeout=60)
+    (lies,) = keyring.kept(tmp_path, "FR/ncb")
+    assert (done.returncode, len(durable.left(lies.path))) == (-signal.SIGKILL, 1)
+    path, request = keys.make_key(tmp_path, "FR/ncb", "test", keys.Wanted(CHALLENGE))
+    assert {*path.parent.iterdir()} == {lies.path, request}
+    asked = check_request(request.read_bytes(), "test")
+    assert (asked.public, asked.asked.challenge) == (lies.load().public, CHALLENGE)
+    with pytest.raises(ConfigurationError, match="has a key already"):
+        keys.make_key(tmp_path, "FR/ncb", "test")
+    assert check_request(request.read_bytes(), "test") == asked
+
+
+def test_who_finds_a_key_without_its_request_writes_over_none_of_who_made_it(tmp_path: Path) -> None:
+    """Two people at once: he has written his request by then, with the challenge that he was given."""
+    _, request = keys.make_key(tmp_path, "FR/ncb", "test", keys.Wanted(CHALLENGE))
+    (kept,) = keyring.kept(tmp_path, "FR/ncb")
+    keys._put_request(kept, {}, only_if_none=True)
+    assert check_request(request.read_bytes(), "test").asked.challenge == CHALLENGE
+
+
+def test_a_passphrase_that_is_named_opens_the_key_that_was_left(tmp_path: Path) -> None:
+    wanted = keys.Wanted(passphrase=b"correct horse battery staple")
+    path, request = keys.make_key(tmp_path, "FR/ncb", "test", wanted)
+    request.unlink()
+    with pytest.raises(ConfigurationError, match="does not open this key"):
+        keys.make_key(tmp_path, "FR/ncb", "test", keys.Wanted(passphrase=b"another horse battery staple"))
+    assert keys.make_key(tmp_path, "FR/ncb", "test", wanted) == (path, request)
+
+
+async def test_the_next_key_that_a_kill_left_without_a_request_gets_it_and_what_was_entered_needs_none(
+    tmp_path: Path,
+) -> None:
+    stage = await made(tmp_path)
+    await stage.member("AT/ncb").follow()
+    home = stage.home
+    folder, rotate = home / "members" / "AT", ("key", "rotate", "--bureau", "AT/ncb", "--json")
+    (first,) = keyring.kept(folder, "AT/ncb")
+    first.request.unlink()
+    assert "has a key already" in (await valise(home, "key", "new", "--bureau", "AT/ncb")).err
+    assert (await valise(home, *rotate)).code == 0
+    second = keyring.kept(folder, "AT/ncb")[-1]
+    second.request.unlink()
+    again = await valise(home, *rotate)
+    assert (again.value["key"], again.value["follows"]) == (str(second.path), first.load().public.id.hex())
+    asked = check_request(second.request.read_bytes(), seed.seed().federation)
+    asked.check_entry(None, {first.load().public.id: first.load().public})
+    assert "send" in (await valise(home, *rotate)).err
+    assert [each.path for each in keyring.kept(folder, "AT/ncb")] == [first.path, second.path]
+
+
+def test_a_witnesss_key_that_a_kill_left_under_two_names_has_one_once_it_is_asked_for_again(tmp_path: Path) -> None:
+    path = tmp_path / "witness.pem"
+    killed_once_it_is_made(path)
+    with pytest.raises(SystemExit):
+        command.main(["audit", "witness", "--new-key", "witness.example/at", str(path)])
+    assert {*tmp_path.iterdir()} == {path}
 
 
 def killed_while_it_makes(path: Path) -> None:
