@@ -1,7 +1,8 @@
 """Works out from decisions on record alone who holds a notice, so that nobody need believe who was told of its end.
 
 Follows the leaves in order. A correction leaves those it does not reach among the holders; a release adds to the
-reviewers, who keep what they refuse; what was withdrawn is held by nobody.
+reviewers, who keep what they refuse; what was withdrawn is held by nobody. Which notice another corrects or ends its
+issuer signed; of which leaf that is the broker's word, which is held against it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from broker.examine import ONCE
 from broker.notice import RELEASED
 from broker.verify import is_order, subject_of
 
@@ -19,29 +21,38 @@ if TYPE_CHECKING:
     from broker.notice import Leaf, Reference
     from broker.recorded import Recorded
 
+Named = tuple[str, bytes, bytes]
+"""Issuer, id and header digest of a notice. A reference whose id is another's than its digest names nothing."""
+
 
 class Holders:
-    """What the leaves so far say of who holds what; sixteen bytes for each notice.
+    """What the leaves so far say of who holds what; sixteen bytes for each notice, more for one that changes another.
 
-    `leaf` reads a leaf, `find` what was decided in it, if anything.
+    `leaf` reads a leaf, `find` what was decided in it, if anything. `has_lost`, to be set where the log is one that
+    goes on from another: what a notice names may be among the leaves that were lost.
     """
 
     def __init__(self, leaf: Callable[[int], Leaf], find: Callable[[int], Recorded | None]) -> None:
         self._leaf, self._find = leaf, find
+        self.has_lost = False
         self._digests, self._leaves = array("Q"), array("Q")
         self._released: dict[int, dict[int, str]] = {}
         self._ended: set[int] = set()
+        # By what its issuer signed: the start of the digest of what is corrected, or was withdrawn before it came.
+        self._corrections: dict[int, int] = {}
+        self._withdrawn: dict[int, int] = {}
 
     def take(self, recorded: Recorded) -> str:
-        """Take in the next decision; say what is wrong with whom a withdrawal or restriction tells, "" if nothing."""
-        leaf = recorded.leaf
-        if leaf.kind == RELEASED and leaf.about is not None:
-            self._released[leaf.about] = recipients(recorded)
-            return ""
-        wrong = self._untold(recorded) if ends(recorded) else ""
-        if ends(recorded) == "withdraws" and leaf.about is not None:
-            self._ended.add(leaf.about)
-        self._digests.append(short(leaf.header_digest))
+        """Take in the next decision; say what is wrong with what it changes and whom it tells, "" if nothing."""
+        if recorded.leaf.kind == RELEASED:
+            return self._release(recorded)
+        subject = _changed(recorded)
+        wrong = self._late(recorded)
+        if subject is not None:
+            wrong = wrong or self._again(subject) or self._misplaced(recorded, subject)
+            wrong = wrong or self._untold(recorded, subject)
+            self._note(recorded, subject)
+        self._digests.append(short(recorded.leaf.header_digest))
         self._leaves.append(recorded.leaf_number)
         return wrong
 
@@ -58,30 +69,78 @@ class Holders:
             if held is None:
                 return 0
             leaf = held.leaf
-        digest = subject.header_digest
-        about = self._first(short(digest)) if leaf.about is None else leaf.about
-        if about is None or not 0 <= about < recorded.leaf_number or self._leaf(about).header_digest != digest:
+        about = self._first(_named(subject)) if leaf.about is None else leaf.about
+        if (
+            about is None
+            or not 0 <= about < recorded.leaf_number
+            or self._leaf(about).header_digest != subject.header_digest
+        ):
             return 0
         return sum(1 << index for index in self._of(about))
 
-    def _untold(self, end: Recorded) -> str:
-        subject = subject_of(end.header)
-        if subject is None:
-            return ""
-        about = end.leaf.about
+    def _release(self, release: Recorded) -> str:
+        about = release.leaf.about
         if about is None:
-            first = self._first(short(subject.header_digest))
-            return f"does not say that it ends the notice of leaf {first}" if first is not None else ""
-        if not 0 <= about < end.leaf_number:
+            return ""  # told where the review is looked for
+        again = about in self._released
+        self._released.setdefault(about, {}).update(recipients(release))
+        return f"releases the notice of leaf {about} once more" if again else ""
+
+    def _note(self, recorded: Recorded, subject: Reference) -> None:
+        about, digest = recorded.leaf.about, short(subject.header_digest)
+        if subject.relation == "corrects":
+            if about is not None:  # what was lost can come once more, and then stands
+                self._corrections[digest] = recorded.leaf_number
+        elif subject.relation == "withdraws":
+            self._withdrawn.setdefault(digest, recorded.leaf_number)
+            if about is not None:
+                self._ended.add(about)
+
+    # What a leaf says it is about
+
+    def _late(self, recorded: Recorded) -> str:
+        """Say whether a notice was taken in after its withdrawal, whose holders were told before it had any."""
+        number = self._withdrawn.get(short(recorded.leaf.header_digest))
+        end = self._find(number) if number is not None else None
+        subject = _changed(end) if end else None
+        if subject is None or _named(subject) != _own(recorded):
+            return ""
+        return f"is taken in although leaf {number} had withdrawn it"
+
+    def _again(self, subject: Reference) -> str:
+        """Say whether a version is corrected once more: an order would follow only one of the two."""
+        before = self._correction(_named(subject)) if subject.relation == "corrects" else None
+        return f"corrects what leaf {before} had corrected" if before is not None else ""
+
+    def _misplaced(self, recorded: Recorded, subject: Reference) -> str:
+        """Say whether the leaf that a decision calls the notice which it changes is another one."""
+        about, named, verb = recorded.leaf.about, _named(subject), _VERBS[subject.relation]
+        if about is not None and not 0 <= about < recorded.leaf_number:
             return ""  # told where the trail itself is examined
-        order = is_order(end.header)
-        same = self._leaf(about).header_digest == subject.header_digest
-        if not same and not (order and self._is_version(about, subject)):
-            return "" if self._withdrew(about, subject) else f"ends another notice than that of leaf {about}"
-        told = recipients(end)
-        missed = [name for index, name in self._of(about).items() if index not in told]
-        missed += [subject.issuer] if order and subject.issuer not in told.values() else []
-        return f"ends the notice of leaf {about} and does not tell {', '.join(missed[:5])}" if missed else ""
+        stands = self._standing(recorded, named)
+        if stands is not None:
+            return "" if about == stands else f"does not say that it {verb} the notice of leaf {stands}"
+        if about is None:
+            return "" if self._may_come_first(recorded, subject) else f"{verb} a notice that is not on record"
+        # Of what was rejected no decision is on record, and the leaf says no more of it than its digest.
+        if self._leaf(about).header_digest == subject.header_digest or self._withdrew(about, subject):
+            return ""
+        return f"{verb} another notice than that of leaf {about}"
+
+    def _standing(self, recorded: Recorded, named: Named) -> int | None:
+        """Find the leaf of the notice that is changed; of what is ended by order that of its last correction."""
+        if is_order(recorded.header) and (newest := self._newest(named)) is not None:
+            return newest
+        about = recorded.leaf.about
+        if about is not None and self._takes_in(about, named):
+            return about
+        return self._first(named)
+
+    def _may_come_first(self, recorded: Recorded, subject: Reference) -> bool:
+        """Tell whether a notice is taken in though what it changes is not on record."""
+        if subject.relation == "withdraws":
+            return not is_order(recorded.header)
+        return self.has_lost
 
     def _withdrew(self, about: int, subject: Reference) -> bool:
         """Tell whether a leaf is an earlier withdrawal of the same notice, which came before it."""
@@ -89,11 +148,50 @@ class Holders:
         before = subject_of(earlier.header) if earlier else None
         return before is not None and before == subject
 
-    def _first(self, digest: int) -> int | None:
+    def _newest(self, named: Named) -> int | None:
+        """Find the last correction of a notice; None if there is none.
+
+        By what was signed: the first version may have been rejected, and no decision tells of it.
+        """
+        found = None
+        while (number := self._correction(named)) is not None and (each := self._find(number)):
+            found, named = number, _own(each)
+        return found
+
+    def _correction(self, named: Named) -> int | None:
+        number = self._corrections.get(short(named[2]))
+        each = self._find(number) if number is not None else None
+        subject = _corrected(each) if each else None
+        return number if subject is not None and _named(subject) == named else None
+
+    def _first(self, named: Named) -> int | None:
+        """Find the leaf under which a notice was taken in."""
+        digest, place = short(named[2]), -1
         try:
-            return int(self._leaves[self._digests.index(digest)])
+            while True:
+                place = self._digests.index(digest, place + 1)
+                if self._takes_in(int(self._leaves[place]), named):
+                    return int(self._leaves[place])
         except ValueError:
             return None
+
+    def _takes_in(self, leaf_number: int, named: Named) -> bool:
+        """Tell whether a leaf is the decision on this notice: its rejection or repetition has no holders."""
+        decided = self._find(leaf_number)
+        return decided is not None and decided.leaf.kind in ONCE and _own(decided) == named
+
+    # Whom an end tells
+
+    def _untold(self, end: Recorded, subject: Reference) -> str:
+        """Say which holders an end does not tell; the issuer, too, of what another ends by order."""
+        about = end.leaf.about
+        if subject.relation == "corrects" or about is None or not 0 <= about < end.leaf_number:
+            return ""
+        told, order = recipients(end), is_order(end.header)
+        holders = {} if self._withdrew(about, subject) else self._of(about)
+        missed = [name for index, name in holders.items() if told.get(index) != name]
+        missed += [subject.issuer] if order and subject.issuer not in told.values() else []
+        return f"ends the notice of leaf {about} and does not tell {', '.join(missed[:5])}" if missed else ""
 
     def _of(self, leaf_number: int) -> dict[int, str]:
         """Name the holders of a notice by bureau index, those of the versions that it replaced included."""
@@ -104,20 +202,13 @@ class Holders:
             found |= recipients(each) | self._released.get(number, {})
         return found
 
-    def _is_version(self, leaf_number: int, subject: Reference) -> bool:
-        """Tell whether the notice of a leaf is a later version of the one that is named.
-
-        By what its issuer signed: the first version may have been rejected, and no decision tells of it.
-        """
-        corrected = (_corrected(each) for _, each in self._versions(leaf_number))
-        return any(each is not None and each.header_digest == subject.header_digest for each in corrected)
-
     def _versions(self, leaf_number: int) -> Iterator[tuple[int, Recorded]]:
         """Give a notice and the versions that it replaced, newest first."""
         number: int | None = leaf_number
         while number is not None and (each := self._find(number)):
             yield number, each
-            number = each.leaf.about if _corrected(each) else None
+            before = each.leaf.about if _corrected(each) else None
+            number = before if before is not None and before < number else None  # a forged one leads round for ever
 
 
 def recipients(recorded: Recorded) -> dict[int, str]:
@@ -125,16 +216,28 @@ def recipients(recorded: Recorded) -> dict[int, str]:
     return {each.index: each.bureau for each in recorded.record.rows}
 
 
-def ends(recorded: Recorded) -> str:
-    """Tell by which relation a notice goes to the holders of another; empty for any other notice."""
+_VERBS = {"corrects": "corrects", "withdraws": "ends", "restricts": "ends"}
+"""Relation of a notice that changes another → what a finding calls that."""
+
+
+def _changed(recorded: Recorded) -> Reference | None:
+    """Give the notice that one corrects, withdraws or restricts, if any."""
     subject = subject_of(recorded.header)
-    return subject.relation if subject and subject.relation in ("withdraws", "restricts") else ""
+    return subject if subject and subject.relation in _VERBS else None
 
 
 def _corrected(recorded: Recorded) -> Reference | None:
     """Give the version that a notice corrects, if any."""
     subject = subject_of(recorded.header)
     return subject if subject and subject.relation == "corrects" else None
+
+
+def _named(reference: Reference) -> Named:
+    return reference.issuer, reference.notice_id, reference.header_digest
+
+
+def _own(recorded: Recorded) -> Named:
+    return recorded.header.issuer, recorded.header.notice_id, recorded.leaf.header_digest or b""
 
 
 def short(digest: bytes | None) -> int:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 from broker import codec
 from broker.decide import SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, SignatureError, TrailError
-from broker.examine import Finding
+from broker.examine import ONCE, Finding
 from broker.holders import Holders
 from broker.index import receipt_in
 from broker.notice import (
     APPROVAL,
+    BEGUN,
     KINDS,
     NOT_RELEASED,
     ORDERED,
@@ -46,7 +47,11 @@ if TYPE_CHECKING:
 LISTED = 100
 """Findings that are told in full; the others are counted."""
 PROGRESS_EVERY = 1000
-HELD = "held"
+HELD, ROUTED = "held", "routed"
+DECIDED = ONCE | {RELEASED}
+"""Kinds of leaf in which it was decided who gets a notice."""
+UNRULED = TO_HOLDERS | {APPROVAL}
+"""Kinds of notice for which no rule is asked: nothing holds them."""
 SHOWN_TO_REVIEW = frozenset(name for names in KINDS.values() for name in names) - {SOURCE}
 """Compartments that a reviewer is shown."""
 NEVER_GIVEN = "said to hold what it corrects, and was never given it"
@@ -142,6 +147,8 @@ class _Recheck:
         self._patterns: dict[str, tuple[str, ...]] = {}
         self._subscriptions: tuple[Directory | None, Subscriptions | None] = (None, None)
         self._newest: dict[tuple[str, bytes], int] = {}
+        self._delivered: dict[str, int] = {}
+        """The last delivery number of each bureau."""
         self._tells_holders = False
         """A decision so far said who holds what it corrects: from then on all that correct something do."""
         self._holders = Holders(lambda number: codec.decode(Leaf, trail.entry(number)), self._find)
@@ -190,6 +197,10 @@ class _Recheck:
 
     def _event(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         self._sent.pop(leaf.header_digest or b"", None)
+        if leaf.kind in DECIDED:
+            self._found.add(f"leaf {number}", f"is {leaf.kind}, and nothing is on record of who gets it")
+        if leaf.kind == BEGUN:
+            self._holders.has_lost = True
         if leaf.kind == NOT_RELEASED:
             self._reviewed(number, leaf, REFUSE)
         if leaf.kind == ORDERED:
@@ -260,15 +271,17 @@ class _Recheck:
         record = recorded.record
         self._sent.pop(recorded.leaf.header_digest or b"", None)
         self._reached(recorded.header.issuer, recorded.routing.series, recorded.routing.number)
+        grounds = self._grounds(recorded.leaf)
+        directory = grounds.directory if grounds else None
         holding = self._holders.holding(recorded)
         if wrong := self._holders.take(recorded):
             self._found.add(place, wrong)
         if recorded.leaf.kind == RELEASED:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
+        self._given(place, recorded, directory)
         if lay(Lines.numbered(record.rows), record.seed, record.depth).root != recorded.leaf.rows:
             self._found.add(place, "the recipients in its decision record are not those whose rows it commits to")
-        grounds = self._grounds(recorded.leaf)
-        self._held_by(place, recorded, holding, grounds.directory if grounds else None)
+        self._held_by(place, recorded, holding, directory)
         if recorded.header.kind in TO_HOLDERS:
             self._compare(place, "receives", recorded.terms.receivers, _mask(recorded.shown))
             if grounds and is_order(recorded.header) and not grounds.directory.may_order(recorded.header.issuer):
@@ -280,6 +293,22 @@ class _Recheck:
             return
         self._found.decisions += 1
         self._repeat(place, recorded, grounds)
+
+    def _given(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
+        """Check that each who is said to get it can: under a number not used before, at its own index.
+
+        Else a bureau would see no gap where something was kept from it.
+        """
+        kind, of = recorded.leaf.kind, recorded.header.kind
+        if kind not in DECIDED or (of in UNRULED and kind != ROUTED):
+            self._found.add(place, f"is {kind}, and says who gets a {of}")
+        for each in recorded.record.rows:
+            before = self._delivered.get(each.bureau, 0)
+            if each.delivery_number <= before:
+                self._found.add(place, f"delivery {each.delivery_number} of {each.bureau} comes after its {before}")
+            self._delivered[each.bureau] = max(before, each.delivery_number)
+            if directory and not (each.index < len(directory.ids) and directory.ids[each.index] == each.bureau):
+                self._found.add(place, f"{each.bureau} is not the bureau of index {each.index}")
 
     def _held_by(self, place: str, recorded: Recorded, counted: int | None, directory: Directory | None) -> None:
         """Compare who is said to hold what it corrects with who was given it; a record of before says nothing of it.

@@ -276,7 +276,7 @@ def unrelated(leaf: Leaf) -> Leaf:
     ("lie", "words"),
     [
         (untold, "ends the notice of leaf 0 and does not tell LV/ncb"),
-        (elsewhere, "ends another notice than that of leaf 1"),
+        (elsewhere, "does not say that it ends the notice of leaf 0"),
         (unrelated, "does not say that it ends the notice of leaf 0"),
     ],
 )

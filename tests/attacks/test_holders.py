@@ -1,0 +1,333 @@
+"""The operator forges what nobody but he signs of leaves and decisions, to keep an end from who holds what it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from broker import codec
+from broker.notice import Envelope, Header, Recipient
+from tests.attacks.bench import Bench, notice
+from tests.attacks.test_order import order
+from tests.attacks.test_review import Books, approval, said, wanted
+from tests.making import Draft, reference
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+LV, GE = "LV/ncb", "GE/ncb"
+ENDLESS_S = 60
+
+
+@dataclass
+class Record:
+    """A notice of AT's that LV holds, and its correction, which only GE was given; each with its leaf."""
+
+    first: Envelope
+    at: int
+    second: Envelope
+    then: int
+
+    @property
+    def name(self) -> str:
+        """The record that both are of."""
+        return codec.decode(Header, self.first.header).record
+
+
+async def routed(shared: Bench, sent: Draft | Envelope) -> int:
+    """Publish what is in order; give its leaf."""
+    outcome = await shared.publish(sent)
+    assert (outcome.kind, outcome.code) == ("routed", None)
+    return outcome.leaf_number
+
+
+async def recorded(shared: Bench) -> Record:
+    """Have the two on record."""
+    first = notice("AT/ncb", LV).envelope()
+    second = corrected(first)
+    return Record(first, await routed(shared, first), second, await routed(shared, second))
+
+
+def corrected(of: Envelope) -> Envelope:
+    """The next version of a notice of AT's, for GE."""
+    record = codec.decode(Header, of.header).record
+    made = notice("AT/ncb", GE).but(record=record, version=2)
+    return made.but(references=(reference(of, "corrects"),)).envelope()
+
+
+def ended(of: Envelope, kind: str = "withdrawal") -> Draft:
+    """The end of a notice of AT's, by AT itself."""
+    record, relation = codec.decode(Header, of.header).record, "withdraws" if kind == "withdrawal" else "restricts"
+    made = notice("AT/ncb", kind=kind, parts=("reason",)).but(record=record, version=9)
+    return made.but(references=(reference(of, relation),))
+
+
+async def books_up_to(shared: Bench, number: int) -> Books:
+    """The books up to this leaf."""
+    await shared.federation.settled()
+    books = Books.of(shared)
+    del books.entries[number + 1 :]
+    return books
+
+
+def name(books: Books, number: int, about: int | None) -> None:
+    """Have a leaf speak of another one."""
+    leaf, record = books.find(number)
+    books.put(number, replace(leaf, about=about), record)
+
+
+def tell(books: Books, number: int, rows: tuple[Recipient, ...]) -> None:
+    """Have a decision say that these got it."""
+    leaf, record = books.find(number)
+    mask = sum(1 << each.index for each in rows)
+    terms = replace(record.terms, allowed=mask, audience=mask, reached=mask)
+    books.put(number, leaf, replace(record, rows=rows, terms=terms))
+
+
+def strike(books: Books, number: int, bureau: str = LV) -> None:
+    """Have a decision say that all got it but one."""
+    rows = books.find(number)[1].rows
+    left = tuple(each for each in rows if each.bureau != bureau)
+    assert len(left) == len(rows) - 1
+    tell(books, number, left)
+
+
+def swap(books: Books, first: int, second: int, **changes: object) -> None:
+    """Have two notices recorded in the other order; `changes` are fields of the leaf that now comes first."""
+    (one, before), (other, after) = books.find(first), books.find(second)
+    books.put(first, replace(other, now=one.now, **changes), after)  # type: ignore[arg-type] # fields of Leaf
+    books.put(second, replace(one, now=other.now), before)
+
+
+@pytest.mark.parametrize("names", ["first", "second"])
+async def test_the_operator_hides_what_a_correction_replaced(shared: Bench, names: str) -> None:
+    """LV has the first version, GE its correction, and an authority orders either withdrawn. The operator records the
+    correction as if it corrected nothing, and keeps the order from LV. What it corrects AT signed: exit 4."""
+    record = await recorded(shared)
+    end = await routed(shared, order(record.first if names == "first" else record.second, record.name))
+    books = await books_up_to(shared, end + 1)
+    with books.checked() as (findings, found):
+        assert (findings, found.findings) == ([], [])
+    name(books, record.then, None)
+    strike(books, end)
+    with books.checked() as (_, found):
+        assert said(found, record.then) == f"does not say that it corrects the notice of leaf {record.at}"
+
+
+@pytest.mark.parametrize("other", ["notice", "repetition"])
+async def test_the_operator_says_that_a_correction_corrects_another_notice(shared: Bench, other: str) -> None:
+    """So nobody holds what it corrects, and he keeps the withdrawal of it from LV; the other is a notice that LV was
+    never given, or the repetition of the very same, which nobody holds: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    at = await routed(shared, first)
+    about = (await shared.publish(first if other == "repetition" else notice("AT/ncb", GE))).leaf_number
+    second = corrected(first)
+    then = await routed(shared, second)
+    end = await routed(shared, ended(second))
+    books = await books_up_to(shared, end)
+    name(books, then, about)
+    leaf, record = books.find(then)
+    (lv,) = books.find(at)[1].rows
+    terms = replace(record.terms, reached=record.terms.reached & ~(1 << lv.index))
+    books.put(then, leaf, replace(record, holders=0, terms=terms))
+    strike(books, end)
+    with books.checked() as (_, found):
+        assert said(found, then) == f"does not say that it corrects the notice of leaf {at}"
+
+
+async def test_the_operator_has_a_withdrawal_end_a_repetition(shared: Bench) -> None:
+    """AT's notice came twice. He records its withdrawal as that of the second copy, which nobody got: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    at, again = await routed(shared, first), await shared.publish(first)
+    assert again.kind == "repeated"
+    end = await routed(shared, ended(first))
+    books = await books_up_to(shared, end)
+    name(books, end, again.leaf_number)
+    strike(books, end)
+    with books.checked() as (_, found):
+        assert said(found, end) == f"does not say that it ends the notice of leaf {at}"
+
+
+async def test_the_operator_has_a_restriction_end_the_one_before(shared: Bench) -> None:
+    """AT restricts a notice twice. He records the second as if the first had come before the notice: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    at = await routed(shared, first)
+    before, end = [await routed(shared, ended(first, "restriction")) for _ in range(2)]
+    books = await books_up_to(shared, end)
+    name(books, end, before)
+    strike(books, end)
+    with books.checked() as (_, found):
+        assert said(found, end) == f"does not say that it ends the notice of leaf {at}"
+
+
+async def test_the_operator_has_an_order_end_an_older_version(shared: Bench) -> None:
+    """An authority names the version that it knows. He ends that one only, and GE keeps what replaced it: exit 4."""
+    record = await recorded(shared)
+    end = await routed(shared, order(record.first, record.name))
+    books = await books_up_to(shared, end + 1)
+    (first, known), (told, notified) = books.find(record.at), books.find(end + 1)
+    name(books, end, record.at)
+    strike(books, end, GE)
+    notified = replace(notified, header=known.header, routing=known.routing)
+    books.put(end + 1, replace(told, about=record.at, header_digest=first.header_digest), notified)
+    with books.checked() as (findings, found):
+        assert findings == []
+        assert said(found, end) == f"does not say that it ends the notice of leaf {record.then}"
+
+
+NOBODY: tuple[Recipient, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("false", "finding"),
+    [
+        (lambda lv: replace(lv, bureau="ZZ/ncb", delivery_number=1), "does not tell LV/ncb"),
+        (lambda lv: replace(lv, bureau="ZZ/ncb", delivery_number=1), "ZZ/ncb is not the bureau of index 2"),
+        (lambda lv: replace(lv, delivery_number=lv.delivery_number - 1), "of LV/ncb comes after its"),
+    ],
+)
+async def test_the_operator_says_that_a_holder_was_told_who_was_not(
+    shared: Bench, false: Callable[[Recipient], Recipient], finding: str
+) -> None:
+    """The row at LV's place is another's, and LV sees no gap; or it is LV's, under a number that it had: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    await routed(shared, first)
+    end = await routed(shared, ended(first))
+    books = await books_up_to(shared, end)
+    (lv,) = books.find(end)[1].rows
+    assert lv.index == 2
+    tell(books, end, (false(lv),))
+    with books.checked() as (_, found):
+        assert finding in said(found, end)
+
+
+async def test_the_operator_records_a_withdrawal_and_decides_nothing(shared: Bench) -> None:
+    """He calls it routed, and commits to no rows at all: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    await routed(shared, first)
+    end = await routed(shared, ended(first))
+    books = await books_up_to(shared, end)
+    leaf, record = books.find(end)
+    books.put(end, replace(leaf, rows=None), replace(record, rows=NOBODY))
+    with books.checked() as (_, found):
+        assert said(found, end) == "is routed, and nothing is on record of who gets it"
+
+
+@pytest.mark.parametrize("kind", ["repeated", "held"])
+async def test_the_operator_gives_a_withdrawal_out_under_another_name(shared: Bench, kind: str) -> None:
+    """What is repeated reaches nobody, and nothing holds a withdrawal: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    await routed(shared, first)
+    end = await routed(shared, ended(first))
+    books = await books_up_to(shared, end)
+    leaf, record = books.find(end)
+    books.put(end, replace(leaf, kind=kind), record)
+    with books.checked() as (_, found):
+        assert said(found, end) == f"is {kind}, and says who gets a withdrawal"
+
+
+async def test_the_operator_releases_a_notice_twice(shared: Bench) -> None:
+    """The second time, on the same word, to nobody, as if LV had not got it by the first: exit 4. Told of the end or
+    not, LV stays among the holders."""
+    first = wanted(LV).envelope()
+    held = await shared.publish(first)
+    assert held.kind == "held"
+    word = await routed(shared, approval(first))
+    end = await routed(shared, ended(first))
+    books = await books_up_to(shared, end)
+    withdrawn = books.entries.pop()
+    for number in (word, word + 1):
+        leaf, record = books.find(number)
+        books.entries.append(replace(books.entries[number], leaf_number=len(books.entries)))
+        books.put(len(books.entries) - 1, leaf, replace(record, rows=NOBODY))
+    books.entries.append(replace(withdrawn, leaf_number=len(books.entries)))
+    last = len(books.entries) - 1
+    strike(books, last)
+    with books.checked() as (_, found):
+        assert f"releases the notice of leaf {held.leaf_number} once more" in said(found, last - 1)
+        assert f"ends the notice of leaf {held.leaf_number} and does not tell LV/ncb" in said(found, last)
+
+
+async def test_the_operator_records_a_withdrawal_before_its_notice(shared: Bench) -> None:
+    """As if AT had withdrawn what was still to come, and nobody were to be told; and lets it out after: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    at = await routed(shared, first)
+    end = await routed(shared, ended(first))
+    books = await books_up_to(shared, end)
+    strike(books, end)
+    swap(books, at, end, about=None)
+    with books.checked() as (_, found):
+        assert said(found, end) == f"is taken in although leaf {at} had withdrawn it"
+
+
+@pytest.mark.parametrize("by", ["correction", "restriction", "order"])
+async def test_the_operator_records_before_its_notice_what_changes_it(shared: Bench, by: str) -> None:
+    """AT's correction or restriction, or an authority's order: none is taken in before what it names: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    record = codec.decode(Header, first.header).record
+    at = await routed(shared, first)
+    change = {"correction": corrected(first), "restriction": ended(first, by), "order": order(first, record)}[by]
+    then = await routed(shared, change)
+    books = await books_up_to(shared, then)
+    swap(books, at, then, about=None)
+    verb = "corrects" if by == "correction" else "ends"
+    with books.checked() as (_, found):
+        assert f"{verb} a notice that is not on record" in said(found, at)
+
+
+async def test_the_operator_takes_in_two_corrections_of_one_version(shared: Bench) -> None:
+    """AT has lost its outbox and corrects once more what it had corrected. He takes both in, and an order ends but the
+    last one: exit 4."""
+    record = await recorded(shared)
+    again = corrected(record.first)
+    other = await shared.publish(again)
+    assert other.code == "invalid-reference"
+    books, number = await books_up_to(shared, other.leaf_number), other.leaf_number
+    (leaf, decision), (refused, _) = books.find(record.then), books.find(number)
+    routing = codec.decode_compartments(again.compartments)[0].opened
+    assert routing
+    rows = tuple(replace(each, delivery_number=each.delivery_number + 1) for each in decision.rows)
+    false = replace(decision, header=again.header, routing=routing.salt + routing.data, rows=rows)
+    books.put(number, replace(leaf, header_digest=refused.header_digest, now=refused.now), false)
+    with books.checked() as (_, found):
+        assert said(found, number) == f"corrects what leaf {record.then} had corrected"
+
+
+async def test_the_operator_leads_the_auditor_round_for_ever(shared: Bench) -> None:
+    """He has a correction correct itself, and the two versions of another record each other: exit 4, and it ends."""
+    record = await recorded(shared)
+    end = await routed(shared, ended(record.second))
+    books = await books_up_to(shared, end)
+    name(books, record.then, record.then)
+    with limited(), books.checked() as (findings, _):
+        assert f"speaks of leaf {record.then}, which is no record leaf before it" in findings
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Fail where nothing else would end."""
+
+    def stop(*_: object) -> None:
+        pytest.fail("it goes on for ever")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(ENDLESS_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+async def test_a_member_has_the_auditor_call_the_broker_a_liar(shared: Bench) -> None:
+    """AT withdraws a notice that is to come by an id of its own choice and the digest of one that LV holds: the broker
+    rightly finds nothing under that id, and nothing is said of it."""
+    first = notice("AT/ncb", LV).envelope()
+    await routed(shared, first)
+    names = replace(reference(first, "withdraws"), notice_id=os.urandom(16))
+    end = await routed(shared, ended(first).but(references=(names,)))
+    with (await books_up_to(shared, end)).checked() as (findings, found):
+        assert (findings, found.findings) == ([], [])
