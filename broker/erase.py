@@ -74,7 +74,7 @@ class Eraser:
         self._dirty.set()
 
     async def take(self, routes: Sequence[Route]) -> None:
-        """Drop what these routes ended, and copies of what was on record. Raises UnavailableError.
+        """Drop what these routes ended, and copies of what was on record. Raises UnavailableError, FencedError.
 
         Call once they are sent, before their place is kept: a kill in between repeats it. May be called again.
         """
@@ -86,6 +86,10 @@ class Eraser:
         ends = [route for route in routes if route.ends and self._over(route.ends)]
         for route in ends:
             await self._plan(route, plan)
+        if any(route.ends for route in routes):
+            # After all that was read: on a cache that was emptied meanwhile nothing has ended, and the place would move
+            # on behind a body that nobody takes from disk any more.
+            self._register.check_ours()
         dropped = await self._drop(plan)
         if ends:
             log.info("notices.erased", ended=len(ends), records=dropped)

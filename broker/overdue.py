@@ -52,10 +52,13 @@ class Overdue:
             await asyncio.sleep(ROUND_S)
 
     def look(self) -> list[Held]:
-        """Raise the alarms that are due; give what they are about."""
+        """Raise the alarms that are due; give what they are about. Raises FencedError, UnavailableError."""
         now, due = self._clock(), list[Held]()
-        for key in self._register.keys(PREFIX):
-            held = Held(key, *_FORM.unpack(self._register.get(key) or bytes(_FORM.size)))
+        keys = self._register.keys(PREFIX)
+        waiting = [Held(key, *_FORM.unpack(self._register.get(key) or bytes(_FORM.size))) for key in keys]
+        self._register.check_ours()  # on a cache that was emptied nobody waits: it would be silent for ever
+        for held in waiting:
+            key = held.key
             if held.expires and held.expires <= now:
                 continue
             if now - held.since >= self._limit_ms and now - self._told.get(key, 0) >= AGAIN_MS:

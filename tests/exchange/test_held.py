@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from broker import codec
+from broker.errors import FencedError
 from broker.notice import Envelope, Grant, Header, Outcome
 from broker.overdue import Overdue, held_key, held_since
 from broker.register import Register
@@ -20,7 +22,7 @@ from cli.broker import _held_lines
 from cli.operator_home import OperatorHome
 from cli.standing import held
 from tests import federation as world
-from tests.fake_bus import Clock, FakeBus, Memory
+from tests.fake_bus import Clock, FakeBus, Memory, still_owned
 from tests.federation import Federation
 from tests.making import FEDERATION, NOW, Draft, reference
 
@@ -229,6 +231,18 @@ async def test_silence_raises_an_alarm_every_hour_until_somebody_decides(tmp_pat
     clock.now += DAY
     assert overdue.look() == []
     register.close()
+
+
+async def test_no_silence_is_passed_over_on_a_cache_that_was_emptied(tmp_path: Path) -> None:
+    with closing(Register(tmp_path / "register.db")) as register, closing(Register(tmp_path / "register.db")) as other:
+        await register.take_over(still_owned)
+        register.restore([(held_key("AT/ncb", bytes(16)).encode(), held_since(NOW, None))], 1)
+        overdue = Overdue(register, lambda: NOW + 9 * HOUR, 8 * HOUR)
+        assert len(overdue.look()) == 1
+        await other.take_over(still_owned)
+        other.forget()
+        with pytest.raises(FencedError):
+            overdue.look()
 
 
 async def test_the_register_notes_who_waits_and_who_no_longer(reviewed: Federation) -> None:
