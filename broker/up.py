@@ -227,4 +227,5 @@ async def restored(register: Register, bus: Bus, owner: Owner, shard: Shard) -> 
         register.restore([(record.key, record.value) for record in found], place)
     adopter = _adopter(register, owner)
     adopter.restore()
+    register.check_ours()  # on one emptied meanwhile there are other inputs: the shard would be taken once more
     return adopter

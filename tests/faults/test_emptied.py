@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
@@ -193,6 +194,21 @@ async def test_a_newcomer_that_has_lost_the_shard_already_leaves_the_living_owne
     assert not living[0].done()
     living[0].cancel()
     await asyncio.gather(*living, return_exceptions=True)
+
+
+async def test_what_was_restored_from_a_cache_emptied_meanwhile_is_not_put_in_force(federation: Federation) -> None:
+    home = owner(federation)
+
+    class Emptied(Register):
+        def get(self, key: str) -> bytes | None:
+            with closing(sqlite3.connect(home.register)) as other, other:
+                for table in ("entry", "stamp"):
+                    other.execute(f"DELETE FROM {table}")
+            return super().get(key)
+
+    async with federation.bus.own(0, []) as shard:
+        with closing(Emptied(home.register)) as register, pytest.raises(FencedError):
+            await up.restored(register, federation.bus, home, shard)
 
 
 @pytest.mark.parametrize("place", [0, 1_000_000])
