@@ -19,7 +19,7 @@ from broker import codec
 from broker.errors import FencedError
 from broker.notice import Series, Standing
 from broker.scrub import scrub
-from broker.writing import WAIT_S, answering, keep_private, log_ahead, transaction
+from broker.writing import WAIT_S, answering, keep_private, log_ahead, take_back, transaction
 
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
@@ -149,6 +149,17 @@ class Register:
         query = "SELECT key, value FROM entry WHERE key >= ? AND key < ? ORDER BY key"
         for key, value in self._db.execute(query, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))):
             yield key, bytes(value)
+
+    def looked_at(self, prefix: str) -> tuple[int, list[str]]:
+        """Give the place and the settled keys that begin with `prefix`, both of one moment: the cache is another's.
+
+        Read one after the other, they could be the place of before it was emptied and the keys of after.
+        """
+        self._db.execute("BEGIN")
+        try:
+            return self.place, [key for key, _ in self.under(prefix)]
+        finally:
+            take_back(self._db)
 
     def keys(self, prefix: str) -> list[str]:
         """Name the entries whose key begins with `prefix`, as the steps so far left them."""

@@ -94,7 +94,8 @@ async def _revoked(home: OperatorHome) -> frozenset[bytes]:
     cache, place, found = register_of(home.folder, home.settings.shard), 0, set[str]()
     if cache.is_file():
         with closing(Register(cache)) as register:
-            place, found = register.place, set(register.keys(REVOKED))
+            place, keys = register.looked_at(REVOKED)
+            found = set(keys)
     async with home.bus(ROUTER) as bus:
         end = await bus.end(streams.REGISTER, partition=home.settings.shard)
         if place > end:  # the cache belongs to another past

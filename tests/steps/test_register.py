@@ -69,6 +69,22 @@ async def test_an_owner_stopped_while_it_restores_turns_nothing_back(two: tuple[
     assert (new.get("next/AT/ncb"), new.place) == (b"2", 2)
 
 
+async def test_who_only_looks_sees_place_and_keys_of_one_moment(tmp_path: Path) -> None:
+    """Else a bureau would be given a key on the word of one that was revoked."""
+    file = tmp_path / "register.db"
+
+    class Interrupted(Register):
+        def under(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+            owner.forget()
+            return super().under(prefix)
+
+    with closing(Register(file)) as owner, closing(Interrupted(file)) as looker:
+        await owner.take_over(still_owned)
+        owner.restore([(b"revoked/ff", b"1")], 5)
+        assert looker.looked_at("revoked/") == (5, ["revoked/ff"])
+        assert looker.looked_at("revoked/") == (0, [])
+
+
 async def test_a_cache_of_before_is_taken_over_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "register.db"
     with closing(Register(file)) as made:
