@@ -4,7 +4,9 @@ Order: within one partition of a stream records are read in the order of their o
     appended after another's acknowledgement has the higher offset. Offsets grow; they may leave gaps.
 Durability: an acknowledged append and a committed step survive kill -9 of any process and loss of one node of three.
 Visibility: a reader sees committed records only; nothing of a step is seen before its commit. The streams of one step
-    need not appear at the same instant.
+    need not appear at the same instant, and `read`, `end` and `place` may show a step a moment after `commit` has
+    answered (Kafka writes a transaction's marks after its answer). The shard's next owner is shown all of it: `own`
+    waits for that. What `append` and `fan_out` have acknowledged is shown at once.
 Repeats: `append` and `fan_out` that raised may have written all, some or none; whoever calls again may write twice.
     A step is exact: its inputs' offsets move with its outputs or not at all.
 Fencing: `own(shard)` takes the shard from whoever had it; from then on the old owner's `commit` raises FencedError.
@@ -108,9 +110,9 @@ class Shard(Protocol):
     async def commit(self, taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
         """Move the inputs' offsets past `taken` and write `writes`, as one transaction.
 
-        Returns for each stream written the offset of its last record. The shard's next owner sees all of it at once;
-        to `read`, `end` and `place` it may be shown a moment later. Raises FencedError if another owner has come,
-        UnavailableError if nothing is known to have been kept: the caller must then own the shard again.
+        Returns for each stream written the offset of its last record; for when that is shown see Visibility, above.
+        Raises FencedError if another owner has come, UnavailableError if nothing is known to have been kept: the caller
+        must then own the shard again.
         """
         ...
 
@@ -134,7 +136,7 @@ class Bus(Protocol):
     ) -> list[Record]:
         """Read committed records from `offset` on, at most `limit`, waiting up to `wait` seconds for the first.
 
-        What is committed when it is called is given even where `wait` is 0: nothing means that nothing is there, and
+        What is visible when it is called is given even where `wait` is 0: nothing means that nothing is, and
         UnavailableError that this could not be found out. Raises OffsetGoneError if `offset` lies before the stream's
         start. The next offset to ask for is the last record's plus one. Compacted streams skip the offsets that were
         compacted away.
@@ -142,7 +144,7 @@ class Bus(Protocol):
         ...
 
     async def end(self, stream: str, *, partition: int = 0) -> int:
-        """Tell the offset that the next committed record will have at the least (0 for an empty stream)."""
+        """Tell the offset that the next record to become visible will have at the least (0 for an empty stream)."""
         ...
 
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:

@@ -19,7 +19,8 @@ from broker.trail import Trail
 from cli import subscribe
 from cli.home import clock
 from cli.stage import LOOK_S, Stage, running, set_up, settled, verified
-from cli.standing import standing
+from cli.standing import _unsent, _Waiting, standing
+from tests.fake_bus import FakeBus
 from tests.trust.test_commands import BUREAUS, federation, valise
 
 STREAM = streams.notices("AT")
@@ -97,6 +98,27 @@ async def test_every_input_of_the_broker_is_looked_at(tmp_path: Path) -> None:
     assert sorted(lost) == sorted(
         ["asks", "versions", *(f"{kind}.{m}" for kind in ("notices", "receipts") for m in ("at", "ge", "lv"))]
     )
+
+
+async def test_what_was_sent_is_not_called_lost_while_its_mark_is_still_to_be_shown() -> None:
+    """On Kafka the end of a stream may be told a moment after a step was committed, and sent."""
+
+    class Late(FakeBus):
+        late = 1
+
+        async def end(self, stream: str, *, partition: int = 0) -> int:
+            late, self.late = self.late, 0
+            return await super().end(stream, partition=partition) - late
+
+    bus = Late()
+    await bus.append(streams.ROUTED, [(b"", b"")])
+    await bus.keep_place(GROUP, streams.ROUTED, 1)
+    waiting = _Waiting()
+    await _unsent(bus, 0, waiting)
+    assert waiting == _Waiting()
+    await bus.keep_place(GROUP, streams.ROUTED, 2)
+    await _unsent(bus, 0, waiting)
+    assert waiting == _Waiting(lost=[f"{streams.ROUTED}:2"])
 
 
 @pytest.mark.parametrize(("stream", "group"), [(streams.ASKS, "0"), (streams.ROUTED, GROUP)])
