@@ -154,6 +154,9 @@ class Collector:
 
         First the heads to their end, then new versions too: most often it is only a head that comes a little later.
         """
+        before = self._inbox.newest().directory
+        if records and before and self._versions.directory(before) is None:
+            await self._follow(versions=True)  # damaged here: which directory was in force before could not be told
         known, results = self._known(log), []
         for record in records:
             result = _judge(record, known)

@@ -14,6 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.accepted import Accepted
+from adapters.signed import VERSION_LIMIT, Signed, name_of
 from broker import codec, durable, members, reading, streams, turns
 from broker.bus import Bus, Record
 from broker.directory import Directory
@@ -25,17 +27,14 @@ if TYPE_CHECKING:
     from broker.trust.bundle import Opened
 
 PAGE = 100
-VERSION_LIMIT, SIGNED_LIMIT = 16 * 1024 * 1024, 1024 * 1024 * 1024
-"""Bytes of one version, and of all that was published under signatures."""
 SIGNED = "signed"
-"""Folder with all that was published under signatures, as it came: what an auditor holds `adopted` leaves against."""
 BUNDLE = "bundle"
 """What `newest` calls the newest signed directory, by its name in `signed`."""
+BEFORE = (BUNDLE, "expires", "seen")
+"""Files in which a home of before had what stands in `newest`."""
 DIRECTORIES = "directories"
 GIVEN = "given"
-"""The signed directory that came another way than by the bus, until the bus has shown it, or what follows it."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_PLACE = re.compile(r"[0-9]{12,}-[0-9a-f]{16}")
 
 
 def _clock() -> int:
@@ -56,18 +55,22 @@ class Versions:
 
     def __init__(self, folder: Path, clock: Callable[[], int] = _clock) -> None:
         self._folder, self._clock = folder, clock
+        self._signed, self._accepted = Signed(folder / SIGNED), Accepted(folder / GIVEN)
         self._read: dict[bytes, Directory] = {}
         self._replay: frozenset[str] | None = None
         self._root: str | None = None
         """Under which those two were read."""
+        self._missed = False
+        """Whether a directory that had come was asked for and could not be given."""
 
     async def follow(self, bus: Bus) -> int:
         """Take in what the stream holds beyond our place; return how many versions came. Raises UnavailableError."""
-        state, root, came = self._state(), pinned(self._folder.parent).root, 0
+        state, came = self._state(), 0
+        root = self._pinned(state)
         if not state or root != self._root:  # another process may have pinned it: what was read before counts no more
             self._read, self._replay, self._root = {}, None, root
         await self._keep_earlier(bus, state)
-        await self._list_earlier()
+        await self._list_earlier(state)
         place = _place(state)
         while records := await bus.read(streams.VERSIONS, place, limit=PAGE):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,7 @@ class Versions:
             async with turns.in_turn(self._folder):
                 more, place = self._take_page(records, place)
             came += more
-        if self._lacks_newest():
+        if self._missed or self._lacks_newest():
             await self.take_missing(bus)
         self._drop_given()
         return came
@@ -89,7 +92,7 @@ class Versions:
         if read_from <= _place(state) <= records[-1].offset:
             guard = self._followed()
             for record in [each for each in records if each.offset >= _place(state)]:
-                self._keep_signed(record)
+                self._signed.keep(record)
                 taken, guard = self._take(record, state, guard)
                 came += taken
             # All that it names lies there by now. A kill before this leaves the old place, from which it is read again.
@@ -100,7 +103,7 @@ class Versions:
 
     def _drop_beside(self, state: Mapping[str, Any]) -> None:
         """Remove what a home of before had in files of their own."""
-        for name in ("bundle", "expires", "seen") if BUNDLE in state else ():
+        for name in BEFORE if BUNDLE in state else ():
             (self._folder / name).unlink(missing_ok=True)
 
     def accept(self, content: bytes, federation: str) -> Opened:
@@ -116,31 +119,22 @@ class Versions:
         if self.bundle() is not None:
             message = "this home reads the bus itself, which brings it every directory"
             raise ConfigurationError(message)
+        self._accepted.check_whole()
         _check_length(content)
-        guard = self._accepted(pinned(self._folder.parent).root or bundle.first_root(content))
+        guard = self._accepted.guard(pinned(self._folder.parent).root or bundle.first_root(content))
         _, after = replace(guard, hears=False).take("directory", content, self._clock())
         assert after.opened is not None
         if after.opened.directory.federation != federation:
             message = f"directory: it is of {after.opened.directory.federation}, not of {federation}"
             raise VersionRefusedError(message)
         bundle.check_current(after.opened, self._clock())
-        self._folder.mkdir(parents=True, exist_ok=True)
-        durable.put(self.given, content)
+        self._accepted.put(content)
         return after.opened
 
     @property
     def given(self) -> Path:
         """Where a directory lies that was accepted, until the bus has shown it."""
-        return self._folder / GIVEN
-
-    def _accepted(self, root: str) -> Guard:
-        """Stand guard by what was accepted, if it leads from that root."""
-        guard = Guard(root)
-        if (given := self._named(GIVEN)) is not None:
-            # What came between was heard by those whom it bound.
-            with suppress(VersionRefusedError):
-                return replace(guard, hears=False).take("directory", given, None)[1]
-        return guard
+        return self._accepted.file
 
     def _drop_given(self) -> None:
         """Let go of what was accepted once the bus shows it, or what came after it."""
@@ -149,53 +143,26 @@ class Versions:
 
     def unshown(self) -> str:
         """Say what of an accepted directory the bus, which has shown one, does not show; empty if it does."""
-        if not self.given.is_file():  # asked by every command: where nothing was accepted nothing is opened
-            return ""
-        from broker.trust import roles  # noqa: PLC0415 -- as above
-
-        followed = self._followed()
-        if followed.opened is None:
-            return ""
-        accepted = self._accepted(followed.root or "").seen
-        for role, (version, digest) in sorted(accepted.items()):
-            shown, of = followed.seen.get(role, (0, ""))
-            # A timestamp alone changes nothing, and whoever holds its key could write any number.
-            if role != roles.TIMESTAMP and (shown < version or (shown == version and of != digest)):
-                there = f"version {shown}" if shown < version else f"another version {version}"
-                what = f"{role}: version {version} was accepted here, and the bus shows {there}"
-                return f"{what}: ask another member which is right, then remove {self.given}"
-        return "" if accepted else f"what was accepted is not signed under the pinned root: remove {self.given}"
+        # Asked by every command: where nothing was accepted nothing is opened.
+        return self._accepted.unshown(self._followed()) if self.given.is_file() else ""
 
     async def _keep_earlier(self, bus: Bus, state: Mapping[str, Any]) -> None:
-        """Keep what was signed and came before: a home of an earlier version kept none of it, or it was lost."""
-        if not (self._folder / SIGNED / state.get(BUNDLE, "")).exists():
-            async for record in _before(bus, _place(state)):
-                self._keep_signed(record)
+        """Keep what was signed and came before: a home of an earlier version kept none of it, or it was lost.
 
-    def _keep_signed(self, record: Record) -> None:
-        """Keep a version under its place in the stream, whether it holds or not: whoever reads it checks it himself."""
-        (self._folder / SIGNED).mkdir(parents=True, exist_ok=True)
-        try:
-            content = codec.decode(Version, record.value or b"").content
-        except NoticeRejectedError:
-            return
-        if signed_kind(content) and len(content) <= VERSION_LIMIT:
-            durable.put(self._folder / SIGNED / _signed_name(record, content), content)
+        The list of directories is made of it where there is none.
+        """
+        root, newest = self._pinned(state), state.get(BUNDLE)
+        listed = not root or self._list_of(root).is_dir()
+        if not listed or (self._signed.content(newest) is None if newest else not self._signed.folder.exists()):
+            async for record in _before(bus, _place(state)):
+                self._signed.keep(record)
 
     def signed(self) -> dict[str, bytes]:
         """Give all that was published under signatures, nothing of it checked, in the order of its names.
 
         Raises ConfigurationError where it is more than can be held, OSError for what is no file of a version.
         """
-        folder, found, left = self._folder / SIGNED, dict[str, bytes](), SIGNED_LIMIT
-        for each in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if _PLACE.fullmatch(each.name):
-                found[each.name] = reading.read(each, VERSION_LIMIT)
-                left -= len(found[each.name])
-            if left < 0:
-                message = f"{folder} has more than {SIGNED_LIMIT:,} bytes: nobody has published that much"
-                raise ConfigurationError(message)
-        return found
+        return self._signed.all()
 
     def guard(self) -> Guard:
         """Stand guard as this home does: with its pinned root, what it has seen and the newest bundle.
@@ -204,15 +171,23 @@ class Versions:
         """
         guard = self._followed()
         if guard.root and guard.opened is None:
-            return replace(self._accepted(guard.root), hears=guard.hears)
+            return replace(self._accepted.guard(guard.root), hears=guard.hears)
         return guard
 
     def _followed(self) -> Guard:
         """Stand guard by what the bus has shown."""
-        guard, state = pinned(self._folder.parent), self._state()
+        state = self._state()
+        guard = Guard(self._pinned(state))
         if guard.root is not None and (bundle := self._bundle(state)) is not None:
-            _, guard = guard.take("directory", bundle, None)
-            seen = read_seen(json.dumps(state["seen"]).encode() if "seen" in state else self._named("seen"))
+            try:
+                _, guard = guard.take("directory", bundle, None)
+            except VersionRefusedError as error:
+                if BUNDLE in state:
+                    raise
+                raise self._damaged(BUNDLE) from error
+            seen = read_seen(json.dumps(state["seen"] if "seen" in state else self._named_json("seen")).encode())
+            # A home of before may have lost its file: no less was seen than the bundle says.
+            seen = {**guard.seen, **seen}
             return replace(guard, seen=seen, opened=replace(guard.opened, seen=seen) if guard.opened else None)
         return guard
 
@@ -223,15 +198,13 @@ class Versions:
     def _bundle(self, state: Mapping[str, Any]) -> bytes | None:
         if BUNDLE not in state:
             return self._named("bundle")  # where a home of before has it
-        path = self._folder / SIGNED / str(state[BUNDLE])
-        if not _PLACE.fullmatch(str(state[BUNDLE])) or not path.is_file():
-            message = f"{path} is not there, the newest signed directory: `valise directory status` reads it once more"
-            raise ConfigurationError(message)
-        return reading.read(path, VERSION_LIMIT)
+        if (found := self._signed.content(state[BUNDLE])) is None:
+            raise self._lost(SIGNED, state[BUNDLE])
+        return found
 
     def overdue(self) -> list[str]:
         """Name the roles of the newest bundle that have expired: red, and no reason to stop."""
-        ends = self._state().get("expires") or json.loads(self._named("expires") or b"{}")
+        ends = self._state().get("expires") or self._named_json("expires")
         return sorted(role for role, end in ends.items() if end <= self._clock())
 
     def refused(self) -> str:
@@ -253,24 +226,12 @@ class Versions:
             if (old := pinned(path.parent).root) not in (None, "", fingerprint):
                 message = f"{path} pins another root, {old}: refused"
                 raise ConfigurationError(message)
-            self._check_leads_to_given(fingerprint)
+            self._accepted.check_leads(fingerprint)
             if not old:  # an empty one is what a kill has left of a version before
                 # First the place, then the root: a crash between them reads the stream again, and without a root.
                 (self._folder / "newest").unlink(missing_ok=True)
                 durable.put(path, f"{fingerprint}\n".encode("ascii"))
                 self._read, self._replay = {}, None
-
-    def _check_leads_to_given(self, fingerprint: str) -> None:
-        try:
-            if given := self._named(GIVEN):
-                Guard(fingerprint).take("directory", given, None)
-        except VersionRefusedError as error:
-            message = (
-                f"the directory that was accepted here is not signed under the root {fingerprint[:16]} ({error}): take "
-                "that root from a member once more, not from the operator; if it is right, accept nothing from whoever "
-                "sent this directory. Nothing was pinned"
-            )
-            raise ConfigurationError(message) from error
 
     def _take(self, record: Record, state: dict[str, Any], guard: Guard) -> tuple[int, Guard]:
         try:
@@ -290,7 +251,7 @@ class Versions:
         if not stale:
             state[version.kind] = digest
         if after.opened is not None and version.kind == "directory":
-            state[BUNDLE] = _signed_name(record, version.content)
+            state[BUNDLE] = name_of(record, version.content)
             state["expires"] = dict(after.opened.expires)
         return 1, after
 
@@ -302,21 +263,61 @@ class Versions:
             return *guard.take(version.kind, version.content, None), str(error)
 
     def _named(self, name: str) -> bytes | None:
-        path = self._folder / name
-        return path.read_bytes() if path.is_file() else None
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _named_json(self, name: str) -> dict[str, Any]:
+        """Read a file of our own; {} where it is not there. Raises ConfigurationError where it is damaged."""
+        try:
+            found = {} if (content := self._named(name)) is None else json.loads(content)
+        except ValueError as error:
+            raise self._damaged(name) from error
+        if not isinstance(found, dict):
+            raise self._damaged(name)
+        return found
+
+    def _damaged(self, name: str) -> ConfigurationError:
+        beside = ", ".join(each for each in ("newest", *BEFORE) if (self._folder / each).exists())
+        return ConfigurationError(
+            f"{self._folder / name} is damaged: remove {beside} from {self._folder}, and `valise directory status` "
+            "reads all that was published once more. What was seen before is forgotten then: compare the version and "
+            "the root that it says with another member's"
+        )
+
+    def _lost(self, *parts: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._folder.joinpath(*parts)} is missing or damaged: `valise directory status` takes it from the bus "
+            f"once more; if the bus has lost it, too, copy {self._folder} from a backup"
+        )
 
     def directory(self, digest: bytes) -> Directory | None:
-        """Give the directory of this digest, if it was ever published, under the root that is pinned here."""
+        """Give the directory of this digest, if it was ever published, under the root that is pinned here.
+
+        One that is missing or damaged, of all that came, `follow` takes once more after it was asked for here.
+        """
         if digest not in self._read:
-            content = self.content(digest) if self._is_listed(digest.hex()) else None
+            listed = self._is_listed(digest.hex())
+            content = self.content(digest) if listed else None
             if content is None:
+                self._missed |= self._was_taken(digest.hex()) or self._has_file(digest.hex())
                 return None
             self._read[digest] = _parsed(content)
         return self._read[digest]
 
+    def _was_taken(self, digest: str) -> bool:
+        """Say whether this home calls a version a directory that it took: in the list, which may be lost, or newest."""
+        root = pinned(self._folder.parent).root
+        listed = root is None or (self._list_of(root) / digest).is_file()
+        return listed or self._state().get("directory") == digest
+
+    def _has_file(self, digest: str) -> bool:
+        return (self._folder / digest).is_file()
+
     def _is_listed(self, digest: str) -> bool:
         """Say whether a version came as a directory under the root that is pinned here."""
-        root = pinned(self._folder.parent).root
+        root = self._pinned(self._state())
         if root is None:
             return True
         if (folder := self._list_of(root)).is_dir():
@@ -335,9 +336,9 @@ class Versions:
             folder.mkdir(parents=True, exist_ok=True)
             durable.write(folder / digest, b"")
 
-    async def _list_earlier(self) -> None:
+    async def _list_earlier(self, state: Mapping[str, Any]) -> None:
         """Make the list of a home of before; it is there whole or not at all."""
-        root = pinned(self._folder.parent).root
+        root = self._pinned(state)
         if not root or (folder := self._list_of(root)).is_dir() or not (listed := [*self._replayed()]):
             return
         async with turns.in_turn(self._folder):  # another process may do the same
@@ -356,7 +357,8 @@ class Versions:
 
         Whether an agreement hears whom it binds was asked then, or was not asked yet.
         """
-        guard = replace(pinned(self._folder.parent), hears=False)
+        state = self._state()
+        guard = Guard(self._pinned(state), hears=False)
         for content in self.signed().values() if guard.root else ():
             kind = signed_kind(content) or ""
             try:
@@ -364,7 +366,7 @@ class Versions:
             except VersionRefusedError:
                 continue
             digest = sha256(plain).hexdigest()
-            if (self._folder / digest).is_file():
+            if self._has_file(digest) or state.get(kind) == digest:
                 guard = after
                 if kind == "directory":
                     yield digest
@@ -378,30 +380,48 @@ class Versions:
         return content if sha256(content).digest() == digest else None
 
     def newest(self) -> Directory:
-        """Give the newest directory. Raises ConfigurationError where none has come yet."""
-        found = self.newest_digest("directory")
-        directory = self.directory(found) if found else None
-        if directory is None:
-            message = "no directory has arrived yet: the operator publishes it with `valise broker init`"
-            if self._lacks_newest():
-                message = f"the newest directory is gone from {self._folder}: any command that follows the bus reads it"
+        """Give the newest directory. Raises ConfigurationError where none has come yet, or it is lost here."""
+        if (directory := self.newest_if_any()) is None:
+            self.check_kept()
+            why = self.refused() or "the operator publishes it with `valise directory activate`"
+            message = f"no directory has arrived yet: {why}"
             raise ConfigurationError(message)
         return directory
 
+    def newest_if_any(self) -> Directory | None:
+        """Give the newest directory; None where none has come yet. Raises ConfigurationError where it is lost here."""
+        if (digest := self.named_newest("directory")) is None:
+            return None
+        if (directory := self.directory(digest)) is None:
+            raise self._lost(digest.hex() if self.content(digest) is None else DIRECTORIES)
+        return directory
+
+    def named_newest(self, kind: str) -> bytes | None:
+        """Give the digest of the newest version of a kind, be it here or not; None where none has come yet."""
+        found = self._state().get(kind)
+        return bytes.fromhex(found) if found else None
+
     def newest_digest(self, kind: str) -> bytes | None:
-        """Give the digest of the newest version of a kind, directory or policies; None where it is not here.
+        """Give the digest of the newest version of a kind, directory or policies; None where it is not here whole.
 
-        What came and is gone, after an incomplete copy perhaps, `follow` takes once more.
+        What came and is missing or damaged, after an incomplete copy perhaps, `follow` takes once more.
         """
-        return self._here(self._state(), kind)
-
-    def _here(self, state: Mapping[str, Any], kind: str) -> bytes | None:
-        found = state.get(kind)
-        return bytes.fromhex(str(found)) if found and (self._folder / str(found)).is_file() else None
+        if (digest := self.named_newest(kind)) is None:
+            return None
+        here = self.directory(digest) if kind == "directory" else self.content(digest)
+        return None if here is None else digest
 
     def _lacks_newest(self) -> bool:
-        state = self._state()
-        return any(state.get(kind) and self._here(state, kind) is None for kind in ("directory", "policies"))
+        return any(self.named_newest(each) and self.newest_digest(each) is None for each in ("directory", "policies"))
+
+    def check_kept(self) -> None:
+        """Raise ConfigurationError where it is lost here what has come: that is not the same as nothing has."""
+        if self.has_read() and not self._state():
+            raise self._lost("newest")
+
+    def has_read(self) -> bool:
+        """Say whether anything has come from the bus, be it here or not."""
+        return bool(self._state()) or any(self._signed.folder.glob("*"))
 
     def keep(self, content: bytes) -> bytes:
         """Keep a version that came another way (an annex, a set that is only drafted); give its digest."""
@@ -423,23 +443,30 @@ class Versions:
     async def take_missing(self, bus: Bus) -> None:
         """Keep once more what was taken from `versions` and is lost or damaged here; follow first.
 
-        It is verified again, from the pinned root on. A directory counts as taken if it is in the list of its root:
-        one that is in neither is not taken now. Nothing is verified where nothing is missing.
+        It is verified again, from the pinned root on. A directory counts as taken if it is in the list of its root, or
+        the newest; one whose file alone is here if it would be taken today, too. Nothing is verified where nothing is
+        missing.
         """
-        place, lacking = _place(self._state()), self._lacks_listed()
+        state, lacking = self._state(), self._missed or self._lacks_newest() or self._lacks_listed()
+        place = _place(state)
         async for record in _before(bus, place):
+            self._signed.keep(record)
             lacking = lacking or self._lacks_policies(record)
+        self._missed = False
         if not lacking:
             return
-        guard = replace(pinned(self._folder.parent), hears=False)
+        guard = Guard(self._pinned(state), hears=False)
         async for record in _before(bus, place):
             guard = self._keep_again(record, guard)
         self._read = {}
 
     def _lacks_listed(self) -> bool:
-        root = pinned(self._folder.parent).root
-        listed = self._list_of(root).glob("*") if root else ()
-        return any(self.content(bytes.fromhex(each.name)) is None for each in listed if _DIGEST.fullmatch(each.name))
+        """Say whether a directory of the list is not here, or one that is here not in the list."""
+        if not (root := pinned(self._folder.parent).root):
+            return False
+        listed = {each.name for each in self._list_of(root).glob("*") if _DIGEST.fullmatch(each.name)}
+        unlisted = (self.content(bytes.fromhex(each)) for each in self.kept() if each not in listed)
+        return any(self.content(bytes.fromhex(each)) is None for each in listed) or any(map(_is_directory, unlisted))
 
     def _lacks_policies(self, record: Record) -> bool:
         """Say whether a version is not here by what it says; of a signed directory the list says it."""
@@ -464,10 +491,14 @@ class Versions:
         except (NoticeRejectedError, VersionRefusedError):
             return guard
         digest = sha256(plain)
-        if version.kind == "directory" and not self._is_listed(digest.hexdigest()):
-            return guard
+        if version.kind == "directory" and not self._was_taken(digest.hexdigest()):
+            heard = replace(guard, hears=True)
+            if not self._has_file(digest.hexdigest()) or not _passes(version, heard):
+                return guard
         if self.content(digest.digest()) is None:
             self._keep(digest.hexdigest(), plain)
+        if version.kind == "directory" and guard.root:
+            self._list(digest.hexdigest(), guard.root)
         return after
 
     def kept(self) -> list[str]:
@@ -476,11 +507,23 @@ class Versions:
         return sorted(each for each in names if _DIGEST.fullmatch(each))
 
     def _state(self) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = json.loads((self._folder / "newest").read_bytes())
-        except FileNotFoundError:
-            return {}
+        state = self._named_json("newest")
+        digests = (state[each] for each in ("directory", "policies") if each in state)
+        kinds = isinstance(state.get("place", 0), int) and isinstance(state.get(BUNDLE, ""), str)
+        if not kinds or not all(_DIGEST.fullmatch(str(each)) for each in digests):
+            raise self._damaged("newest")
         return state
+
+    def _pinned(self, state: Mapping[str, Any]) -> str | None:
+        """Give the root that is pinned here. Raises ConfigurationError where it is lost: anything would pass."""
+        root = pinned(self._folder.parent).root
+        if root is None and BUNDLE in state:
+            message = (
+                f"{self._folder.parent / ROOT_FILE} is gone: write into it the root that `valise directory status` "
+                "shows another member"
+            )
+            raise ConfigurationError(message)
+        return root
 
     def _keep(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -491,10 +534,6 @@ def _place(state: Mapping[str, Any]) -> int:
     return int(state.get("place", 0))
 
 
-def _signed_name(record: Record, content: bytes) -> str:
-    return f"{record.offset:012}-{sha256(content).hexdigest()[:16]}"
-
-
 async def _before(bus: Bus, place: int) -> AsyncIterator[Record]:
     """Read `versions` from its beginning up to a place."""
     at = 0
@@ -503,6 +542,21 @@ async def _before(bus: Bus, place: int) -> AsyncIterator[Record]:
             if record.offset < place:
                 yield record
         at = records[-1].offset + 1
+
+
+def _is_directory(content: bytes | None) -> bool:
+    try:
+        return content is not None and bool(members.parse(content))
+    except VersionRefusedError:
+        return False
+
+
+def _passes(version: Version, guard: Guard) -> bool:
+    try:
+        guard.take(version.kind, version.content, None)
+    except VersionRefusedError:
+        return False
+    return True
 
 
 def _check_length(content: bytes) -> None:

@@ -14,7 +14,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adapters.versions import VERSION_LIMIT, Versions
+from adapters.signed import VERSION_LIMIT
+from adapters.versions import Versions
 from broker import durable, reading
 from broker import settings as settings_file
 from broker.errors import ConfigurationError

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +13,16 @@ import pytest
 
 from adapters import versions
 from adapters.versions import Versions
-from broker import durable, streams
+from broker import durable, members, streams
 from broker.bus import Record
 from broker.errors import ConfigurationError, UnavailableError
+from broker.rules import PolicySet
+from broker.signing import SigningKey
 from broker.trust import draft
 from broker.trust.bundle import Opened
+from cli.officer.rewritten import told_to_signers
+from tests import federation as testing
+from tests.attacks.test_operator_drafts import under_his_keys
 from tests.fake_bus import Clock, FakeBus, Memory
 from tests.making import NOW
 from tests.trust import signed_world as world
@@ -65,6 +71,37 @@ def folder_of(site: Site) -> Path:
     return site.folder / "member" / "versions"
 
 
+def cut(file: Path, left: int | None) -> None:
+    """Leave so many bytes of a file; None: it is gone."""
+    file.unlink() if left is None else file.write_bytes(file.read_bytes()[:left])
+
+
+def written(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """When each file was written; that it was read counts for nothing."""
+    found = {each: each.stat() for each in folder.rglob("*")}
+    return {each: (stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for each, stat in found.items()}
+
+
+def of_before(folder: Path) -> dict[str, bytes]:
+    """What `newest` says, in the files that a home of before had."""
+    newest = json.loads((folder / "newest").read_bytes())
+    return {
+        "bundle": (folder / "signed" / newest.pop("bundle")).read_bytes(),
+        "seen": json.dumps(newest.pop("seen")).encode(),
+        "expires": json.dumps(newest.pop("expires")).encode(),
+        "newest": json.dumps(newest).encode(),
+    }
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, each in files.items():
+        (folder / name).write_bytes(each)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
 def told(found: Versions) -> dict[str, object]:
     """All that a home says of what it has read."""
     guard = found.guard()
@@ -93,20 +130,179 @@ async def test_a_root_pinned_while_another_follows_leaves_no_home_without_a_dire
     assert site.member.refused() == ""
 
 
-async def test_a_newest_version_that_is_gone_is_taken_once_more(site: Site) -> None:
-    await published(site)
-    site.member.pin(world.root())
+@pytest.mark.parametrize("left", [None, 100, 0])
+@pytest.mark.parametrize("rooted", [True, False])
+async def test_a_newest_version_that_is_lost_or_damaged_is_taken_once_more(
+    site: Site, left: int | None, rooted: bool
+) -> None:
+    """`left`: bytes of it that are still there."""
+    if rooted:
+        await published(site)
+        site.member.pin(world.root())
+    else:
+        await testing.write_versions(site.bus, testing.directory(), PolicySet.packaged())
     await site.member.follow(site.bus)
     whole = {each: site.member.newest_digest(each) for each in ("directory", "policies")}
     for digest in whole.values():
         assert digest is not None
-        (folder_of(site) / digest.hex()).unlink()
+        cut(folder_of(site) / digest.hex(), left)
     again = Versions(folder_of(site))
-    with pytest.raises(ConfigurationError, match="is gone from"):
+    assert {each: again.newest_digest(each) for each in whole} == dict.fromkeys(whole)
+    assert {each: again.named_newest(each) for each in whole} == whole
+    with pytest.raises(ConfigurationError, match="is missing or damaged"):
         again.newest()
     await again.follow(site.bus)
     assert {each: again.newest_digest(each) for each in whole} == whole
     assert again.newest().digest == whole["directory"]
+
+
+@pytest.mark.parametrize("all_", [True, False])
+async def test_a_newest_directory_whose_list_is_lost_too_is_taken_once_more(site: Site, all_: bool) -> None:
+    await published(site)
+    site.member.pin(world.root())
+    await site.member.follow(site.bus)
+    newest = site.member.newest()
+    shutil.rmtree(folder_of(site) / "directories")
+    for each in site.member.kept() if all_ else [newest.digest.hex()]:
+        (folder_of(site) / each).unlink()
+    await site.member.follow(site.bus)
+    assert site.member.newest() == newest
+
+
+async def test_a_directory_that_was_asked_for_and_is_damaged_is_taken_once_more(site: Site) -> None:
+    """Also where only its name in the list is lost."""
+    first, _, _ = await published(site)
+    site.member.pin(world.root())
+    await site.member.follow(site.bus)
+    digest = first.directory.digest
+    for damaged in (digest.hex(), f"directories/{world.root()}/{digest.hex()}"):
+        (folder_of(site) / damaged).unlink()
+        known = Versions(folder_of(site))
+        assert known.directory(digest) is None
+        await known.follow(site.bus)
+        found = known.directory(digest)
+        assert found is not None
+        assert found.digest == digest
+
+
+async def test_what_others_did_not_agree_to_is_no_directory_though_its_file_is_here(site: Site) -> None:
+    first = world.unnamed(opened(first_content()))
+    forged = under_his_keys(first, SigningKey.new())
+    site.member.pin(world.root())
+    for each in (first_content(), first.written.content(), forged):
+        await site.write("directory", each)
+    assert await site.member.follow(site.bus) == 2
+    assert "is to be signed with other keys" in site.member.refused()
+    digest = site.member.keep(opened(forged, first).plain)
+    known = site.member
+    assert known.directory(digest) is None
+    await known.follow(site.bus)
+    await known.take_missing(site.bus)
+    assert (known.directory(digest), known.newest().digest) == (None, first.directory.digest)
+
+
+async def test_what_a_signer_is_told_says_that_the_newest_policies_are_lost(site: Site) -> None:
+    await published(site)
+    site.member.pin(world.root())
+    drafted = PolicySet.packaged().content.decode()
+    assert "no version is known here" in told_to_signers(drafted, site.member)[0]
+    await site.member.follow(site.bus)
+    digest = site.member.newest_digest("policies")
+    assert digest is not None
+    assert told_to_signers(drafted, site.member)[1:] == ["  nothing changes"]
+    (folder_of(site) / digest.hex()).unlink()
+    assert f"{digest.hex()[:16]} came last, and is missing or damaged" in told_to_signers(drafted, site.member)[0]
+
+
+async def test_what_was_signed_and_is_damaged_is_kept_once_more(site: Site) -> None:
+    """An auditor holds the leaves against it; the list, where it is lost, is made of it."""
+    await published(site)
+    site.member.pin(world.root())
+    await site.member.follow(site.bus)
+    whole, listed = site.member.signed(), sorted(folder_of(site).glob("directories/*/*"))
+    for name in whole:
+        cut(folder_of(site) / "signed" / name, 100)
+    shutil.rmtree(folder_of(site) / "directories")
+    await site.member.follow(site.bus)
+    assert (site.member.signed(), sorted(folder_of(site).glob("directories/*/*"))) == (whole, listed)
+    cut(folder_of(site) / "signed" / min(whole), 0)
+    await site.member.take_missing(site.bus)
+    assert site.member.signed() == whole
+
+
+async def test_a_home_that_has_lost_its_root_lets_nothing_pass(site: Site) -> None:
+    await published(site)
+    site.member.pin(world.root())
+    await site.member.follow(site.bus)
+    (site.folder / "member" / "root.sha256").unlink()
+    await site.write("directory", members.canonical(testing.directory()))
+    with pytest.raises(ConfigurationError, match=r"root\.sha256 is gone: write into it the root"):
+        await site.member.follow(site.bus)
+    (site.folder / "member" / "root.sha256").write_text(world.root(), encoding="utf-8")
+    assert await site.member.follow(site.bus) == 0
+    assert "it is not signed" in site.member.refused()
+
+
+async def test_what_was_accepted_and_is_damaged_is_said_to_be(site: Site) -> None:
+    """It is not its sender's fault, and nothing older is accepted in its place."""
+    first = opened(first_content())
+    second = content(next_draft(first, changed_name(first, "LV", "Latvia, renamed")), first)
+    federation = first.directory.federation
+    for left in (100, 0):
+        site.member.accept(second, federation)
+        cut(site.member.given, left)
+        for act in (lambda: site.member.pin(world.root()), lambda: site.member.accept(first_content(), federation)):
+            with pytest.raises(ConfigurationError, match=r"given is damaged: remove it, and accept once more"):
+                act()
+        site.member.given.unlink()
+    site.member.accept(second, federation)
+    site.member.pin(world.root())
+    cut(site.member.given, 100)
+    assert "what was accepted is damaged" in site.member.refused()
+    await site.write("directory", first_content())
+    await site.member.follow(site.bus)
+    assert "what was accepted is damaged" in site.member.refused()
+    site.member.given.unlink()
+    assert site.member.refused() == ""
+
+
+@pytest.mark.parametrize("left", [10, 0])
+async def test_a_damaged_file_of_a_home_of_before_is_said_to_be(site: Site, left: int) -> None:
+    newest = (await published(site))[-1]
+    site.member.pin(world.root())
+    await site.member.follow(site.bus)
+    said, whole = told(site.member), of_before(folder_of(site))
+    for name in whole:
+        write(folder_of(site), whole)
+        cut(folder_of(site) / name, left)
+        with pytest.raises(ConfigurationError, match=f"{name} is damaged: remove newest, bundle, expires, seen from"):
+            told(site.member)
+        for each in whole:
+            (folder_of(site) / each).unlink()
+        await site.member.follow(site.bus)
+        assert told(site.member) == said
+    write(folder_of(site), whole)
+    (folder_of(site) / "seen").unlink()
+    seen = site.member.guard().seen
+    assert seen == {role: each for role, each in newest.seen.items() if role != "policies"}
+
+
+async def test_two_that_follow_at_once_over_a_damaged_home_mend_it(site: Site) -> None:
+    newest = (await published(site))[-1]
+    site.member.pin(world.root())
+    await site.member.follow(site.bus)
+    said, files = told(site.member), contents(folder_of(site))
+    for each in (*folder_of(site).glob("signed/*"), *map(folder_of(site).joinpath, site.member.kept())):
+        cut(each, 50)
+    shutil.rmtree(folder_of(site) / "directories")
+
+    async def other() -> None:
+        await site.member.follow(site.bus)
+
+    await asyncio.gather(*(Versions(folder_of(site)).follow(Interrupted(site.bus.memory, other)) for _ in range(3)))
+    await site.member.take_missing(site.bus)
+    assert (told(site.member), contents(folder_of(site))) == (said, files)
+    assert site.member.newest().digest == newest.directory.digest
 
 
 async def test_of_two_roots_pinned_at_once_one_stays(site: Site) -> None:
@@ -197,10 +393,10 @@ async def test_nothing_is_written_where_nothing_is_new(site: Site, monkeypatch: 
     await published(site)
     site.member.pin(world.root())
     await site.member.follow(site.bus)
-    before = {each: each.stat() for each in folder_of(site).rglob("*")}
+    before = written(folder_of(site))
     with durable.alone(folder_of(site)):
         assert await site.member.follow(site.bus) == 0
-    assert {each: each.stat() for each in folder_of(site).rglob("*")} == before
+    assert written(folder_of(site)) == before
 
 
 async def test_the_newest_directory_that_was_lost_as_it_was_signed_is_read_once_more(site: Site) -> None:
@@ -209,7 +405,7 @@ async def test_the_newest_directory_that_was_lost_as_it_was_signed_is_read_once_
     await site.member.follow(site.bus)
     said = told(site.member)
     (folder_of(site) / "signed" / json.loads((folder_of(site) / "newest").read_bytes())["bundle"]).unlink()
-    with pytest.raises(ConfigurationError, match="is not there"):
+    with pytest.raises(ConfigurationError, match="is missing or damaged"):
         site.member.guard()
     assert await site.member.follow(site.bus) == 0
     assert told(site.member) == said
@@ -219,15 +415,8 @@ async def test_what_a_home_of_before_had_in_files_of_their_own_counts_until_the_
     _, _, last = await published(site)
     site.member.pin(world.root())
     await site.member.follow(site.bus)
-    said, newest = told(site.member), json.loads((folder_of(site) / "newest").read_bytes())
-    earlier = {
-        "bundle": (folder_of(site) / "signed" / newest.pop("bundle")).read_bytes(),
-        "seen": json.dumps(newest.pop("seen")).encode(),
-        "expires": json.dumps(newest.pop("expires")).encode(),
-        "newest": json.dumps(newest).encode(),
-    }
-    for name, each in earlier.items():
-        (folder_of(site) / name).write_bytes(each)
+    said = told(site.member)
+    write(folder_of(site), of_before(folder_of(site)))
     assert told(site.member) == said
     await site.write("policies", allowed(last, 2))
     await site.member.follow(site.bus)

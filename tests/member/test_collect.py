@@ -112,6 +112,36 @@ async def test_what_fails_a_check_is_shown_to_nobody_and_the_collector_goes_on(w
     inbox.close()
 
 
+@pytest.mark.parametrize("left", [None, b"damaged"])
+async def test_a_directory_that_is_lost_or_damaged_here_is_read_once_more(world: World, left: bytes | None) -> None:
+    """It is no delivery's fault; and which one was in force before is known as long as the bus has it."""
+    first, second, third = await world.publish(draft("R-1"), draft("R-2"), draft("R-3"))
+    old, lv = world.broker.written, world.machine("LV/ncb")
+    digests = [world.broker.directory.digest]
+    await world.broker.route(first, {"LV/ncb": ("identity",)})
+    world.broker.written = old.model_copy(update={"version": 2})
+    await world.broker.publish_directory()
+    digests.append(world.broker.directory.digest)
+
+    def damage(digest: bytes) -> None:
+        file = lv.folder / "versions" / digest.hex()
+        file.unlink() if left is None else file.write_bytes(left)
+
+    await lv.versions.follow(world.bus)
+    damage(digests[0])
+    inbox = lv.inbox()
+    assert (await lv.collector(inbox).drain()).refused == 0
+    await world.broker.route(second, {"LV/ncb": ("identity",)})
+    assert (await lv.collector(inbox).drain()).refused == 0
+    damage(digests[1])
+    world.broker.written = old
+    await world.broker.route(third, {"LV/ncb": ("identity",)})
+    assert (await lv.collector(inbox).drain()).refused == 1
+    assert [each.record for each in inbox.lines()] == ["R-1", "R-2"]
+    assert [each.code for each in inbox.journal.alarms()] == ["wrong-leaf"]
+    inbox.close()
+
+
 async def test_a_delivery_that_comes_before_its_head_is_refused(world: World) -> None:
     (data,) = await world.publish(draft())
     number = world.broker.record(data, {"LV/ncb": ALL})

@@ -239,6 +239,9 @@ async def test_what_a_home_never_took_is_not_listed_afterwards(site: Site) -> No
     folder = site.folder / "member" / "versions"
     shutil.rmtree(folder / "directories")
     (folder / digest.hex()).unlink()
+    said = json.loads((folder / "newest").read_bytes())
+    assert said.pop("directory") == digest.hex()
+    (folder / "newest").write_text(json.dumps(said), encoding="utf-8")
     again = Versions(folder)
     await again.follow(site.bus)
     assert again.directory(digest) is None
