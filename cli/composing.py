@@ -129,8 +129,7 @@ async def compose_next(home: OperatorHome, federation: Federation, requests: Seq
 
     Whether a member or an agreement is suspended stands in the directory: the file says it for new ones only.
     """
-    digest = home.versions.newest_digest("directory")
-    old = home.versions.directory(digest) if digest else None
+    old = home.versions.newest_if_any()
     before = await entered(home, old)
     asked = [read_request(path, federation, clock(), before) for path in requests]
     known = [_ended(_written(each), before, clock()) for each in old.keys.values()] if old else []

@@ -22,7 +22,7 @@ from broker.trust.draft import Draft
 from cli import answer, exits, seed
 from cli.home import clock, if_it_answers, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
-from cli.operator_home import OperatorHome, operator_folder, operator_home
+from cli.operator_home import NOBODY, OperatorHome, operator_folder, operator_home
 from cli.operator_streams import told
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import powers, proposing, signing, wording
@@ -233,7 +233,7 @@ def refresh(given: Everywhere) -> None:
     home = operator_home(given.home)
 
     async def work() -> bool:
-        async with home.bus("operator") as bus:
+        async with home.bus("operator", NOBODY) as bus:
             await home.versions.follow(bus)
             return await proposing.refresh(home, bus)
 
@@ -265,6 +265,7 @@ def status(given: Everywhere, bureau: str | None) -> None:
     versions = member_home(given.home, bureau).versions if bureau or not _operates(given) else _operator(given).versions
     base, stale = _base(given, bureau)
     if base is None:
+        versions.check_kept()
         message = "no signed directory has come yet: " + (
             versions.refused() or "`valise directory draft` makes the first"
         )

@@ -228,7 +228,7 @@ def _put_request(kept: Kept, request: dict[str, str], *, only_if_none: bool) -> 
 
 
 def _knows(folder: Path) -> str:
-    digest = Versions(folder / "versions").newest_digest("directory")
+    digest = Versions(folder / "versions").named_newest("directory")
     return digest.hex() if digest else ""
 
 

@@ -70,17 +70,15 @@ class OperatorHome:
 
     def check_log(self, owner: Owner) -> None:
         """Check that the newest directory, if there is one, names our log. Raises LogNotNamedError."""
-        digest = self.versions.newest_digest("directory")
-        directory = self.versions.directory(digest) if digest else None
+        directory = self.versions.newest_if_any()
         ours = str(notes.vkey(owner.origin, owner.key.public.raw))
         if directory is not None and directory.logs.get(self.settings.shard, ours) != ours:
             message = f"the newest directory names another log than {ours}: no member would follow it"
             raise LogNotNamedError(message)
 
     def world(self) -> World:
-        """Give the streams of the newest directory."""
-        digest = self.versions.newest_digest("directory")
-        directory = self.versions.directory(digest) if digest else None
+        """Give the streams of the newest directory. Raises ConfigurationError where that is lost here."""
+        directory = self.versions.newest_if_any()
         return NOBODY if directory is None else world_of(directory)
 
     @asynccontextmanager

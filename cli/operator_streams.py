@@ -62,8 +62,8 @@ async def has_streams(home: OperatorHome) -> bool:
 
         who = credentials(home, OPERATOR)
         return streams.VERSIONS in topics.existing(home.settings.bus_address, who)
-    if home.versions.newest_digest("directory") is None and not (home.folder / home.settings.bus_address).is_file():
-        return False  # not made yet; where a directory was published, it is lost
+    if not home.versions.has_read() and not (home.folder / home.settings.bus_address).is_file():
+        return False  # not made yet; where anything came from it, it is lost
     async with home.bus(OPERATOR, NOBODY) as bus:
         with suppress(ForbiddenStreamError):
             await bus.end(streams.VERSIONS)

@@ -126,7 +126,7 @@ def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
 
 
 def _old_keys(home: OperatorHome) -> list[str]:
-    if home.versions.newest_digest("directory") is None:
+    if home.versions.newest_if_any() is None:
         return []
     return sorted({each.bureau for each in key_use.found_in(home) if each.lagging})
 

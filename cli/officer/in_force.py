@@ -62,7 +62,7 @@ def at_operator(home: OperatorHome) -> Basis:
     last = codec.decode(Leaf, trail.entry(trail.size - 1)) if trail.size else None
     if last and NOTHING not in (last.directory, last.policies):
         return of_leaf(home.versions, last)
-    digests = [home.versions.newest_digest(kind) for kind in ("directory", "policies")]
+    digests = [home.versions.named_newest(kind) for kind in ("directory", "policies")]
     return _basis(home.versions, digests[0] or NOTHING, digests[1] or NOTHING)
 
 
@@ -74,7 +74,7 @@ def of_leaf(versions: Versions, leaf: Leaf) -> Basis:
 def at_member(home: MemberHome, leaf: Leaf | None = None) -> Basis:
     """Give what a member knows: the versions that a leaf names, or the newest. Raises ConfigurationError."""
     directory = directory_of(home.versions, leaf.directory) if leaf else home.versions.newest()
-    policies = leaf.policies if leaf else home.versions.newest_digest("policies")
+    policies = leaf.policies if leaf else home.versions.named_newest("policies")
     return Basis(directory, None, policy_set(home.versions, policies))
 
 

@@ -50,15 +50,23 @@ def told_to_signers(drafted: str, versions: Versions) -> list[str]:
 
     try:
         new = PolicySet.parse(drafted.encode())
-        old = versions.content(versions.newest_digest("policies") or b"")
+        newest = versions.named_newest("policies")
+        old = versions.content(newest) if newest else None
         known = PolicySet.parse(old) if old else None
         lines = list(rule_changes(known, new)) if known else _every(new)
     except VersionRefusedError as error:
         return [f"it cannot be put in force: {error}"]
-    against = (
-        f"beside the version {known.digest.hex()[:16]} that is known here" if known else "no version is known here"
-    )
-    return [f"version {new.digest.hex()[:16]}, {against}:", *(f"  {each}" for each in lines or ["nothing changes"])]
+    first = f"version {new.digest.hex()[:16]}, {_against(newest, known)}:"
+    return [first, *(f"  {each}" for each in lines or ["nothing changes"])]
+
+
+def _against(newest: bytes | None, known: PolicySet | None) -> str:
+    if newest is None:
+        return "no version is known here"
+    if known is None:
+        lost = f"{newest.hex()[:16]} came last, and is missing or damaged here"
+        return f"{lost}: `valise directory status` takes it from the bus once more. Not what changes, but all rules"
+    return f"beside the version {newest.hex()[:16]} that is known here"
 
 
 def _every(policies: PolicySet) -> list[str]:

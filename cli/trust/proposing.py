@@ -270,7 +270,10 @@ async def _publish(home: OperatorHome, bus: Bus, opened: Opened, content: bytes 
     if content and opened.directory.annex is not None:
         annex = home.versions.content(opened.directory.annex)
         if annex is None:
-            message = f"annex: {opened.directory.annex.hex()} is not in {home.folder / 'versions'}"
+            message = (
+                f"annex: {opened.directory.annex.hex()} is missing or damaged in {home.folder / 'versions'}: copy it "
+                "from a backup, or draft this once more"
+            )
             raise VersionRefusedError(message)
         await bus.append(streams.ANNEXES, [record("annex", annex)])
     parts = (("directory", content), ("policies", policies))
