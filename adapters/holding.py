@@ -75,7 +75,7 @@ class Holding:
     def unfollowed(self) -> list[sqlite3.Row]:
         """Give the withdrawals that told nobody and are to be followed; `reason`: their bodies, if they were here."""
         return self._database.execute(
-            "SELECT e.*, t.compartments AS reason FROM told_nobody AS t JOIN envelopes AS e USING (notice_id)"
+            "SELECT e.*, t.compartments AS reason FROM told_nobody AS t CROSS JOIN envelopes AS e USING (notice_id)"
             " WHERE t.followed = 0 ORDER BY e.place"
         ).fetchall()
 

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS deliveries(
 CREATE INDEX IF NOT EXISTS deliveries_notice ON deliveries(notice_id);
 CREATE INDEX IF NOT EXISTS deliveries_held
     ON deliveries(issuer, record, (kind IN ('withdrawal', 'restriction')), version) WHERE shared IS NOT NULL;
+CREATE INDEX IF NOT EXISTS deliveries_named ON deliveries(issuer, record);
 DROP INDEX IF EXISTS deliveries_record;
 DROP INDEX IF EXISTS deliveries_withdrawals;
 CREATE TABLE IF NOT EXISTS orders(
@@ -184,6 +185,18 @@ class Inbox:
             return None
         query = "SELECT * FROM deliveries WHERE notice_id = ? ORDER BY delivery_number DESC LIMIT 1"
         row = self.database.execute(query, (sought,)).fetchone()
+        return _line(row) if row else None
+
+    def of_record(self, issuer: str, record: str) -> Line | None:
+        """Find what we have of a record: what stands before what has ended, then the latest delivery.
+
+        An old version may come late.
+        """
+        query = (
+            "SELECT * FROM deliveries WHERE issuer = ? AND record = ?"
+            " ORDER BY state IN ('new', 'read') DESC, delivery_number DESC LIMIT 1"
+        )
+        row = self.database.execute(query, (issuer, record)).fetchone()
         return _line(row) if row else None
 
     def open(self, number: int) -> Opened | None:

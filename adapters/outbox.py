@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS envelopes(
     UNIQUE(bureau, series, number)
 );
 CREATE INDEX IF NOT EXISTS envelopes_unsent ON envelopes(place) WHERE sent_at IS NULL;
+CREATE INDEX IF NOT EXISTS envelopes_undecided ON envelopes(sent_digest) WHERE outcome IS NULL;
 CREATE INDEX IF NOT EXISTS envelopes_record ON envelopes(bureau, record, version);
 CREATE INDEX IF NOT EXISTS envelopes_named ON envelopes(record);
 CREATE TABLE IF NOT EXISTS records(

@@ -23,7 +23,8 @@ class Requeue:
         """Queue what was rejected for its key alone and can come again, once for each rejection."""
         rows = self._database.execute(
             "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
-            " FROM envelopes AS e JOIN outcomes AS o ON o.record_digest = e.sent_digest"
+            # CROSS: from what was rejected, which is little, to its envelopes.
+            " FROM outcomes AS o CROSS JOIN envelopes AS e ON o.record_digest = e.sent_digest"
             " WHERE o.kind = 'rejected' AND o.code IN (SELECT value FROM json_each(?))"
             " AND e.outcome IS NULL AND e.sent_at IS NOT NULL"
             " AND o.leaf_number NOT IN (SELECT leaf_number FROM sent_again) GROUP BY e.notice_id",

@@ -300,13 +300,8 @@ class MemberHome:
     def resolve(self, pointer: Pointer) -> Reference | None:
         """Find the newest notice of another bureau's record in this bureau's inbox."""
         with self.inbox() as inbox:
-            found = [each for each in inbox.lines() if (each.issuer, each.record) == (pointer.issuer, pointer.record)]
-        if not found:
-            return None
-        newest = max(
-            found, key=lambda each: (each.state in ("new", "read"), each.number)
-        )  # an old version may come late
-        return Reference(newest.issuer, newest.notice_id, newest.header_digest, pointer.relation)
+            line = inbox.of_record(pointer.issuer, pointer.record)
+        return Reference(line.issuer, line.notice_id, line.header_digest, pointer.relation) if line else None
 
 
 def _follows(result: Result) -> str:
