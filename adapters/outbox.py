@@ -7,6 +7,7 @@ answers with the original outcome.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -175,10 +176,11 @@ class Outbox:
         """Tell how many envelopes the bus does not have yet."""
         return int(self.database.execute("SELECT count(*) FROM envelopes WHERE sent_at IS NULL").fetchone()[0])
 
-    def find(self, text: str) -> Published | None:
-        """Find a notice by its id, or the newest of a record: our bureau's, or another's of this member if it has none.
+    def find(self, text: str, bureau: str | None = None) -> Published | None:
+        """Find a notice by its id, or the newest of a record: the bureau's, or another's of this member if it has none.
 
-        An order is of another's record, whatever that is called: only its id finds it.
+        `bureau`: ours, if none is named. An order is of another's record, whatever that is called: only its id finds
+        it.
         """
         value: bytes | str
         try:
@@ -187,11 +189,19 @@ class Outbox:
             query, value = "ours WHERE record = ?2", text
         row = self.database.execute(
             f"SELECT * FROM {query} ORDER BY bureau = ?1 DESC, version DESC LIMIT 1",  # noqa: S608 -- two
-            (self._bureau, value),
+            (bureau or self._bureau, value),
         ).fetchone()
         if row is None:
             return None
         return Published(bytes(row["notice_id"]), row["record"], row["version"], row["kind"], row["number"])
+
+    def waits_of(self, records: Iterable[str]) -> bool:
+        """Say whether a version of one of these records, of whichever bureau, is not on the bus yet."""
+        row = self.database.execute(
+            "SELECT 1 FROM envelopes WHERE sent_at IS NULL AND record IN (SELECT value FROM json_each(?)) LIMIT 1",
+            (json.dumps(list(records)),),
+        ).fetchone()
+        return row is not None
 
     def is_order(self, notice_id: bytes) -> bool:
         """Say whether a notice of this outbox is an order, on another's record."""
@@ -545,9 +555,10 @@ class Outbox:
     async def flush(self, bus: Bus, shard: int = 0, tell: Callable[[Result], object] = _nobody) -> int:
         """Append what waits, in order; return how many went. May append the same again after a raise.
 
-        Raises UnavailableError, also where another process keeps signing the same anew; ConfigurationError (no key).
-        What was rejected for its key alone waits for the bureau's next key, or for this one to come into force. A
-        withdrawal that told nobody is followed by one of what stands, or tried again: `tell` is given what came of it.
+        Raises UnavailableError, also where another process keeps signing the same anew; NoKeyError, once the rest went,
+        where a bureau has no key. What was rejected for its key alone waits for the bureau's next key, or for this one
+        to come into force. A withdrawal that told nobody is followed by one of what stands, or tried again: `tell` is
+        given what came of it.
         """
         for each in self._follow_up():
             tell(each)

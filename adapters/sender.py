@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from adapters.compose import Maker, sign
@@ -11,9 +12,19 @@ from adapters.database import check_went, transaction
 from adapters.requeue import Requeue
 from broker import codec, crash, streams
 from broker.bus import Bus
+from broker.errors import ConfigurationError
 from broker.notice import Envelope
 
 PAGE = 100
+
+
+class NoKeyError(ConfigurationError):
+    """What some bureaus of the member have to send waits, as they have no key; `bureaus`: bureau → why."""
+
+    def __init__(self, bureaus: Mapping[str, str]) -> None:
+        said = (f"what {bureau} has to send waits until it can sign: {why}" for bureau, why in bureaus.items())
+        super().__init__("; ".join(said))
+        self.bureaus = bureaus
 
 
 class Sender:
@@ -25,15 +36,19 @@ class Sender:
     async def send(self, bus: Bus, shard: int) -> int:
         """Append what waits, in order; return how many went. May append the same again after a raise.
 
-        Raises UnavailableError, also where another process keeps signing the same anew; ConfigurationError (no key).
+        Raises UnavailableError, also where another process keeps signing the same anew; NoKeyError, once all that
+        other bureaus have is sent, where a bureau has no key: all that is of it waits.
         """
         with transaction(self._database):
             self._requeue.rejected()
             self._requeue.before_what_builds_on_it()
-        sent, before = 0, list[tuple[int, int]]()
-        while rows := self._database.execute(
-            "SELECT * FROM envelopes WHERE sent_at IS NULL ORDER BY place LIMIT ?", (PAGE,)
-        ).fetchall():
+        sent, before, without = 0, list[tuple[int, int]](), dict[str, str]()
+        while page := self._page(without):
+            # Who had no key keeps waiting where it has one by the next page: nothing later of it goes first.
+            without |= self._without_key({row["bureau"] for row in page})
+            rows = [row for row in page if row["bureau"] not in without]
+            if not rows:
+                continue
             check_went(before, before := [(row["place"], row["queued"]) for row in rows])
             signed = [(row, self._in_force(row)) for row in rows]
             self._note([(row, each) for row, each in signed if sent_digest(each) != row["sent_digest"]])
@@ -43,7 +58,27 @@ class Sender:
             self._mark_sent(signed)
             crash.here("outbox.marked")
             sent += len(rows)
+        if without:
+            raise NoKeyError(without)
         return sent
+
+    def _page(self, without: Iterable[str]) -> list[sqlite3.Row]:
+        """Give what waits first, but for these bureaus."""
+        return self._database.execute(
+            "SELECT * FROM envelopes WHERE sent_at IS NULL AND bureau NOT IN (SELECT value FROM json_each(?))"
+            " ORDER BY place LIMIT ?",
+            (json.dumps(list(without)), PAGE),
+        ).fetchall()
+
+    def _without_key(self, bureaus: Iterable[str]) -> dict[str, str]:
+        """Say which of these bureaus have no key, and why."""
+        found: dict[str, str] = {}
+        for bureau in sorted(bureaus):
+            try:
+                self._maker.key(bureau)
+            except ConfigurationError as error:
+                found[bureau] = str(error)
+        return found
 
     def _note(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
         """Keep envelopes as they will go out, before they do: another process may hear first that one was rejected."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from broker.notice import Reference
 from broker.settings import Settings
 from broker.signing import SigningKey
 from broker.streams import World
-from cli import answer, keyring
+from cli import answer, in_words, keyring
 from cli.keyring import Kept
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from adapters.collect import Collector
     from adapters.compose import Maker
     from adapters.inbox import Inbox
-    from adapters.outbox import Outbox, Published, Result
+    from adapters.outbox import Outbox, Result
     from adapters.outcomes import Outcomes
     from adapters.receipts import Signer
     from broker.bus import Bus
@@ -98,6 +98,15 @@ async def if_it_answers(work: Awaitable[object], meanwhile: str) -> bool:
         answer.aside(f"the bus does not answer{why}: {meanwhile}")
         return False
     return True
+
+
+@contextmanager
+def going_on(without: str) -> Iterator[None]:
+    """Say, once for the same reason, what could not be done now, and go on: time has to mend it."""
+    try:
+        yield
+    except UnavailableError as error:
+        _say_once(f"{without}: {answer.one_line(str(error)) or error.code}")
 
 
 def _say_ending(member: str, principal: str, certificate: Path) -> None:
@@ -216,15 +225,24 @@ class MemberHome:
         return Signer(self.settings.federation, self.bureau, self.key(), clock)
 
     def maker(self) -> Maker:
-        """Make what envelopes are made with. Raises ConfigurationError where no directory has come."""
+        """Make what envelopes are made with. Raises ConfigurationError where no directory has come.
+
+        It asks for each key once, also for one that cannot be had: a person may have to type a passphrase for it.
+        """
         from adapters.compose import Maker  # noqa: PLC0415
 
-        loaded: dict[str, SigningKey] = {}
+        loaded: dict[str, SigningKey | ConfigurationError] = {}
 
         def key(bureau: str) -> SigningKey:
             if bureau not in loaded:
-                loaded[bureau] = self.key(bureau)
-            return loaded[bureau]
+                try:
+                    loaded[bureau] = self.key(bureau)
+                except ConfigurationError as error:
+                    loaded[bureau] = error
+            found = loaded[bureau]
+            if isinstance(found, ConfigurationError):
+                raise found
+            return found
 
         return Maker(self.versions.newest(), key, clock, os.urandom)
 
@@ -274,45 +292,37 @@ class MemberHome:
         Raises UnavailableError where the outcomes cannot be taken in.
         """
         await self.outcomes(bus, outbox).drain()
-        if not outbox.waits():
-            return
-        try:
+        if outbox.waits():
+            await self.try_to_send(bus, outbox)
+
+    async def try_to_send(self, bus: Bus, outbox: Outbox) -> None:
+        """Send what waits, or can come again by now. What cannot be sent is said and stops nothing."""
+        with going_on("what waits in the outbox could not be sent"):
             await self.flush(bus, outbox)
-        except (ConfigurationError, UnavailableError) as error:
-            _say_once(f"what waits in the outbox could not be sent: {answer.one_line(str(error)) or error.code}")
 
-    async def flush(self, bus: Bus, outbox: Outbox) -> list[Published]:
-        """Send what waits; give what follows withdrawals that told nobody, and say it, or why it cannot, on stderr.
+    async def flush(self, bus: Bus, outbox: Outbox, tell: Callable[[Result], object] | None = None) -> None:
+        """Send what waits. What waits for want of its bureau's key is said on stderr, and stops no other bureau.
 
-        Raises UnavailableError, ConfigurationError (no key).
+        `tell` is given what follows withdrawals that told nobody, or why that cannot be made, which is said, too.
+        Raises UnavailableError.
         """
-        told: list[Result] = []
+        from adapters.sender import NoKeyError  # noqa: PLC0415 -- as with all of the outbox: most commands send nothing
 
-        def tell(result: Result) -> None:
-            told.append(result)
-            _say_once(_follows(result))
+        def told(result: Result) -> None:
+            _say_once(in_words.follows(result))
+            if tell:
+                tell(result)
 
-        from adapters.outbox import Published  # noqa: PLC0415
-
-        await outbox.flush(bus, self.settings.shard, tell)
-        return [each for each in told if isinstance(each, Published)]
+        try:
+            await outbox.flush(bus, self.settings.shard, told)
+        except NoKeyError as error:
+            _say_once(answer.one_line(str(error)))
 
     def resolve(self, pointer: Pointer) -> Reference | None:
         """Find the newest notice of another bureau's record in this bureau's inbox."""
         with self.inbox() as inbox:
             line = inbox.of_record(pointer.issuer, pointer.record)
         return Reference(line.issuer, line.notice_id, line.header_digest, pointer.relation) if line else None
-
-
-def _follows(result: Result) -> str:
-    """Say what came of following a withdrawal that told nobody."""
-    from adapters.outbox import Published, Refusal  # noqa: PLC0415
-
-    left = f"a withdrawal of {answer.one_line(result.record)} told nobody and left a version with its holders"
-    if isinstance(result, Published):
-        return f"{left}: withdrawal {result.id}, version {result.version}, follows it"
-    why = f" ({answer.one_line(result.reason)})" if isinstance(result, Refusal) else ""
-    return f"{left}, and cannot be followed now{why}: every command tries again"
 
 
 def member_home(home: Path, bureau: str | None) -> MemberHome:

@@ -13,13 +13,14 @@ from typing import IO, Any
 import click
 
 from adapters.adapter import Draft
+from adapters.changes import Unchanged
 from adapters.heads import Alarm, Journal
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
 from adapters.trace import Story, trace
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
-from cli import answer, drafts, exits
+from cli import answer, drafts, exits, in_words
 from cli.home import MemberHome, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
 
@@ -61,12 +62,12 @@ class OtherRecordError(drafts.BadFileError):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was published and, as far as it is known, what became of it. `sent` False: the bus did not answer."""
+    """What was published and, as far as it is known, what became of it; `waits`: why some of it has not been sent."""
 
     results: list[Result]
     stories: dict[bytes, Story]
     alarms: list[Alarm]
-    sent: bool
+    waits: str
 
 
 @click.command()
@@ -188,29 +189,55 @@ async def send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: fl
     """Put it into the outbox, then on the bus, then wait for the outcome; what is in the outbox is not lost."""
     await _follow(home)
     with home.outbox() as outbox:
-        results = job(outbox)
+        results, refused, why = job(outbox), dict[str, Refusal](), ""
         try:
             async with home.bus() as bus:
-                await _send(home, bus, outbox, results, wait)
+                await _send(home, bus, outbox, (results, refused), wait)
         except UnavailableError as error:
             answer.aside(f"{error.code}: {error}")
-        alarms = Journal(outbox.database).alarms()
-        return Done(results, _stories(outbox, results), alarms, sent=not outbox.waiting())
+            why = answer.one_line(str(error)) or "the bus does not answer"
+        results += _not_followed(outbox, results, refused)
+        stories = _stories(outbox, results)
+        waits = (why or "it is not sent yet") if _waits(outbox, results, stories) else ""
+        return Done(results, stories, Journal(outbox.database).alarms(), waits)
 
 
-async def _send(home: MemberHome, bus: Bus, outbox: Outbox, results: list[Result], wait: float) -> None:
+async def _send(
+    home: MemberHome, bus: Bus, outbox: Outbox, told: tuple[list[Result], dict[str, Refusal]], wait: float
+) -> None:
     """Send what waits until each of the results has its outcome, and what an outcome has queued; no longer than `wait`.
 
-    What follows a withdrawal that told nobody is a result, too.
+    What follows a withdrawal that told nobody is a result, too; why it could not be made is told by record.
     """
+    results, refused = told
+
+    def tell(result: Result) -> None:
+        if isinstance(result, Refusal):
+            refused[result.record] = result
+        else:
+            results.append(result)
+
     outcomes, deadline = home.outcomes(bus, outbox), time.monotonic() + wait
-    results += await home.flush(bus, outbox)
-    while True:
+    await home.flush(bus, outbox, tell)
+    known = 0
+    while known < len(results):
+        known = len(results)
         await _await_outcomes(outcomes, outbox, results, deadline)
-        followed = await home.flush(bus, outbox)
-        results += followed
-        if not followed:
-            return
+        await home.flush(bus, outbox, tell)
+
+
+def _not_followed(outbox: Outbox, results: Sequence[Result], refused: dict[str, Refusal]) -> list[Refusal]:
+    """Give what could not be made now to follow a withdrawal of these: a version of its record is still held."""
+    ours = {each.notice_id for each in results if isinstance(each, Published)}
+    ends = [str(row["record"]) for row in outbox.holding.unfollowed() if bytes(row["notice_id"]) in ours]
+    later = f"a version is left with its holders: {in_words.TRIES_AGAIN}"
+    return [refused.get(each, Refusal(each, UnavailableError.code, later)) for each in ends]
+
+
+def _waits(outbox: Outbox, results: Sequence[Result], stories: dict[bytes, Story]) -> bool:
+    """Say whether something of this command has not been sent: what it made, or what it found unchanged."""
+    unchanged = [each.record for each in results if isinstance(each, Unchanged)]
+    return any(story.sent_at is None for story in stories.values()) or outbox.waits_of(unchanged)
 
 
 async def _await_outcomes(outcomes: Outcomes, outbox: Outbox, results: Sequence[Result], deadline: float) -> None:
@@ -233,7 +260,7 @@ def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
     last = f"valise trace {published[0].id} --bureau {home.bureau}" if published else "valise trace --help"
     answer.show(
         _first(rows, done) + troubled(done.alarms),
-        {"sent": done.sent, "notices": rows, "alarms": [asdict(each) for each in done.alarms]},
+        {"sent": not done.waits, "notices": rows, "alarms": [asdict(each) for each in done.alarms]},
         as_json=given.as_json,
         table=answer.Table(
             ("record", "version", "notice", "state", "bureaus", "detail"),
@@ -268,7 +295,7 @@ def _row(result: Result, done: Done) -> dict[str, Any]:
     if not isinstance(result, Published):
         return _line(result.record, None, None, "unchanged", 0, "")
     story = done.stories.get(result.notice_id)
-    state = (story and story.outcome) or ("sent" if done.sent else "waiting")
+    state = (story and story.outcome) or ("sent" if story and story.sent_at is not None else "waiting")
     detail = ", ".join(filter(None, (story.code, story.detail, *story.warnings))) if story else ""
     return _line(result.record, result.version, result.id, state, len(story.reached) if story else 0, detail)
 
@@ -282,8 +309,8 @@ def _line(
 
 
 def _first(rows: list[dict[str, Any]], done: Done) -> str:
-    if not done.sent:
-        return "the bus does not answer: what was published is kept in the outbox and goes out with the next command"
+    if done.waits:
+        return f"{done.waits}: what was published is kept in the outbox; {in_words.TRIES_AGAIN}"
     if len(rows) == 1:
         row = rows[0]
         reached = f" to {row['bureaus']} bureaus" if row["state"] == "routed" else ""
@@ -295,7 +322,7 @@ def _first(rows: list[dict[str, Any]], done: Done) -> str:
 
 
 def _exit(states: set[str], done: Done) -> int:
-    if not done.sent:
+    if done.waits:
         return exits.UNAVAILABLE
     codes = set(map(exits.of_outcome, states))
     if exits.FAILED in codes and len(codes) > 1:

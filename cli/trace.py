@@ -12,8 +12,7 @@ from adapters.heads import Alarm, Journal
 from adapters.looks import Looked, looks_at
 from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
-from broker.notice import ORDERED
-from cli import answer, exits
+from cli import answer, exits, in_words
 from cli.home import MemberHome, if_it_answers, member_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError, troubled
@@ -29,7 +28,7 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
     answered = asyncio.run(if_it_answers(_learn(home), "this is what was known before"))
     story, alarms, looks = _trace(home, notice)
     answer.show(
-        "\n".join([_first(story) + troubled(alarms), *map(_looked, looks)]),
+        "\n".join([in_words.became(story) + troubled(alarms), *map(_looked, looks)]),
         _value(story, alarms) | {"looks": [asdict(each) for each in looks], "stale": not answered},
         as_json=given.as_json,
         table=answer.Table(
@@ -45,8 +44,8 @@ async def _learn(home: MemberHome) -> None:
     async with home.bus() as bus:
         await home.versions.follow(bus)
         with home.outbox() as outbox:
-            await home.flush(bus, outbox)
-            await home.learn(bus, outbox)
+            await home.outcomes(bus, outbox).drain()
+            await home.try_to_send(bus, outbox)
 
 
 def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked]]:
@@ -56,36 +55,6 @@ def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Look
         if story is None:
             raise NoSuchNoticeError
         return story, Journal(outbox.database).alarms(), looks_at(outbox.database, story.leaf_number)
-
-
-def _first(story: Story) -> str:
-    name = f"{story.kind} {story.id} (record {answer.one_line(story.record)}, version {story.version})"
-    if story.sent_at is None:
-        return f"{name} waits in the outbox since {answer.when(story.made_at)}"
-    if story.outcome is None:
-        return f"{name} was sent {answer.when(story.sent_at)} and is not decided yet"
-    if story.outcome == "rejected":
-        return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({answer.one_line(story.detail)})"
-    if story.outcome == "held":
-        reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
-        return (
-            f"{name} is held since {answer.when(story.decided_at)} in leaf {story.leaf_number} for review: {reviewers}"
-        )
-    if story.outcome == ORDERED:
-        when = answer.when(story.decided_at)
-        return f"{name}, decided {when} in leaf {story.leaf_number}, has been withdrawn by order of an authority"
-    silent = f"; silent: {', '.join(story.silent)}" if story.silent else ""
-    warned = f"; warnings: {', '.join(story.warnings)}" if story.warnings else ""
-    when = answer.when(story.decided_at)
-    return (
-        f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {len(story.reached)} bureaus{silent}{warned}"
-    )
-
-
-def _review(each: Reached) -> str:
-    if each.at("read") is not None:
-        return f"{each.bureau} has opened it and not decided"
-    return f"{each.bureau} is silent" if each.at("received") is None else f"{each.bureau} has not opened it"
 
 
 def _looked(each: Looked) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import io
 import itertools
 import json
-import multiprocessing
 import re
 import resource
 import shutil
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,39 +27,13 @@ from cli import main as command
 from cli.home import MemberHome, clock, member_home
 from cli.options import Everywhere
 from tests import federation as world
-from tests.fake_bus import Clock
-from tests.journeys.member_homes import EUROPOL, Answer, Homes, make, notices, person
-
-
-def _serve_until_stopped(folder: str, ready: Event, stop: Event) -> None:
-    asyncio.run(_serve(Path(folder), ready, stop))
-
-
-async def _serve(folder: Path, ready: Event, stop: Event) -> None:
-    bus = SqliteBus(folder / "bus.db", "router", world.world(), clock)
-    async with bus, world.running(folder / "operator", bus, clock):
-        await world.Federation(folder / "operator", bus, Clock()).adopted()
-        ready.set()
-        await asyncio.to_thread(stop.wait)
+from tests.journeys.member_homes import EUROPOL, Homes, notices, person, publish, served
 
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    folder = tmp_path_factory.mktemp("homes")
-    make(folder)
-    spawn = multiprocessing.get_context("spawn")
-    ready, stop = spawn.Event(), spawn.Event()
-    broker = spawn.Process(target=_serve_until_stopped, args=(str(folder), ready, stop))
-    broker.start()
-    assert ready.wait(60)
-    yield Homes(folder)
-    stop.set()
-    broker.join(60)
-    assert broker.exitcode == 0
-
-
-def publish(homes: Homes, draft: str, *more: str) -> Answer:
-    return homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "60", *more, given=draft)
+    with served(tmp_path_factory.mktemp("homes")) as made:
+        yield made
 
 
 def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes: Homes) -> None:

@@ -1,0 +1,56 @@
+"""Says in words what became of a notice of ours, and of what follows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.notice import ORDERED
+from cli import answer
+
+if TYPE_CHECKING:
+    from adapters.outbox import Result
+    from adapters.trace import Reached, Story
+
+TRIES_AGAIN = "the next `valise trace` or `inbox`, or whatever publishes or withdraws, tries again"
+
+
+def became(story: Story) -> str:
+    """Say where a notice stands: waiting, sent, decided, who is silent."""
+    name = f"{story.kind} {story.id} (record {answer.one_line(story.record)}, version {story.version})"
+    if story.sent_at is None:
+        return f"{name} waits in the outbox since {answer.when(story.made_at)}"
+    if story.outcome is None:
+        return f"{name} was sent {answer.when(story.sent_at)} and is not decided yet"
+    if story.outcome == "rejected":
+        return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({answer.one_line(story.detail)})"
+    if story.outcome == "held":
+        reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
+        return (
+            f"{name} is held since {answer.when(story.decided_at)} in leaf {story.leaf_number} for review: {reviewers}"
+        )
+    if story.outcome == ORDERED:
+        when = answer.when(story.decided_at)
+        return f"{name}, decided {when} in leaf {story.leaf_number}, has been withdrawn by order of an authority"
+    silent = f"; silent: {', '.join(story.silent)}" if story.silent else ""
+    warned = f"; warnings: {', '.join(story.warnings)}" if story.warnings else ""
+    when = answer.when(story.decided_at)
+    return (
+        f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {len(story.reached)} bureaus{silent}{warned}"
+    )
+
+
+def _review(each: Reached) -> str:
+    if each.at("read") is not None:
+        return f"{each.bureau} has opened it and not decided"
+    return f"{each.bureau} is silent" if each.at("received") is None else f"{each.bureau} has not opened it"
+
+
+def follows(result: Result) -> str:
+    """Say what came of following a withdrawal that told nobody."""
+    from adapters.outbox import Published, Refusal  # noqa: PLC0415 -- no command that opens a home need load it
+
+    left = f"a withdrawal of {answer.one_line(result.record)} told nobody and left a version with its holders"
+    if isinstance(result, Published):
+        return f"{left}: withdrawal {result.id}, version {result.version}, follows it"
+    why = f" ({answer.one_line(result.reason)})" if isinstance(result, Refusal) else ""
+    return f"{left}, and cannot be followed now{why}: {TRIES_AGAIN}"
