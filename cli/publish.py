@@ -6,7 +6,8 @@ import asyncio
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ from adapters.trace import Story, trace
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
 from cli import answer, drafts, exits, in_words
-from cli.home import MemberHome, if_it_answers, member_home
+from cli.home import MemberHome, going_on, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
 
 WAIT_S = 5.0
@@ -135,8 +136,7 @@ def withdraw(
         by_order(given, home, notice, wait)
         return
     if not given.yes:
-        asyncio.run(_follow(home))
-        _look(home, notice, bureau)
+        asyncio.run(_look(home, notice, bureau))
         confirm_withdrawal(notice)
     reason = {"code": code or "other", "text": text} if code or text else None
 
@@ -144,6 +144,7 @@ def withdraw(
         found = _own(outbox, home, notice, asked=bureau)
         if found is None:
             return [_disown(outbox, notice, reason)]
+        _check_published(outbox, found)
         return [outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))]
 
     finish(given, home, asyncio.run(send(home, job, wait)))
@@ -154,15 +155,25 @@ def confirm_withdrawal(notice: str) -> None:
     confirm(f"withdraw {notice}: every holder will erase it. Go on?")
 
 
-def _look(home: MemberHome, notice: str, bureau: str | None) -> None:
+async def _look(home: MemberHome, notice: str, bureau: str | None) -> None:
     """See whether there is something to withdraw, before anybody is asked. Raises as withdrawing it would."""
-    with home.outbox() as outbox:
+    async with _caught_up(home) as outbox:
         found = _own(outbox, home, notice, asked=bureau)
-        if found and not outbox.standing(outbox.bureau_of(found.notice_id), found.record):
-            message = "no such record is published"
-            raise InvalidReferenceError(message)
-        if found is None and not outbox.is_foreign(notice):
+        if found:
+            _check_published(outbox, found)
+        elif not outbox.is_foreign(notice):
             raise NoSuchNoticeError
+
+
+def _check_published(outbox: Outbox, found: Published) -> None:
+    """Check that there is something to withdraw. Raises InvalidReferenceError that says what became of the record."""
+    bureau = outbox.bureau_of(found.notice_id)
+    if outbox.standing(bureau, found.record):
+        return
+    newest = outbox.find(found.record, bureau) or found
+    story = trace(outbox.database, newest.notice_id)
+    message = "no such record is published" + (f" any more: {in_words.became(story)}" if story else "")
+    raise InvalidReferenceError(message)
 
 
 def _disown(outbox: Outbox, notice: str, reason: dict[str, str | None] | None) -> Result:
@@ -187,8 +198,7 @@ def _own(outbox: Outbox, home: MemberHome, notice: str, *, asked: str | None) ->
 
 async def send(home: MemberHome, job: Callable[[Outbox], list[Result]], wait: float) -> Done:
     """Put it into the outbox, then on the bus, then wait for the outcome; what is in the outbox is not lost."""
-    await _follow(home)
-    with home.outbox() as outbox:
+    async with _caught_up(home) as outbox:
         results, refused, why = job(outbox), dict[str, Refusal](), ""
         try:
             async with home.bus() as bus:
@@ -332,3 +342,18 @@ def _exit(states: set[str], done: Done) -> int:
 
 async def _follow(home: MemberHome) -> bool:
     return await if_it_answers(home.follow(), "going on with the versions known before")
+
+
+@asynccontextmanager
+async def _caught_up(home: MemberHome) -> AsyncIterator[Outbox]:
+    """Open the outbox once it has heard what became of its notices and what waits was sent, as far as the bus answers.
+
+    Both come first, as what is to be done may be refused because of them: a withdrawal that is given once more.
+    """
+    answers = await _follow(home)
+    with home.outbox() as outbox:
+        if answers:
+            with going_on("what became of our notices cannot be taken in now"):
+                async with home.bus() as bus:
+                    await home.learn(bus, outbox)
+        yield outbox

@@ -159,10 +159,8 @@ def test_a_stolen_key_is_taken_over_from_and_revoked_and_what_the_thief_did_is_f
         "--json", "--wait", "45",
     ).value  # fmt: skip
     assert (revoked["state"], revoked["signed_by"]) == ("revoked", new)
-    late = homes.valise("publish", homes.notice("lv-too-late"), "--bureau", LV, "--wait", "45", "--json", home=thief)
-    assert (late.code, late.value["notices"][0]["state"], late.value["notices"][0]["detail"][:11]) == (
-        1, "rejected", "key-revoked",
-    )  # fmt: skip
+    late = homes.valise("publish", homes.notice("lv-too-late"), "--bureau", LV, "--wait", "45", home=thief)
+    assert (late.code, f"every key of {LV} was revoked" in late.error) == (1, True)  # his copy heard of it first
 
     # Everybody who holds something is told what; Latvia sees what it never published.
     inbox = homes.did("inbox", "--bureau", GE, "--json").value

@@ -72,6 +72,37 @@ def test_a_bureau_without_a_key_stops_no_other_of_its_member(homes: Homes, capsy
     assert (sent.value["version"], sent.value["sent_at"] is not None, waiting(homes)) == (2, True, [])
 
 
+def test_a_withdrawal_that_is_given_once_more_is_sent_and_told(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(homes, person("W-4"))
+    with away(homes.folder / "bus.db"):
+        kept = homes.valise(*WITHDRAW[:2], *WITHDRAW[3:], "W-4")
+        assert (kept.code, waiting(homes)) == (5, ["W-4"])
+        first = kept.out.splitlines()[0]
+        assert "there is no bus at" in first
+        assert "what was published is kept in the outbox; the next `valise trace` or `inbox`" in first
+        again = homes.valise(*WITHDRAW, "W-4")
+        assert (again.code, waiting(homes)) == (1, ["W-4"])
+        said = capsys.readouterr().err
+        assert "no such record is published any more: withdrawal" in said
+        assert "(record W-4, version 2) waits in the outbox since" in said
+    again = homes.valise(*WITHDRAW, "W-4")
+    assert (again.code, waiting(homes)) == (1, [])
+    assert "(record W-4, version 2) was" in capsys.readouterr().err
+
+
+def test_who_is_asked_whether_it_is_meant_has_sent_before_what_waits(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(homes, person("W-5"))
+    with away(homes.folder / "bus.db"):
+        assert homes.valise(*WITHDRAW, "W-5").code == 5
+    assert homes.valise("withdraw", "W-5", "--bureau", "AT/ncb").code == 1
+    assert waiting(homes) == []
+    assert "no such record is published any more: withdrawal" in capsys.readouterr().err
+
+
 def test_what_was_published_before_and_waits_is_not_called_done(homes: Homes) -> None:
     with away(homes.folder / "bus.db"):
         for state in ("waiting", "unchanged"):
