@@ -209,11 +209,12 @@ class MemberHome:
     async def inbox_bus(self) -> AsyncIterator[Bus]:
         """Open the bus as whoever may read the bureau's inbox; versions are followed first, they say who.
 
-        And outcomes: a receipt that was rejected for its key alone is sent again.
+        And outcomes: a receipt that was rejected for its key alone is sent again. An outbox that another process keeps,
+        as a long publication does, is said and waits: what has come for the bureau does not.
         """
         async with self.bus() as bus:
             await self.versions.follow(bus)
-            with self.outbox() as outbox:
+            with going_on("what became of our own notices cannot be taken in now"), self.outbox() as outbox:
                 await self.learn(bus, outbox)
         async with self.bus(self.inbox_principal()) as bus:
             yield bus

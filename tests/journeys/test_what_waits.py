@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from broker.signing import SigningKey
 from cli import drafts
 from cli import home as homes_of
 from cli.home import MemberHome, member_home
+from cli.inbox import collect
 from cli.options import Everywhere
 from cli.publish import finish, send
 from tests.journeys.member_homes import Homes, notices, person, publish, served
@@ -110,6 +112,37 @@ def test_what_was_published_before_and_waits_is_not_called_done(homes: Homes) ->
             assert (kept.code, kept.value["sent"], notices(kept)[0]["state"]) == (5, False, state)
     sent = publish(homes, person("W-6"))
     assert (sent.code, sent.value["sent"], notices(sent)[0]["state"]) == (0, True, "unchanged")
+
+
+class _OutboxKept(MemberHome):
+    """A home whose outbox another process keeps, as one that publishes a long list does."""
+
+    def outbox(self) -> NoReturn:
+        raise UnavailableError("another process may keep it")
+
+
+def test_what_has_come_is_taken_in_while_another_process_keeps_the_outbox(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = member_home(homes.folder, "LV/ncb")
+    kept, deadline = _OutboxKept(home.folder, home.settings, home.bureau), time.monotonic() + 60
+
+    def come(states: list[str]) -> None:
+        found: list[str] = []
+        while found != states:
+            assert time.monotonic() < deadline, found
+            collected = asyncio.run(collect(kept))
+            assert (collected.stale, collected.refused) == (False, 0)
+            with home.inbox() as box:
+                found = [each.state for each in box.lines() if each.record == "W-7"]
+
+    homes.valise("inbox", "--bureau", "LV/ncb")
+    publish(homes, person("W-7"))
+    come(["new"])
+    assert homes.valise(*WITHDRAW, "W-7").code == 0
+    come(["erased", "new"])
+    said = "what became of our own notices cannot be taken in now: another process may keep it"
+    assert said in capsys.readouterr().err
 
 
 class _KeyGone(MemberHome):
