@@ -1,4 +1,4 @@
-"""Which version of a record its holders have, and which one a withdrawal that told nobody has left with them."""
+"""Which notices of a record stand with its holders, and which one a withdrawal that told nobody has left with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker import codec
-from broker.notice import WITHDRAWAL, Header, Reference
+from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header, Reference
+from broker.signing import header_digest
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS told_nobody(
@@ -15,6 +16,7 @@ CREATE TABLE IF NOT EXISTS told_nobody(
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS told_nobody_unfollowed ON told_nobody(notice_id) WHERE followed = 0;
 """
+_ENDS = frozenset({"corrects", "withdraws"})
 
 
 class Holding:
@@ -23,54 +25,110 @@ class Holding:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def held(self, bureau: str, record: str) -> Reference | None:
-        """Find the newest notice of a record that bureaus may hold; None if all of it is withdrawn or was rejected.
+    def standing(self, bureau: str, record: str) -> list[sqlite3.Row]:
+        """List the notices of a record that bureaus may hold and that nothing ends, lowest version first.
 
-        A withdrawal that builds on a rejected notice ended nothing: the broker knew of nobody who holds that. One that
-        told nobody ended what it names and nothing before it.
+        They are several where a withdrawal was rejected after its record had been published anew: what was rejected
+        ends nothing. What is not decided and named by a withdrawal that told nobody is none, and ends nothing:
+        whichever of the two comes first, nobody holds it after.
         """
         rows = self._database.execute(
-            "SELECT notice_id, header_digest, kind, header, notice_id IN (SELECT notice_id FROM told_nobody) AS untold"
-            " FROM ours WHERE bureau = ? AND record = ? AND outcome IS NOT 'rejected' ORDER BY version",
+            "SELECT notice_id, bureau, record, version, kind, header, header_digest, outcome,"
+            " notice_id IN (SELECT notice_id FROM told_nobody) AS untold"
+            " FROM ours WHERE bureau = ? AND record = ? ORDER BY version, place",
             (bureau, record),
-        )
-        found: dict[bytes, Reference] = {}
-        ours: set[bytes] = set()
-        for row in rows:
-            digest = bytes(row["header_digest"])
-            if row["kind"] != WITHDRAWAL:
-                found[digest] = Reference(bureau, bytes(row["notice_id"]), digest, "")
-                ours.add(digest)
-            elif named := ours & subjects(row):
-                found = {each: held for each, held in found.items() if row["untold"] and each not in named}
-        return list(found.values())[-1] if found else None
+        ).fetchall()
+        lost = {digest for row in rows if row["untold"] for digest in subjects(row)}
+        taken = [
+            row
+            for row in rows
+            if row["outcome"] != "rejected" and (row["outcome"] or bytes(row["header_digest"]) not in lost)
+        ]
+        ended = {digest for row in taken for digest in self._ended_by(row)}
+        return [
+            row
+            for row in taken
+            if row["kind"] != WITHDRAWAL and row["outcome"] != ORDERED and bytes(row["header_digest"]) not in ended
+        ]
 
-    def built_on(self, digest: bytes, bureau: str, record: str) -> bool:
-        """Say whether the newest notice of a record is a withdrawal of that header."""
+    def held(self, bureau: str, record: str) -> Reference | None:
+        """Find the newest notice of a record that bureaus may hold; None if all of it is withdrawn or was rejected."""
+        found = self.standing(bureau, record)
+        return reference_to(found[-1], "") if found else None
+
+    def _ended_by(self, row: sqlite3.Row) -> set[bytes]:
+        """Give the digests of the headers that a notice of ours ends.
+
+        Of one that disowns a thief's, too, what that had corrected: nothing but its withdrawal reaches who holds it.
+        """
+        found, named = set[bytes](), [codec.decode(Header, bytes(row["header"]))]
+        for header in named:
+            for reference in header.references:
+                if reference.relation not in _ENDS:
+                    continue
+                found.add(reference.header_digest)
+                foreign = self.foreign(reference.notice_id)
+                if foreign and foreign[1] == reference.header_digest:  # a digest names no header that names it: it ends
+                    named.append(foreign[0])
+        return found
+
+    def foreign(self, notice_id: bytes) -> tuple[Header, bytes] | None:
+        """Give header and digest of a notice that is on record as ours and never was in this outbox."""
         row = self._database.execute(
-            "SELECT kind, header FROM ours WHERE bureau = ? AND record = ? ORDER BY version DESC LIMIT 1",
-            (bureau, record),
+            "SELECT decision FROM outcomes WHERE notice_id = ?1 AND kind IN ('routed', 'held')"
+            " AND NOT EXISTS (SELECT 1 FROM envelopes WHERE notice_id = ?1)",
+            (notice_id,),
         ).fetchone()
-        return row is not None and row["kind"] == WITHDRAWAL and digest in subjects(row)
+        if row is None:
+            return None
+        header = codec.decode(DecisionRecord, bytes(row["decision"])).header
+        return codec.decode(Header, header), header_digest(header)
 
-    def told_nobody(self, notice_id: bytes) -> None:
-        """Note that a withdrawal told nobody, if it has left a version with its holders: that is to be withdrawn.
+    def settle(self, bureau: str, record: str) -> None:
+        """Note whether anything of a record stands; where that has changed, its source has it published again."""
+        self._database.execute(
+            "UPDATE records SET digest = x'', state = iif(?1, 'live', 'withdrawn')"
+            " WHERE bureau = ?2 AND record = ?3 AND (state = 'live') != ?1",
+            (bool(self.standing(bureau, record)), bureau, record),
+        )
+
+    def rejected(self, digest: bytes) -> None:
+        """Note what stands, now that a notice of ours was rejected; its source has that version published again."""
+        row = self._ours(digest)
+        if row is None:  # an order: of another's record, whatever that is called
+            return
+        if row["kind"] == WITHDRAWAL:
+            self._note_left(row)
+        self._database.execute(
+            "UPDATE records SET digest = x'' WHERE bureau = ? AND record = ? AND version = ?",
+            (row["bureau"], row["record"], row["version"]),
+        )
+        self.settle(row["bureau"], row["record"])
+
+    def told_nobody(self, digest: bytes) -> None:
+        """Note what stands, now that a notice of ours told nobody, if it is a withdrawal."""
+        row = self._ours(digest)
+        if row and row["kind"] == WITHDRAWAL:
+            self._note_left(row)
+            self.settle(row["bureau"], row["record"])
+
+    def _note_left(self, end: sqlite3.Row) -> None:
+        """Note that a withdrawal has told nobody, if it has left a version with its holders: that is to be withdrawn.
 
         Before its body goes, which has its reason. Until then the record is what it is at its holders: live.
         """
-        end = self._database.execute(
-            "SELECT * FROM ours WHERE notice_id = ? AND kind = 'withdrawal'", (notice_id,)
+        added = self._database.execute(
+            "INSERT OR IGNORE INTO told_nobody(notice_id, compartments) VALUES (?, ?)",
+            (end["notice_id"], end["compartments"]),
+        ).rowcount
+        if added and self.left_by(end) is None:
+            self._database.execute("DELETE FROM told_nobody WHERE notice_id = ?", (end["notice_id"],))
+
+    def _ours(self, digest: bytes) -> sqlite3.Row | None:
+        found: sqlite3.Row | None = self._database.execute(
+            "SELECT * FROM ours WHERE header_digest = ?", (digest,)
         ).fetchone()
-        if end is None or self.left_by(end) is None:
-            return
-        self._database.execute(
-            "INSERT OR IGNORE INTO told_nobody(notice_id, compartments) VALUES (?, ?)", (notice_id, end["compartments"])
-        )
-        # Of what was published meanwhile the state is its own.
-        self._database.execute(
-            "UPDATE records SET state = 'live', digest = x'' WHERE bureau = ? AND record = ? AND version = ?",
-            (end["bureau"], end["record"], end["version"]),
-        )
+        return found
 
     def unfollowed(self) -> list[sqlite3.Row]:
         """Give the withdrawals that told nobody and are to be followed; `reason`: their bodies, if they were here."""
@@ -88,31 +146,29 @@ class Holding:
         return bool(changed.rowcount)
 
     def left_by(self, end: sqlite3.Row) -> sqlite3.Row | None:
-        """Find the newest version before a withdrawal that is on record, or still may be, and that nothing else ends.
+        """Find the newest version before a withdrawal that told nobody which stands still.
 
-        What is not decided and named by a withdrawal is none: whichever of them comes first, nobody holds it after.
-        Who disowns another's notice, a thief's, ends none of ours.
+        One that it names itself, as it was rejected, only if the record was published anew after it, and hides that:
+        else the record is live, and its source or people withdraw it again. Who disowns another's notice, a thief's,
+        ends none of ours.
         """
-        ours = self._database.execute(
-            "SELECT notice_id, header_digest, version, kind, outcome, header FROM ours"
-            " WHERE bureau = ? AND record = ? ORDER BY version",
-            (end["bureau"], end["record"]),
-        ).fetchall()
-        if not subjects(end) & {bytes(row["header_digest"]) for row in ours}:
+        bureau, record, named = end["bureau"], end["record"], subjects(end)
+        if not any(self._ours(digest) for digest in named):
             return None
-        rows = [row for row in ours if row["outcome"] != "rejected" or row["notice_id"] == end["notice_id"]]
-        named = [(row, subjects(row)) for row in rows]
-        withdrawn = {digest for row, digests in named if row["kind"] == WITHDRAWAL for digest in digests}
-        later = {digest for row, digests in named if row["version"] > end["version"] for digest in digests}
-        before = [
-            row
-            for row in rows
-            if row["kind"] != WITHDRAWAL
-            and row["version"] < end["version"]
-            and (row["outcome"] or bytes(row["header_digest"]) not in withdrawn)
-        ]
+        before = [row for row in self.standing(bureau, record) if row["version"] < end["version"]]
         newest = before[-1] if before else None
-        return newest if newest and bytes(newest["header_digest"]) not in withdrawn | later else None
+        if newest is None or bytes(newest["header_digest"]) not in named:
+            return newest
+        went_on = self._database.execute(
+            "SELECT 1 FROM ours WHERE bureau = ? AND record = ? AND place > ? AND kind != 'withdrawal' LIMIT 1",
+            (bureau, record, end["place"]),
+        ).fetchone()
+        return newest if went_on else None
+
+
+def reference_to(row: sqlite3.Row, relation: str) -> Reference:
+    """Refer to a notice of ours."""
+    return Reference(row["bureau"], bytes(row["notice_id"]), bytes(row["header_digest"]), relation)
 
 
 def subjects(row: sqlite3.Row) -> set[bytes]:

@@ -21,7 +21,7 @@ from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import Maker, Place, compose
 from adapters.database import QUEUED, answering, connect, count_queued, forget, transaction
-from adapters.holding import Holding, reason_in
+from adapters.holding import Holding, reason_in, reference_to
 from adapters.order import Order
 from adapters.requeue import Requeue
 from adapters.sender import Sender, sent_digest
@@ -30,8 +30,7 @@ from adapters.wrong import why
 from broker import codec, crash
 from broker.bus import Bus
 from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError, UnavailableError
-from broker.notice import ORDERED, DecisionRecord, Header, Reference, Verified
-from broker.signing import header_digest
+from broker.notice import ORDERED, Header, Reference, Verified
 from broker.verify import is_order
 from broker.writing import take_back
 
@@ -213,7 +212,7 @@ class Outbox:
             notice_id = uuid.UUID(text).bytes
         except ValueError:
             return False
-        return self._on_record(notice_id) is not None
+        return self.holding.foreign(notice_id) is not None
 
     def bureaus_with(self, record: str) -> list[str]:
         """Name the bureaus that have published a record of this name."""
@@ -278,25 +277,27 @@ class Outbox:
             self._keep_cursor(cursor)
         return results
 
-    def withdraw(self, record: str, reason: Mapping[str, Any] | None = None, bureau: str | None = None) -> Result:
-        """Withdraw a record. Raises InvalidReferenceError if it is not published."""
+    def withdraw(self, record: str, reason: Mapping[str, Any] | None = None, bureau: str | None = None) -> list[Result]:
+        """Withdraw each notice of a record that stands. Raises InvalidReferenceError if none does."""
         bureau = bureau or self._bureau
         with self._signing({bureau}):
-            return self._withdraw(record, bureau, reason)
+            results = self._withdraw(record, bureau, reason)
+            if not results:
+                message = "no such record is published"
+                raise InvalidReferenceError(message)
+        return results
 
     def disown(self, notice_id: bytes, reason: Mapping[str, Any] | None = None) -> Result:
         """Withdraw what is on record as ours but never was in this outbox: somebody else had the key.
 
         Raises InvalidReferenceError if no outcome of such a notice has come.
         """
-        decision = self._on_record(notice_id)
-        if decision is None:
+        found = self.holding.foreign(notice_id)
+        if found is None:
             message = "no such notice is on record as ours"
             raise InvalidReferenceError(message)
-        record = codec.decode(DecisionRecord, decision)
-        header = codec.decode(Header, record.header)
-        with self._signing({header.issuer}):
-            return self._disown(header, header_digest(record.header), reason)
+        with self._signing({found[0].issuer}):
+            return self._disown(*found, reason)
 
     def order(self, order: Order) -> Result:
         """Withdraw another's notice by order; refused here of a bureau that is no authority."""
@@ -336,41 +337,26 @@ class Outbox:
             made = self._make(draft, header.issuer, header.version + 1, (reference,))
         except NoticeRejectedError as error:
             return Refusal(header.record, error.code, why(draft, error))
-        # Where it posed as a later version of a record of ours, the next run of its source publishes that anew. Ours
-        # has ended with it only if it corrected that: else it stays with its holders, and is there to withdraw.
-        self.database.execute(
-            "UPDATE records SET state = iif(?4, 'withdrawn', state), digest = x'', version = ?1"
-            " WHERE bureau = ?2 AND record = ?3 AND version < ?1",
-            (made.header.version, header.issuer, header.record, self._corrects_ours(header)),
-        )
+        self._note_end(made)
         return _published(made)
 
-    def _corrects_ours(self, header: Header) -> bool:
-        """Say whether a notice that is not of this outbox corrects one that is, or another that does."""
-        named = [header]
-        for each in named:
-            for reference in each.references:
-                if reference.relation != "corrects":
-                    continue
-                digest = reference.header_digest
-                if self.database.execute("SELECT 1 FROM ours WHERE header_digest = ?", (digest,)).fetchone():
-                    return True
-                if decision := self._on_record(reference.notice_id):
-                    named.append(codec.decode(Header, codec.decode(DecisionRecord, decision).header))
-        return False
+    def _note_end(self, end: Verified) -> None:
+        """Note what a withdrawal leaves of its record, and that what is published next comes after it.
 
-    def _on_record(self, notice_id: bytes) -> bytes | None:
-        """Give the decision on a notice that is on record as ours."""
-        row = self.database.execute(
-            "SELECT decision FROM outcomes WHERE notice_id = ? AND kind IN ('routed', 'held')", (notice_id,)
-        ).fetchone()
-        return bytes(row["decision"]) if row else None
+        Where what it ends posed as a later version of what stands, the next run of its source publishes that anew.
+        """
+        header = end.header
+        self.database.execute(
+            "UPDATE records SET digest = x'', version = ?1 WHERE bureau = ?2 AND record = ?3 AND version < ?1",
+            (header.version, header.issuer, header.record),
+        )
+        self.holding.settle(header.issuer, header.record)
 
     def _apply(self, change: Change, source: str) -> list[Result]:
         if isinstance(change, New | Corrected):
             return self._published_from(source, change.draft, change.digest)
         if isinstance(change, Withdrawn):
-            return [self._withdraw(change.record, bureau, None) for bureau in self._live_at(change.record, source)]
+            return self._withdraw_at(self._live_at(change.record, source), change.record)
         return [] if isinstance(change, Rejected) else [change]
 
     def _published_from(self, source: str, draft: Draft, digest: bytes) -> list[Result]:
@@ -379,7 +365,10 @@ class Outbox:
         if isinstance(result, Refusal):
             return [result]
         before = [each for each in self._live_at(draft.record, source) if each != (draft.bureau or self._bureau)]
-        return [result, *(self._withdraw(draft.record, each, None) for each in before)]
+        return [result, *self._withdraw_at(before, draft.record)]
+
+    def _withdraw_at(self, bureaus: Iterable[str], record: str) -> list[Result]:
+        return [result for each in bureaus for result in self._withdraw(record, each, None)]
 
     def _live_at(self, record: str, source: str) -> list[str]:
         """Name the bureaus at which a record of a source stands published."""
@@ -404,7 +393,7 @@ class Outbox:
             return Refusal(draft.record, OTHER_SOURCE, f"it stands published from {kept.source}")
         if kept and kept.state == "live" and kept.digest == digest:
             return Unchanged(draft.record)
-        corrected = self.holding.held(bureau, draft.record) if kept and kept.state == "live" else None
+        corrected = self.holding.held(bureau, draft.record)
         try:
             references = self._references(draft, bureau)
             if corrected:
@@ -415,21 +404,28 @@ class Outbox:
         self._keep_record(bureau, draft, source, (digest, made.header.version, "live"))
         return made
 
-    def _withdraw(self, record: str, bureau: str, reason: Mapping[str, Any] | None) -> Result:
-        kept, current = self._record(bureau, record), self.holding.held(bureau, record)
-        if kept is None or current is None or kept.state != "live":
-            message = "no such record is published"
-            raise InvalidReferenceError(message)
+    def _withdraw(self, record: str, bureau: str, reason: Mapping[str, Any] | None) -> list[Result]:
+        """Withdraw each notice of a record that stands, the newest last."""
+        standing, results = self.holding.standing(bureau, record), list[Result]()
+        if not standing:  # an outbox of before may call it live
+            self.holding.settle(bureau, record)
+        for each in standing:
+            try:
+                results.append(_published(self._end(each, reason)))
+            except NoticeRejectedError as error:
+                results.append(Refusal(record, error.code, why(withdrawal(record, bureau, reason), error)))
+        return results
+
+    def _end(self, subject: sqlite3.Row, reason: Mapping[str, Any] | None) -> Verified:
+        """Withdraw a notice that stands; a newer one beside it stays, as its own withdrawal has a lower version."""
+        bureau, record = subject["bureau"], subject["record"]
+        newest, kept = self.holding.standing(bureau, record)[-1], self._record(bureau, record)
+        is_newest = newest["notice_id"] == subject["notice_id"]
+        version = (kept.version if kept and is_newest else subject["version"]) + 1
         draft = withdrawal(record, bureau, reason)
-        try:
-            made = self._make(draft, bureau, kept.version + 1, (replace(current, relation="withdraws"),))
-        except NoticeRejectedError as error:
-            return Refusal(record, error.code, why(draft, error))
-        self.database.execute(
-            "UPDATE records SET state = 'withdrawn', version = ? WHERE bureau = ? AND record = ?",
-            (made.header.version, bureau, record),
-        )
-        return _published(made)
+        made = self._make(draft, bureau, version, (reference_to(subject, "withdraws"),))
+        self._note_end(made)
+        return made
 
     def _follow_up(self) -> list[Result]:
         """Withdraw what withdrawals that told nobody have left with its holders: once for each, with the same reason.
@@ -449,20 +445,8 @@ class Outbox:
 
     def _withdraw_what_stands(self, end: sqlite3.Row) -> Verified | None:
         found = self.holding.left_by(end) if self.holding.follow(end["notice_id"]) else None
-        if found is None:  # another process has made it, or what was published meanwhile names that version
-            return None
-        bureau, record, kept = end["bureau"], end["record"], self._record(end["bureau"], end["record"])
-        # What was published meanwhile stays: only a lower version of the withdrawal leaves it.
-        is_newest = kept is not None and kept.version == end["version"]
-        version = (end if is_newest else found)["version"] + 1
-        reference = Reference(bureau, bytes(found["notice_id"]), bytes(found["header_digest"]), "withdraws")
-        made = self._make(withdrawal(record, bureau, reason_in(end["reason"])), bureau, version, (reference,))
-        if is_newest:
-            self.database.execute(
-                "UPDATE records SET state = 'withdrawn', version = ? WHERE bureau = ? AND record = ?",
-                (version, bureau, record),
-            )
-        return made
+        # None: another process has made it, or what was published meanwhile names that version.
+        return self._end(found, reason_in(end["reason"])) if found else None
 
     def _make(self, draft: Draft, bureau: str, version: int, references: tuple[Reference, ...]) -> Verified:
         series, number = self._next(bureau)
@@ -517,7 +501,7 @@ class Outbox:
     def standing(self, bureau: str, record: str) -> tuple[int, Reference] | None:
         """Give version and notice of a record that is published, which the next publication corrects; None: no such."""
         kept, current = self._record(bureau, record), self.holding.held(bureau, record)
-        return (kept.version, current) if kept and current and kept.state == "live" else None
+        return (kept.version, current) if kept and current else None
 
     def _is_ordered(self, bureau: str, record: str) -> bool:
         row = self.database.execute(

@@ -265,19 +265,25 @@ class Outcomes:
         if digest is None:
             self._mark_unnamed(outcome)
             return
-        if outcome.kind == "rejected" or (outcome.kind == "routed" and checked.decision and not checked.decision.rows):
-            self._outbox.holding.told_nobody(outcome.notice_id or b"")
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
         changed = self._database.execute(
-            "UPDATE envelopes SET outcome = ?, leaf_number = ?, compartments = NULL, sent_at = coalesce(sent_at, ?)"
+            "UPDATE envelopes SET outcome = ?, leaf_number = ?, sent_at = coalesce(sent_at, ?)"
             # What was rejected unnamed burnt nothing: it may be on record after all.
             " WHERE header_digest = ? AND (outcome IS NULL OR (outcome = 'rejected' AND leaf_number IS NULL))",
             (kind, original, self._clock(), digest),
         ).rowcount
-        if changed and kind == "rejected":
-            self._reopen(digest)
+        if not changed:
+            return
+        if kind == "rejected":
+            self._outbox.holding.rejected(digest)
             self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}")
+        elif outcome.kind == "routed" and checked.decision and not checked.decision.rows:
+            self._outbox.holding.told_nobody(digest)
+        self._forget_body(digest)
+
+    def _forget_body(self, digest: bytes) -> None:
+        self._database.execute("UPDATE envelopes SET compartments = NULL WHERE header_digest = ?", (digest,))
 
     def _mark_reviewed(self, checked: Checked) -> None:
         """Note on a held envelope what its reviewer decided; from now on its story is that of the release."""
@@ -291,35 +297,14 @@ class Outcomes:
 
     def _mark_ordered(self, checked: Checked) -> None:
         """Note that an authority has withdrawn what we published: nothing of that record is published again."""
-        digest = checked.leaf.header_digest
-        changed = self._database.execute(
-            "UPDATE envelopes SET outcome = ? WHERE header_digest = ? AND outcome IN ('routed', 'held')",
-            (ORDERED, digest),
-        ).rowcount
-        self._database.execute(
-            "UPDATE records SET state = 'withdrawn' WHERE (bureau, record) IN ("
-            " SELECT bureau, record FROM envelopes WHERE header_digest = ?)",
-            (digest,),
-        )
-        if changed:
-            self.journal.alarm(checked.leaf.now, ORDERED, f"leaf {checked.outcome.leaf_number}")
-
-    def _reopen(self, digest: bytes) -> None:
-        """Forget that a rejected record was published, so that the next run of its source publishes it again.
-
-        Or withdraws it again, where its withdrawal built on what was rejected.
-        """
         found = self._database.execute(
-            "SELECT bureau, record, version FROM ours WHERE header_digest = ?", (digest,)
+            "UPDATE envelopes SET outcome = ?1 WHERE header_digest = ?2"
+            " AND (outcome IS NULL OR outcome IN ('routed', 'held')) RETURNING bureau, record",
+            (ORDERED, checked.leaf.header_digest),
         ).fetchone()
-        if found is None:  # an order: of another's record, whatever that is called
-            return
-        bureau, record, version = found
-        state = "live" if self._outbox.holding.held(bureau, record) else "refused"
-        self._database.execute(
-            "UPDATE records SET digest = x'', state = ?1 WHERE bureau = ?2 AND record = ?3 AND (version = ?4 OR ?5)",
-            (state, bureau, record, version, self._outbox.holding.built_on(digest, bureau, record)),
-        )
+        if found:
+            self._outbox.holding.settle(found["bureau"], found["record"])
+            self.journal.alarm(checked.leaf.now, ORDERED, f"leaf {checked.outcome.leaf_number}")
 
     def _mark_unnamed(self, outcome: Outcome) -> None:
         """Note that a record was rejected of which the broker names no notice; raise the alarm.
@@ -335,11 +320,12 @@ class Outcomes:
                     return
         elif row:
             (digest,) = self._database.execute(
-                "UPDATE envelopes SET outcome = 'rejected', compartments = NULL, sent_at = coalesce(sent_at, ?)"
+                "UPDATE envelopes SET outcome = 'rejected', sent_at = coalesce(sent_at, ?)"
                 " WHERE notice_id = ? AND outcome IS NULL RETURNING header_digest",
                 (self._clock(), row[0]),
             ).fetchone()
-            self._reopen(bytes(digest))
+            self._outbox.holding.rejected(bytes(digest))
+            self._forget_body(bytes(digest))
         self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}")
 
     def _sent(self, record_digest: bytes) -> tuple[bytes, str, bytes] | None:

@@ -145,7 +145,7 @@ def withdraw(
         if found is None:
             return [_disown(outbox, notice, reason)]
         _check_published(outbox, found)
-        return [outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))]
+        return outbox.withdraw(found.record, reason, outbox.bureau_of(found.notice_id))
 
     finish(given, home, asyncio.run(send(home, job, wait)))
 

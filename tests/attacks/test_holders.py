@@ -269,8 +269,12 @@ async def test_the_operator_records_before_its_notice_what_changes_it(shared: Be
     first = notice("AT/ncb", LV).envelope()
     record = codec.decode(Header, first.header).record
     at = await routed(shared, first)
-    change = {"correction": corrected(first), "restriction": ended(first, by), "order": order(first, record)}[by]
-    then = await routed(shared, change)
+    changes: dict[str, Draft | Envelope] = {
+        "correction": corrected(first),
+        "restriction": ended(first, "restriction"),
+        "order": order(first, record),
+    }
+    then = await routed(shared, changes[by])
     books = await books_up_to(shared, then)
     swap(books, at, then, about=None)
     verb = "corrects" if by == "correction" else "ends"

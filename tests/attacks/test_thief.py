@@ -11,7 +11,6 @@ import pytest
 
 from adapters import doubts
 from adapters.compose import Maker, Place, compose
-from adapters.outbox import Published
 from broker import codec, members, possession, streams
 from broker.errors import ConfigurationError, ForbiddenStreamError, VersionRefusedError
 from broker.notice import HEADER_TYPE, RECEIPT_TYPE, Envelope, Header, Outcome, Receipt, ReceiptItem, Revocation
@@ -177,8 +176,29 @@ async def test_a_thief_has_the_owner_recall_its_own_notice(scene: Scene) -> None
     await scene.operator.route(end.value or b"", {})
     await scene.learn()
     assert await outbox.flush(scene.bus) == 0
-    assert isinstance(outbox.withdraw("R-1"), Published)
+    assert outbox.withdraw("R-1")
     outbox.close()
+
+
+async def test_a_thief_corrects_a_record_for_its_owner_to_correct_in_vain(scene: Scene) -> None:
+    """He corrects AT's notice. Whatever AT says of that record names what his has replaced, and is rejected, until AT
+    disowns his, which ends both: what AT says next is a notice of its own."""
+    (data,) = await scene.publish(draft())
+    await scene.operator.route(data, {"LV/ncb": ALL})
+    subject = reference(codec.decode(Envelope, data), "corrects")
+    fake = notice("AT/ncb", key=STOLEN).but(record="R-1", version=2, references=(subject,)).envelope()
+    await scene.operator.route(codec.encode(fake), {"LV/ncb": ALL}, {"LV/ncb": ("replaces", 1)})
+    for tried in ("one", "two"):
+        (data,) = await scene.publish(draft(action_sought=tried))
+        outcome = scene.operator.reject(data, "invalid-reference")
+        await scene.operator.seal()
+        await scene.operator.tell("AT", outcome)
+        await scene.learn()
+    outbox = scene.home("AT/ncb").outbox()
+    outbox.disown(codec.decode(Header, fake.header).notice_id, {"code": "mistaken"})
+    outbox.close()
+    _, anew = await scene.publish(draft())
+    assert codec.decode(Header, codec.decode(Envelope, anew).header).references == ()
 
 
 async def test_a_thief_and_the_operator_hide_whose_notice_it_is(scene: Scene) -> None:

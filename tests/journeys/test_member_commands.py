@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,13 +27,7 @@ from cli import main as command
 from cli.home import MemberHome, clock, member_home
 from cli.options import Everywhere
 from tests import federation as world
-from tests.journeys.member_homes import EUROPOL, Homes, notices, person, publish, served
-
-
-@pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    with served(tmp_path_factory.mktemp("homes")) as made:
-        yield made
+from tests.journeys.member_homes import EUROPOL, Homes, notices, person, publish
 
 
 def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes: Homes) -> None:

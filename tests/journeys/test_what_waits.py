@@ -25,16 +25,10 @@ from cli.home import MemberHome, member_home
 from cli.inbox import collect
 from cli.options import Everywhere
 from cli.publish import finish, send
-from tests.journeys.member_homes import Homes, notices, person, publish, served
+from tests.journeys.member_homes import Homes, notices, person, publish
 
 OTHER = "AT/organised-crime"
 WITHDRAW = ("withdraw", "--yes", "--json", "--wait", "60", "--bureau", "AT/ncb")
-
-
-@pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    with served(tmp_path_factory.mktemp("homes")) as made:
-        yield made
 
 
 @contextmanager
@@ -172,7 +166,7 @@ def test_a_withdrawal_that_told_nobody_and_cannot_be_followed_is_not_called_done
         outbox.database.execute("UPDATE envelopes SET sent_at = 1 WHERE sent_at IS NULL")
     home = member_home(homes.folder, "AT/ncb")
     gone = _KeyGone(home.folder, home.settings, home.bureau)
-    done = asyncio.run(send(gone, lambda outbox: [outbox.withdraw("W-8")], 60))
+    done = asyncio.run(send(gone, lambda outbox: outbox.withdraw("W-8"), 60))
     with pytest.raises(click.exceptions.Exit) as ended:
         finish(Everywhere(homes.folder, as_json=False, yes=True), home, done)
     (home.folder / "gone").unlink()
@@ -199,7 +193,7 @@ def test_a_passphrase_that_does_not_open_a_key_is_asked_for_once(homes: Homes) -
     home = member_home(homes.folder, OTHER)
     asking = _Asks(home.folder, home.settings, home.bureau)
     with pytest.raises(ConfigurationError, match="does not open"):
-        asyncio.run(send(asking, lambda outbox: [outbox.withdraw("W-9")], 0))
+        asyncio.run(send(asking, lambda outbox: outbox.withdraw("W-9"), 0))
     assert _Asks.asked == [OTHER]
 
 
