@@ -63,13 +63,15 @@ class Requeue:
     def can_come_again(self, notice_id: bytes, bureau: str, key_id: bytes, rejection: Rejection) -> bool:
         """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again.
 
-        Not if a later version of its record is on record already: it would stand beside that, as if it were new.
+        Not a version of a record of which a later one is on record already: it would stand beside that, as if it were
+        new. A withdrawal ends what it names and nothing later.
         """
         row = self._database.execute(
-            "SELECT 1 FROM envelopes AS e WHERE notice_id = ? AND compartments IS NOT NULL AND NOT EXISTS ("
+            "SELECT 1 FROM envelopes AS e WHERE notice_id = ? AND compartments IS NOT NULL"
+            " AND (kind = 'withdrawal' OR NOT EXISTS ("
             " SELECT 1 FROM envelopes AS later WHERE later.bureau = e.bureau AND later.record = e.record"
             " AND later.version > e.version AND later.kind != 'withdrawal'"
-            " AND later.outcome IS NOT NULL AND later.outcome != 'rejected')",
+            " AND later.outcome IS NOT NULL AND later.outcome != 'rejected'))",
             (notice_id,),
         ).fetchone()
         if row is None:

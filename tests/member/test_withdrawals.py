@@ -347,3 +347,21 @@ async def test_who_withdraws_a_record_withdraws_all_that_stands_of_it(world: Wor
     assert await learn(at, outbox) == ["issued-in-future"] * 2
     assert (outbox.published("list"), outbox.standing("AT/ncb", "R-1")) == ({}, None)
     outbox.close()
+
+
+async def test_a_withdrawal_that_was_rejected_for_its_key_alone_comes_again_beside_a_newer_publication(
+    world: World,
+) -> None:
+    """It ends what it names, and nothing that came later."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    _, end, anew = await withdrawn_and_published_anew(world, outbox)
+    await reject(world, end, "key-revoked", signed=False)
+    await world.broker.route(anew, SHOWS)
+    await learn(at, outbox)
+    assert await outbox.flush(world.bus) == 0
+    outbox.close()
+    outbox = (await renewed(world)).outbox()
+    assert await outbox.flush(world.bus) == 1
+    assert identity((await world.sent())[-1]) == identity(end)
+    outbox.close()
