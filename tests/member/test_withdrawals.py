@@ -365,3 +365,21 @@ async def test_a_withdrawal_that_was_rejected_for_its_key_alone_comes_again_besi
     assert await outbox.flush(world.bus) == 1
     assert identity((await world.sent())[-1]) == identity(end)
     outbox.close()
+
+
+async def test_who_uses_the_id_of_a_withdrawal_of_ours_says_nothing_of_what_that_told(world: World) -> None:
+    """LV and GE erase. That another notice under its id was rejected is no reason to withdraw once more."""
+    at = world.machine("AT/ncb")
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    await world.publish(draft(action_sought="arrest"))  # AT never hears of its outcome
+    outbox = at.outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    end = (await world.sent())[-1]
+    await world.broker.route(end, TOLD)
+    thiefs = Making("AT/ncb").but(notice_id=identity(end), record="another", issued=NOW).envelope()
+    await reject(world, codec.encode(thiefs), "id-reused")
+    assert await learn(at, outbox) == ["not-from-this-outbox"]
+    assert (await outbox.flush(world.bus), outbox.standing("AT/ncb", "R-1")) == (0, None)
+    outbox.close()
