@@ -14,10 +14,10 @@ from broker import codec
 from broker.errors import ConfigurationError, InvalidReferenceError
 from broker.notice import Envelope, Header
 from broker.signing import SigningKey
+from tests.making import NOW, reference
 from tests.making import Draft as Making
-from tests.making import reference
 from tests.member.conftest import Machine, World, draft
-from tests.member.test_outcomes import SHOWS, identity, learn, reject
+from tests.member.test_outcomes import SHOWS, identity, learn, reject, renewed
 
 TOLD = {"LV/ncb": ("reason",), "GE/ncb": ("reason",)}
 
