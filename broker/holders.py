@@ -188,8 +188,7 @@ class Holders:
         if subject.relation == "corrects" or about is None or not 0 <= about < end.leaf_number:
             return ""
         told, order = recipients(end), is_order(end.header)
-        holders = {} if self._withdrew(about, subject) else self._of(about)
-        missed = [name for index, name in holders.items() if told.get(index) != name]
+        missed = [name for index, name in self._of(about).items() if told.get(index) != name]
         missed += [subject.issuer] if order and subject.issuer not in told.values() else []
         return f"ends the notice of leaf {about} and does not tell {', '.join(missed[:5])}" if missed else ""
 

@@ -12,7 +12,7 @@ import pytest
 
 from broker import codec
 from broker.notice import Envelope, Header, Recipient
-from tests.attacks.bench import Bench, notice
+from tests.attacks.bench import REVIEWER, Bench, notice
 from tests.attacks.test_order import order
 from tests.attacks.test_review import Books, approval, said, wanted
 from tests.making import Draft, reference
@@ -216,17 +216,30 @@ async def test_the_operator_records_a_withdrawal_and_decides_nothing(shared: Ben
         assert said(found, end) == "is routed, and nothing is on record of who gets it"
 
 
-@pytest.mark.parametrize("kind", ["repeated", "held"])
-async def test_the_operator_gives_a_withdrawal_out_under_another_name(shared: Bench, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "of"), [("repeated", "person"), ("held", "withdrawal")])
+async def test_the_operator_gives_a_notice_out_under_another_name(shared: Bench, kind: str, of: str) -> None:
     """What is repeated reaches nobody, and nothing holds a withdrawal: exit 4."""
     first = notice("AT/ncb", LV).envelope()
-    await routed(shared, first)
+    at = await routed(shared, first)
+    end = await routed(shared, ended(first))
+    books, number = await books_up_to(shared, end), at if of == "person" else end
+    leaf, record = books.find(number)
+    books.put(number, replace(leaf, kind=kind), record)
+    with books.checked() as (_, found):
+        assert said(found, number) == f"is {kind}, and says who gets a {of}"
+
+
+async def test_the_operator_has_a_withdrawal_end_a_release(shared: Bench) -> None:
+    """So that it were none of those who reviewed the notice, and have it: exit 4."""
+    first = wanted(LV).envelope()
+    held = await shared.publish(first)
+    released = await routed(shared, approval(first)) + 1
     end = await routed(shared, ended(first))
     books = await books_up_to(shared, end)
-    leaf, record = books.find(end)
-    books.put(end, replace(leaf, kind=kind), record)
+    name(books, end, released)
+    strike(books, end, REVIEWER)
     with books.checked() as (_, found):
-        assert said(found, end) == f"is {kind}, and says who gets a withdrawal"
+        assert said(found, end) == f"does not say that it ends the notice of leaf {held.leaf_number}"
 
 
 async def test_the_operator_releases_a_notice_twice(shared: Bench) -> None:
@@ -269,12 +282,8 @@ async def test_the_operator_records_before_its_notice_what_changes_it(shared: Be
     first = notice("AT/ncb", LV).envelope()
     record = codec.decode(Header, first.header).record
     at = await routed(shared, first)
-    changes: dict[str, Draft | Envelope] = {
-        "correction": corrected(first),
-        "restriction": ended(first, "restriction"),
-        "order": order(first, record),
-    }
-    then = await routed(shared, changes[by])
+    made: dict[str, Draft | Envelope] = {"correction": corrected(first), "order": order(first, record)}
+    then = await routed(shared, made.get(by) or ended(first, by))
     books = await books_up_to(shared, then)
     swap(books, at, then, about=None)
     verb = "corrects" if by == "correction" else "ends"

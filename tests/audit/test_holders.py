@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import replace
+
+import pytest
 
 from broker import codec
-from broker.notice import Envelope, Header, Reference
+from broker.holders import Holders
+from broker.notice import DecisionRecord, Envelope, Header, Leaf, Recipient, Reference
 from broker.recheck import recheck
+from broker.recorded import Recorded
 from broker.records import Records
+from broker.signing import header_digest
 from broker.trail import Trail
 from tests.attacks.bench import AUTHORITY, Bench, notice
 from tests.federation import Federation
-from tests.making import Draft, reference
+from tests.making import NOW, Draft, reference
 
 
 def end(of: Envelope | Reference, kind: str = "withdrawal", record: str = "") -> Draft:
@@ -77,3 +83,24 @@ async def test_nor_of_an_order_that_names_a_version_which_was_rejected_and_then_
     told = [await bench.publish(each) for each in (first, second, corrected(second, 3), named)]
     assert [each.kind for each in told] == ["rejected", "routed", "routed", "routed"]
     assert await findings(federation) == []
+
+
+def told(log: list[Recorded], envelope: Envelope, about: int | None, *to: str) -> Recorded:
+    """Record a decision in the next leaf; it reaches these bureaus."""
+    header, number = codec.decode(Header, envelope.header), len(log)
+    leaf = Leaf("routed", NOW, None, header_digest(envelope.header), about, 0, bytes(32), bytes(32), bytes(32), b"")
+    rows = tuple(Recipient(index, each, 0) for index, each in enumerate(to))
+    log.append(Recorded(number, leaf, DecisionRecord("", 0, 0, 0, b"", rows=rows), header, notice().routing))
+    return log[-1]
+
+
+@pytest.mark.parametrize(("lost", "said"), [(False, "corrects a notice that is not on record"), (True, "")])
+def test_nor_where_leaves_were_lost_of_what_corrects_one_of_them_and_comes_once_more(*, lost: bool, said: str) -> None:
+    """An order then ends the notice that came again, and not its correction, of which the broker knows no more."""
+    first, log = notice("AT/ncb").envelope(), list[Recorded]()
+    holders = Holders(lambda number: log[number].leaf, lambda number: log[number])
+    holders.has_lost = lost
+    assert holders.take(told(log, corrected(first, 2), None, "GE/ncb")) == said
+    assert holders.take(told(log, first, None, "LV/ncb")) == ""
+    order = replace(end(first), issuer=AUTHORITY).envelope()
+    assert holders.take(told(log, order, 1, "LV/ncb", "AT/ncb")) == ""
