@@ -38,9 +38,9 @@ class Holders:
         self._digests, self._leaves = array("Q"), array("Q")
         self._released: dict[int, dict[int, str]] = {}
         self._ended: set[int] = set()
-        # By what its issuer signed: the start of the digest of what is corrected, or was withdrawn before it came.
+        # By what its issuer signed: the start of the digest of what is corrected, or was changed before it came.
         self._corrections: dict[int, int] = {}
-        self._withdrawn: dict[int, int] = {}
+        self._early: dict[int, int] = {}
 
     def take(self, recorded: Recorded) -> str:
         """Take in the next decision; say what is wrong with what it changes and whom it tells, "" if nothing."""
@@ -91,21 +91,21 @@ class Holders:
         if subject.relation == "corrects":
             if about is not None:  # what was lost can come once more, and then stands
                 self._corrections[digest] = recorded.leaf_number
-        elif subject.relation == "withdraws":
-            self._withdrawn.setdefault(digest, recorded.leaf_number)
-            if about is not None:
-                self._ended.add(about)
+        elif subject.relation == "withdraws" and about is not None:
+            self._ended.add(about)
+        if subject.relation == "withdraws" or (about is None and not self.has_lost):
+            self._early.setdefault(digest, recorded.leaf_number)
 
     # What a leaf says it is about
 
     def _late(self, recorded: Recorded) -> str:
-        """Say whether a notice was taken in after its withdrawal, whose holders were told before it had any."""
-        number = self._withdrawn.get(short(recorded.leaf.header_digest))
-        end = self._find(number) if number is not None else None
-        subject = _changed(end) if end else None
+        """Say whether a notice was taken in after what changes it, whose holders were worked out before it had any."""
+        number = self._early.get(short(recorded.leaf.header_digest))
+        change = self._find(number) if number is not None else None
+        subject = _changed(change) if change else None
         if subject is None or _named(subject) != _own(recorded):
             return ""
-        return f"is taken in although leaf {number} had withdrawn it"
+        return f"is taken in although leaf {number} had {_DONE[subject.relation]} it"
 
     def _again(self, subject: Reference) -> str:
         """Say whether a version is corrected once more: an order would follow only one of the two."""
@@ -121,7 +121,8 @@ class Holders:
         if stands is not None:
             return "" if about == stands else f"does not say that it {verb} the notice of leaf {stands}"
         if about is None:
-            return "" if self._may_come_first(recorded, subject) else f"{verb} a notice that is not on record"
+            # Brokers of before took in corrections and restrictions of what they never had: told if it comes later.
+            return f"{verb} a notice that is not on record" if is_order(recorded.header) else ""
         # Of what was rejected no decision is on record, and the leaf says no more of it than its digest.
         if self._leaf(about).header_digest == subject.header_digest or self._withdrew(about, subject):
             return ""
@@ -135,12 +136,6 @@ class Holders:
         if about is not None and self._takes_in(about, named):
             return about
         return self._first(named)
-
-    def _may_come_first(self, recorded: Recorded, subject: Reference) -> bool:
-        """Tell whether a notice is taken in though what it changes is not on record."""
-        if subject.relation == "withdraws":
-            return not is_order(recorded.header)
-        return self.has_lost
 
     def _withdrew(self, about: int, subject: Reference) -> bool:
         """Tell whether a leaf is an earlier withdrawal of the same notice, which came before it."""
@@ -217,6 +212,7 @@ def recipients(recorded: Recorded) -> dict[int, str]:
 
 _VERBS = {"corrects": "corrects", "withdraws": "ends", "restricts": "ends"}
 """Relation of a notice that changes another → what a finding calls that."""
+_DONE = {"corrects": "corrected", "withdraws": "withdrawn", "restricts": "ended"}
 
 
 def _changed(recorded: Recorded) -> Reference | None:

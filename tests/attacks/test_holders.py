@@ -286,9 +286,12 @@ async def test_the_operator_records_before_its_notice_what_changes_it(shared: Be
     then = await routed(shared, made.get(by) or ended(first, by))
     books = await books_up_to(shared, then)
     swap(books, at, then, about=None)
-    verb = "corrects" if by == "correction" else "ends"
     with books.checked() as (_, found):
-        assert f"{verb} a notice that is not on record" in said(found, at)
+        if by == "order":
+            assert "ends a notice that is not on record" in said(found, at)
+        else:
+            done = "corrected" if by == "correction" else "ended"
+            assert f"is taken in although leaf {at} had {done} it" in said(found, then)
 
 
 async def test_the_operator_takes_in_two_corrections_of_one_version(shared: Bench) -> None:
