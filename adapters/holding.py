@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker import codec
@@ -121,7 +121,7 @@ class Holding:
             "INSERT OR IGNORE INTO told_nobody(notice_id, compartments) VALUES (?, ?)",
             (end["notice_id"], end["compartments"]),
         ).rowcount
-        if added and self.left_by(end) is None:
+        if added and self.left_by(end, self.standing(end["bureau"], end["record"])) is None:
             self._database.execute("DELETE FROM told_nobody WHERE notice_id = ?", (end["notice_id"],))
 
     def _ours(self, digest: bytes) -> sqlite3.Row | None:
@@ -145,8 +145,8 @@ class Holding:
         )
         return bool(changed.rowcount)
 
-    def left_by(self, end: sqlite3.Row) -> sqlite3.Row | None:
-        """Find the newest version before a withdrawal that told nobody which stands still.
+    def left_by(self, end: sqlite3.Row, standing: Sequence[sqlite3.Row]) -> sqlite3.Row | None:
+        """Find, in what is standing of its record, the newest version before a withdrawal that told nobody.
 
         One that it names itself, as it was rejected, only if the record was published anew after it, and hides that:
         else the record is live, and its source or people withdraw it again. Who disowns another's notice, a thief's,
@@ -155,7 +155,7 @@ class Holding:
         bureau, record, named = end["bureau"], end["record"], subjects(end)
         if not any(self._ours(digest) for digest in named):
             return None
-        before = [row for row in self.standing(bureau, record) if row["version"] < end["version"]]
+        before = [row for row in standing if row["version"] < end["version"]]
         newest = before[-1] if before else None
         if newest is None or bytes(newest["header_digest"]) not in named:
             return newest

@@ -411,18 +411,17 @@ class Outbox:
             self.holding.settle(bureau, record)
         for each in standing:
             try:
-                results.append(_published(self._end(each, reason)))
+                results.append(_published(self._end(each, standing[-1], reason)))
             except NoticeRejectedError as error:
                 results.append(Refusal(record, error.code, why(withdrawal(record, bureau, reason), error)))
         return results
 
-    def _end(self, subject: sqlite3.Row, reason: Mapping[str, Any] | None) -> Verified:
-        """Withdraw a notice that stands; a newer one beside it stays, as its own withdrawal has a lower version."""
+    def _end(self, subject: sqlite3.Row, newest: sqlite3.Row, reason: Mapping[str, Any] | None) -> Verified:
+        """Withdraw a notice that stands; the newest beside it stays, as its own withdrawal has a lower version."""
         bureau, record = subject["bureau"], subject["record"]
-        newest, kept = self.holding.standing(bureau, record)[-1], self._record(bureau, record)
-        is_newest = newest["notice_id"] == subject["notice_id"]
-        version = (kept.version if kept and is_newest else subject["version"]) + 1
+        kept = self._record(bureau, record) if subject["notice_id"] == newest["notice_id"] else None
         draft = withdrawal(record, bureau, reason)
+        version = (kept.version if kept else subject["version"]) + 1
         made = self._make(draft, bureau, version, (reference_to(subject, "withdraws"),))
         self._note_end(made)
         return made
@@ -444,9 +443,12 @@ class Outbox:
         return _published(made) if made else None
 
     def _withdraw_what_stands(self, end: sqlite3.Row) -> Verified | None:
-        found = self.holding.left_by(end) if self.holding.follow(end["notice_id"]) else None
-        # None: another process has made it, or what was published meanwhile names that version.
-        return self._end(found, reason_in(end["reason"])) if found else None
+        if not self.holding.follow(end["notice_id"]):  # another process has made it
+            return None
+        standing = self.holding.standing(end["bureau"], end["record"])
+        found = self.holding.left_by(end, standing)
+        # None: what was published meanwhile names that version.
+        return self._end(found, standing[-1], reason_in(end["reason"])) if found else None
 
     def _make(self, draft: Draft, bureau: str, version: int, references: tuple[Reference, ...]) -> Verified:
         series, number = self._next(bureau)

@@ -84,6 +84,15 @@ async def ended(world: World, first: bytes, *, rejected: bool) -> tuple[Outbox, 
     return outbox, (await world.sent())[-1]
 
 
+async def ended_and_told_nobody(world: World, *, rejected: bool) -> bytes:
+    """The withdrawal, too, is rejected with the correction, or told nobody: AT has not heard of it. Give the first."""
+    (first,) = await world.publish(draft())
+    outbox, end = await ended(world, first, rejected=rejected)
+    outbox.close()
+    await (reject(world, end, "invalid-reference") if rejected else world.broker.route(end, {}))
+    return first
+
+
 def last(sent: list[bytes]) -> tuple[Header, dict[str, object]]:
     """Header and reason of the withdrawal that was sent last."""
     envelope = codec.decode(Envelope, sent[-1])
@@ -131,11 +140,7 @@ def without_key(at: Machine, asked: list[bool]) -> Outbox:
 async def test_what_cannot_be_followed_for_want_of_a_key_is_followed_once_there_is_one(
     world: World, *, rejected: bool
 ) -> None:
-    (first,) = await world.publish(draft())
-    outbox, end = await ended(world, first, rejected=rejected)
-    outbox.close()
-    at = world.machine("AT/ncb")
-    await (reject(world, end, "invalid-reference") if rejected else world.broker.route(end, {}))
+    first, at = await ended_and_told_nobody(world, rejected=rejected), world.machine("AT/ncb")
     told: list[Result] = []
     asked: list[bool] = []
     outbox = without_key(at, asked)
@@ -158,11 +163,7 @@ async def test_what_cannot_be_followed_for_want_of_a_key_is_followed_once_there_
 async def test_what_a_withdrawal_that_told_nobody_has_left_can_be_withdrawn_by_hand(
     world: World, *, rejected: bool
 ) -> None:
-    (first,) = await world.publish(draft())
-    outbox, end = await ended(world, first, rejected=rejected)
-    outbox.close()
-    at = world.machine("AT/ncb")
-    await (reject(world, end, "invalid-reference") if rejected else world.broker.route(end, {}))
+    first, at = await ended_and_told_nobody(world, rejected=rejected), world.machine("AT/ncb")
     outbox = without_key(at, [])
     await learn(at, outbox)
     outbox.close()
