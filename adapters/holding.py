@@ -112,6 +112,13 @@ class Holding:
             self._note_left(row)
             self.settle(row["bureau"], row["record"])
 
+    def on_record(self, digest: bytes) -> None:
+        """Note what stands, now that a notice of ours is on record that was taken for rejected."""
+        row = self._ours(digest)
+        if row:
+            self._database.execute("DELETE FROM told_nobody WHERE notice_id = ?", (row["notice_id"],))
+            self.settle(row["bureau"], row["record"])
+
     def _note_left(self, end: sqlite3.Row) -> None:
         """Note that a withdrawal has told nobody, if it has left a version with its holders: that is to be withdrawn.
 

@@ -25,13 +25,13 @@ from adapters.holding import Holding, reason_in, reference_to
 from adapters.order import Order
 from adapters.requeue import Requeue
 from adapters.sender import Sender, sent_digest
+from adapters.upgrade import bring_up
 from adapters.withdrawal import withdrawal
 from adapters.wrong import why
-from broker import codec, crash
+from broker import crash
 from broker.bus import Bus
 from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError, UnavailableError
 from broker.notice import ORDERED, Header, Reference, Verified
-from broker.verify import is_order
 from broker.writing import take_back
 
 TABLES = f"""
@@ -74,8 +74,6 @@ CREATE TABLE IF NOT EXISTS answers(
 );
 """  # noqa: S608 -- ours
 OTHER_SOURCE = "record-of-another-source"
-TELLS_ORDERS = 1
-"""The version of a file from which on it tells orders, on others' records, apart from what is of ours."""
 Resolve = Callable[[Pointer], Reference | None]
 """Finds the notice that a pointer to another bureau's record means."""
 
@@ -142,16 +140,7 @@ class Outbox:
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
         self._sender = Sender(self.database, maker, self.requeue)
         self._maker, self._bureau, self._resolve = maker, bureau, resolve
-        if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ORDERS:
-            self._learn_orders()
-
-    def _learn_orders(self) -> None:
-        """Take the orders that a file of before has."""
-        with transaction(self.database):
-            rows = self.database.execute("SELECT notice_id, header FROM envelopes WHERE kind = 'withdrawal'").fetchall()
-            orders = [row["notice_id"] for row in rows if is_order(codec.decode(Header, bytes(row["header"])))]
-            self.database.executemany("INSERT OR IGNORE INTO orders VALUES (?)", [(each,) for each in orders])
-            self.database.execute(f"PRAGMA user_version = {TELLS_ORDERS}")
+        bring_up(self.database, self.holding)
 
     def close(self) -> None:
         """Close the file."""
@@ -407,8 +396,6 @@ class Outbox:
     def _withdraw(self, record: str, bureau: str, reason: Mapping[str, Any] | None) -> list[Result]:
         """Withdraw each notice of a record that stands, the newest last."""
         standing, results = self.holding.standing(bureau, record), list[Result]()
-        if not standing:  # an outbox of before may call it live
-            self.holding.settle(bureau, record)
         for each in standing:
             try:
                 results.append(_published(self._end(each, standing[-1], reason)))

@@ -267,6 +267,7 @@ class Outcomes:
             return
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
+        was_rejected = self._was_rejected(digest)
         changed = self._database.execute(
             "UPDATE envelopes SET outcome = ?, leaf_number = ?, sent_at = coalesce(sent_at, ?)"
             # What was rejected unnamed burnt nothing: it may be on record after all.
@@ -278,9 +279,17 @@ class Outcomes:
         if kind == "rejected":
             self._outbox.holding.rejected(digest)
             self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}")
-        elif outcome.kind == "routed" and checked.decision and not checked.decision.rows:
+        elif was_rejected:
+            self._outbox.holding.on_record(digest)
+        if outcome.kind == "routed" and checked.decision and not checked.decision.rows:
             self._outbox.holding.told_nobody(digest)
         self._forget_body(digest)
+
+    def _was_rejected(self, digest: bytes) -> bool:
+        row = self._database.execute(
+            "SELECT 1 FROM envelopes WHERE header_digest = ? AND outcome = 'rejected'", (digest,)
+        ).fetchone()
+        return row is not None
 
     def _forget_body(self, digest: bytes) -> None:
         self._database.execute("UPDATE envelopes SET compartments = NULL WHERE header_digest = ?", (digest,))

@@ -228,6 +228,20 @@ async def test_a_withdrawal_of_what_is_on_record_is_made_once_whatever_the_broke
     outbox.close()
 
 
+async def test_a_withdrawal_that_is_on_record_after_all_has_ended_what_it_names(world: World) -> None:
+    """It went twice, killed before it was marked, and a bug of the broker's met the first of them only."""
+    at, outbox = world.machine("AT/ncb"), world.machine("AT/ncb").outbox()
+    await world.broker.route(await run(world, outbox, draft()), SHOWS)
+    end = await run(world, outbox)
+    await reject(world, end, "could-not-be-judged", signed=False)
+    await learn(at, outbox)
+    assert outbox.published("list") == {"R-1": b""}
+    await world.broker.route(end, TOLD)
+    await learn(at, outbox)
+    assert (outbox.published("list"), outbox.standing("AT/ncb", "R-1"), outbox.waits()) == ({}, None, False)
+    outbox.close()
+
+
 async def test_what_was_withdrawn_is_not_corrected_by_a_later_try(world: World) -> None:
     at, outbox = world.machine("AT/ncb"), await withdrawn(world)
     (again,) = await world.publish(draft())

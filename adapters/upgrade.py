@@ -1,0 +1,73 @@
+"""Brings an outbox file of before up to date, once: what today's outbox notes when it hears an outcome, worked out."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from adapters.database import transaction
+from adapters.holding import Holding
+from broker import codec
+from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header
+from broker.verify import is_order
+
+VERSION = 2
+"""A file's `user_version`. From 1 on it tells orders, on others' records, apart from what is of ours; from 2 on it
+knows what withdrawals that told nobody have left with its holders, and nothing that is decided waits in it."""
+
+
+def bring_up(database: sqlite3.Connection, holding: Holding) -> None:
+    """Bring a file up to VERSION. Raises UnavailableError, with nothing changed."""
+    if _version(database) >= VERSION:
+        return
+    with transaction(database):
+        before = _version(database)  # of two processes the second finds it done
+        if before < 1:
+            _tell_orders(database)
+        if before < VERSION:
+            _decide(database)
+            _note_what_stands(database, holding)
+            database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _tell_orders(database: sqlite3.Connection) -> None:
+    rows = database.execute("SELECT notice_id, header FROM envelopes WHERE kind = ?", (WITHDRAWAL,)).fetchall()
+    orders = [row["notice_id"] for row in rows if is_order(codec.decode(Header, bytes(row["header"])))]
+    database.executemany("INSERT OR IGNORE INTO orders VALUES (?)", [(each,) for each in orders])
+
+
+def _decide(database: sqlite3.Connection) -> None:
+    """Note orders on what was not decided, and that what is decided, whose body is gone, does not wait to be sent."""
+    database.execute(
+        "UPDATE envelopes SET outcome = ?1"
+        " WHERE outcome IS NULL AND notice_id IN (SELECT notice_id FROM outcomes WHERE kind = ?1)",
+        (ORDERED,),
+    )
+    database.execute("UPDATE envelopes SET sent_at = made_at WHERE sent_at IS NULL AND outcome IS NOT NULL")
+
+
+def _note_what_stands(database: sqlite3.Connection, holding: Holding) -> None:
+    """Have withdrawals that told nobody followed where they have left something, and say of every record if it stands.
+
+    Their reasons are gone with their bodies.
+    """
+    ends = database.execute(
+        "SELECT e.header_digest, e.outcome, o.decision FROM ours AS e LEFT JOIN outcomes AS o USING (leaf_number)"
+        " WHERE e.kind = ? AND e.outcome IN ('rejected', 'routed') ORDER BY e.place",
+        (WITHDRAWAL,),
+    ).fetchall()
+    for end in ends:
+        if end["outcome"] == "rejected" or _reached_nobody(end["decision"]):
+            holding.told_nobody(bytes(end["header_digest"]))
+    # Nothing else has ended what it was not to end, or left what it was to end.
+    for bureau, record in database.execute(
+        "SELECT DISTINCT bureau, record FROM ours WHERE kind = ? OR outcome IN ('rejected', ?)", (WITHDRAWAL, ORDERED)
+    ).fetchall():
+        holding.settle(bureau, record)
+
+
+def _reached_nobody(decision: bytes | None) -> bool:
+    return decision is not None and not codec.decode(DecisionRecord, bytes(decision)).rows

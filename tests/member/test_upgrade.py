@@ -1,0 +1,112 @@
+"""What an outbox of before, which knew less of what stands with holders, becomes when today's opens it.
+
+Such files were also made with the code of that time, by lives as in test_record_lives, and went on as all others.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.outbox import Outbox
+from adapters.trace import trace
+from broker.errors import InvalidReferenceError
+from tests.member.conftest import World, draft
+from tests.member.test_outcomes import SHOWS, identity, learn, reject
+from tests.member.test_withdrawals import ended, named, run, said, withdrawn_and_published_anew
+
+
+def made_as_before(outbox: Outbox, *changes: str) -> None:
+    """Close an outbox as one of before would have left its file."""
+    script = "DROP TABLE told_nobody; ALTER TABLE envelopes DROP COLUMN queued; PRAGMA user_version = 1;"
+    outbox.database.executescript(script + ";".join(changes))
+    outbox.close()
+
+
+async def test_what_a_rejected_withdrawal_had_left_beside_a_newer_publication_is_withdrawn(world: World) -> None:
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    first, end, anew = await withdrawn_and_published_anew(world, outbox)
+    await reject(world, end, "issued-in-future")
+    await world.broker.route(anew, {"LV/ncb": ("identity",)})
+    await learn(at, outbox)
+    made_as_before(outbox)
+    outbox = at.outbox()
+    assert (await outbox.flush(world.bus), outbox.waits()) == (1, False)
+    follows = (await world.sent())[-1]
+    assert (said(follows).kind, said(follows).version, named(follows)) == ("withdrawal", 2, [identity(first)])
+    assert set(outbox.published("list")) == {"R-1"}
+    assert named(await run(world, outbox)) == [identity(anew)]
+    outbox.close()
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+async def test_what_a_withdrawal_that_told_nobody_had_left_is_withdrawn(world: World, *, rejected: bool) -> None:
+    (first,) = await world.publish(draft())
+    at = world.machine("AT/ncb")
+    outbox, end = await ended(world, first, rejected=rejected)
+    await world.broker.route(end, {})
+    await learn(at, outbox)
+    made_as_before(outbox, "UPDATE records SET state = 'withdrawn'")
+    outbox = at.outbox()
+    assert (await outbox.flush(world.bus), await outbox.flush(world.bus)) == (1, 0)
+    follows = (await world.sent())[-1]
+    assert (said(follows).kind, said(follows).version, named(follows)) == ("withdrawal", 4, [identity(first)])
+    with pytest.raises(InvalidReferenceError):
+        outbox.withdraw("R-1")
+    outbox.close()
+
+
+async def test_what_stands_and_was_called_withdrawn_ends_when_its_source_has_it_no_more(world: World) -> None:
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    first = await run(world, outbox, draft())
+    await world.broker.route(first, SHOWS)
+    end = await run(world, outbox)
+    await reject(world, end, "issued-in-future")
+    await learn(at, outbox)
+    made_as_before(outbox, "UPDATE records SET state = 'withdrawn'")
+    outbox = at.outbox()
+    assert outbox.published("list") == {"R-1": b""}
+    assert named(await run(world, outbox)) == [identity(first)]
+    outbox.close()
+
+
+async def test_what_was_withdrawn_and_is_called_live_is_not_withdrawn_again(world: World) -> None:
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await world.broker.route(await run(world, outbox, draft()), SHOWS)
+    await world.broker.route(await run(world, outbox), dict.fromkeys(SHOWS, ("reason",)))
+    await learn(at, outbox)
+    made_as_before(outbox, "UPDATE records SET state = 'live'")
+    outbox = at.outbox()
+    assert (outbox.published("list"), outbox.waits()) == ({}, False)
+    outbox.close()
+
+
+async def test_what_was_rejected_and_waited_to_be_sent_stops_nothing_else(world: World) -> None:
+    """A process of before had queued it anew, for another key, when it heard of the rejection."""
+    (data,) = await world.publish(draft())
+    await reject(world, data, "could-not-be-judged", signed=False)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await learn(at, outbox)
+    made_as_before(outbox, "UPDATE envelopes SET sent_at = NULL")
+    outbox = at.outbox()
+    outbox.publish([draft("R-2")])
+    assert await outbox.flush(world.bus) == 1
+    story = trace(outbox.database, identity(data))
+    assert story is not None
+    assert (story.outcome, story.sent_at) == ("rejected", story.made_at)
+    outbox.close()
+
+
+async def test_what_was_ordered_before_it_was_known_to_be_decided_is_published_no_more(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS, kind="withdrawn-by-order")
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await learn(at, outbox)
+    made_as_before(outbox, "UPDATE envelopes SET outcome = NULL")
+    outbox = at.outbox()
+    assert (outbox.published(""), outbox.standing("AT/ncb", "R-1")) == ({}, None)
+    outbox.close()
