@@ -250,7 +250,8 @@ async def test_what_a_home_never_took_is_not_listed_afterwards(site: Site) -> No
 
 async def test_several_processes_follow_for_one_home(site: Site) -> None:
     """Each has its own memory of it, and the place in the stream is one."""
-    one, other = (Versions(site.folder / "member" / "versions") for _ in range(2))
+    folder = site.folder / "member" / "versions"
+    one, other, third = (Versions(folder, lambda: NOW) for _ in range(3))
     first = opened(first_content())
     await site.write("directory", first_content())
     assert other.directory(first.directory.digest) is None
@@ -260,7 +261,7 @@ async def test_several_processes_follow_for_one_home(site: Site) -> None:
     second = content(made, first)
     await site.write("directory", second)
     await other.follow(site.bus)
-    for each in (one, other, Versions(site.folder / "member" / "versions")):
+    for each in (one, other, third):
         assert each.directory(first.directory.digest) is not None
         assert each.newest().digest == opened(second, first).directory.digest
 
