@@ -200,9 +200,8 @@ POLICIES = str(ROOT / "policies")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A home whose broker has stopped, and a notice that it took in."""
     folder = tmp_path_factory.mktemp("handed") / "home"
-    with standing(folder) as (homes, stop):
+    with standing(folder) as homes:
         notice, _ = homes.published("r-1")
-        stop.set()
     return folder, notice
 
 

@@ -202,14 +202,13 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three notices of AT's to LV. While the second came, a set that forbids everything was in force; nobody but the
     operator has a copy of anything."""
     folder = tmp_path_factory.mktemp("rules") / "home"
-    with standing(folder) as (homes, stop):
+    with standing(folder) as homes:
         for number, before in ((1, None), (2, NOTHING), (3, PACKAGED)):
             if before:
                 write_policies(folder, before)
             given = json.loads(person(f"r-{number}")) | {"topics": ["vehicles.stolen"]}
             sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "60", given=json.dumps(given))
             assert sent.value["notices"][0]["state"] == "routed", sent
-        stop.set()
     shutil.rmtree(folder / "members")
     return folder
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from cli.home import clock
 from schemas import loader
 from tests import federation as world
 from tests.audit.conftest import AUDITOR, written_auditor
-from tests.fake_bus import Clock
+from tests.broker_beside import broker_beside
 from tests.making import FEDERATION, key_of
 
 SECRET = "Katzenstreu Nordbahnhof"
@@ -127,8 +125,8 @@ def person(record: str) -> str:
 
 
 @contextmanager
-def standing(folder: Path) -> Iterator[tuple[Homes, Event]]:
-    """Make the homes and run the broker until the block ends or the event is set."""
+def standing(folder: Path) -> Iterator[Homes]:
+    """Make the homes and run the broker until the block ends."""
     (folder / "operator").mkdir(parents=True)
     bus = "sqlite:../bus.db"
     settings_file.save(folder / "operator", Settings(role="operator", federation=FEDERATION, bus=bus))
@@ -143,18 +141,9 @@ def standing(folder: Path) -> Iterator[tuple[Homes, Event]]:
         key_of(bureau).save(home / "keys" / f"{unit}.pem")
     key_of(AUDITOR).save(folder / "operator" / "auditors" / f"{AUDITOR}.pem")
     asyncio.run(_prepare(folder))
-    spawn = multiprocessing.get_context("spawn")
-    ready, stop = spawn.Event(), spawn.Event()
-    broker = spawn.Process(target=_serve_until_stopped, args=(str(folder), ready, stop))
-    broker.start()
-    assert ready.wait(60)
-    (folder / "operator" / "trail" / "vkey").write_text(f"{world.LOG}\n", encoding="utf-8")
-    try:
-        yield Homes(folder), stop
-    finally:
-        stop.set()
-        broker.join(60)
-    assert broker.exitcode == 0
+    with broker_beside(folder):
+        (folder / "operator" / "trail" / "vkey").write_text(f"{world.LOG}\n", encoding="utf-8")
+        yield Homes(folder)
 
 
 async def _prepare(folder: Path) -> None:
@@ -163,15 +152,3 @@ async def _prepare(folder: Path) -> None:
         written = world.directory(auditors=(written_auditor(),))
         await world.write_versions(bus, written, PolicySet.packaged())
         await Versions(folder / "operator" / "versions").follow(bus)
-
-
-def _serve_until_stopped(folder: str, ready: Event, stop: Event) -> None:
-    asyncio.run(_serve(Path(folder), ready, stop))
-
-
-async def _serve(folder: Path, ready: Event, stop: Event) -> None:
-    bus = SqliteBus(folder / "bus.db", "router", world.world(), clock)
-    async with bus, world.running(folder / "operator", bus, clock):
-        await world.Federation(folder / "operator", bus, Clock()).adopted()
-        ready.set()
-        await asyncio.to_thread(stop.wait)

@@ -93,10 +93,9 @@ def test_a_file_that_its_writer_keeps_is_not_read_as_if_it_stood_still(kept: Pat
 
 
 def test_every_question_to_a_home_that_nobody_may_write_is_answered(tmp_path: Path) -> None:
-    with standing(tmp_path / "home") as (homes, stop):
+    with standing(tmp_path / "home") as homes:
         name, leaf = homes.published("r-1")
         homes.read(name)
-        stop.set()
     asked = [
         ("show", name),
         ("search", "--bureau", "LV/ncb"),

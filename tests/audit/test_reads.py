@@ -16,7 +16,7 @@ REASON = "DPO 2026/7"
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    with standing(tmp_path_factory.mktemp("reads") / "home") as (homes, _):
+    with standing(tmp_path_factory.mktemp("reads") / "home") as homes:
         yield homes
 
 

@@ -32,7 +32,7 @@ LOOK = ("--reason", REASON, "--wait", "60")
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    with standing(tmp_path_factory.mktemp("audit") / "home") as (made, _):
+    with standing(tmp_path_factory.mktemp("audit") / "home") as made:
         yield made
 
 
@@ -472,9 +472,8 @@ def test_another_s_receipt_cannot_be_hung_on_a_notice(homes: Homes, notice: tupl
 
 
 def test_without_the_broker_nothing_in_clear_is_shown_and_digests_still_go_out(tmp_path: Path) -> None:
-    with standing(tmp_path / "home") as (homes, stop):
+    with standing(tmp_path / "home") as homes:
         name, _ = homes.published("r-1")
-        stop.set()
     shown = homes.audit("show", name, "--content", "--reason", REASON, "--wait", "0.5")
     assert shown.code == 5
     assert "start it with `valise broker up`" in shown.err

@@ -30,12 +30,11 @@ POLICIES = Path(__file__).parent.parent.parent / "policies"
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose broker has stopped: two notices of AT's, read by LV; AT has taken in its outcomes."""
     folder = tmp_path_factory.mktemp("verify") / "home"
-    with standing(folder) as (homes, stop):
+    with standing(folder) as homes:
         for record in ("r-1", "r-2"):
             name, _ = homes.published(record)
             homes.read(name)
         assert homes.valise("trace", name, "--bureau", "AT/ncb").code == 0
-        stop.set()
     return folder
 
 

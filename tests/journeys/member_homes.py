@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import multiprocessing
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from cli import main as command
 from cli.home import clock
 from schemas import loader
 from tests import federation as world
-from tests.fake_bus import Clock
+from tests.broker_beside import broker_beside
 from tests.making import FEDERATION, key_of
 
 EUROPOL = "EUROPOL/analysis"
@@ -93,27 +91,8 @@ def make(folder: Path) -> None:
 def served(folder: Path) -> Iterator[Homes]:
     """Make all members' homes; a broker runs beside the commands, in a process of its own."""
     make(folder)
-    spawn = multiprocessing.get_context("spawn")
-    ready, stop = spawn.Event(), spawn.Event()
-    broker = spawn.Process(target=_serve_until_stopped, args=(str(folder), ready, stop))
-    broker.start()
-    assert ready.wait(60)
-    yield Homes(folder)
-    stop.set()
-    broker.join(60)
-    assert broker.exitcode == 0
-
-
-def _serve_until_stopped(folder: str, ready: Event, stop: Event) -> None:
-    asyncio.run(_serve(Path(folder), ready, stop))
-
-
-async def _serve(folder: Path, ready: Event, stop: Event) -> None:
-    bus = SqliteBus(folder / "bus.db", "router", world.world(), clock)
-    async with bus, world.running(folder / "operator", bus, clock):
-        await world.Federation(folder / "operator", bus, Clock()).adopted()
-        ready.set()
-        await asyncio.to_thread(stop.wait)
+    with broker_beside(folder):
+        yield Homes(folder)
 
 
 def person(record: str, **changes: Any) -> str:
