@@ -81,6 +81,8 @@ def tried(kafka: KafkaWorld, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     listed = {name: clients[name].listed() for name in NAMED}
     after = state(kafka)
     cells["setup"] = master.try_all(STREAMS)
+    # The node learns a moment later of what it has had deleted: it would be taken for there, and not made again.
+    kafka_admin.until(lambda: not topics.existing(kafka.bootstrap, setup).keys() & set(STREAMS), "they are still there")
     kafka.establish(WORLD)
     return Tried(cells, listed, before, after)
 
