@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from tests.kafka_world import WORLD, KafkaWorld, running_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 RECORD, COUNT = bytes(100_000), 60
-MAKE = """
-import asyncio, pathlib, sys
+KILLED = """
+import asyncio, os, pathlib, signal, sys
+from broker import topics
 from cli.operator_home import NOBODY, operator_home
 from cli.operator_streams import make_streams
+topics._await_topics = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # the streams were just made
 asyncio.run(make_streams(operator_home(pathlib.Path(sys.argv[1])), NOBODY))
 """
 
@@ -67,12 +70,10 @@ async def test_members_are_bounded_also_where_whoever_made_the_streams_was_kille
     cluster = node.prepare(home.folder / "kafka", certificates.pki_of(home.folder))
     node.start(cluster, tuning=node.QUICK)
     try:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(home.folder.parent))
+        assert await process.wait() == -signal.SIGKILL
         setup = certificates.credentials(cluster.pki, "setup")
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAKE, str(home.folder.parent))
-        while VERSIONS not in topics.existing(cluster.bootstrap, setup):  # noqa: ASYNC110 - another process makes it
-            await asyncio.sleep(0.01)
-        process.kill()
-        await process.wait()
+        kafka_admin.until(lambda: VERSIONS in topics.existing(cluster.bootstrap, setup), "the streams are not there")
         await make_streams(home, WORLD)
         kafka = KafkaWorld(WORLD, home.folder.parent, cluster, node.QUICK, {})
         # Some 10 s are averaged, which 44 MB fill: the rest comes at 4 MiB/s.
