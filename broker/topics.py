@@ -208,21 +208,50 @@ def _create(admin: AdminClient, wants: _Wants) -> list[str]:
 
 
 def _differences(admin: AdminClient, wants: _Wants) -> list[Difference]:
-    known = metadata(admin)
-    nodes, there = wants.nodes(known), [each for each in wants.world.streams() if each in known.topics]
+    found: list[Difference] = []
+
+    def compared() -> bool:
+        known = metadata(admin)
+        there = [each for each in wants.world.streams() if each in known.topics]
+        settings = _settings(admin, there)
+        if settings is not None:
+            found[:] = _found(wants, known, there, settings)
+        return settings is not None
+
+    until(compared, "the nodes do not agree yet which topics there are")
+    return found
+
+
+def _settings(admin: AdminClient, names: Sequence[str]) -> dict[str, dict[str, str]] | None:
+    """Ask for the settings of topics; None where the node that is asked does not know of one that another has listed.
+
+    Each node learns by itself, ms apart, of what is made.
+    """
+    if not names:
+        return {}
+    asked = admin.describe_configs([config_resource(each) for each in names], request_timeout=ANSWER_LIMIT_S)
+    settings: dict[str, dict[str, str]] = {}
+    for resource, done in asked.items():
+        has = settle(done, "describe", str(resource.name), tolerate=KafkaError.UNKNOWN_TOPIC_OR_PART)
+        if has is None:
+            return None
+        settings[str(resource.name)] = {each.name: str(each.value) for each in has.values()}
+    return settings
+
+
+def _found(
+    wants: _Wants, known: Any, there: Sequence[str], settings: Mapping[str, Mapping[str, str]]
+) -> list[Difference]:
+    nodes = wants.nodes(known)
     found = [each for stream in there for each in _short(stream, known.topics[stream], wants)]
     for name in (*there, *INTERNAL):
         copies = min((len(each.replicas) for each in _partitions(known, name)), default=THREE)
         if nodes >= THREE > copies:
             found.append(Difference(name, COPIES, str(copies), str(THREE)))
-    if not there:
-        return found
-    asked = admin.describe_configs([config_resource(each) for each in there], request_timeout=ANSWER_LIMIT_S)
-    for resource, done in asked.items():
-        has = {each.name: str(each.value) for each in settle(done, "describe", str(resource.name)).values()}
-        for name, wanted in wants.config(str(resource.name), nodes).items():
+    for stream, has in settings.items():
+        for name, wanted in wants.config(stream, nodes).items():
             if has.get(name) != wanted:
-                found.append(Difference(str(resource.name), name, has.get(name, "nothing"), wanted))
+                found.append(Difference(stream, name, has.get(name, "nothing"), wanted))
     return sorted(found)
 
 
