@@ -5,8 +5,9 @@ Order: within one partition of a stream records are read in the order of their o
 Durability: an acknowledged append and a committed step survive kill -9 of any process and loss of one node of three.
 Visibility: a reader sees committed records only; nothing of a step is seen before its commit. The streams of one step
     need not appear at the same instant, and `read`, `end` and `place` may show a step a moment after `commit` has
-    answered (Kafka writes a transaction's marks after its answer). The shard's next owner is shown all of it: `own`
-    waits for that. What `append` and `fan_out` have acknowledged is shown at once.
+    answered (Kafka writes a transaction's marks after its answer), and each stream at another moment. `written` counts
+    it at once, and the shard's next owner is shown all of it: `own` waits for that. What `append` and `fan_out` have
+    acknowledged is shown at once.
 Repeats: `append` and `fan_out` that raised may have written all, some or none; whoever calls again may write twice.
     A step is exact: its inputs' offsets move with its outputs or not at all.
 Fencing: `own(shard)` takes the shard from whoever had it; from then on the old owner's `commit` raises FencedError.
@@ -145,6 +146,10 @@ class Bus(Protocol):
 
     async def end(self, stream: str, *, partition: int = 0) -> int:
         """Tell the offset that the next record to become visible will have at the least (0 for an empty stream)."""
+        ...
+
+    async def written(self, stream: str, *, partition: int = 0) -> int:
+        """Tell the offset after all that was written, shown or not: also by a step under way, or cut off."""
         ...
 
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:

@@ -61,6 +61,7 @@ class KafkaBus:
         self._principal, self._world = principal, world
         self._client = _Client(bootstrap, principal, tls, limit)
         self._granted: set[tuple[str, str]] = set()
+        self._all_offsets: AIOKafkaConsumer | None = None
         self._readers: dict[Place, Reader] = {}
         self._places: dict[str, Places] = {}
         self._producers: dict[int, AIOKafkaProducer] = {}
@@ -181,10 +182,21 @@ class KafkaBus:
     async def end(self, stream: str, *, partition: int = 0) -> int:
         """Tell the end of what is committed; markers of transactions count as records."""
         self._check("read", stream)
+        return await self._end(self._offsets, stream, partition)
+
+    async def written(self, stream: str, *, partition: int = 0) -> int:
+        """Tell the end of all records, those of open transactions, too."""
+        self._check("read", stream)
+        async with self._starting:
+            if self._all_offsets is None:
+                self._all_offsets = await self._client.consumer(self._stack, isolation="read_uncommitted")
+        return await self._end(self._all_offsets, stream, partition)
+
+    async def _end(self, offsets: AIOKafkaConsumer, stream: str, partition: int) -> int:
         place = TopicPartition(stream, partition)
         with answering(self._principal, "read", stream):
             async with asyncio.timeout(self._client.limit):
-                ends = await self._offsets.end_offsets([place])
+                ends = await offsets.end_offsets([place])
         return int(ends[place])
 
     async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
@@ -298,7 +310,11 @@ class _Client:
         return {stream: found.get(stream, 0) for stream in streams}
 
     async def consumer(
-        self, stack: AsyncExitStack, group: str | None = None, wait_ms: int = READER_WAIT_MS
+        self,
+        stack: AsyncExitStack,
+        group: str | None = None,
+        wait_ms: int = READER_WAIT_MS,
+        isolation: str = "read_committed",
     ) -> AIOKafkaConsumer:
         """Start a consumer that commits nothing by itself, and stop it with the stack."""
         consumer = AIOKafkaConsumer(
@@ -306,7 +322,7 @@ class _Client:
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level=isolation,
             fetch_max_wait_ms=wait_ms,
         )
         stack.push_async_callback(_stop, consumer)

@@ -86,6 +86,10 @@ class SqliteBus:
         """Tell the offset after the last record."""
         return self._file.watch.ends([self._file.table("read", stream, partition)])[0]
 
+    async def written(self, stream: str, *, partition: int = 0) -> int:
+        """Tell the same: a step's records are written and shown by one commit."""
+        return await self.end(stream, partition=partition)
+
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
         """Append every copy in one commit; what is shared is stored once."""
         inboxes: dict[str, list[Copy]] = defaultdict(list)

@@ -221,8 +221,10 @@ async def settled(stage: Stage, limit: float = 120.0) -> None:
 
 
 async def _passed(bus: Bus, group: str, stream: str) -> None:
-    """Return once a group stands behind every record of a stream."""
-    end = await bus.end(stream)
-    # An offset that no record fills (the mark of a commit) may stand before the end: hence the look.
-    while (place := await bus.place(group, stream)) < end and await bus.read(stream, place, limit=1):  # noqa: ASYNC110
+    """Return once a group stands behind every record of a stream, also of a step that is still to be shown."""
+    end = await bus.written(stream)
+    while (place := await bus.place(group, stream)) < end:
+        # An offset that no record fills (the mark of a commit) may stand before the end: hence the look.
+        if await bus.end(stream) >= end and not await bus.read(stream, place, limit=1):
+            return
         await asyncio.sleep(LOOK_S)  # another process moves the place

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections import Counter
 from contextlib import closing
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 LATE_MS = 20 * streams.DAY_MS
 """What waits for longer is red: the nodes drop it after 30 days, taken or not."""
-MARK_S = 1.0
-"""How long a committed step may take to be shown, before what lies behind it is called lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +157,9 @@ async def _waiting(home: OperatorHome) -> _Waiting | None:
 async def _unsent(bus: Bus, shard: int, waiting: _Waiting) -> None:
     """See what is on record and has not left yet; the mark of a commit, which Kafka counts, is none of it."""
     place = await bus.place(GROUP, streams.ROUTED, partition=shard)
-    end = await bus.end(streams.ROUTED, partition=shard)
-    if place > end:  # the mark of the step that was sent last may be shown a moment later
-        await asyncio.sleep(MARK_S)
-        end = await bus.end(streams.ROUTED, partition=shard)
-    lost, records = place > end, list[Record]()
+    # What was sent may be shown a moment later.
+    lost = place > await bus.written(streams.ROUTED, partition=shard)
+    end, records = await bus.end(streams.ROUTED, partition=shard), list[Record]()
     try:
         if place < end:
             records = await bus.read(streams.ROUTED, place, limit=1, partition=shard)

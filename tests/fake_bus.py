@@ -198,6 +198,11 @@ class FakeBus:
         self._may("read", stream)
         return self.memory.partition(stream, partition).end
 
+    async def written(self, stream: str, *, partition: int = 0) -> int:
+        """Tell the next offset, whatever of it is shown."""
+        self._may("read", stream)
+        return self.memory.partition(stream, partition).end
+
     async def fan_out(self, copies: Sequence[Copies], *, partition: int = 0) -> None:
         """Copy to inboxes."""
         for copy in copies:

@@ -247,6 +247,16 @@ async def test_what_is_committed_is_read_without_waiting_and_nothing_means_that_
             assert keys(await bus.read(streams.ROUTED, begin)) == seen
 
 
+async def test_what_a_step_wrote_counts_as_written_as_soon_as_its_commit_has_answered(stage: Stage) -> None:
+    async with stage.open(streams.ROUTER) as bus:
+        async with bus.own(0, []) as shard:
+            for text in ("a", "b", "c"):
+                last = await shard.commit([], Writes([(streams.ROUTED, text.encode(), b"")]))
+                assert await bus.written(streams.ROUTED) > last[streams.ROUTED]
+        async with bus.own(0, []):
+            assert await bus.written(streams.ROUTED) == await bus.end(streams.ROUTED)
+
+
 async def test_many_appends_at_once_are_all_kept_each_in_its_order(stage: Stage) -> None:
     member = stage.member()
     async with stage.open(streams.adapter(member)) as bus, asyncio.TaskGroup() as group:
@@ -519,6 +529,8 @@ async def test_what_the_table_does_not_name_is_refused(stage: Stage) -> None:
             await bus.read(streams.inbox(f"{other}/ncb"), 0)
         with pytest.raises(ForbiddenStreamError):
             await bus.read(streams.notices(one), 0)
+        with pytest.raises(ForbiddenStreamError):
+            await bus.written(streams.notices(one))
         with pytest.raises(ForbiddenStreamError):
             await bus.append("notices.nowhere", values("a"))
         with pytest.raises(ForbiddenStreamError):
