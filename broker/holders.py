@@ -8,6 +8,7 @@ issuer signed; of which leaf that is the broker's word, which is held against it
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from broker.notice import Leaf, Reference
     from broker.recorded import Recorded
 
+BUCKETS = 1 << 16
+"""Parts of what is looked through for a notice's digest."""
 Named = tuple[str, bytes, bytes]
 """Issuer, id and header digest of a notice. A reference whose id is another's than its digest names nothing."""
 
@@ -35,12 +38,22 @@ class Holders:
     def __init__(self, leaf: Callable[[int], Leaf], find: Callable[[int], Recorded | None]) -> None:
         self._leaf, self._find = leaf, find
         self.has_lost = False
-        self._digests, self._leaves = array("Q"), array("Q")
+        self._taken_in: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
+        """Start of the digest and leaf of each notice, in turn; by a hash of which nobody can choose notices."""
         self._released: dict[int, dict[int, str]] = {}
         self._ended: set[int] = set()
-        # By what its issuer signed: the start of the digest of what is corrected, or was changed before it came.
-        self._corrections: dict[int, int] = {}
-        self._early: dict[int, int] = {}
+        # By what its issuer signed: what is corrected, or was changed before it came.
+        self._corrections: dict[Named, int] = {}
+        self._early: dict[Named, int] = {}
+        # So that no leaf costs a walk through all versions of its record.
+        self._newest_of: dict[Named, int] = {}
+        self._inherited: dict[int, int] = {}
+        """Leaf of a correction → who held what it replaced, as a mask."""
+        self._replaced: set[int] = set()
+        """Leaves from which something was inherited."""
+        self._names: dict[int, str] = {}
+        self._ambiguous = 0
+        """Bureau indices under which more than one name stands on record, as a mask."""
 
     def take(self, recorded: Recorded) -> str:
         """Take in the next decision; say what is wrong with what it changes and whom it tells, "" if nothing."""
@@ -52,8 +65,8 @@ class Holders:
             wrong = wrong or self._again(subject) or self._misplaced(recorded, subject)
             wrong = wrong or self._untold(recorded, subject)
             self._note(recorded, subject)
-        self._digests.append(short(recorded.leaf.header_digest))
-        self._leaves.append(recorded.leaf_number)
+        digest = recorded.leaf.header_digest or b""
+        self._taken_in[_bucket(digest)].extend((_short(digest), recorded.leaf_number))
         return wrong
 
     def holding(self, recorded: Recorded) -> int | None:
@@ -76,7 +89,7 @@ class Holders:
             or self._leaf(about).header_digest != subject.header_digest
         ):
             return 0
-        return sum(1 << index for index in self._of(about))
+        return self._held(about)
 
     def _release(self, release: Recorded) -> str:
         about = release.leaf.about
@@ -84,32 +97,35 @@ class Holders:
             return ""  # told where the review is looked for
         again = about in self._released
         self._released.setdefault(about, {}).update(recipients(release))
+        self._count_anew(about)
         return f"releases the notice of leaf {about} once more" if again else ""
 
     def _note(self, recorded: Recorded, subject: Reference) -> None:
-        about, digest = recorded.leaf.about, short(subject.header_digest)
+        about, named = recorded.leaf.about, _named(subject)
         if subject.relation == "corrects":
             if about is not None:  # what was lost can come once more, and then stands
-                self._corrections[digest] = recorded.leaf_number
+                if named in self._corrections:
+                    self._newest_of.clear()
+                self._corrections[named] = recorded.leaf_number
+                self._inherit(recorded.leaf_number, about)
         elif subject.relation == "withdraws" and about is not None:
             self._ended.add(about)
+            self._count_anew(about)
         if subject.relation == "withdraws" or (about is None and not self.has_lost):
-            self._early.setdefault(digest, recorded.leaf_number)
+            self._early.setdefault(named, recorded.leaf_number)
 
     # What a leaf says it is about
 
     def _late(self, recorded: Recorded) -> str:
         """Say whether a notice was taken in after what changes it, whose holders were worked out before it had any."""
-        number = self._early.get(short(recorded.leaf.header_digest))
+        number = self._early.get(_own(recorded))
         change = self._find(number) if number is not None else None
         subject = _changed(change) if change else None
-        if subject is None or _named(subject) != _own(recorded):
-            return ""
-        return f"is taken in although leaf {number} had {_DONE[subject.relation]} it"
+        return f"is taken in although leaf {number} had {_DONE[subject.relation]} it" if subject else ""
 
     def _again(self, subject: Reference) -> str:
         """Say whether a version is corrected once more: an order would follow only one of the two."""
-        before = self._correction(_named(subject)) if subject.relation == "corrects" else None
+        before = self._corrections.get(_named(subject)) if subject.relation == "corrects" else None
         return f"corrects what leaf {before} had corrected" if before is not None else ""
 
     def _misplaced(self, recorded: Recorded, subject: Reference) -> str:
@@ -148,27 +164,23 @@ class Holders:
 
         By what was signed: the first version may have been rejected, and no decision tells of it.
         """
-        found = None
-        while (number := self._correction(named)) is not None and (each := self._find(number)):
+        found, passed = None, list[Named]()
+        while (number := self._newest_of.get(named, self._corrections.get(named))) is not None and (
+            each := self._find(number)
+        ):
+            passed.append(named)
             found, named = number, _own(each)
+        if found is not None:
+            self._newest_of |= dict.fromkeys(passed, found)
         return found
-
-    def _correction(self, named: Named) -> int | None:
-        number = self._corrections.get(short(named[2]))
-        each = self._find(number) if number is not None else None
-        subject = _corrected(each) if each else None
-        return number if subject is not None and _named(subject) == named else None
 
     def _first(self, named: Named) -> int | None:
         """Find the leaf under which a notice was taken in."""
-        digest, place = short(named[2]), -1
-        try:
-            while True:
-                place = self._digests.index(digest, place + 1)
-                if self._takes_in(int(self._leaves[place]), named):
-                    return int(self._leaves[place])
-        except ValueError:
-            return None
+        start, some = _short(named[2]), self._taken_in.get(_bucket(named[2]), ())
+        for each, number in zip(some[::2], some[1::2], strict=True):
+            if each == start and self._takes_in(number, named):
+                return number
+        return None
 
     def _takes_in(self, leaf_number: int, named: Named) -> bool:
         """Tell whether a leaf is the decision on this notice: its rejection or repetition has no holders."""
@@ -182,8 +194,9 @@ class Holders:
         about = end.leaf.about
         if subject.relation == "corrects" or about is None or not 0 <= about < end.leaf_number:
             return ""
-        told, order = recipients(end), is_order(end.header)
-        missed = [name for index, name in self._of(about).items() if told.get(index) != name]
+        told, order, missed = recipients(end), is_order(end.header), list[str]()
+        if self._held(about) & (~self._count(told) | self._ambiguous):
+            missed = [name for index, name in self._of(about).items() if told.get(index) != name]
         missed += [subject.issuer] if order and subject.issuer not in told.values() else []
         return f"ends the notice of leaf {about} and does not tell {', '.join(missed[:5])}" if missed else ""
 
@@ -191,15 +204,47 @@ class Holders:
         """Name the holders of a notice by bureau index, those of the versions that it replaced included."""
         found: dict[int, str] = {}
         for number, each in self._versions(leaf_number):
-            if number in self._ended:
-                break
-            found |= recipients(each) | self._released.get(number, {})
+            found |= self._reached(number, each)
         return found
 
+    def _held(self, leaf_number: int) -> int:
+        """Give the same as a mask, without a walk through what was counted already."""
+        mask = 0
+        for number, each in self._versions(leaf_number):
+            mask |= self._count(self._reached(number, each))
+            if number != leaf_number:
+                self._replaced.add(number)
+            if number in self._inherited:
+                return mask | self._inherited[number]
+        return mask
+
+    def _inherit(self, leaf_number: int, about: int) -> None:
+        """Keep who holds what a correction replaces."""
+        if about < leaf_number:
+            self._inherited[leaf_number] = self._held(about)
+            self._replaced.add(about)
+
+    def _count_anew(self, about: int) -> None:
+        """Forget what was inherited where what was replaced is released or ended: an honest broker does neither."""
+        if about in self._replaced:
+            self._inherited.clear()
+
+    def _reached(self, leaf_number: int, recorded: Recorded) -> dict[int, str]:
+        return recipients(recorded) | self._released.get(leaf_number, {})
+
+    def _count(self, names: dict[int, str]) -> int:
+        """Give these as a mask; note where an index stands for another bureau than before."""
+        mask = 0
+        for index, name in names.items():
+            mask |= 1 << index
+            if self._names.setdefault(index, name) != name:
+                self._ambiguous |= 1 << index
+        return mask
+
     def _versions(self, leaf_number: int) -> Iterator[tuple[int, Recorded]]:
-        """Give a notice and the versions that it replaced, newest first."""
+        """Give a notice and the versions that it replaced, newest first, up to one that was withdrawn."""
         number: int | None = leaf_number
-        while number is not None and (each := self._find(number)):
+        while number is not None and number not in self._ended and (each := self._find(number)):
             yield number, each
             before = each.leaf.about if _corrected(each) else None
             number = before if before is not None and before < number else None  # a forged one leads round for ever
@@ -235,6 +280,11 @@ def _own(recorded: Recorded) -> Named:
     return recorded.header.issuer, recorded.header.notice_id, recorded.leaf.header_digest or b""
 
 
-def short(digest: bytes | None) -> int:
+def _short(digest: bytes) -> int:
     """Give the first eight bytes of a digest."""
-    return int.from_bytes((digest or bytes(8))[:8], "big")
+    return int.from_bytes(digest[:8], "big")
+
+
+def _bucket(digest: bytes) -> int:
+    """Give a part of all digests: Python's hash of bytes is another in each process."""
+    return hash(digest) % BUCKETS
