@@ -296,6 +296,7 @@ async def test_the_operator_routes_what_the_rules_hold(shared: Bench) -> None:
 async def test_the_operator_releases_what_nobody_approved(shared: Bench) -> None:
     """He records a release with no approval before it; one on the word of a bureau that reviews no longer; then one
     whose approval is another notice: exit 4."""
+    assert (await shared.publish(notice("AT/ncb"))).kind == "routed"
     envelope, outcome = await held(shared)
     assert (await shared.publish(approval(envelope))).kind == "routed"
     await shared.federation.settled()
