@@ -158,7 +158,7 @@ class _Recheck:
         kept = self._kept.get(number) if self._kept else None
         try:
             return remember(number, self._trail.entry(number), *kept) if kept else None
-        except (TrailError, NoticeRejectedError):
+        except (IndexError, TrailError, NoticeRejectedError):  # records may go beyond the head
             return None
 
     def run(self, records: Kept, progress: Callable[[int, int], None]) -> Rechecked:

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 from broker import codec
 from broker.directory import Annex, Directory
-from broker.errors import TrailError
+from broker.errors import InvalidFieldError, TrailError
 from broker.facts import Facts, facts_of
+from broker.members import INDEX_LIMIT
+from broker.merkle import rows_depth
 from broker.notice import RELEASED, ROUTING, DecisionRecord, Header, Leaf, Routing, Terms
 from broker.signing import compartment_digest, decision_digest, header_digest
 
+MOST_DEPTH = rows_depth(INDEX_LIMIT - 1)
+"""Of a tree of rows: it has a place for each index that a directory may give."""
 SALT = 32
 """Bytes of salt before the routing compartment's own bytes."""
 
@@ -69,13 +73,17 @@ def binds(leaf: Leaf, decision: DecisionRecord, header: Header | None) -> bool:
 def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recorded | None:
     """Read what a leaf and its decision record hold; None where no notice was decided (rejected, a receipt, a start).
 
-    Raises TrailError if the record is not the one that the leaf commits to, or not of the notice of that leaf.
+    Raises TrailError if the record is not the one that the leaf commits to, or not of the notice of that leaf,
+    NoticeRejectedError if it cannot be read.
     """
     known = codec.decode(Leaf, leaf)
     if decision_digest(salt, record) != known.decision:
         message = f"the decision record of leaf {leaf_number} is not the one that the leaf commits to"
         raise TrailError(message)
     decision = codec.decode(DecisionRecord, record)
+    if not _fits(decision):
+        message = f"the rows of leaf {leaf_number} fit into no tree of at most {INDEX_LIMIT} bureaus"
+        raise InvalidFieldError(message)
     header = header_in(decision)
     if not binds(known, decision, header):
         message = f"the decision record of leaf {leaf_number} is not about the notice of that leaf"
@@ -83,3 +91,8 @@ def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recor
     if header is None or known.rows is None:
         return None
     return Recorded(leaf_number, known, decision, header, codec.decode(Routing, decision.routing[SALT:]))
+
+
+def _fits(decision: DecisionRecord) -> bool:
+    """Tell whether all rows have a place in their tree: one of a false depth or index would exhaust whoever lays it."""
+    return 0 <= decision.depth <= MOST_DEPTH and all(0 <= each.index < 1 << decision.depth for each in decision.rows)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
 
 from broker import codec
-from broker.notice import Envelope, Header, Recipient
+from broker.notice import DecisionRecord, Entry, Envelope, Header, Recipient
+from broker.recheck import recheck
+from broker.records import Records
+from broker.signing import decision_digest
+from broker.trail import Trail
 from tests.attacks.bench import REVIEWER, Bench, notice
 from tests.attacks.test_order import order
 from tests.attacks.test_review import Books, approval, said, wanted
@@ -276,6 +280,21 @@ async def test_the_operator_records_a_withdrawal_before_its_notice(shared: Bench
         assert said(found, end) == f"is taken in although leaf {at} had withdrawn it"
 
 
+async def test_the_operator_and_a_member_record_a_withdrawal_before_its_notice(shared: Bench) -> None:
+    """The same; and GE has withdrawn before a notice of its own that never comes, by the digest of AT's: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    at = await routed(shared, first)
+    never = replace(reference(first, "withdraws"), issuer=GE, notice_id=os.urandom(16))
+    helper = notice(GE, kind="withdrawal", parts=("reason",)).but(version=9, references=(never,))
+    helped, end = await routed(shared, helper), await routed(shared, ended(first))
+    books = await books_up_to(shared, end)
+    strike(books, end)
+    swap(books, at, helped)
+    swap(books, helped, end, about=None)
+    with books.checked() as (_, found):
+        assert said(found, end) == f"is taken in although leaf {helped} had withdrawn it"
+
+
 @pytest.mark.parametrize("by", ["correction", "restriction", "order"])
 async def test_the_operator_records_before_its_notice_what_changes_it(shared: Bench, by: str) -> None:
     """AT's correction or restriction, or an authority's order: none is taken in before what it names: exit 4."""
@@ -320,6 +339,43 @@ async def test_the_operator_leads_the_auditor_round_for_ever(shared: Bench) -> N
     name(books, record.then, record.then)
     with limited(), books.checked() as (findings, _):
         assert f"speaks of leaf {record.then}, which is no record leaf before it" in findings
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        lambda record: replace(record, depth=0),
+        lambda record: replace(record, depth=60),
+        lambda record: replace(record, rows=(replace(record.rows[0], index=-1),)),
+        lambda record: replace(record, rows=(replace(record.rows[0], index=1 << 50),)),
+    ],
+)
+async def test_the_operator_has_the_auditor_fail_on_rows(
+    shared: Bench, false: Callable[[DecisionRecord], DecisionRecord]
+) -> None:
+    """He names a bureau beyond the tree of rows, or a tree that fits no memory: exit 4."""
+    record = await recorded(shared)
+    end = await routed(shared, ended(record.second))
+    books = await books_up_to(shared, end)
+    strike(books, end)
+    leaf, decision = books.find(record.at)
+    salt, encoded = books.entries[record.at].decision_salt, codec.encode(false(decision))
+    entry = codec.encode(replace(leaf, decision=decision_digest(salt, encoded)))
+    books.entries[record.at] = Entry(record.at, entry, salt, encoded)
+    with books.checked() as (_, found):
+        assert said(found, record.at) == "its decision record cannot be read (invalid-field)"
+
+
+async def test_the_operator_has_the_auditor_fail_on_a_leaf_to_come(shared: Bench) -> None:
+    """He ends a review of a notice whose record is there, and whose leaf is not yet in the trail: exit 4."""
+    end = await routed(shared, notice("AT/ncb", LV))
+    books = await books_up_to(shared, end)
+    leaf, record = books.find(end)
+    books.put(end, replace(leaf, kind="not-released", about=end + 1, rows=None), replace(record, rows=NOBODY))
+    with books.checked() as (_, _), closing(Records(books.folder / "changed" / "records.db")) as records:
+        records.add([replace(books.entries[end], leaf_number=end + 1)])
+        found = recheck(Trail.open(books.folder / "changed" / "trail"), records, lambda _: None, {})
+        assert said(found, end) == "is the end of a review that is not on record"
 
 
 @contextmanager
