@@ -46,7 +46,7 @@ from broker.notice import (
     Statement,
 )
 from broker.recorded import binds, header_in
-from broker.route import Lines, lay
+from broker.route import rows_hold
 from broker.signing import decision_digest, pae
 
 PAGE = 200
@@ -397,7 +397,7 @@ def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
             message = "the outcome is about another notice than the decision, or warns of something else"
             raise WrongLeafError(message)
     # What the decision says of its recipients is what they were shown a row of.
-    if leaf.rows is not None and lay(Lines.numbered(record.rows), record.seed, record.depth).root != leaf.rows:
+    if leaf.rows is not None and not rows_hold(leaf, record):
         raise WrongRowError
     return record
 

@@ -26,7 +26,7 @@ from broker.merkle import check_inclusion, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
 from broker.notice import DecisionRecord, Envelope, Leaf, Look, Receipt, Row, Statement, Verified
 from broker.recorded import binds, header_in
-from broker.route import Laid, Lines, lay
+from broker.route import Laid, Lines, lay, rows_hold
 from broker.signing import decision_digest, header_digest
 from broker.verify import Arrival, verify, verify_statement
 
@@ -135,10 +135,6 @@ def directory_part(content: bytes) -> dict[str, bytes]:
 def envelope_part(number: int, envelope: Envelope) -> dict[str, bytes]:
     """Give a notice as it arrived, with all that its issuer signed."""
     return {f"envelope/{number}": codec.encode(envelope)}
-
-
-def _rows_root(record: DecisionRecord) -> bytes:
-    return lay(Lines.numbered(record.rows), record.seed, record.depth).root
 
 
 # Checking one
@@ -265,7 +261,7 @@ class _Check:
         if not binds(told.leaf, decision, header_in(decision)):
             message = "the header or routing is not the one that the leaf commits to"
             raise ProofError(message)
-        if told.leaf.rows is not None and _rows_root(decision) != told.leaf.rows:
+        if told.leaf.rows is not None and not rows_hold(told.leaf, decision):
             message = "the recipients are not those whose rows the leaf commits to"
             raise ProofError(message)
         told.decision = decision

@@ -35,7 +35,7 @@ from broker.notice import (
     Terms,
 )
 from broker.recorded import Recorded, remember
-from broker.route import Lines, lay
+from broker.route import rows_hold
 from broker.signing import pae
 from broker.verify import is_order
 
@@ -279,7 +279,7 @@ class _Recheck:
         if recorded.leaf.kind == RELEASED:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
-        if lay(Lines.numbered(record.rows), record.seed, record.depth).root != recorded.leaf.rows:
+        if not rows_hold(recorded.leaf, record):
             self._found.add(place, "the recipients in its decision record are not those whose rows it commits to")
         self._held_by(place, recorded, holding, directory)
         if recorded.header.kind in TO_HOLDERS:

@@ -81,7 +81,7 @@ def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recor
         message = f"the decision record of leaf {leaf_number} is not the one that the leaf commits to"
         raise TrailError(message)
     decision = codec.decode(DecisionRecord, record)
-    if not _fits(decision):
+    if not fits(decision):
         message = f"the rows of leaf {leaf_number} fit into no tree of at most {INDEX_LIMIT} bureaus"
         raise InvalidFieldError(message)
     header = header_in(decision)
@@ -93,6 +93,6 @@ def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recor
     return Recorded(leaf_number, known, decision, header, codec.decode(Routing, decision.routing[SALT:]))
 
 
-def _fits(decision: DecisionRecord) -> bool:
+def fits(decision: DecisionRecord) -> bool:
     """Tell whether all rows have a place in their tree: one of a false depth or index would exhaust whoever lays it."""
     return 0 <= decision.depth <= MOST_DEPTH and all(0 <= each.index < 1 << decision.depth for each in decision.rows)

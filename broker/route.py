@@ -25,6 +25,7 @@ from broker.notice import (
     Shared,
 )
 from broker.quick import quick
+from broker.recorded import fits
 
 
 @quick
@@ -71,6 +72,13 @@ def lay(lines: Lines, seed: bytes, depth: int) -> Laid:
     """Lay the rows of the recipients into a tree. Raises ValueError for an index beyond the depth."""
     tree = Rows(seed, depth)
     return Laid(tree, lines.rows, tree.build(lines.rows))
+
+
+def rows_hold(leaf: Leaf, decision: DecisionRecord) -> bool:
+    """Tell whether a leaf carries the rows of the recipients in its decision record, or none where that has none."""
+    if leaf.rows is None:
+        return not decision.rows
+    return fits(decision) and lay(Lines.numbered(decision.rows), decision.seed, decision.depth).root == leaf.rows
 
 
 @quick

@@ -12,9 +12,9 @@ from adapters.versions import Versions
 from broker import codec
 from broker.errors import NoticeRejectedError, TrailError
 from broker.index import Index, look_in, receipt_in
-from broker.merkle import Rows
-from broker.notice import DecisionRecord, Header, Leaf, Recipient, Routing, Row
+from broker.notice import DecisionRecord, Header, Leaf, Recipient, Routing
 from broker.records import Records
+from broker.route import rows_hold
 from broker.signing import decision_digest
 from broker.trail import Trail
 
@@ -66,7 +66,7 @@ class Stories:
             "header_digest": leaf.header_digest.hex() if leaf.header_digest else None,
             "directory": leaf.directory.hex(),
             "policies": leaf.policies.hex(),
-            "decision_holds": decision_digest(salt, raw) == leaf.decision and _rows_hold(leaf, decision),
+            "decision_holds": decision_digest(salt, raw) == leaf.decision and rows_hold(leaf, decision),
             "came_on": f"{decision.stream} {decision.partition}:{decision.offset}" if decision.stream else None,
             "warnings": list(decision.warnings),
             "detail": decision.detail,
@@ -142,14 +142,6 @@ def _recipient(recipient: Recipient, names: list[str]) -> dict[str, Any]:
         "replaces": list(recipient.replaces),
         "erases": list(recipient.erases),
     }
-
-
-def _rows_hold(leaf: Leaf, decision: DecisionRecord) -> bool:
-    """Whether the recipients of the decision record are those whose rows the leaf carries."""
-    if leaf.rows is None:
-        return not decision.rows
-    rows = {each.index: codec.encode(Row(each.bureau, each.delivery_number, each.shown)) for each in decision.rows}
-    return Rows(decision.seed, decision.depth).build(rows) == leaf.rows
 
 
 def _bureaus(versions: Versions, digest: bytes) -> dict[int, str]:

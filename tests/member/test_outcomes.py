@@ -16,7 +16,7 @@ from broker.directory import Directory
 from broker.errors import ConfigurationError
 from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
 from broker.route import Lines, lay
-from broker.signing import SigningKey
+from broker.signing import SigningKey, decision_digest
 from tests.honest_broker import directory
 from tests.making import NOW, Draft, key_of
 from tests.making import receipt as forged
@@ -449,6 +449,24 @@ async def test_a_decision_whose_rows_are_not_those_of_the_leaf_is_refused(world:
     assert route.outcome is not None
     await broker.seal()
     await broker.tell("AT", replace(route.outcome, leaf=codec.encode(leaf)))
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == ["wrong-row"]
+    outbox.close()
+
+
+@pytest.mark.parametrize("depth", [0, 60])
+async def test_a_decision_whose_rows_fit_into_no_tree_is_refused(world: World, depth: int) -> None:
+    (data,) = await world.publish(draft())
+    broker = world.broker
+    number = broker.record(data, SHOWS)
+    outcome = broker.routes[number].outcome
+    broker.routes.clear()
+    assert outcome is not None
+    decision = codec.encode(replace(codec.decode(DecisionRecord, outcome.decision), depth=depth))
+    leaf = codec.decode(Leaf, broker.leaves[number])
+    broker.leaves[number] = codec.encode(replace(leaf, decision=decision_digest(outcome.decision_salt, decision)))
+    await broker.seal()
+    await broker.tell("AT", replace(outcome, leaf=broker.leaves[number], decision=decision))
     outbox = world.machine("AT/ncb").outbox()
     assert await learn(world.machine("AT/ncb"), outbox) == ["wrong-row"]
     outbox.close()
