@@ -13,7 +13,7 @@ from typing import Any
 from adapters.adapter import Draft
 from broker import codec, streams
 from broker.directory import Directory
-from broker.errors import InvalidFieldError, UnknownKindError
+from broker.errors import CannotSignError, ConfigurationError, InvalidFieldError, UnknownKindError
 from broker.notice import (
     HEADER_TYPE,
     KINDS,
@@ -30,6 +30,9 @@ from broker.notice import (
 from broker.signing import SigningKey, compartment_digest
 from broker.verify import Arrival, check_header_words, check_routing_words, outer, verify
 
+NO_KEY = (ConfigurationError, CannotSignError)
+"""What keeps a bureau from signing; the other bureaus of its member go on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Maker:
@@ -37,7 +40,7 @@ class Maker:
 
     directory: Directory
     key: Callable[[str], SigningKey]
-    """The signing key of a bureau; raises ConfigurationError if this home has none."""
+    """The signing key of a bureau; raises one of NO_KEY if this home has none, or it cannot be used now."""
     clock: Callable[[], int]
     random: Callable[[int], bytes]
 

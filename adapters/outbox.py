@@ -19,7 +19,7 @@ from typing import Any
 from adapters import dates, heads, holding
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
-from adapters.compose import Maker, Place, compose
+from adapters.compose import NO_KEY, Maker, Place, compose
 from adapters.database import QUEUED, answering, connect, count_queued, forget, transaction
 from adapters.holding import Holding, reason_in, reference_to
 from adapters.order import Order
@@ -30,7 +30,7 @@ from adapters.withdrawal import withdrawal
 from adapters.wrong import why
 from broker import crash
 from broker.bus import Bus
-from broker.errors import ConfigurationError, InvalidReferenceError, NoticeRejectedError, UnavailableError
+from broker.errors import InvalidReferenceError, NoticeRejectedError, UnavailableError
 from broker.notice import ORDERED, Header, Reference, Verified
 from broker.writing import take_back
 
@@ -256,9 +256,11 @@ class Outbox:
         nothing, where it is older than what was last published from it, unless `accept_older`.
         """
         changes = list(changes)
-        with self._signing({bureau for change in changes for bureau in self._signers(change, source)}):
+        signers = self._signers(changes, source)
+        with self._signing(signers):
             dates.keep(self.database, source, dated, accept_older=accept_older)
-            if self.published(source) != previous:
+            # While a passphrase was typed a record may have come to stand at another bureau, too.
+            if self.published(source) != previous or not self._signers(changes, source) <= signers:
                 raise UnavailableError(
                     f"what stands published from {source} has changed since it was compared: run again"
                 )
@@ -313,11 +315,15 @@ class Outbox:
         for bureau in sorted(bureaus):
             self._maker.key(bureau)
 
-    def _signers(self, change: Change, source: str) -> list[str]:
-        """Name the bureaus that may have to sign for a change: a record's own, and those at which it ends."""
-        if isinstance(change, New | Corrected):
-            return [change.draft.bureau or self._bureau, *self._live_at(change.draft.record, source)]
-        return self._live_at(change.record, source) if isinstance(change, Withdrawn) else []
+    def _signers(self, changes: Iterable[Change], source: str) -> set[str]:
+        """Name the bureaus that may have to sign for changes: a record's own, and those at which it ends."""
+        own = {each.draft.bureau or self._bureau for each in changes if isinstance(each, New | Corrected)}
+        records = [
+            each.draft.record if isinstance(each, New | Corrected) else each.record
+            for each in changes
+            if isinstance(each, New | Corrected | Withdrawn)
+        ]
+        return own.union(*(self._live_at(record, source) for record in records))
 
     def _disown(self, header: Header, digest: bytes, reason: Mapping[str, Any] | None) -> Result:
         draft = withdrawal(header.record, header.issuer, reason)
@@ -425,7 +431,7 @@ class Outbox:
         try:
             with self._signing({end["bureau"]}):
                 made = self._withdraw_what_stands(end)
-        except (ConfigurationError, NoticeRejectedError) as error:
+        except (*NO_KEY, NoticeRejectedError) as error:
             return Refusal(end["record"], error.code, str(error))
         return _published(made) if made else None
 

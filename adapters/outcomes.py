@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -31,7 +30,7 @@ from adapters.trace import untold
 from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
-from broker.errors import ConfigurationError, NoticeRejectedError, OffsetGoneError
+from broker.errors import NoticeRejectedError, OffsetGoneError
 from broker.notice import (
     NOT_RELEASED,
     ORDERED,
@@ -98,6 +97,7 @@ class Outcomes:
         log = await self._follow(versions=not self._versions.newest_digest("directory"))
         results = await self._check(records, log)
         if records:
+            self._unlock(results)
             with transaction(self._database):
                 if self.journal.place(self._stream) != place:
                     return learned
@@ -130,6 +130,12 @@ class Outcomes:
             whole.records += learned.records
             if not learned.records:
                 return whole
+
+    def _unlock(self, results: Sequence[Result]) -> None:
+        """Have the keys at hand of what was rejected for its key alone, before the file is held."""
+        outcomes = [each.outcome for each in results if isinstance(each, Checked)]
+        rejected = [self._sent(each.record_digest) for each in outcomes if each.code in KEY_CODES]
+        self._outbox.requeue.unlock({row[1] for row in rejected if row})
 
     async def _follow(self, *, versions: bool) -> notes.Vkey:
         return await follow(self._bus, self._versions, self._heads, self._shard, self._clock(), versions=versions)
@@ -323,10 +329,9 @@ class Outcomes:
         code, row = outcome.code or outcome.kind, self._sent(outcome.record_digest)
         if row and code in KEY_CODES:
             rejection = Rejection(outcome.leaf_number, outcome.record_digest, code)
-            with suppress(ConfigurationError):  # the bureau has no key at all now; its member has other bureaus
-                if self._outbox.requeue.can_come_again(*row, rejection):
-                    self._outbox.requeue.again(row[0])
-                    return
+            if self._outbox.requeue.can_come_again(*row, rejection):
+                self._outbox.requeue.again(row[0])
+                return
         elif row:
             (digest,) = self._database.execute(
                 "UPDATE envelopes SET outcome = 'rejected', sent_at = coalesce(sent_at, ?)"

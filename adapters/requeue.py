@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from contextlib import suppress
 
 from adapters.again import KEY_CODES, Rejection, Shown, can_come_again
-from adapters.compose import Maker
+from adapters.compose import NO_KEY, Maker
 from broker import codec
-from broker.errors import ConfigurationError
 from broker.notice import Leaf
 
 
 class Requeue:
-    """What an outbox sends again; all within the caller's transaction."""
+    """What an outbox sends again, under keys that were at hand before the file was held; else it waits."""
 
     def __init__(self, database: sqlite3.Connection, maker: Maker) -> None:
         self._database, self._maker = database, maker
+        self._keys: dict[str, bytes] = {}
+
+    def bureaus(self) -> set[str]:
+        """Name the bureaus of which something may come again."""
+        return {row["bureau"] for row in (*self._rejected(), *self._built_on())}
+
+    def unlock(self, bureaus: Iterable[str]) -> None:
+        """Have the keys of these bureaus at hand before the file is held: a person may have to type a passphrase."""
+        self._keys = {}
+        for bureau in sorted(bureaus):
+            with suppress(*NO_KEY):  # it has no key at all now: that is for its own notices to say
+                self._keys[bureau] = self._maker.key(bureau).public.id
+
+    # Within the caller's transaction
 
     def rejected(self) -> None:
         """Queue what was rejected for its key alone and can come again, once for each rejection."""
-        rows = self._database.execute(
+        for row in self._rejected():
+            rejection = Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"])
+            if self.can_come_again(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"]), rejection):
+                self.again(bytes(row["notice_id"]))
+                self._answered(rejection)
+
+    def _rejected(self) -> list[sqlite3.Row]:
+        return self._database.execute(
             "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
             # CROSS: from what was rejected, which is little, to its envelopes.
             " FROM outcomes AS o CROSS JOIN envelopes AS e ON o.record_digest = e.sent_digest"
@@ -30,29 +51,25 @@ class Requeue:
             " AND o.leaf_number NOT IN (SELECT leaf_number FROM sent_again) GROUP BY e.notice_id",
             (json.dumps(KEY_CODES),),
         ).fetchall()
-        for row in rows:
-            rejection = Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"])
-            with suppress(ConfigurationError):  # the bureau has no key at all now: that is for its own notices to say
-                if self.can_come_again(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"]), rejection):
-                    self.again(bytes(row["notice_id"]))
-                    self._answered(rejection)
 
     def before_what_builds_on_it(self) -> None:
         """Queue what is not decided, before what builds on it, if its key has changed since or was not taken.
 
         Without it the broker would know nothing of what a correction or a withdrawal names.
         """
-        rows = self._database.execute(
+        for row in self._built_on():
+            key = self._keys.get(row["bureau"])
+            if row["rejected"] or (key and key != bytes(row["key_id"])):
+                self.again(bytes(row["notice_id"]))
+
+    def _built_on(self) -> list[sqlite3.Row]:
+        return self._database.execute(
             "SELECT DISTINCT e.notice_id, e.bureau, e.key_id, EXISTS("
             " SELECT 1 FROM outcomes AS o WHERE o.record_digest = e.sent_digest AND o.kind = 'rejected') AS rejected"
             " FROM envelopes AS later CROSS JOIN envelopes AS e"
             " WHERE e.bureau = later.bureau AND e.record = later.record AND e.version < later.version"
             " AND later.sent_at IS NULL AND e.sent_at IS NOT NULL AND e.outcome IS NULL AND e.compartments IS NOT NULL"
         ).fetchall()
-        for row in rows:
-            with suppress(ConfigurationError):
-                if row["rejected"] or self._maker.key(row["bureau"]).public.id != bytes(row["key_id"]):
-                    self.again(bytes(row["notice_id"]))
 
     def _answered(self, rejection: Rejection) -> None:
         self._database.execute(
@@ -74,10 +91,10 @@ class Requeue:
             " AND later.outcome IS NOT NULL AND later.outcome != 'rejected'))",
             (notice_id,),
         ).fetchone()
-        if row is None:
+        present, directory = self._keys.get(bureau), self._maker.directory
+        if row is None or present is None:
             return False
-        keys, directory = (key_id, self._maker.key(bureau).public.id), self._maker.directory
-        return can_come_again(rejection, keys, self._newest_leaf(), {directory.digest: directory}.get)
+        return can_come_again(rejection, (key_id, present), self._newest_leaf(), {directory.digest: directory}.get)
 
     def _newest_leaf(self) -> Shown | None:
         row = self._database.execute(

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
-from adapters.compose import Maker, sign
+from adapters.compose import NO_KEY, Maker, sign
 from adapters.database import check_went, transaction
 from adapters.requeue import Requeue
 from broker import codec, crash, streams
@@ -19,7 +19,7 @@ PAGE = 100
 
 
 class NoKeyError(ConfigurationError):
-    """What some bureaus of the member have to send waits, as they have no key; `bureaus`: bureau → why."""
+    """What some bureaus of the member have to send waits, as they cannot sign; `bureaus`: bureau → why."""
 
     def __init__(self, bureaus: Mapping[str, str]) -> None:
         said = (f"what {bureau} has to send waits until it can sign: {why}" for bureau, why in bureaus.items())
@@ -37,8 +37,9 @@ class Sender:
         """Append what waits, in order; return how many went. May append the same again after a raise.
 
         Raises UnavailableError, also where another process keeps signing the same anew; NoKeyError, once all that
-        other bureaus have is sent, where a bureau has no key: all that is of it waits.
+        other bureaus have is sent, where a bureau has no key, or its token does not sign: all that is of it waits.
         """
+        self._requeue.unlock(self._requeue.bureaus())
         with transaction(self._database):
             self._requeue.rejected()
             self._requeue.before_what_builds_on_it()
@@ -46,18 +47,17 @@ class Sender:
         while page := self._page(without):
             # Who had no key keeps waiting where it has one by the next page: nothing later of it goes first.
             without |= self._without_key({row["bureau"] for row in page})
-            rows = [row for row in page if row["bureau"] not in without]
-            if not rows:
+            signed = self._signed([row for row in page if row["bureau"] not in without], without)
+            if not signed:
                 continue
-            check_went(before, before := [(row["place"], row["queued"]) for row in rows])
-            signed = [(row, self._in_force(row)) for row in rows]
+            check_went(before, before := [(row["place"], row["queued"]) for row, _ in signed])
             self._note([(row, each) for row, each in signed if sent_digest(each) != row["sent_digest"]])
             values = [(bytes(row["notice_id"]), codec.encode(each)) for row, each in signed]
-            await bus.append(streams.notices(rows[0]["bureau"].partition("/")[0]), values, partition=shard)
+            await bus.append(streams.notices(signed[0][0]["bureau"].partition("/")[0]), values, partition=shard)
             crash.here("outbox.appended")
             self._mark_sent(signed)
             crash.here("outbox.marked")
-            sent += len(rows)
+            sent += len(signed)
         if without:
             raise NoKeyError(without)
         return sent
@@ -76,9 +76,20 @@ class Sender:
         for bureau in sorted(bureaus):
             try:
                 self._maker.key(bureau)
-            except ConfigurationError as error:
+            except NO_KEY as error:
                 found[bureau] = str(error)
         return found
+
+    def _signed(self, rows: Sequence[sqlite3.Row], without: dict[str, str]) -> list[tuple[sqlite3.Row, Envelope]]:
+        """Give rows as they go out, but all of a bureau whose token does not sign: that is put among `without`."""
+        signed = list[tuple[sqlite3.Row, Envelope]]()
+        for row in rows:
+            if row["bureau"] not in without:
+                try:
+                    signed.append((row, self._in_force(row)))
+                except NO_KEY as error:
+                    without[row["bureau"]] = str(error)
+        return [(row, each) for row, each in signed if row["bureau"] not in without]
 
     def _note(self, signed: Sequence[tuple[sqlite3.Row, Envelope]]) -> None:
         """Keep envelopes as they will go out, before they do: another process may hear first that one was rejected."""

@@ -22,6 +22,12 @@ class UnavailableError(ValiseError):
     code = "unavailable"
 
 
+class CannotSignError(UnavailableError):
+    """The token that holds a key does not sign now; it may be plugged in again."""
+
+    code = "cannot-sign"
+
+
 class FencedError(UnavailableError):
     """Another process has taken over this shard, or emptied its cache; this one must stop writing at once."""
 

@@ -16,7 +16,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from pkcs11 import exceptions as failures
 from pkcs11.types import SignMixin
 
-from broker.errors import ConfigurationError, SignatureError, UnavailableError
+from broker.errors import CannotSignError, ConfigurationError, SignatureError
 from broker.signing import PublicKey, SigningKey
 
 FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib")
@@ -98,7 +98,7 @@ def _signer(private: SignMixin, label: str) -> Callable[[bytes], bytes]:
             return bytes(private.sign(message, mechanism=Mechanism.EDDSA))
         except failures.PKCS11Error as error:
             failed = f"the token {label} does not sign ({type(error).__name__}): is it still plugged in?"
-            raise UnavailableError(failed) from error
+            raise CannotSignError(failed) from error
 
     return sign
 

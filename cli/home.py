@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from adapters.versions import Versions
 from broker import durable, streams
 from broker import settings as settings_file
-from broker.errors import ConfigurationError, UnavailableError
+from broker.errors import CannotSignError, ConfigurationError, UnavailableError
 from broker.notice import Reference
 from broker.settings import Settings
 from broker.signing import SigningKey
@@ -230,18 +230,18 @@ class MemberHome:
 
         It asks for each key once, also for one that cannot be had: a person may have to type a passphrase for it.
         """
-        from adapters.compose import Maker  # noqa: PLC0415
+        from adapters.compose import NO_KEY, Maker  # noqa: PLC0415
 
-        loaded: dict[str, SigningKey | ConfigurationError] = {}
+        loaded: dict[str, SigningKey | ConfigurationError | CannotSignError] = {}
 
         def key(bureau: str) -> SigningKey:
             if bureau not in loaded:
                 try:
                     loaded[bureau] = self.key(bureau)
-                except ConfigurationError as error:
+                except NO_KEY as error:
                     loaded[bureau] = error
             found = loaded[bureau]
-            if isinstance(found, ConfigurationError):
+            if isinstance(found, NO_KEY):
                 raise found
             return found
 

@@ -14,6 +14,7 @@ import pytest
 from adapters.adapter import Draft
 from adapters.changes import Guard, changes
 from adapters.collect import Collector, none
+from adapters.compose import Maker
 from adapters.inbox import Inbox
 from adapters.outbox import Outbox, Published
 from adapters.receipts import Receipts, _Waiting
@@ -22,6 +23,7 @@ from broker import codec, streams
 from broker.bus import Record
 from broker.errors import UnavailableError
 from broker.notice import Statement
+from broker.signing import SigningKey
 from broker.writing import transaction
 from tests.fake_bus import FakeBus
 from tests.honest_broker import directory
@@ -189,6 +191,31 @@ class _HeldReader(FakeBus):
         if stream == self._stream and records and self._meanwhile:
             await self._meanwhile.pop()()
         return records
+
+
+async def test_no_key_is_asked_for_while_a_run_holds_the_outbox(world: World) -> None:
+    """While a passphrase was typed the record, once rejected, came to stand at another bureau, too."""
+    at = world.machine("AT/ncb")
+    beside = at.outbox()
+    beside.publish([draft("R-1", bureau="AT/border")], "list")
+    beside.database.execute("UPDATE records SET digest = x''")
+    before, asked = beside.published("list"), list[tuple[str, bool]]()
+
+    def key(bureau: str) -> SigningKey:
+        if not asked:
+            beside.database.execute(
+                "INSERT INTO records SELECT 'AT/ncb', record, source, digest, version, state, facts FROM records"
+            )
+        asked.append((bureau, outbox.database.in_transaction))
+        return key_of(bureau)
+
+    outbox = Outbox(at.folder / "outbox.db", Maker(at.versions.newest(), key, at.clock, os.urandom), "AT/ncb")
+    found = list(changes(before, [], Guard(accept_withdrawals=True)))
+    with pytest.raises(UnavailableError, match="run again"):
+        outbox.apply(found, "list", previous=before)
+    assert asked == [("AT/border", False)]
+    outbox.close()
+    beside.close()
 
 
 @pytest.mark.parametrize("stream", ["inbox.lv.ncb", streams.CHECKPOINTS])
