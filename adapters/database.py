@@ -18,6 +18,9 @@ Who has sent it marks it only where that is as it was when it was read: another 
 its rejection and queued it anew meanwhile, the same bytes.
 """
 
+WAIT_S = 30.0
+"""How long a file that another process keeps is waited for."""
+
 
 @contextmanager
 def answering() -> Iterator[None]:
@@ -36,19 +39,20 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         yield
 
 
-def connect(path: Path, tables: str) -> sqlite3.Connection:
+def connect(path: Path, tables: str, wait: float = WAIT_S) -> sqlite3.Connection:
     """Open a file that survives kill -9 and forgets what is erased, and make its tables if they are missing.
 
-    Every commit is on disk when it returns; only its owner may read the file. Raises UnavailableError.
+    Every commit is on disk when it returns; only its owner may read the file. `wait`: for how many seconds another
+    process that keeps it is waited for, now and in each transaction. Raises UnavailableError.
     """
     with answering():
-        return _connect(path, tables)
+        return _connect(path, tables, wait)
 
 
-def _connect(path: Path, tables: str) -> sqlite3.Connection:
+def _connect(path: Path, tables: str, wait: float) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     keep_private(path)
-    database = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+    database = sqlite3.connect(path, isolation_level=None, timeout=wait, check_same_thread=False)
     database.row_factory = sqlite3.Row
     log_ahead(database)
     for pragma in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):

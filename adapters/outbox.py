@@ -20,7 +20,7 @@ from adapters import dates, heads, holding
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import NO_KEY, Maker, Place, compose
-from adapters.database import QUEUED, answering, connect, count_queued, forget, transaction
+from adapters.database import QUEUED, WAIT_S, answering, connect, count_queued, forget, transaction
 from adapters.holding import Holding, reason_in, reference_to
 from adapters.order import Order
 from adapters.requeue import Requeue
@@ -132,10 +132,13 @@ class _Kept:
 
 
 class Outbox:
-    """The outbox of one member, for all its bureaus; `bureau` issues what a draft names no bureau for."""
+    """The outbox of one member, for all its bureaus; `bureau` issues what a draft names no bureau for.
 
-    def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere) -> None:
-        self.database = connect(path, heads.TABLES + dates.TABLES + holding.TABLES + TABLES)
+    `wait`: for how many seconds another process that keeps the file is waited for.
+    """
+
+    def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere, wait: float = WAIT_S) -> None:
+        self.database = connect(path, heads.TABLES + dates.TABLES + holding.TABLES + TABLES, wait)
         count_queued(self.database, "envelopes")
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
         self._sender = Sender(self.database, maker, self.requeue)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from broker.directory import Directory
 
 
+LATER_S = 1.0
+"""How long what can be done later waits for an outbox that another process keeps."""
 _BUREAU = re.compile(r"[A-Z][A-Z0-9]*/[a-z0-9-]+")
 
 
@@ -210,11 +212,11 @@ class MemberHome:
         """Open the bus as whoever may read the bureau's inbox; versions are followed first, they say who.
 
         And outcomes: a receipt that was rejected for its key alone is sent again. An outbox that another process keeps,
-        as a long publication does, is said and waits: what has come for the bureau does not.
+        as a long publication does, is said and waits after LATER_S: what has come for the bureau does not.
         """
         async with self.bus() as bus:
             await self.versions.follow(bus)
-            with going_on("what became of our own notices cannot be taken in now"), self.outbox() as outbox:
+            with going_on("what became of our own notices cannot be taken in now"), self.outbox(LATER_S) as outbox:
                 await self.learn(bus, outbox)
         async with self.bus(self.inbox_principal()) as bus:
             yield bus
@@ -248,11 +250,13 @@ class MemberHome:
         return Maker(self.versions.newest(), key, clock, os.urandom)
 
     @contextmanager
-    def outbox(self) -> Iterator[Outbox]:
-        """Open the outbox of the member."""
+    def outbox(self, wait: float | None = None) -> Iterator[Outbox]:
+        """Open the outbox of the member. `wait`: seconds for another process that keeps it, if not as for all files."""
+        from adapters.database import WAIT_S  # noqa: PLC0415
         from adapters.outbox import Outbox  # noqa: PLC0415
 
-        outbox = Outbox(self.folder / "outbox.db", self.maker(), self.bureau, self.resolve)
+        path, wait = self.folder / "outbox.db", WAIT_S if wait is None else wait
+        outbox = Outbox(path, self.maker(), self.bureau, self.resolve, wait)
         try:
             yield outbox
         finally:
