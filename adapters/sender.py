@@ -38,6 +38,7 @@ class Sender:
 
         Raises UnavailableError, also where another process keeps signing the same anew; NoKeyError, once all that
         other bureaus have is sent, where a bureau has no key, or its token does not sign: all that is of it waits.
+        Meanwhile another bureau's notice may come before one of these that it cites or answers: the broker takes it.
         """
         self._requeue.unlock(self._requeue.bureaus())
         with transaction(self._database):
