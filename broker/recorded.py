@@ -9,12 +9,9 @@ from broker.directory import Annex, Directory
 from broker.errors import InvalidFieldError, TrailError
 from broker.facts import Facts, facts_of
 from broker.members import INDEX_LIMIT
-from broker.merkle import rows_depth
 from broker.notice import RELEASED, ROUTING, DecisionRecord, Header, Leaf, Routing, Terms
 from broker.signing import compartment_digest, decision_digest, header_digest
 
-MOST_DEPTH = rows_depth(INDEX_LIMIT - 1)
-"""Of a tree of rows: it has a place for each index that a directory may give."""
 SALT = 32
 """Bytes of salt before the routing compartment's own bytes."""
 
@@ -81,8 +78,8 @@ def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recor
         message = f"the decision record of leaf {leaf_number} is not the one that the leaf commits to"
         raise TrailError(message)
     decision = codec.decode(DecisionRecord, record)
-    if not fits(decision):
-        message = f"the rows of leaf {leaf_number} fit into no tree of at most {INDEX_LIMIT} bureaus"
+    if not all(0 <= each.index < INDEX_LIMIT for each in decision.rows):  # a mask of them would fit no memory
+        message = f"leaf {leaf_number} has a row of an index that no bureau can have"
         raise InvalidFieldError(message)
     header = header_in(decision)
     if not binds(known, decision, header):
@@ -91,8 +88,3 @@ def remember(leaf_number: int, leaf: bytes, salt: bytes, record: bytes) -> Recor
     if header is None or known.rows is None:
         return None
     return Recorded(leaf_number, known, decision, header, codec.decode(Routing, decision.routing[SALT:]))
-
-
-def fits(decision: DecisionRecord) -> bool:
-    """Tell whether all rows have a place in their tree: one of a false depth or index would exhaust whoever lays it."""
-    return 0 <= decision.depth <= MOST_DEPTH and all(0 <= each.index < 1 << decision.depth for each in decision.rows)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from broker import codec, streams
 from broker.bus import Copies
-from broker.merkle import Rows
+from broker.members import INDEX_LIMIT
+from broker.merkle import Rows, rows_depth
 from broker.notice import (
     NOT_RELEASED,
     ORDERED,
@@ -25,7 +26,9 @@ from broker.notice import (
     Shared,
 )
 from broker.quick import quick
-from broker.recorded import fits
+
+MOST_DEPTH = rows_depth(INDEX_LIMIT - 1)
+"""Of a tree of rows: it has a place for each index that a directory may give."""
 
 
 @quick
@@ -78,7 +81,12 @@ def rows_hold(leaf: Leaf, decision: DecisionRecord) -> bool:
     """Tell whether a leaf carries the rows of the recipients in its decision record, or none where that has none."""
     if leaf.rows is None:
         return not decision.rows
-    return fits(decision) and lay(Lines.numbered(decision.rows), decision.seed, decision.depth).root == leaf.rows
+    return _fits(decision) and lay(Lines.numbered(decision.rows), decision.seed, decision.depth).root == leaf.rows
+
+
+def _fits(decision: DecisionRecord) -> bool:
+    """Tell whether all rows have a place in their tree: one of a false depth would exhaust whoever lays it."""
+    return 0 <= decision.depth <= MOST_DEPTH and all(0 <= each.index < 1 << decision.depth for each in decision.rows)
 
 
 @quick

@@ -183,6 +183,8 @@ async def test_the_operator_has_an_order_end_an_older_version(shared: Bench) -> 
 
 
 NOBODY: tuple[Recipient, ...] = ()
+NOT_LAID = "the recipients in its decision record are not those whose rows it commits to"
+UNREAD = "its decision record cannot be read (invalid-field)"
 
 
 @pytest.mark.parametrize(
@@ -342,16 +344,16 @@ async def test_the_operator_leads_the_auditor_round_for_ever(shared: Bench) -> N
 
 
 @pytest.mark.parametrize(
-    "false",
+    ("false", "finding"),
     [
-        lambda record: replace(record, depth=0),
-        lambda record: replace(record, depth=60),
-        lambda record: replace(record, rows=(replace(record.rows[0], index=-1),)),
-        lambda record: replace(record, rows=(replace(record.rows[0], index=1 << 50),)),
+        (lambda record: replace(record, depth=0), NOT_LAID),
+        (lambda record: replace(record, depth=60), NOT_LAID),
+        (lambda record: replace(record, rows=(replace(record.rows[0], index=-1),)), UNREAD),
+        (lambda record: replace(record, rows=(replace(record.rows[0], index=1 << 50),)), UNREAD),
     ],
 )
 async def test_the_operator_has_the_auditor_fail_on_rows(
-    shared: Bench, false: Callable[[DecisionRecord], DecisionRecord]
+    shared: Bench, false: Callable[[DecisionRecord], DecisionRecord], finding: str
 ) -> None:
     """He names a bureau beyond the tree of rows, or a tree that fits no memory: exit 4."""
     record = await recorded(shared)
@@ -363,7 +365,7 @@ async def test_the_operator_has_the_auditor_fail_on_rows(
     entry = codec.encode(replace(leaf, decision=decision_digest(salt, encoded)))
     books.entries[record.at] = Entry(record.at, entry, salt, encoded)
     with books.checked() as (_, found):
-        assert said(found, record.at) == "its decision record cannot be read (invalid-field)"
+        assert finding in said(found, record.at)
 
 
 async def test_the_operator_has_the_auditor_fail_on_a_leaf_to_come(shared: Bench) -> None:
