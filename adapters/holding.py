@@ -156,21 +156,24 @@ class Holding:
         """Find, in what is standing of its record, the newest version before a withdrawal that told nobody.
 
         One that it names itself, as it was rejected, only if the record was published anew after it, and hides that:
-        else the record is live, and its source or people withdraw it again. Who disowns another's notice, a thief's,
-        ends none of ours.
+        else the record is live, and its source or people withdraw it again. None that something published after it
+        names, though that was rejected: whoever did so knew that it stands, and did not want it ended. Who disowns
+        another's notice, a thief's, ends none of ours.
         """
         bureau, record, named = end["bureau"], end["record"], subjects(end)
         if not any(self._ours(digest) for digest in named):
             return None
         before = [row for row in standing if row["version"] < end["version"]]
-        newest = before[-1] if before else None
-        if newest is None or bytes(newest["header_digest"]) not in named:
-            return newest
+        if not before:
+            return None
+        newest = bytes(before[-1]["header_digest"])
         went_on = self._database.execute(
-            "SELECT 1 FROM ours WHERE bureau = ? AND record = ? AND place > ? AND kind != 'withdrawal' LIMIT 1",
-            (bureau, record, end["place"]),
-        ).fetchone()
-        return newest if went_on else None
+            "SELECT header FROM ours WHERE bureau = ? AND record = ? AND place > ? AND kind != ?",
+            (bureau, record, end["place"], WITHDRAWAL),
+        ).fetchall()
+        if any(newest in subjects(row) for row in went_on) or (newest in named and not went_on):
+            return None
+        return before[-1]
 
 
 def reference_to(row: sqlite3.Row, relation: str) -> Reference:

@@ -71,6 +71,24 @@ async def test_what_stands_and_was_called_withdrawn_ends_when_its_source_has_it_
     outbox.close()
 
 
+async def test_what_was_corrected_after_its_withdrawal_was_rejected_is_not_withdrawn(world: World) -> None:
+    """The correction was rejected, too: what it names still stands, and whoever corrected it wanted it to."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    first = await run(world, outbox, draft())
+    await world.broker.route(first, SHOWS)
+    await reject(world, await run(world, outbox), "issued-in-future")
+    await learn(at, outbox)
+    correction = await run(world, outbox, draft(action_sought="arrest"))
+    await reject(world, correction, "issued-in-future")
+    await learn(at, outbox)
+    made_as_before(outbox)
+    outbox = at.outbox()
+    assert (named(correction), outbox.waits(), outbox.published("list")) == ([identity(first)], False, {"R-1": b""})
+    assert named(await run(world, outbox, draft(action_sought="arrest"))) == [identity(first)]
+    outbox.close()
+
+
 async def test_what_was_withdrawn_and_is_called_live_is_not_withdrawn_again(world: World) -> None:
     at = world.machine("AT/ncb")
     outbox = at.outbox()
