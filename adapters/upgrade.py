@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
+from adapters.again import KEY_CODES
 from adapters.database import transaction
 from adapters.holding import Holding
 from broker import codec
@@ -24,7 +26,7 @@ def bring_up(database: sqlite3.Connection, holding: Holding) -> None:
         if before < 1:
             _tell_orders(database)
         if before < VERSION:
-            _decide(database)
+            _decide(database, holding)
             _note_what_stands(database, holding)
             database.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -39,13 +41,22 @@ def _tell_orders(database: sqlite3.Connection) -> None:
     database.executemany("INSERT OR IGNORE INTO orders VALUES (?)", [(each,) for each in orders])
 
 
-def _decide(database: sqlite3.Connection) -> None:
-    """Note orders on what was not decided, and that what is decided, whose body is gone, does not wait to be sent."""
+def _decide(database: sqlite3.Connection, holding: Holding) -> None:
+    """Note orders and unnamed rejections of what was not decided; what is decided does not wait to be sent."""
     database.execute(
         "UPDATE envelopes SET outcome = ?1"
         " WHERE outcome IS NULL AND notice_id IN (SELECT notice_id FROM outcomes WHERE kind = ?1)",
         (ORDERED,),
     )
+    rejected = database.execute(
+        "UPDATE envelopes SET outcome = 'rejected' WHERE outcome IS NULL AND sent_digest IN ("
+        " SELECT record_digest FROM outcomes WHERE kind = 'rejected'"
+        " AND code NOT IN (SELECT value FROM json_each(?))) RETURNING header_digest",
+        (json.dumps(KEY_CODES),),
+    ).fetchall()
+    for (digest,) in rejected:
+        holding.rejected(bytes(digest))
+        database.execute("UPDATE envelopes SET compartments = NULL WHERE header_digest = ?", (digest,))
     database.execute("UPDATE envelopes SET sent_at = made_at WHERE sent_at IS NULL AND outcome IS NOT NULL")
 
 

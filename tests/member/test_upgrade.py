@@ -118,6 +118,23 @@ async def test_what_was_rejected_and_waited_to_be_sent_stops_nothing_else(world:
     outbox.close()
 
 
+async def test_what_was_rejected_unnamed_and_called_undecided_is_published_again(world: World) -> None:
+    """It was called published for ever, and each correction named what the broker does not know."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    data = await run(world, outbox, draft())
+    await reject(world, data, "could-not-be-judged", signed=False)
+    (digest,) = outbox.database.execute("SELECT digest FROM records").fetchone()
+    await learn(at, outbox)
+    outbox.database.execute("UPDATE records SET state = 'live', digest = ?", (digest,))
+    made_as_before(outbox, "UPDATE envelopes SET outcome = NULL")
+    outbox = at.outbox()
+    assert (outbox.published("list"), outbox.waits()) == ({}, False)
+    again = await run(world, outbox, draft())
+    assert (said(again).version, named(again)) == (2, [])
+    outbox.close()
+
+
 async def test_what_was_ordered_before_it_was_known_to_be_decided_is_published_no_more(world: World) -> None:
     (data,) = await world.publish(draft())
     await world.broker.route(data, SHOWS, kind="withdrawn-by-order")
