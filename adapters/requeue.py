@@ -21,8 +21,9 @@ class Requeue:
         self._keys: dict[str, bytes] = {}
 
     def bureaus(self) -> set[str]:
-        """Name the bureaus of which something may come again."""
-        return {row["bureau"] for row in (*self._rejected(), *self._built_on())}
+        """Name the bureaus whose keys say whether something of them comes again."""
+        rejected = [row for row in self._rejected() if self._may_follow(bytes(row["notice_id"]))]
+        return {row["bureau"] for row in (*rejected, *self._built_on())}
 
     def unlock(self, bureaus: Iterable[str]) -> None:
         """Have the keys of these bureaus at hand before the file is held: a person may have to type a passphrase."""
@@ -78,7 +79,14 @@ class Requeue:
         )
 
     def can_come_again(self, notice_id: bytes, bureau: str, key_id: bytes, rejection: Rejection) -> bool:
-        """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again.
+        """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again."""
+        present, directory = self._keys.get(bureau), self._maker.directory
+        if present is None or not self._may_follow(notice_id):
+            return False
+        return can_come_again(rejection, (key_id, present), self._newest_leaf(), {directory.digest: directory}.get)
+
+    def _may_follow(self, notice_id: bytes) -> bool:
+        """Say whether a notice whose body is still here may go out after what is on record by now.
 
         Not a version of a record of which a later one is on record already: it would stand beside that, as if it were
         new. A withdrawal ends what it names and nothing later.
@@ -91,10 +99,7 @@ class Requeue:
             " AND later.outcome IS NOT NULL AND later.outcome != 'rejected'))",
             (notice_id,),
         ).fetchone()
-        present, directory = self._keys.get(bureau), self._maker.directory
-        if row is None or present is None:
-            return False
-        return can_come_again(rejection, (key_id, present), self._newest_leaf(), {directory.digest: directory}.get)
+        return row is not None
 
     def _newest_leaf(self) -> Shown | None:
         row = self._database.execute(

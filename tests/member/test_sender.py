@@ -17,7 +17,7 @@ from broker.notice import Envelope, Header
 from broker.signing import SigningKey
 from tests.making import key_of
 from tests.member.conftest import World, draft
-from tests.member.test_outcomes import learn, reject, renewed
+from tests.member.test_outcomes import SHOWS, learn, reject, renewed
 
 
 def _outbox(world: World, key: Callable[[str], SigningKey]) -> Outbox:
@@ -137,6 +137,21 @@ async def test_no_key_is_asked_for_while_the_outbox_is_held(world: World) -> Non
     outbox = _asking(world, 1, asked)
     assert (outbox.waiting(), await outbox.flush(world.bus)) == (0, 1)
     assert not any(asked)
+    outbox.close()
+
+
+async def test_no_key_is_asked_for_by_what_cannot_come_again(world: World) -> None:
+    """A later version is on record: each flush would ask for the passphrase, for nothing."""
+    (first,) = await world.publish(draft())
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    await reject(world, first, "key-not-in-force", signed=False)
+    await world.broker.route(second, SHOWS)
+    outbox = world.machine("AT/ncb").outbox()
+    await learn(world.machine("AT/ncb"), outbox)
+    outbox.close()
+    asked: list[bool] = []
+    outbox = _asking(world, 1, asked)
+    assert (await outbox.flush(world.bus), asked) == (0, [])
     outbox.close()
 
 
