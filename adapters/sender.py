@@ -40,10 +40,7 @@ class Sender:
         other bureaus have is sent, where a bureau has no key, or its token does not sign: all that is of it waits.
         Meanwhile another bureau's notice may come before one of these that it cites or answers: the broker takes it.
         """
-        self._requeue.unlock(self._requeue.bureaus())
-        with transaction(self._database):
-            self._requeue.rejected()
-            self._requeue.before_what_builds_on_it()
+        self._queue_again()
         sent, before, without = 0, list[tuple[int, int]](), dict[str, str]()
         while page := self._page(without):
             # Who had no key keeps waiting where it has one by the next page: nothing later of it goes first.
@@ -62,6 +59,18 @@ class Sender:
         if without:
             raise NoKeyError(without)
         return sent
+
+    def _queue_again(self) -> None:
+        """Queue what comes again; where more bureaus have such once a passphrase was typed, ask for their keys, too."""
+        asked = set[str]()
+        while True:
+            asked |= self._requeue.bureaus()
+            self._requeue.unlock(asked)
+            with transaction(self._database):
+                if self._requeue.bureaus() <= asked:
+                    self._requeue.rejected()
+                    self._requeue.before_what_builds_on_it()
+                    return
 
     def _page(self, without: Iterable[str]) -> list[sqlite3.Row]:
         """Give what waits first, but for these bureaus."""

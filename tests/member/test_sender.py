@@ -155,5 +155,29 @@ async def test_no_key_is_asked_for_by_what_cannot_come_again(world: World) -> No
     outbox.close()
 
 
+async def test_what_is_published_while_a_passphrase_is_typed_does_not_overtake_what_it_builds_on(world: World) -> None:
+    (rejected,) = await world.publish(draft("B-1", bureau="AT/border"))
+    (first,) = await world.publish(draft())
+    await reject(world, rejected, "key-revoked", signed=False)
+    outbox = world.machine("AT/ncb").outbox()
+    await learn(world.machine("AT/ncb"), outbox)
+    outbox.close()
+    beside, typed = (await renewed(world)).outbox(), list[str]()
+
+    def key(bureau: str) -> SigningKey:
+        if not typed:
+            typed.append(bureau)
+            beside.publish([draft(action_sought="arrest")])
+        return key_of(bureau, int(bureau == "AT/ncb"))
+
+    outbox = _outbox(world, key)
+    assert (await outbox.flush(world.bus), typed) == (2, ["AT/border"])
+    again, correction = (await world.sent())[2:]
+    assert codec.decode(Envelope, again).header == codec.decode(Envelope, first).header
+    assert _records([correction]) == [("AT/ncb", "R-1")]
+    outbox.close()
+    beside.close()
+
+
 def _no_key(bureau: str) -> SigningKey:
     raise ConfigurationError(f"{bureau} has no key here")
