@@ -402,7 +402,7 @@ def _check_decision(outcome: Outcome, leaf: Leaf) -> DecisionRecord:
             message = "the outcome is about another notice than the decision, or warns of something else"
             raise WrongLeafError(message)
     # What the decision says of its recipients is what they were shown a row of.
-    if leaf.rows is not None and not rows_hold(leaf, record):
+    if not rows_hold(leaf, record):
         raise WrongRowError
     return record
 

@@ -472,6 +472,22 @@ async def test_a_decision_whose_rows_fit_into_no_tree_is_refused(world: World, d
     outbox.close()
 
 
+async def test_a_decision_that_names_recipients_of_a_leaf_without_rows_is_refused(world: World) -> None:
+    """Nobody can be given such a leaf: its issuer would be told that they were."""
+    (data,) = await world.publish(draft())
+    broker = world.broker
+    number = broker.record(data, SHOWS)
+    outcome = broker.routes[number].outcome
+    broker.routes.clear()
+    assert outcome is not None
+    broker.leaves[number] = codec.encode(replace(codec.decode(Leaf, broker.leaves[number]), rows=None))
+    await broker.seal()
+    await broker.tell("AT", replace(outcome, leaf=broker.leaves[number]))
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == ["wrong-row"]
+    outbox.close()
+
+
 async def test_a_receipt_that_its_bureau_did_not_sign_is_refused(world: World) -> None:
     (data,) = await world.publish(draft())
     await world.broker.route(data, SHOWS)
