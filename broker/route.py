@@ -85,8 +85,13 @@ def rows_hold(leaf: Leaf, decision: DecisionRecord) -> bool:
 
 
 def _fits(decision: DecisionRecord) -> bool:
-    """Tell whether all rows have a place in their tree: one of a false depth would exhaust whoever lays it."""
-    return 0 <= decision.depth <= MOST_DEPTH and all(0 <= each.index < 1 << decision.depth for each in decision.rows)
+    """Tell whether each row has a place of its own in their tree.
+
+    One of a false depth would exhaust whoever lays it; of two rows in one place the root commits to the last only.
+    """
+    places = {each.index for each in decision.rows}
+    alone = len(places) == len(decision.rows)
+    return alone and 0 <= decision.depth <= MOST_DEPTH and all(0 <= each < 1 << decision.depth for each in places)
 
 
 @quick

@@ -348,6 +348,10 @@ async def test_the_operator_leads_the_auditor_round_for_ever(shared: Bench) -> N
     [
         (lambda record: replace(record, depth=0), NOT_LAID),
         (lambda record: replace(record, depth=60), NOT_LAID),
+        (
+            lambda record: replace(record, rows=(replace(record.rows[0], bureau="XX/never-given"), *record.rows)),
+            NOT_LAID,
+        ),
         (lambda record: replace(record, rows=(replace(record.rows[0], index=-1),)), UNREAD),
         (lambda record: replace(record, rows=(replace(record.rows[0], index=1 << 50),)), UNREAD),
     ],
@@ -355,7 +359,7 @@ async def test_the_operator_leads_the_auditor_round_for_ever(shared: Bench) -> N
 async def test_the_operator_has_the_auditor_fail_on_rows(
     shared: Bench, false: Callable[[DecisionRecord], DecisionRecord], finding: str
 ) -> None:
-    """He names a bureau beyond the tree of rows, or a tree that fits no memory: exit 4."""
+    """He names a bureau beyond the tree of rows, two in one place of it, or a tree that fits no memory: exit 4."""
     record = await recorded(shared)
     end = await routed(shared, ended(record.second))
     books = await books_up_to(shared, end)

@@ -454,15 +454,25 @@ async def test_a_decision_whose_rows_are_not_those_of_the_leaf_is_refused(world:
     outbox.close()
 
 
-@pytest.mark.parametrize("depth", [0, 60])
-async def test_a_decision_whose_rows_fit_into_no_tree_is_refused(world: World, depth: int) -> None:
+@pytest.mark.parametrize(
+    "false",
+    [
+        lambda record: replace(record, depth=0),
+        lambda record: replace(record, depth=60),
+        # The root commits to the last of those in one place only: the first was given nothing.
+        lambda record: replace(record, rows=(replace(record.rows[0], bureau="XX/never-given"), *record.rows)),
+    ],
+)
+async def test_a_decision_whose_rows_fit_into_no_tree_is_refused(
+    world: World, false: Callable[[DecisionRecord], DecisionRecord]
+) -> None:
     (data,) = await world.publish(draft())
     broker = world.broker
     number = broker.record(data, SHOWS)
     outcome = broker.routes[number].outcome
     broker.routes.clear()
     assert outcome is not None
-    decision = codec.encode(replace(codec.decode(DecisionRecord, outcome.decision), depth=depth))
+    decision = codec.encode(false(codec.decode(DecisionRecord, outcome.decision)))
     leaf = codec.decode(Leaf, broker.leaves[number])
     broker.leaves[number] = codec.encode(replace(leaf, decision=decision_digest(outcome.decision_salt, decision)))
     await broker.seal()
