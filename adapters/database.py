@@ -84,6 +84,11 @@ def check_went(before: Sequence[tuple[int, int]], waiting: Sequence[tuple[int, i
         raise UnavailableError(message)
 
 
+def forget_body(database: sqlite3.Connection, digest: bytes) -> None:
+    """Erase the compartments of a notice in an outbox: what is decided is not sent again."""
+    database.execute("UPDATE envelopes SET compartments = NULL WHERE header_digest = ?", (digest,))
+
+
 def forget(database: sqlite3.Connection) -> None:
     """Empty the write-ahead log, so that what was erased is in no file any more.
 

@@ -320,13 +320,13 @@ class Outbox:
 
     def _signers(self, changes: Iterable[Change], source: str) -> set[str]:
         """Name the bureaus that may have to sign for changes: a record's own, and those at which it ends."""
-        own = {each.draft.bureau or self._bureau for each in changes if isinstance(each, New | Corrected)}
-        records = [
-            each.draft.record if isinstance(each, New | Corrected) else each.record
-            for each in changes
-            if isinstance(each, New | Corrected | Withdrawn)
-        ]
-        return own.union(*(self._live_at(record, source) for record in records))
+        found = set[str]()
+        for each in changes:
+            if isinstance(each, New | Corrected):
+                found |= {each.draft.bureau or self._bureau, *self._live_at(each.draft.record, source)}
+            elif isinstance(each, Withdrawn):
+                found.update(self._live_at(each.record, source))
+        return found
 
     def _disown(self, header: Header, digest: bytes, reason: Mapping[str, Any] | None) -> Result:
         draft = withdrawal(header.record, header.issuer, reason)

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from adapters.again import KEY_CODES, Rejection
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
-from adapters.database import transaction
+from adapters.database import forget_body, transaction
 from adapters.following import follow
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
@@ -289,16 +289,13 @@ class Outcomes:
             self._outbox.holding.on_record(digest)
         if outcome.kind == "routed" and checked.decision and not checked.decision.rows:
             self._outbox.holding.told_nobody(digest)
-        self._forget_body(digest)
+        forget_body(self._database, digest)
 
     def _was_rejected(self, digest: bytes) -> bool:
         row = self._database.execute(
             "SELECT 1 FROM envelopes WHERE header_digest = ? AND outcome = 'rejected'", (digest,)
         ).fetchone()
         return row is not None
-
-    def _forget_body(self, digest: bytes) -> None:
-        self._database.execute("UPDATE envelopes SET compartments = NULL WHERE header_digest = ?", (digest,))
 
     def _mark_reviewed(self, checked: Checked) -> None:
         """Note on a held envelope what its reviewer decided; from now on its story is that of the release."""
@@ -339,7 +336,7 @@ class Outcomes:
                 (self._clock(), row[0]),
             ).fetchone()
             self._outbox.holding.rejected(bytes(digest))
-            self._forget_body(bytes(digest))
+            forget_body(self._database, bytes(digest))
         self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}")
 
     def _sent(self, record_digest: bytes) -> tuple[bytes, str, bytes] | None:

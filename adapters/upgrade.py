@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 from adapters.again import KEY_CODES
-from adapters.database import transaction
+from adapters.database import forget_body, transaction
 from adapters.holding import Holding
 from broker import codec
 from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header
@@ -56,7 +56,7 @@ def _decide(database: sqlite3.Connection, holding: Holding) -> None:
     ).fetchall()
     for (digest,) in rejected:
         holding.rejected(bytes(digest))
-        database.execute("UPDATE envelopes SET compartments = NULL WHERE header_digest = ?", (digest,))
+        forget_body(database, bytes(digest))
     database.execute("UPDATE envelopes SET sent_at = made_at WHERE sent_at IS NULL AND outcome IS NOT NULL")
 
 
