@@ -434,24 +434,33 @@ async def test_an_outcome_that_is_not_on_record_is_refused(world: World, change:
     outbox.close()
 
 
-async def test_a_decision_whose_rows_are_not_those_of_the_leaf_is_refused(world: World) -> None:
+async def put_on_record(world: World, false: Callable[[Leaf, Outcome], tuple[Leaf, Outcome]]) -> list[str]:
+    """Have the broker record another leaf of a notice of AT's, and tell AT another outcome; give AT's alarms."""
     (data,) = await world.publish(draft())
     broker = world.broker
     number = broker.record(data, SHOWS)
-    route = broker.routes[number]
-    assert route.laid is not None
+    outcome = broker.routes[number].outcome
     broker.routes.clear()
-    secret = Recipient(0, "AT/ncb", 1, delivery_number=9)
-    record = codec.decode(DecisionRecord, route.decision)
-    hidden = lay(Lines.numbered((*record.rows, secret)), record.seed, record.depth)
-    leaf = replace(codec.decode(Leaf, broker.leaves[number]), rows=hidden.root)
+    assert outcome is not None
+    leaf, outcome = false(codec.decode(Leaf, broker.leaves[number]), outcome)
     broker.leaves[number] = codec.encode(leaf)
-    assert route.outcome is not None
     await broker.seal()
-    await broker.tell("AT", replace(route.outcome, leaf=codec.encode(leaf)))
-    outbox = world.machine("AT/ncb").outbox()
-    assert await learn(world.machine("AT/ncb"), outbox) == ["wrong-row"]
+    await broker.tell("AT", replace(outcome, leaf=broker.leaves[number]))
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    alarms = await learn(at, outbox)
     outbox.close()
+    return alarms
+
+
+async def test_a_decision_whose_rows_are_not_those_of_the_leaf_is_refused(world: World) -> None:
+    def with_one_hidden(leaf: Leaf, outcome: Outcome) -> tuple[Leaf, Outcome]:
+        record = codec.decode(DecisionRecord, outcome.decision)
+        secret = Recipient(0, "AT/ncb", 1, delivery_number=9)
+        hidden = lay(Lines.numbered((*record.rows, secret)), record.seed, record.depth)
+        return replace(leaf, rows=hidden.root), outcome
+
+    assert await put_on_record(world, with_one_hidden) == ["wrong-row"]
 
 
 @pytest.mark.parametrize(
@@ -466,36 +475,17 @@ async def test_a_decision_whose_rows_are_not_those_of_the_leaf_is_refused(world:
 async def test_a_decision_whose_rows_fit_into_no_tree_is_refused(
     world: World, false: Callable[[DecisionRecord], DecisionRecord]
 ) -> None:
-    (data,) = await world.publish(draft())
-    broker = world.broker
-    number = broker.record(data, SHOWS)
-    outcome = broker.routes[number].outcome
-    broker.routes.clear()
-    assert outcome is not None
-    decision = codec.encode(false(codec.decode(DecisionRecord, outcome.decision)))
-    leaf = codec.decode(Leaf, broker.leaves[number])
-    broker.leaves[number] = codec.encode(replace(leaf, decision=decision_digest(outcome.decision_salt, decision)))
-    await broker.seal()
-    await broker.tell("AT", replace(outcome, leaf=broker.leaves[number], decision=decision))
-    outbox = world.machine("AT/ncb").outbox()
-    assert await learn(world.machine("AT/ncb"), outbox) == ["wrong-row"]
-    outbox.close()
+    def decided(leaf: Leaf, outcome: Outcome) -> tuple[Leaf, Outcome]:
+        decision = codec.encode(false(codec.decode(DecisionRecord, outcome.decision)))
+        digest = decision_digest(outcome.decision_salt, decision)
+        return replace(leaf, decision=digest), replace(outcome, decision=decision)
+
+    assert await put_on_record(world, decided) == ["wrong-row"]
 
 
 async def test_a_decision_that_names_recipients_of_a_leaf_without_rows_is_refused(world: World) -> None:
     """Nobody can be given such a leaf: its issuer would be told that they were."""
-    (data,) = await world.publish(draft())
-    broker = world.broker
-    number = broker.record(data, SHOWS)
-    outcome = broker.routes[number].outcome
-    broker.routes.clear()
-    assert outcome is not None
-    broker.leaves[number] = codec.encode(replace(codec.decode(Leaf, broker.leaves[number]), rows=None))
-    await broker.seal()
-    await broker.tell("AT", replace(outcome, leaf=broker.leaves[number]))
-    outbox = world.machine("AT/ncb").outbox()
-    assert await learn(world.machine("AT/ncb"), outbox) == ["wrong-row"]
-    outbox.close()
+    assert await put_on_record(world, lambda leaf, outcome: (replace(leaf, rows=None), outcome)) == ["wrong-row"]
 
 
 async def test_a_receipt_that_its_bureau_did_not_sign_is_refused(world: World) -> None:

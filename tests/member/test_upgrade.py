@@ -10,30 +10,35 @@ import pytest
 from adapters.outbox import Outbox
 from adapters.trace import trace
 from broker.errors import InvalidReferenceError
-from tests.member.conftest import World, draft
+from tests.member.conftest import Machine, World, draft
 from tests.member.test_outcomes import SHOWS, identity, learn, reject
-from tests.member.test_withdrawals import ended, named, run, said, withdrawn_and_published_anew
+from tests.member.test_withdrawals import ended, last_withdraws, named, run, said, standing_beside_each_other
 
 
-def made_as_before(outbox: Outbox, *changes: str) -> None:
-    """Close an outbox as one of before would have left its file."""
+def brought_up(at: Machine, outbox: Outbox, *changes: str) -> Outbox:
+    """Close an outbox as one of before would have left its file, and open that."""
     script = "DROP TABLE told_nobody; ALTER TABLE envelopes DROP COLUMN queued; PRAGMA user_version = 1;"
     outbox.database.executescript(script + ";".join(changes))
     outbox.close()
+    return at.outbox()
+
+
+async def withdrawn_in_vain(world: World, outbox: Outbox) -> bytes:
+    """What LV and GE were given stands, as the broker rejects its withdrawal."""
+    first = await run(world, outbox, draft())
+    await world.broker.route(first, SHOWS)
+    await reject(world, await run(world, outbox), "issued-in-future")
+    await learn(world.machine("AT/ncb"), outbox)
+    return first
 
 
 async def test_what_a_rejected_withdrawal_had_left_beside_a_newer_publication_is_withdrawn(world: World) -> None:
     at = world.machine("AT/ncb")
     outbox = at.outbox()
-    first, end, anew = await withdrawn_and_published_anew(world, outbox)
-    await reject(world, end, "issued-in-future")
-    await world.broker.route(anew, {"LV/ncb": ("identity",)})
-    await learn(at, outbox)
-    made_as_before(outbox)
-    outbox = at.outbox()
+    first, anew = await standing_beside_each_other(world, outbox)
+    outbox = brought_up(at, outbox)
     assert (await outbox.flush(world.bus), outbox.waits()) == (1, False)
-    follows = (await world.sent())[-1]
-    assert (said(follows).kind, said(follows).version, named(follows)) == ("withdrawal", 2, [identity(first)])
+    await last_withdraws(world, first)
     assert set(outbox.published("list")) == {"R-1"}
     assert named(await run(world, outbox)) == [identity(anew)]
     outbox.close()
@@ -46,8 +51,7 @@ async def test_what_a_withdrawal_that_told_nobody_had_left_is_withdrawn(world: W
     outbox, end = await ended(world, first, rejected=rejected)
     await world.broker.route(end, {})
     await learn(at, outbox)
-    made_as_before(outbox, "UPDATE records SET state = 'withdrawn'")
-    outbox = at.outbox()
+    outbox = brought_up(at, outbox, "UPDATE records SET state = 'withdrawn'")
     assert (await outbox.flush(world.bus), await outbox.flush(world.bus)) == (1, 0)
     follows = (await world.sent())[-1]
     assert (said(follows).kind, said(follows).version, named(follows)) == ("withdrawal", 4, [identity(first)])
@@ -59,13 +63,8 @@ async def test_what_a_withdrawal_that_told_nobody_had_left_is_withdrawn(world: W
 async def test_what_stands_and_was_called_withdrawn_ends_when_its_source_has_it_no_more(world: World) -> None:
     at = world.machine("AT/ncb")
     outbox = at.outbox()
-    first = await run(world, outbox, draft())
-    await world.broker.route(first, SHOWS)
-    end = await run(world, outbox)
-    await reject(world, end, "issued-in-future")
-    await learn(at, outbox)
-    made_as_before(outbox, "UPDATE records SET state = 'withdrawn'")
-    outbox = at.outbox()
+    first = await withdrawn_in_vain(world, outbox)
+    outbox = brought_up(at, outbox, "UPDATE records SET state = 'withdrawn'")
     assert outbox.published("list") == {"R-1": b""}
     assert named(await run(world, outbox)) == [identity(first)]
     outbox.close()
@@ -75,15 +74,11 @@ async def test_what_was_corrected_after_its_withdrawal_was_rejected_is_not_withd
     """The correction was rejected, too: what it names still stands, and whoever corrected it wanted it to."""
     at = world.machine("AT/ncb")
     outbox = at.outbox()
-    first = await run(world, outbox, draft())
-    await world.broker.route(first, SHOWS)
-    await reject(world, await run(world, outbox), "issued-in-future")
-    await learn(at, outbox)
+    first = await withdrawn_in_vain(world, outbox)
     correction = await run(world, outbox, draft(action_sought="arrest"))
     await reject(world, correction, "issued-in-future")
     await learn(at, outbox)
-    made_as_before(outbox)
-    outbox = at.outbox()
+    outbox = brought_up(at, outbox)
     assert (named(correction), outbox.waits(), outbox.published("list")) == ([identity(first)], False, {"R-1": b""})
     assert named(await run(world, outbox, draft(action_sought="arrest"))) == [identity(first)]
     outbox.close()
@@ -95,8 +90,7 @@ async def test_what_was_withdrawn_and_is_called_live_is_not_withdrawn_again(worl
     await world.broker.route(await run(world, outbox, draft()), SHOWS)
     await world.broker.route(await run(world, outbox), dict.fromkeys(SHOWS, ("reason",)))
     await learn(at, outbox)
-    made_as_before(outbox, "UPDATE records SET state = 'live'")
-    outbox = at.outbox()
+    outbox = brought_up(at, outbox, "UPDATE records SET state = 'live'")
     assert (outbox.published("list"), outbox.waits()) == ({}, False)
     outbox.close()
 
@@ -108,8 +102,7 @@ async def test_what_was_rejected_and_waited_to_be_sent_stops_nothing_else(world:
     at = world.machine("AT/ncb")
     outbox = at.outbox()
     await learn(at, outbox)
-    made_as_before(outbox, "UPDATE envelopes SET sent_at = NULL")
-    outbox = at.outbox()
+    outbox = brought_up(at, outbox, "UPDATE envelopes SET sent_at = NULL")
     outbox.publish([draft("R-2")])
     assert await outbox.flush(world.bus) == 1
     story = trace(outbox.database, identity(data))
@@ -127,8 +120,7 @@ async def test_what_was_rejected_unnamed_and_called_undecided_is_published_again
     (digest,) = outbox.database.execute("SELECT digest FROM records").fetchone()
     await learn(at, outbox)
     outbox.database.execute("UPDATE records SET state = 'live', digest = ?", (digest,))
-    made_as_before(outbox, "UPDATE envelopes SET outcome = NULL")
-    outbox = at.outbox()
+    outbox = brought_up(at, outbox, "UPDATE envelopes SET outcome = NULL")
     assert (outbox.published("list"), outbox.waits()) == ({}, False)
     again = await run(world, outbox, draft())
     assert (said(again).version, named(again)) == (2, [])
@@ -141,7 +133,6 @@ async def test_what_was_ordered_before_it_was_known_to_be_decided_is_published_n
     at = world.machine("AT/ncb")
     outbox = at.outbox()
     await learn(at, outbox)
-    made_as_before(outbox, "UPDATE envelopes SET outcome = NULL")
-    outbox = at.outbox()
+    outbox = brought_up(at, outbox, "UPDATE envelopes SET outcome = NULL")
     assert (outbox.published(""), outbox.standing("AT/ncb", "R-1")) == ({}, None)
     outbox.close()

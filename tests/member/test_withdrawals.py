@@ -317,20 +317,32 @@ async def withdrawn_and_published_anew(world: World, outbox: Outbox) -> tuple[by
     return first, end, await run(world, outbox, draft(action_sought="again"))
 
 
-@pytest.mark.parametrize(("code", "signed"), [("issued-in-future", True), ("could-not-be-judged", False)])
-async def test_what_a_rejected_withdrawal_has_left_beside_a_newer_publication_is_withdrawn_and_that_stays(
-    world: World, code: str, *, signed: bool
-) -> None:
-    at = world.machine("AT/ncb")
-    outbox = at.outbox()
+async def standing_beside_each_other(
+    world: World, outbox: Outbox, code: str = "issued-in-future", *, signed: bool = True
+) -> tuple[bytes, bytes]:
+    """The same, and the broker rejects the withdrawal: what LV and GE have stands beside what LV was given then."""
     first, end, anew = await withdrawn_and_published_anew(world, outbox)
     assert said(anew).references == ()
     await reject(world, end, code, signed=signed)
     await world.broker.route(anew, {"LV/ncb": ("identity",)})
-    assert await learn(at, outbox) == [code]
+    assert await learn(world.machine("AT/ncb"), outbox) == [code]
+    return first, anew
+
+
+async def last_withdraws(world: World, first: bytes) -> None:
+    """What was sent last withdraws the first version of a record, and nothing later."""
+    sent = (await world.sent())[-1]
+    assert (said(sent).kind, said(sent).version, named(sent)) == ("withdrawal", 2, [identity(first)])
+
+
+@pytest.mark.parametrize(("code", "signed"), [("issued-in-future", True), ("could-not-be-judged", False)])
+async def test_what_a_rejected_withdrawal_has_left_beside_a_newer_publication_is_withdrawn_and_that_stays(
+    world: World, code: str, *, signed: bool
+) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    first, anew = await standing_beside_each_other(world, outbox, code, signed=signed)
     assert (await outbox.flush(world.bus), outbox.waits()) == (1, False)
-    follows = (await world.sent())[-1]
-    assert (said(follows).kind, said(follows).version, named(follows)) == ("withdrawal", 2, [identity(first)])
+    await last_withdraws(world, first)
     assert outbox.published("list") != {"R-1": b""}
     ends = await run(world, outbox)
     assert (said(ends).version, named(ends)) == (4, [identity(anew)])
@@ -343,10 +355,7 @@ async def test_who_withdraws_a_record_withdraws_all_that_stands_of_it(world: Wor
     """What followed the rejected withdrawal was rejected itself, and is not tried without end."""
     at = world.machine("AT/ncb")
     outbox = at.outbox()
-    first, end, anew = await withdrawn_and_published_anew(world, outbox)
-    await reject(world, end, "issued-in-future")
-    await world.broker.route(anew, {"LV/ncb": ("identity",)})
-    await learn(at, outbox)
+    first, anew = await standing_beside_each_other(world, outbox)
     await outbox.flush(world.bus)
     await reject(world, (await world.sent())[-1], "issued-in-future")
     assert await learn(at, outbox) == ["issued-in-future"] * 2
