@@ -53,7 +53,7 @@ class Began:
 
 
 async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Callable[[], Awaitable[None]]) -> Began:
-    """End the log at what was restored and begin the next; whoever ran the shard is fenced.
+    """End the log at what was restored and begin the next; whoever ran the shard is fenced, once nothing is against it.
 
     Nobody is shown the new log before a directory names it. Raises NothingLostError where no head outside goes beyond
     ours, TrailError or NothingToCompareError with nothing signed, UnavailableError without a quorum of the witnesses.
@@ -62,9 +62,12 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Call
         register, records = Register(owner.register), Records(owner.records)
         stack.callback(register.close)
         stack.callback(records.close)
+        heard = await _heard(owner, records, bus, kept) if await _is_to_end(owner, records, bus) else None
+        if heard:  # before the shard is taken: what is refused leaves whoever runs it alone
+            await _compared(owner, records, bus, heard)
         async with bus.own(owner.shard, [streams.VERSIONS]) as shard:
-            lost = await _compared(owner, records, bus, kept) if await _is_to_end(owner, records, bus) else None
-            await register.take_over(shard.now)  # ours still: what was asked outside takes its time
+            lost = await _compared(owner, records, bus, heard) if heard else None
+            await register.take_over(shard.now)
             register.forget()  # it may belong to another past; the stream has it all
             adopter = await restored(register, bus, owner, shard)
             if lost:
@@ -80,7 +83,7 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Call
             await sealer.finish()
             crash.here("begin.sealed")
             await leave_room()
-            return Began(sealer.vkey, trail.size, old, seen, lost.silent if lost else None)
+            return Began(sealer.vkey, trail.size, old, seen, heard.silent if heard else None)
 
 
 async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
@@ -94,34 +97,51 @@ async def _is_to_end(owner: Owner, records: Records, bus: Bus) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
-    """What the old log, which `sealer` is to finish, was compared with, and the newest head, which goes beyond it."""
+class _Heard:
+    """What was seen of the old log outside."""
 
-    sealer: Sealer
     outside: Sequence[Outside]
-    newest: Outside
     silent: Sequence[str]
     """Witnesses that did not answer."""
 
 
-async def _compared(owner: Owner, records: Records, bus: Bus, kept: Kept) -> _Lost:
-    """Compare the old log with what was seen of it outside; nothing is written."""
-    sealer = Sealer(Trail.open(owner.trail, owner.origin), records, owner.key, bus, owner.shard)
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What the old log, which `sealer` is to finish, was compared with, and the newest head, which goes beyond it."""
+
+    sealer: Sealer
+    heard: _Heard
+    newest: Outside
+
+
+def _present(owner: Owner, records: Records, bus: Bus) -> Sealer:
+    """Open the log as it is on disk now."""
+    return Sealer(Trail.open(owner.trail, owner.origin), records, owner.key, bus, owner.shard)
+
+
+async def _heard(owner: Owner, records: Records, bus: Bus, kept: Kept) -> _Heard:
+    """Ask who saw the old log."""
+    sealer = _present(owner, records, bus)
     heard, silent = await ask(sealer, owner.witnesses)
-    outside = [*kept(sealer.vkey), *heard]
-    return _Lost(sealer, outside, await _newest(sealer, outside), silent)
+    return _Heard([*kept(sealer.vkey), *heard], silent)
+
+
+async def _compared(owner: Owner, records: Records, bus: Bus, heard: _Heard) -> _Lost:
+    """Compare the old log with what was seen of it outside; nothing is written."""
+    sealer = _present(owner, records, bus)
+    return _Lost(sealer, heard, await _newest(sealer, heard.outside))
 
 
 async def _end(owner: Owner, lost: _Lost, tell: Tell) -> None:
     """Finish the old log as far as the record goes, and write down how it ended and what comes after it."""
-    tell(lost.silent)
+    tell(lost.heard.silent)
     await lost.sealer.finish()
     trail = lost.sealer.trail
     head = Checkpoint(trail.origin, trail.size, trail.root)
     ended = notes.sign_checkpoint(head, owner.key)
     durable.put(owner.trail / f"{ENDED}{begun.place_of(head.origin)}", ended.encode())
     durable.put(owner.trail / SEEN, lost.newest.note.encode())
-    origin = begun.after(head.origin, *(each.head.origin for each in lost.outside))
+    origin = begun.after(head.origin, *(each.head.origin for each in lost.heard.outside))
     crash.here("begin.compared")
     durable.put(owner.trail / ORIGIN, f"{origin}\n".encode())
     crash.here("begin.named")

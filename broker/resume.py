@@ -79,7 +79,7 @@ async def resume(
     witnesses: Witnesses,
     leave_room: Callable[[], Awaitable[None]],
 ) -> Resumed:
-    """Compare, then finish what the record left unsealed; whoever ran the shard is fenced.
+    """Compare, then finish what the record left unsealed; whoever ran the shard is fenced, once nothing is against it.
 
     `leave_room` moves the ends of members' streams beyond every offset that a reader may have seen.
 
@@ -87,18 +87,24 @@ async def resume(
     the witnesses does not answer.
     """
     with closing(Records(restored.records)) as records:
-        async with bus.own(restored.shard, [streams.VERSIONS]) as shard:
+
+        def opened() -> Sealer:
             trail = Trail.open(restored.trail, restored.origin)
-            sealer = Sealer(trail, records, restored.key, bus, restored.shard)
-            heard, silent = await ask(sealer, witnesses)
-            outside = [*kept(sealer.vkey), *heard]
+            return Sealer(trail, records, restored.key, bus, restored.shard)
+
+        asking = opened()
+        heard, silent = await ask(asking, witnesses)
+        outside = [*kept(asking.vkey), *heard]
+        await _compared(opened(), outside)  # read after what was seen outside: whoever runs goes on meanwhile
+        async with bus.own(restored.shard, [streams.VERSIONS]) as shard:
+            sealer = opened()
             newest = await _compared(sealer, outside)
             await _forget(restored.register, shard)
             await leave_room()
-            if trail.checkpoint:  # so that whoever looks for the stream's last record need not cross the room
-                await sealer.announce_cosigned(trail.checkpoint)
+            if sealer.trail.checkpoint:  # so that whoever looks for the stream's last record need not cross the room
+                await sealer.announce_cosigned(sealer.trail.checkpoint)
             await sealer.recover()
-            return Resumed(trail.size, newest, len(outside), silent)
+            return Resumed(sealer.trail.size, newest, len(outside), silent)
 
 
 async def _forget(cache: Path, shard: Shard) -> None:

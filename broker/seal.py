@@ -8,7 +8,8 @@ the record, or something else, is never written to: TrailError.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from broker import begun, codec, crash, durable, notes
@@ -29,6 +30,10 @@ ENTRY_KEY, HEAD_KEY = b"entry", b"head"
 COSIGNED_KEY = b"cosigned"
 """Key of a record of `checkpoints` that brings only cosignatures of a head that stands there already."""
 READ_LIMIT = 500
+SHOWN_S, SHOWN_AGAIN_S = 5.0, 0.05
+"""How long a step that was committed may not be shown yet, and how often it is asked."""
+Take = Callable[[Sequence[Entry], Head], Awaitable[None]]
+"""Takes one committed step: its leaves, and the head that closes them."""
 Position = tuple[int, int]
 """Where a record of the `trail` stream stands: (leaves up to and with it, 1 for the head that closes them)."""
 
@@ -187,22 +192,45 @@ class Sealer:
     async def finish(self, outlook: Outlook | None = None) -> None:
         """Seal what the record has and the disk lacks; nobody is shown the head. Raises TrailError, as `recover`."""
         outlook = outlook or await self.look()
-        await self._catch_up(outlook)
-        self._check_announced(outlook.announced)
-        if self._records.size > self._trail.size:
-            message = f"decision records go to leaf {self._records.size}; the record ends at {self._trail.size}"
-            raise TrailError(message)
+        await self._catch_up(outlook, self._take)
+        if outlook.announced:
+            _check_announced(outlook.announced, self._trail.size, self._trail.root_of)
+            self._announced = outlook.announced
+        _check_kept(self._records.size, self._trail.size)
 
     async def foresee(self, sizes: Collection[int]) -> tuple[int, dict[int, bytes]]:
-        """Tell the size that disk and record lead to, and the roots at these sizes as far; nothing is written."""
-        await to_the_end(self._check_key)
-        frontier = self._trail.frontier()
-        roots = {size: self._trail.root_of(size) for size in sizes if size <= frontier.size}
-        async for entry in self.beyond():
-            frontier.add(leaf_hash(entry.leaf))
-            if frontier.size in sizes:
-                roots[frontier.size] = frontier.root()
+        """Tell the size that disk and record lead to, and the roots at these sizes as far; nothing is written.
+
+        The shard need not be ours: what its owner does meanwhile is seen or not. Raises TrailError where `finish` does.
+        """
+        await self._all_shown()
+        kept = self._records.size  # asked before the record is, which goes at least as far
+        outlook = await self.look()
+        frontier, wanted = self._trail.frontier(), {*sizes, *([outlook.announced.size] if outlook.announced else [])}
+        roots = {size: self._trail.root_of(size) for size in wanted if size <= frontier.size}
+
+        async def take(entries: Sequence[Entry], head: Head) -> None:
+            for entry in entries:
+                if entry.leaf_number == frontier.size:
+                    frontier.add(leaf_hash(entry.leaf))
+                    if frontier.size in wanted:
+                        roots[frontier.size] = frontier.root()
+            if head.size == frontier.size and head.root != frontier.root():
+                raise TrailError(_another_root(head.size))
+
+        await self._catch_up(outlook, take)
+        if outlook.announced:
+            _check_announced(outlook.announced, frontier.size, roots.__getitem__)
+        _check_kept(kept, frontier.size)
         return frontier.size, roots
+
+    async def _all_shown(self) -> None:
+        """Wait until the bus shows what is on disk already; what it does not show then was cut off, and is not."""
+        written = await self._bus.written(TRAIL, partition=self._shard)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHOWN_S):
+                while await self._bus.end(TRAIL, partition=self._shard) < written:
+                    await asyncio.sleep(SHOWN_AGAIN_S)
 
     async def beyond(self) -> AsyncIterator[Entry]:
         """Read the leaves that the record has beyond the disk. Raises TrailError where one is missing."""
@@ -232,8 +260,8 @@ class Sealer:
         except (OSError, UnicodeDecodeError, ProofError) as error:
             raise TrailError(f"{self._trail.folder}: {error}") from error
 
-    async def _catch_up(self, outlook: Outlook) -> None:
-        """Seal every step of the `trail` stream that the disk lacks."""
+    async def _catch_up(self, outlook: Outlook, take: Take) -> None:
+        """Have every step of the `trail` stream taken that disk or decision records lack. Raises TrailError."""
         begin = min(self._trail.size, self._records.size)
         waiting: list[Entry] = []
         seen: Position = (begin, 1)
@@ -242,7 +270,7 @@ class Sealer:
             if isinstance(value, Head):
                 self._check_head(value, seen[0])
                 met = met or value.size >= self._trail.size
-                await self._take(waiting, value)
+                await take(waiting, value)
                 waiting = []
             else:
                 if value.leaf_number != seen[0]:
@@ -260,7 +288,8 @@ class Sealer:
         if head.size != leaves or (head.size == self._trail.size and head.root != self._trail.root):
             raise TrailError(_another_root(head.size))
 
-    async def _take(self, entries: list[Entry], head: Head) -> None:
+    async def _take(self, entries: Sequence[Entry], head: Head) -> None:
+        """Seal a step."""
         if head.size <= self._trail.size:  # on disk already; its decision records may not be
             await to_the_end(self._records.add, entries)
             return
@@ -280,17 +309,6 @@ class Sealer:
         if self._trail.size and (announced != ours or await self._record_is_there()):
             message = f"the disk has {ours.size} leaves, more than the record"
             raise TrailError(message)
-
-    def _check_announced(self, announced: Checkpoint | None) -> None:
-        """Check that the last head that everybody saw lies on our history."""
-        if announced is None:
-            return
-        if announced.size > self._trail.size:
-            message = f"a head of {announced.size} leaves was published; record and disk end at {self._trail.size}"
-            raise TrailError(message)
-        if self._trail.root_of(announced.size) != announced.root:
-            raise TrailError(_another_root(announced.size))
-        self._announced = announced
 
     async def _record_is_there(self) -> bool:
         end = await self._bus.end(TRAIL, partition=self._shard)
@@ -374,6 +392,22 @@ def _value(record: Record) -> Entry | Head:
 
 def _position(value: Entry | Head) -> Position:
     return (value.size, 1) if isinstance(value, Head) else (value.leaf_number + 1, 0)
+
+
+def _check_announced(announced: Checkpoint, size: int, root_of: Callable[[int], bytes]) -> None:
+    """Check that the last head that everybody saw lies on our history. Raises TrailError."""
+    if announced.size > size:
+        message = f"a head of {announced.size} leaves was published; record and disk end at {size}"
+        raise TrailError(message)
+    if root_of(announced.size) != announced.root:
+        raise TrailError(_another_root(announced.size))
+
+
+def _check_kept(records: int, size: int) -> None:
+    """Check that no decision record goes beyond the log. Raises TrailError."""
+    if records > size:
+        message = f"decision records go to leaf {records}; the record ends at {size}"
+        raise TrailError(message)
 
 
 def _another_root(size: int) -> str:

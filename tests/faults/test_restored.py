@@ -22,6 +22,7 @@ from broker.bus import Bus, Record, Writes
 from broker.errors import CopiedError, FencedError, LostLeavesError, TrailError, UnavailableError
 from broker.fetch import Place
 from broker.notes import Checkpoint
+from broker.notice import Entry
 from broker.records import Records
 from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume
@@ -547,20 +548,73 @@ async def test_decision_records_of_a_later_time_are_refused(site: Site) -> None:
     assert (refused.returncode, "decision records go to" in refused.stderr) == (exits.VERIFICATION_FAILED, True)
 
 
-async def test_a_resume_ends_a_broker_that_still_runs(site: Site) -> None:
-    outside = site.kept()
+@asynccontextmanager
+async def still_running(site: Site) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the broker as a process of its own."""
     command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(site.home)]
     pipe = asyncio.subprocess.PIPE
-    running_still = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
-    assert running_still.stdout is not None
-    await running_still.stdout.readline()
-    resumed = await site.resume(site.trail.parent, outside)  # what lies in the trail's own folder bears nothing out
-    assert (resumed.returncode, json.loads(resumed.stdout)["compared"]) == (exits.DONE, 1)
-    await subscribe.send(site.stage.member("AT/ncb"), ("sought.*",))
-    await asyncio.wait_for(running_still.communicate(), 60)
-    assert running_still.returncode == exits.UNAVAILABLE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    assert process.stdout is not None
+    await process.stdout.readline()
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def test_a_resume_ends_a_broker_that_still_runs(site: Site) -> None:
+    outside = site.kept()
+    async with still_running(site) as process:
+        resumed = await site.resume(site.trail.parent, outside)  # what lies in the trail's own folder bears nothing out
+        assert (resumed.returncode, json.loads(resumed.stdout)["compared"]) == (exits.DONE, 1)
+        await subscribe.send(site.stage.member("AT/ncb"), ("sought.*",))
+        await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == exits.UNAVAILABLE
     await site.live("wanted.*")
     assert not verified(site.stage).wrong
+
+
+async def test_a_resume_that_is_refused_leaves_the_broker_that_runs_alone(site: Site) -> None:
+    outside, origin, size = site.kept(), Trail.open(site.trail).origin, site.state()[1]
+    log = SigningKey.load(site.home / "operator" / "log.key")
+    register = site.stage.operator.owner().register
+    async with still_running(site) as process:
+        later, other = (site.home.parent / f"{name}.checkpoint" for name in ("later", "other"))
+        for file, leaves in ((later, size + 100), (other, 1)):
+            head = Checkpoint(origin, leaves, bytes(32))
+            file.write_text(notes.sign_checkpoint(head, log), encoding="utf-8")
+        codes = [refusal(await site.resume(*seen)) for seen in ([], [outside, later], [outside, other])]
+        assert codes == ["nothing-to-compare", "lost-leaves", "trail-contradicts"]
+        new_log = ("broker", "resume", "--new-log", "--json", "--home", str(site.home), "--seen", str(outside))
+        assert refusal(await asyncio.to_thread(valise, *new_log)) == "nothing-lost"
+        await goes_on(site.stage)
+        with closing(Register(register)) as cache:
+            assert cache.keys("subscription/")  # not emptied, either
+        assert process.returncode is None
+    assert process.returncode == exits.DONE
+    assert not verified(site.stage).wrong
+
+
+async def test_records_that_go_further_than_the_log_are_found_before_the_shard_is_taken(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "home")
+    await ledger.recover()
+    await ledger.step(5)
+    ledger.stop()
+    operator = ledger.home / "operator"
+    what = Restored(operator / "trail", operator / "records.db", operator / "register.db", ORIGIN, 0, KEY)
+    with closing(Records(what.records)) as records:
+        records.add([Entry(5, b"", bytes(32), b"")])
+    outside = Outside(Checkpoint(ORIGIN, 5, ledger.frontier.root()), "AT")
+
+    async def room() -> None:
+        raise AssertionError
+
+    async with ledger.bus.own(0, [streams.VERSIONS]) as shard:
+        with pytest.raises(TrailError, match="decision records go to leaf 6"):
+            await resume(what, ledger.bus, lambda _: [outside], Witnesses(), room)
+        await shard.now()
 
 
 async def test_readers_beyond_the_end_of_a_restored_bus_miss_nothing(tmp_path: Path) -> None:
