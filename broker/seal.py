@@ -229,7 +229,7 @@ class Sealer:
         written = await self._bus.written(TRAIL, partition=self._shard)
         with suppress(TimeoutError):
             async with asyncio.timeout(SHOWN_S):
-                while await self._bus.end(TRAIL, partition=self._shard) < written:
+                while await self._bus.end(TRAIL, partition=self._shard) < written:  # noqa: ASYNC110 - a bus tells nobody
                     await asyncio.sleep(SHOWN_AGAIN_S)
 
     async def beyond(self) -> AsyncIterator[Entry]:

@@ -248,12 +248,12 @@ async def test_a_resume_empties_the_cache_only_while_the_shard_is_its_own(federa
     with closing(cache(federation)) as successor:
         await successor.take_over(still_owned)
 
-        def overtaken(log: Vkey) -> list[Outside]:
-            bus.memory.epochs[0] += 1  # stopped while it compares; woken once a broker works
-            return seen(log)
+        async def overtaken() -> None:
+            bus.memory.epochs[0] += 1  # stopped once it owns the shard; woken once a broker works
 
+        bus.after_own = overtaken
         with pytest.raises(FencedError):
-            await resume(what, bus, overtaken, NONE, _silent)
+            await resume(what, bus, seen, NONE, _silent)
         successor.check_ours()
         await resume(what, bus, seen, NONE, _silent)
         assert successor.place == 0
