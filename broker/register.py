@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from itertools import groupby
 from pathlib import Path
 
-from broker import codec
-from broker.errors import FencedError
+from broker import codec, reading
+from broker.errors import FencedError, UnavailableError
 from broker.notice import Series, Standing
 from broker.scrub import scrub
 from broker.writing import WAIT_S, answering, keep_private, log_ahead, take_back, transaction
@@ -26,6 +26,7 @@ CLOCK_KEY = b"clock"
 _CACHED_SERIES = 4096
 ROWS = 100
 """Entries in one statement."""
+_START = "The broker makes it anew at its next start; ask again after that"
 
 
 def notice_key(issuer: str, notice_id: bytes) -> str:
@@ -53,11 +54,40 @@ class Register:
             self._db.execute("CREATE TABLE IF NOT EXISTS stamp(id INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
             # A table of its own: caches of before have `stamp` as it is.
             self._db.execute("CREATE TABLE IF NOT EXISTS owner(id INTEGER PRIMARY KEY, token BLOB NOT NULL)")
+            self._db.execute("CREATE TABLE IF NOT EXISTS emptied(id INTEGER PRIMARY KEY)")
+        self._begin()
+
+    def _begin(self) -> None:
         self._recent: dict[str, bytes | None] = {}
         self._looked_up: dict[str, bytes | None] = {}
         self._step: dict[str, bytes | None] = {}
         self._series: dict[str, Series] = {}
         self._stamp = (0, b"")
+
+    @classmethod
+    def to_read(cls, path: Path) -> Register:
+        """Open one moment of a cache that another process may be writing; it may be a step behind its stream.
+
+        Raises UnavailableError where it was emptied and is not rebuilt yet, or is not there: what it lacks would be
+        taken for what never was.
+        """
+        made = cls.__new__(cls)
+        try:
+            made._db = reading.database(path)  # noqa: SLF001 - our own
+        except (OSError, sqlite3.Error) as error:
+            raise UnavailableError(f"{path} cannot be read: {error}. {_START}") from error
+        made._begin()  # noqa: SLF001
+        made._db.execute("BEGIN")  # noqa: SLF001
+        if not made._is_whole():  # noqa: SLF001
+            made.close()
+            raise UnavailableError(f"{path} was emptied, and does not say what is in force. {_START}")
+        return made
+
+    def _is_whole(self) -> bool:
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        marks = [each for each in ("stamp", "owner", "emptied") if each in tables]  # caches of before lack some
+        found = {each for each in marks if self._db.execute(f"SELECT 1 FROM {each}").fetchone()}  # noqa: S608 - ours
+        return bool(found) and "emptied" not in found
 
     def close(self) -> None:
         """Close the cache."""
@@ -88,6 +118,8 @@ class Register:
         """Set a new token: nobody who had the cache before takes it for its own, though it stand at the same place."""
         self._db.execute("INSERT OR REPLACE INTO owner VALUES (1, randomblob(16))")
         self._stamp = self._stamped()
+        if not self._stamp[0]:
+            self._db.execute("INSERT OR IGNORE INTO emptied VALUES (1)")
 
     def check_ours(self) -> None:
         """Check that nobody has taken over, emptied or moved the cache: all that was read before this was whole.
@@ -112,6 +144,12 @@ class Register:
             self._mark()
         self._looked_up.clear()
         self._series.clear()
+
+    def rebuilt(self) -> None:
+        """Say that the cache, if it was empty, has all again that its stream has; raises as `settle`."""
+        with answering(), transaction(self._db):
+            self.check_ours()
+            self._db.execute("DELETE FROM emptied")
 
     # Reading
 

@@ -225,6 +225,7 @@ async def restored(register: Register, bus: Bus, owner: Owner, shard: Shard) -> 
             break
         place = found[-1].offset + 1
         register.restore([(record.key, record.value) for record in found], place)
+    register.rebuilt()
     adopter = _adopter(register, owner)
     adopter.restore()
     register.check_ours()  # on one emptied meanwhile there are other inputs: the shard would be taken once more

@@ -305,7 +305,7 @@ def status(given: Everywhere) -> None:
     home = operator_home(given.home)
     restoring.tell_left(home.folder.parent)
     found = asyncio.run(standing(home))
-    stale = found.waiting is None
+    stale = found.waiting is None or found.old_keys is None
     if given.as_json:
         answer.show("", asdict(found) | {"stale": stale}, as_json=True)
     else:
@@ -329,7 +329,9 @@ def _lines(found: Standing) -> Iterator[str]:
     else:
         yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
     yield from _bus_lines(found)
-    if found.old_keys:
+    if found.old_keys is None:
+        yield "old keys  unknown: the register was emptied, the next start makes it anew"
+    elif found.old_keys:
         yield f"old keys  still signed with by {', '.join(found.old_keys)}; see `valise key list`"
     if found.held:
         yield from _held_lines(found.held)

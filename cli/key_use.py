@@ -42,9 +42,9 @@ class KeyLine:
 
 @contextmanager
 def looking(home: OperatorHome) -> Iterator[KeyUse]:
-    """Open what the broker has written; it may run meanwhile."""
+    """Open what the broker has written; it may run meanwhile. Raises UnavailableError where the register is emptied."""
     with ExitStack() as stack:
-        register = Register(home.folder / "register.db")
+        register = Register.to_read(home.folder / "register.db")
         stack.callback(register.close)
         records = Records.to_read(home.folder / "records.db")
         stack.callback(records.close)
@@ -76,7 +76,7 @@ def _line(each: Key, newest: Key | None, revoked: dict[bytes, Revocation], use: 
 
 
 def found_in(home: OperatorHome) -> list[KeyLine]:
-    """Look at every key of the newest directory and at what was signed in the last week."""
+    """Look at every key of the newest directory and at what was signed in the last week; raises as `looking`."""
     now = clock()
     if not (home.folder / "records.db").is_file():
         return lines(home.versions.newest(), {}, {}, now)

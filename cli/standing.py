@@ -61,8 +61,8 @@ class Standing:
     differs: list[Difference]
     """Settings of Kafka's topics that are not what the table of streams says."""
     last_seen: dict[str, int | None]
-    old_keys: list[str]
-    """Bureaus that still sign with a key although a newer one of theirs is in force."""
+    old_keys: list[str] | None
+    """Bureaus that still sign with a key although a newer one of theirs is in force; None: the register is emptied."""
     expired: list[str]
     """Roles of the signed directory that have expired: red, and no reason to stop."""
     held: list[HeldNotice]
@@ -122,10 +122,13 @@ def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
     return found
 
 
-def _old_keys(home: OperatorHome) -> list[str]:
+def _old_keys(home: OperatorHome) -> list[str] | None:
     if home.versions.newest_if_any() is None:
         return []
-    return sorted({each.bureau for each in key_use.found_in(home) if each.lagging})
+    try:
+        return sorted({each.bureau for each in key_use.found_in(home) if each.lagging})
+    except UnavailableError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

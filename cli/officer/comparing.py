@@ -129,8 +129,9 @@ def _compare(home: OperatorHome, kept: Mapping[int, Opened], basis: Basis, fresh
 
 def _history(register: Path, kept: Opened, directory: Directory, begin: int) -> Iterator[Past]:
     """Give what is in force from before `begin`, then all that was decided since; of what was released the release."""
-    notices = standing_notices(register)
-    first = leaf_at(kept.trail, begin) if kept.trail.size else 0
+    if not kept.trail.size:
+        return
+    notices, first = standing_notices(register), leaf_at(kept.trail, begin)
     released = releases(kept.trail, kept.index)
     subscriptions = _subscriptions(kept, directory)
     for standing in notices.values():

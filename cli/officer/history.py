@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker import codec, reading
+from broker import codec
 from broker.notice import RELEASED, DecisionRecord, Leaf, Standing, Statement, Subscription
 from broker.recorded import Recorded, remember
+from broker.register import Register
 
 if TYPE_CHECKING:
     from broker.index import Index
@@ -85,10 +86,11 @@ def releases(trail: Trail, index: Index) -> dict[int, int]:
 
 
 def standing_notices(register: Path) -> dict[tuple[str, bytes], Standing]:
-    """Read the notices that have not ended, by issuer and notice id; the broker may run meanwhile."""
-    if not register.is_file():
-        return {}
-    with closing(reading.database(register)) as database:
-        rows = database.execute("SELECT key, value FROM entry WHERE key >= 'notice/' AND key < 'notice0'").fetchall()
-    found = ((key.removeprefix("notice/").rpartition("/"), codec.decode(Standing, bytes(value))) for key, value in rows)
-    return {(place[0], bytes.fromhex(place[2])): each for place, each in found if each.state in IN_FORCE}
+    """Read the notices that have not ended, by issuer and notice id; the broker may run meanwhile.
+
+    Raises UnavailableError where the register is emptied, or lacking: a shard that never ran has none.
+    """
+    with closing(Register.to_read(register)) as kept:
+        found = [(key.removeprefix("notice/").rpartition("/"), value) for key, value in kept.under("notice/")]
+    standing = ((place[0], bytes.fromhex(place[2]), codec.decode(Standing, value)) for place, value in found)
+    return {(issuer, notice_id): each for issuer, notice_id, each in standing if each.state in IN_FORCE}

@@ -70,7 +70,8 @@ def list_rules(
 
 
 def _registers(home: OperatorHome) -> list[Path]:
-    return [register_of(home.folder, shard_of(each)) for each in trails(home.folder)]
+    """Name the caches of the shards that ever ran."""
+    return [register_of(home.folder, shard_of(each)) for each in trails(home.folder) if Trail.open(each).size]
 
 
 def _is_operators(given: Everywhere) -> bool:

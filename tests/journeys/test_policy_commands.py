@@ -8,7 +8,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from adapters.versions import Versions
 from broker import codec, notes
 from broker.notice import DecisionRecord, Leaf, Verified
+from broker.register import Register
 from broker.trail import Trail
 from cli import drafts, exits, seed, subscribe
 from cli.main import main
@@ -25,6 +26,7 @@ from cli.officer import activating, in_force, trying
 from cli.officer.sets import of_folder
 from cli.operator_home import operator_home
 from cli.stage import Stage, running, set_up, settled
+from tests.fake_bus import still_owned
 
 pytestmark = pytest.mark.slow
 BUREAUS = ("LV/ncb", "GE/organised-crime", "RU/ncb", "AT/ncb")
@@ -334,6 +336,26 @@ def test_a_draft_is_compared_with_what_was_decided(world: World, drafted: Path) 
     none = world.valise("policy", "compare", str(drafted), "--since", "all", "--json").value
     assert none["changed"] == 3
     assert none["refused"] is None
+
+
+def test_what_rests_on_a_register_that_was_emptied_is_not_answered(world: World, drafted: Path, tmp_path: Path) -> None:
+    """As `broker resume` leaves it until the next start: nothing would be revoked, in force or signed for."""
+    home = tmp_path / "copied"
+    shutil.copytree(world.home, home)
+    copied = World(Stage(home, world.stage.federation, operator_home(home)))
+
+    async def empty() -> None:
+        with closing(Register(home / "operator" / "register.db")) as register:
+            await register.take_over(still_owned)
+            register.forget()
+
+    asyncio.run(empty())
+    resting = (("policy", "compare", str(drafted)), ("policy", "list", "--agreement", "project-millennium"))
+    for command in (*resting, ("key", "list"), ("key", "revoked")):
+        done = copied.valise(*command)
+        assert (done.code, "next start" in done.errors) == (exits.UNAVAILABLE, True), command
+    status = copied.valise("broker", "status", "--json")
+    assert (status.code, status.value["old_keys"], status.value["stale"]) == (exits.UNAVAILABLE, None, True)
 
 
 def test_a_draft_whose_cases_do_not_hold_yet_is_compared_and_told_why_it_cannot_be_activated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -148,3 +149,58 @@ async def test_who_has_not_taken_a_cache_over_does_not_empty_it(two: tuple[Regis
     with pytest.raises(FencedError):
         old.forget()
     assert (new.get("next/AT/ncb"), new.place) == (b"1", 1)
+
+
+def looks(file: Path) -> list[str]:
+    with closing(Register.to_read(file)) as register:
+        return [key for key, _ in register.under("revoked/")]
+
+
+async def test_a_cache_that_was_emptied_answers_nobody_before_it_is_rebuilt(tmp_path: Path) -> None:
+    """What it lacks would be taken for what never was: a revocation, a notice in force."""
+    file, there = tmp_path / "register.db", (b"revoked/ff", b"1")
+    with pytest.raises(UnavailableError, match="next start"):
+        looks(file)
+    assert not file.exists()
+    with closing(Register(file)) as owner:
+        with pytest.raises(UnavailableError):
+            looks(file)
+        await owner.take_over(still_owned)
+        owner.restore([there], 1)
+        with pytest.raises(UnavailableError):
+            looks(file)
+        owner.rebuilt()
+        assert looks(file) == ["revoked/ff"]
+        owner.forget()
+        with pytest.raises(UnavailableError):
+            looks(file)
+        await owner.take_over(still_owned)  # a start that is cut off
+        owner.restore([there], 1)
+        await owner.take_over(still_owned)
+        with pytest.raises(UnavailableError):
+            looks(file)
+        owner.rebuilt()
+        await owner.take_over(still_owned)
+        owner.settle({"revoked/ee": b"1"}, 2)
+        assert looks(file) == ["revoked/ee", "revoked/ff"]
+
+
+async def test_a_cache_of_before_that_has_a_place_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "register.db"
+    with closing(Register(file)) as owner:
+        await owner.take_over(still_owned)
+        owner.restore([(b"revoked/ff", b"1")], 1)
+    with closing(sqlite3.connect(file)) as before:
+        before.executescript("DROP TABLE owner; DROP TABLE emptied")
+    assert looks(file) == ["revoked/ff"]
+
+
+async def test_who_looks_sees_one_moment_of_the_cache(tmp_path: Path) -> None:
+    file = tmp_path / "register.db"
+    with closing(Register(file)) as owner:
+        await owner.take_over(still_owned)
+        owner.restore([(b"revoked/ff", b"1")], 1)
+        owner.rebuilt()
+        with closing(Register.to_read(file)) as looking:
+            owner.forget()
+            assert looking.get("revoked/ff") == b"1"
