@@ -498,9 +498,10 @@ def _check_ends(reference: Reference, target: Standing | None) -> None:
     """Check that what a notice ends or restricts is something that bureaus hold. Raises InvalidReferenceError."""
     if target is None or reference.relation not in _END_STATES:
         return
-    if target.state == "refused" and not target.holders and target.version > 1:
-        # The version before it, or what it was to end or restrict, stands, and its holders would not hear of this.
-        message = "what it names was rejected: name the version that stands"
+    if target.state == "refused" and not target.holders and (target.version > 1 or reference.relation == "withdraws"):
+        # What stands of its record (the version before it, what it was to end or restrict, another that calls itself
+        # the first) is with holders who would not hear of this. What corrects a first version reaches its own audience.
+        message = "what it names was rejected, and nobody was given it: name the version that stands, if there is one"
         raise InvalidReferenceError(message)
     if reference.relation == "restricts" and target.state in {"withdrawn", "refused"}:
         message = "what was withdrawn is not restricted"

@@ -160,6 +160,21 @@ async def test_a_member_ends_a_rejected_correction_that_calls_itself_the_first(
     assert len(end.delivery.erases) == 1
 
 
+@pytest.mark.parametrize(("kind", "part"), [("person", "identity"), ("answer", "reply")])
+async def test_a_member_ends_another_first_version_that_was_rejected_in_the_place_of_its_record(
+    shared: Bench, kind: str, part: str
+) -> None:
+    """It would be taken in, reach nobody, and leave the record with its holders."""
+    first = notice("AT/ncb", "GE/ncb").envelope()
+    await shared.delivered(first, "GE/ncb")
+    record = codec.decode(Header, first.header).record
+    second = notice("AT/ncb", "GE/ncb", kind=kind, parts=(part,)).but(record=record, expires=1).envelope()
+    assert (await shared.publish(second)).code == "already-expired"
+    assert (await shared.publish(after(second, "withdraws", "withdrawal", 2, "GE/ncb"))).code == "invalid-reference"
+    end = await shared.delivered(after(first, "withdraws", "withdrawal", 2, "GE/ncb"), "GE/ncb")
+    assert len(end.delivery.erases) == 1
+
+
 @pytest.mark.parametrize(("relation", "kind"), [("withdraws", "withdrawal"), ("restricts", "restriction")])
 @pytest.mark.parametrize(
     "end", [("withdraws", "withdrawal"), ("corrects", "person"), ("restricts", "restriction")], ids=lambda each: each[0]

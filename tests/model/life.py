@@ -190,7 +190,7 @@ class Life:
             or (relation == "corrects" and (target.state == "withdrawn" or sent.version <= target.version))
             or (relation == "restricts" and target.state in NOT_IN_FORCE)
             # The version before what was rejected outright stands with its holders, and is to be named instead.
-            or (nobodys and target.state == "refused" and is_later(target))
+            or (nobodys and target.state == "refused" and (is_later(target) or relation == "withdraws"))
         )
 
     def was_given(self, sent: Sent) -> bool:
