@@ -63,6 +63,8 @@ MISSING_TOLD = 100
 """Missing numbers that an outcome lists."""
 NOT_GIVEN = "no such notice is held that this bureau was given to review"
 """One answer to whatever an approval names wrongly: another would tell of what its bureau was not given."""
+PASSED_LIMIT = 50_000
+"""Replaced versions of which a later one is known without a look at those between."""
 OWN_LEAF = -1
 """Stands for the number of the leaf in the making."""
 
@@ -112,6 +114,8 @@ class Judge:
         self, register: Register, view: View, given: Callable[[int], Given | None], *, has_lost: bool = False
     ) -> None:
         self.register, self.view, self._given, self._has_lost = register, view, given, has_lost
+        # Of a version that was replaced a later one: what was walked through once is passed over from then on.
+        self._later: dict[tuple[str, bytes], bytes] = {}
 
     def rule(self, record: Record, checked: Checked, now: int) -> Ruling:
         """Say what follows from a checked record. Every NoticeRejectedError ends here, as a ruling."""
@@ -220,12 +224,16 @@ class Judge:
         if target is None or target.header_digest != reference.header_digest:
             message = "what is withdrawn by order is not on record"
             raise InvalidReferenceError(message)
-        while target.replaced_by:
-            reference = replace(reference, notice_id=target.replaced_by)
-            newer = self.register.standing(reference.issuer, reference.notice_id)
+        issuer, notice_id, passed = reference.issuer, reference.notice_id, list[tuple[str, bytes]]()
+        while later := self._later.get((issuer, notice_id), target.replaced_by):
+            passed.append((issuer, notice_id))
+            notice_id, newer = later, self.register.standing(issuer, later)
             assert newer is not None, "a notice was replaced by one that was never taken in"
             target = newer
-        return replace(reference, header_digest=target.header_digest), target
+        if len(self._later) > PASSED_LIMIT:
+            self._later.clear()
+        self._later |= dict.fromkeys(passed, notice_id)
+        return replace(reference, notice_id=notice_id, header_digest=target.header_digest), target
 
     def _reviewed(self, approval: Header, reference: Reference, target: Standing, now: int) -> Ruling:
         """Release a held notice, decided anew at this `now`, or end it. Raises InvalidReferenceError."""
