@@ -2,7 +2,8 @@
 
 Follows the leaves in order. A correction leaves those it does not reach among the holders; a release adds to the
 reviewers, who keep what they refuse; what was withdrawn is held by nobody. Which notice another corrects or ends its
-issuer signed; of which leaf that is the broker's word, which is held against it.
+issuer signed; of which leaf that is the broker's word, which is held against it. An honest log costs a few looks for
+each leaf; one that lies at every leaf is followed only so far, which is told.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from broker.notice import RELEASED
 from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from broker.notice import Leaf, Reference
     from broker.recorded import Recorded
 
 BUCKETS = 1 << 16
 """Parts of what is looked through for a notice's digest."""
+LOOKS, LOOKS_A_LEAF = 100_000, 32
+"""Decisions read again: in all, and for each leaf. Where leaves were lost an honest log may need some walks, too."""
+NAMED = 5
+"""Bureaus that a finding names."""
 Named = tuple[str, bytes, bytes]
 """Issuer, id and header digest of a notice. A reference whose id is another's than its digest names nothing."""
 
@@ -32,12 +37,14 @@ class Holders:
     """What the leaves so far say of who holds what; sixteen bytes for each notice, more for one that changes another.
 
     `leaf` reads a leaf, `find` what was decided in it, if anything. `has_lost`, to be set where the log is one that
-    goes on from another: what a notice names may be among the leaves that were lost.
+    goes on from another: what a notice names may be among the leaves that were lost. `looks`: how many decisions may be
+    read again for that, beside LOOKS_A_LEAF for each that is taken in.
     """
 
-    def __init__(self, leaf: Callable[[int], Leaf], find: Callable[[int], Recorded | None]) -> None:
-        self._leaf, self._find = leaf, find
+    def __init__(self, leaf: Callable[[int], Leaf], find: Callable[[int], Recorded | None], looks: int = LOOKS) -> None:
+        self._leaf, self._read = leaf, find
         self.has_lost = False
+        self._looks = looks
         self._taken_in: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
         """Start of the digest and leaf of each notice, in turn; by a hash of which nobody can choose notices."""
         self._released: dict[int, dict[int, str]] = {}
@@ -54,6 +61,19 @@ class Holders:
         self._names: dict[int, str] = {}
         self._ambiguous = 0
         """Bureau indices under which more than one name stands on record, as a mask."""
+
+    def goes_on(self) -> bool:
+        """Say whether the next decision can be taken in: asked once for each, before `holding`.
+
+        If not, what did not hold so far has led to so many walks that the cost would grow with the square of the log.
+        """
+        self._looks += LOOKS_A_LEAF
+        return self._looks > 0
+
+    def _find(self, number: int) -> Recorded | None:
+        """Read a decision again."""
+        self._looks -= 1
+        return self._read(number)
 
     def take(self, recorded: Recorded) -> str:
         """Take in the next decision; say what is wrong with what it changes and whom it tells, "" if nothing."""
@@ -176,10 +196,10 @@ class Holders:
 
     def _first(self, named: Named) -> int | None:
         """Find the leaf under which a notice was taken in."""
-        start, some = _short(named[2]), self._taken_in.get(_bucket(named[2]), ())
-        for each, number in zip(some[::2], some[1::2], strict=True):
-            if each == start and self._takes_in(number, named):
-                return number
+        start, bucket = _short(named[2]), self._taken_in.get(_bucket(named[2]), ())
+        for place in range(0, len(bucket), 2):
+            if bucket[place] == start and self._takes_in(bucket[place + 1], named):
+                return bucket[place + 1]
         return None
 
     def _takes_in(self, leaf_number: int, named: Named) -> bool:
@@ -198,7 +218,7 @@ class Holders:
         if self._held(about) & (~self._count(told) | self._ambiguous):
             missed = [name for index, name in self._of(about).items() if told.get(index) != name]
         missed += [subject.issuer] if order and subject.issuer not in told.values() else []
-        return f"ends the notice of leaf {about} and does not tell {', '.join(missed[:5])}" if missed else ""
+        return f"ends the notice of leaf {about} and does not tell {some(missed)}" if missed else ""
 
     def _of(self, leaf_number: int) -> dict[int, str]:
         """Name the holders of a notice by bureau index, those of the versions that it replaced included."""
@@ -248,6 +268,12 @@ class Holders:
             yield number, each
             before = each.leaf.about if _corrected(each) else None
             number = before if before is not None and before < number else None  # a forged one leads round for ever
+
+
+def some(names: Sequence[str]) -> str:
+    """Name the first of these, and say how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def recipients(recorded: Recorded) -> dict[int, str]:

@@ -15,7 +15,7 @@ from broker import codec
 from broker.decide import SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, SignatureError, TrailError
 from broker.examine import ONCE, Finding
-from broker.holders import Holders
+from broker.holders import LOOKS, Holders, some
 from broker.index import receipt_in
 from broker.notice import (
     APPROVAL,
@@ -56,6 +56,7 @@ SHOWN_TO_REVIEW = frozenset(name for names in KINDS.values() for name in names) 
 """Compartments that a reviewer is shown."""
 NEVER_GIVEN = "said to hold what it corrects, and was never given it"
 NOT_NAMED = "was given what it corrects, and is not said to hold it"
+UNFOLLOWED = "who holds what is not followed from here on: too much before it does not hold"
 TERMS = {
     "allowed by policy": "allowed",
     "in the audience": "audience",
@@ -112,6 +113,8 @@ class Rechecked:
     receipts: int = 0
     waiting: int = 0
     """Receipts and notices that may still be on their way: no later one of that bureau or series is on record."""
+    unfollowed: int = 0
+    """Decisions of which it was not worked out who holds what: too much before them does not hold."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -128,19 +131,22 @@ def recheck(
     grounds: Callable[[Leaf], Grounds | None],
     sent: Mapping[bytes, Sent],
     progress: Callable[[int, int], None] = lambda _done, _all: None,
+    looks: int = LOOKS,
 ) -> Rechecked:
     """Check every record.
 
     `grounds` gives None for a policy set that nobody named. `sent`: receipts by the digest of the statement, and by
-    header digest the notices of which their issuer was told nothing.
+    header digest the notices of which their issuer was told nothing. `looks` is for `Holders`.
     """
-    return _Recheck(trail, grounds, dict(sent)).run(records, progress)
+    return _Recheck(trail, grounds, dict(sent), looks).run(records, progress)
 
 
 class _Recheck:
     """One pass over the records. Subscriptions are those of the leaves so far."""
 
-    def __init__(self, trail: Trail, grounds: Callable[[Leaf], Grounds | None], sent: dict[bytes, Sent]) -> None:
+    def __init__(
+        self, trail: Trail, grounds: Callable[[Leaf], Grounds | None], sent: dict[bytes, Sent], looks: int
+    ) -> None:
         self._trail, self._grounds, self._sent = trail, grounds, sent
         self._found = Rechecked()
         self._kept: Kept | None = None
@@ -151,7 +157,7 @@ class _Recheck:
         """The last delivery number of each bureau."""
         self._tells_holders = False
         """A decision so far said who holds what it corrects: from then on all that correct something do."""
-        self._holders = Holders(lambda number: codec.decode(Leaf, trail.entry(number)), self._find)
+        self._holders = Holders(lambda number: codec.decode(Leaf, trail.entry(number)), self._find, looks)
 
     def _find(self, number: int) -> Recorded | None:
         """Read a decision again; what is wrong with it is told at its own leaf."""
@@ -273,15 +279,12 @@ class _Recheck:
         self._reached(recorded.header.issuer, recorded.routing.series, recorded.routing.number)
         grounds = self._grounds(recorded.leaf)
         directory = grounds.directory if grounds else None
-        holding = self._holders.holding(recorded)
-        if wrong := self._holders.take(recorded):
-            self._found.add(place, wrong)
+        self._follow(place, recorded, directory)
         if recorded.leaf.kind == RELEASED:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
         if not rows_hold(recorded.leaf, record):
             self._found.add(place, "the recipients in its decision record are not those whose rows it commits to")
-        self._held_by(place, recorded, holding, directory)
         if recorded.header.kind in TO_HOLDERS:
             self._compare(place, "receives", recorded.terms.receivers, _mask(recorded.shown))
             if grounds and is_order(recorded.header) and not grounds.directory.may_order(recorded.header.issuer):
@@ -293,6 +296,18 @@ class _Recheck:
             return
         self._found.decisions += 1
         self._repeat(place, recorded, grounds)
+
+    def _follow(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
+        """Check who holds what it changes and is told; from where that would cost too much on nothing is said of it."""
+        if self._found.unfollowed or not self._holders.goes_on():
+            if not self._found.unfollowed:
+                self._found.add(place, UNFOLLOWED)
+            self._found.unfollowed += 1
+            return
+        holding = self._holders.holding(recorded)
+        if wrong := self._holders.take(recorded):
+            self._found.add(place, wrong)
+        self._held_by(place, recorded, holding, directory)
 
     def _given(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
         """Check that each who is said to get it can: under a number not used before, at its own index.
@@ -383,7 +398,7 @@ class _Recheck:
 
 def _who(mask: int, directory: Directory | None) -> str:
     names = directory.bureaus_in(mask) if directory else ()
-    return ", ".join(names[:5]) or f"{mask.bit_count()} bureaus"
+    return some(names) or f"{mask.bit_count()} bureaus"
 
 
 def _mask(indices: Iterable[int]) -> int:

@@ -77,6 +77,11 @@ class Decisions:
             yield "decisions", f"{found.decisions:,} repeated under {', '.join(each[:16] for each in self.policies)}"
         else:
             yield from NOT_REPEATED
+        if found.unfollowed:
+            yield (
+                "not followed",
+                f"{found.unfollowed:,} decisions: too much does not hold to say who held what",
+            )
         for digest, count in sorted(found.others.items() if self.policies else ()):
             yield "not repeated", f"{count:,} decisions under the policy set {digest[:16]}, which was not named"
 
@@ -88,6 +93,7 @@ class Decisions:
             "receipts_waiting": self.found.waiting,
             "repeated": self.found.decisions,
             "not_repeated": self.found.others,
+            "not_followed": self.found.unfollowed,
             "policies": list(self.policies),
         }
 

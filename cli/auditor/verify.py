@@ -344,4 +344,5 @@ def _value(checked: Checked) -> dict[str, Any]:
         },
         "wrong": checked.wrong,
         "findings": [{"place": each.place, "what": each.what} for each in checked.findings],
+        "more": checked.wrong - len(checked.findings),
     }

@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 import pytest
 
 from broker import codec
+from broker.holders import LOOKS_A_LEAF, Holders
 from broker.notice import DecisionRecord, Entry, Envelope, Header, Recipient
 from broker.recheck import recheck
+from broker.recorded import Recorded
 from broker.records import Records
 from broker.signing import decision_digest
 from broker.trail import Trail
-from tests.attacks.bench import REVIEWER, Bench, notice
+from tests.attacks.bench import AUTHORITY, REVIEWER, Bench, notice
 from tests.attacks.test_order import order
 from tests.attacks.test_review import Books, approval, said, wanted
+from tests.audit.test_holders import told
 from tests.making import Draft, reference
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -409,3 +412,45 @@ async def test_a_member_has_the_auditor_call_the_broker_a_liar(shared: Bench) ->
     end = await routed(shared, ended(first).but(references=(names,)))
     with (await books_up_to(shared, end)).checked() as (findings, found):
         assert (findings, found.findings) == ([], [])
+
+
+@pytest.mark.parametrize("lie", ["corrects", "releases", "withdraws"])
+async def test_the_operator_lies_at_every_leaf_to_have_each_looked_up_through_all_that_came_before(lie: str) -> None:
+    """Every one is a finding, and would lead through all versions of a record once more: the cost would grow with the
+    square of the log. The auditor looks at so many decisions and says from which leaf on he has not followed it."""
+    log, looks, versions = list[Recorded](), list[int](), 300
+
+    def find(number: int) -> Recorded | None:
+        looks.append(number)
+        return log[number] if 0 <= number < len(log) else None
+
+    holders = Holders(lambda number: log[number].leaf, find, 1_000)
+    first = last = notice("AT/ncb", LV).envelope()
+    told(log, first, None, LV)
+    for number in range(versions):
+        last = corrected(last)
+        told(log, last, number, LV)
+    for _ in range(10 * versions):
+        if lie == "corrects":
+            told(log, corrected(first), 0, LV)
+            told(log, replace(ended(first), issuer=AUTHORITY).envelope(), 0, LV)
+        elif lie == "releases":
+            log.append(_released(log[0], len(log)))
+            told(log, corrected(last), versions, LV)
+        else:
+            told(log, ended(first).envelope(), 0, LV)
+            told(log, ended(last).envelope(), versions)
+            told(log, corrected(last), versions, LV)
+    followed = 0
+    for recorded in log:
+        if not holders.goes_on():
+            break
+        holders.holding(recorded)
+        holders.take(recorded)
+        followed += 1
+    assert followed >= versions
+    assert len(looks) <= 1_000 + (LOOKS_A_LEAF + 10) * len(log)
+
+
+def _released(held: Recorded, number: int) -> Recorded:
+    return replace(held, leaf_number=number, leaf=replace(held.leaf, kind="released", about=held.leaf_number))

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from broker import codec
-from broker.holders import Holders
+from broker.holders import LOOKS_A_LEAF, Holders, some
 from broker.notice import DecisionRecord, Envelope, Header, Leaf, Recipient, Reference
-from broker.recheck import recheck
+from broker.recheck import UNFOLLOWED, recheck
 from broker.recorded import Recorded
 from broker.records import Records
 from broker.signing import header_digest
@@ -113,3 +113,24 @@ def test_nor_where_leaves_were_lost_of_what_corrects_one_of_them_and_comes_once_
     assert holders.take(told(log, first, None, "LV/ncb")) == said
     order = replace(end(first), issuer=AUTHORITY).envelope()
     assert holders.take(told(log, order, 1, "LV/ncb", "AT/ncb")) == ""
+
+
+async def test_from_where_holders_are_not_followed_any_more_is_told_and_how_many_decisions_come_after(
+    federation: Federation,
+) -> None:
+    bench = Bench(federation)
+    first = notice("AT/ncb").envelope()
+    second = corrected(first, 2)
+    leaves = [(await bench.publish(each)).leaf_number for each in (first, second, corrected(second, 3), notice())]
+    await federation.settled()
+    with closing(Records(federation.folder / "records.db")) as records:
+        trail = Trail.open(federation.trail)
+        whole = recheck(trail, records, lambda _: None, {})
+        found = recheck(trail, records, lambda _: None, {}, looks=-2 * LOOKS_A_LEAF)
+    assert (whole.findings, whole.unfollowed) == ([], 0)
+    assert [(each.place, each.what) for each in found.findings] == [(f"leaf {leaves[1]}", UNFOLLOWED)]
+    assert (found.wrong, found.unfollowed) == (1, 3)
+
+
+def test_who_is_not_told_is_named_and_those_beyond_the_first_are_counted() -> None:
+    assert (some(()), some("abcde"), some("abcdefg")) == ("", "a, b, c, d, e", "a, b, c, d, e and 2 more")
