@@ -8,8 +8,10 @@ import sys
 import uuid
 from dataclasses import dataclass
 
+from adapters.holding import Holding
 from broker import codec
-from broker.notice import KINDS, ROUTING, TO_HOLDERS, WITHDRAWAL, DecisionRecord, RuleHit
+from broker.notice import KINDS, ROUTING, TO_HOLDERS, WITHDRAWAL, DecisionRecord, Header, Reference, RuleHit
+from broker.verify import subject_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Story:
     rules: tuple[RuleHit, ...]
     reached: tuple[Reached, ...]
     untold: tuple[str, ...] = ()
-    """Of a withdrawal or restriction: who was given its notice and is not among those whom it reached."""
+    """Of a withdrawal or restriction: who was given its notice and was reached neither by it nor by a later one."""
 
     @property
     def expected(self) -> str:
@@ -107,7 +109,7 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
 
 
 def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRecord | None) -> tuple[str, ...]:
-    """Name who was given a record since it was last withdrawn, and is not told of this end of it.
+    """Name who was given a record since it was last withdrawn, and is told neither of this end nor of a later one.
 
     We need not believe the broker about the holders: each decision on each version was proven to us. Who holds what an
     order ends, another's record, we do not know.
@@ -115,9 +117,48 @@ def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRec
     end = database.execute("SELECT * FROM ours WHERE notice_id = ?", (notice_id,)).fetchone()
     if decision is None or end is None or end["kind"] not in TO_HOLDERS:
         return ()
-    told = {each.bureau for each in decision.rows}
-    given = holders(database, end["bureau"], end["record"], end["version"])
-    return tuple(each for each in given if each not in told)
+    told = {each.bureau for each in decision.rows} | _told_later(database, end)
+    return tuple(each for each in _given_before(database, end) if each not in told)
+
+
+def _told_later(database: sqlite3.Connection, end: sqlite3.Row) -> set[str]:
+    """Name who was told of a withdrawal that came after an end: of one that follows it because it told nobody, too."""
+    later = database.execute(
+        "SELECT o.decision FROM ours AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
+        " WHERE e.bureau = ? AND e.record = ? AND e.version > ? AND e.kind = ? AND o.kind = 'routed'",
+        (end["bureau"], end["record"], end["version"], WITHDRAWAL),
+    )
+    return {each.bureau for (made,) in later for each in codec.decode(DecisionRecord, bytes(made)).rows}
+
+
+def _given_before(database: sqlite3.Connection, end: sqlite3.Row) -> tuple[str, ...]:
+    """Name who was given what an end ends: its record, but of a thief's notice that one and what it corrects."""
+    found, before = dict[str, None](), end["version"]
+    subject = subject_of(codec.decode(Header, bytes(end["header"])))
+    while subject and (foreign := _foreign(database, subject)):
+        found |= dict.fromkeys(each.bureau for each in foreign.rows)
+        subject = subject_of(codec.decode(Header, foreign.header))
+        subject = subject if subject and subject.relation == "corrects" else None
+        before = 0
+    if subject:
+        row = database.execute(
+            "SELECT bureau, record, version FROM ours WHERE notice_id = ?", (subject.notice_id,)
+        ).fetchone()
+        before = max(before, row["version"] + 1 if row else 0)
+    return tuple(found | dict.fromkeys(holders(database, end["bureau"], end["record"], before)))
+
+
+def _foreign(database: sqlite3.Connection, subject: Reference) -> DecisionRecord | None:
+    """Find the decision on a notice that is on record as ours and never was in this outbox."""
+    foreign = Holding(database).foreign(subject.notice_id)
+    if foreign is None or foreign[1] != subject.header_digest:  # a digest names no header that names it: this ends
+        return None
+    row = database.execute(
+        "SELECT decision FROM outcomes WHERE notice_id = ? AND kind IN ('routed', 'held', 'released')"
+        " ORDER BY leaf_number DESC",
+        (subject.notice_id,),
+    ).fetchone()
+    return codec.decode(DecisionRecord, bytes(row["decision"]))
 
 
 def holders_of(database: sqlite3.Connection, notice_id: bytes) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ import pytest
 
 from adapters import doubts
 from adapters.compose import Maker, Place, compose
+from adapters.heads import Journal
 from adapters.outbox import Outbox, Published
 from adapters.outcomes import Outcomes
+from adapters.trace import trace
 from broker import codec
 from broker.errors import InvalidReferenceError
 from broker.notice import Envelope, Header, Outcome, Reference, Revocation
@@ -221,6 +223,14 @@ async def disowned(world: World, outbox: Outbox, notice: Header) -> None:
     await world.machine("AT/ncb").outcomes(outbox).drain()
 
 
+def left_untold(outbox: Outbox, end: bytes) -> tuple[list[str], tuple[str, ...]]:
+    """What rings of holders that an end of ours does not tell, and whom its trace names."""
+    rung = [each.code for each in Journal(outbox.database).alarms() if each.code == "holders-not-told"]
+    story = trace(outbox.database, codec.decode(Header, codec.decode(Envelope, end).header).notice_id)
+    assert story
+    return rung, story.untold
+
+
 async def test_our_record_stands_where_what_is_disowned_does_not_correct_it(world: World) -> None:
     """The withdrawal of the thief's notice reaches nobody, and is no reason to withdraw ours."""
     at = world.machine("AT/ncb")
@@ -230,6 +240,7 @@ async def test_our_record_stands_where_what_is_disowned_does_not_correct_it(worl
     outbox = at.outbox()
     await at.outcomes(outbox).drain()
     await disowned(world, outbox, fake)
+    assert left_untold(outbox, (await world.sent())[-1]) == ([], ())
     assert await outbox.flush(world.bus) == 0
     assert outbox.published("") == {"R-1": b""}  # what the thief's notice has ended with it comes anew
     outbox.publish([draft()])
@@ -250,6 +261,8 @@ async def test_our_record_has_ended_where_what_is_disowned_corrected_it_by_anoth
     await at.outcomes(outbox).drain()
     await disowned(world, outbox, fake)
     assert outbox.published("") == {}
+    end = (await world.sent())[-1]
+    assert left_untold(outbox, end) == (["holders-not-told"], ("LV/ncb",))  # what it holds this ends, too
     outbox.close()
 
 

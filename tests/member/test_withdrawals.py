@@ -10,6 +10,7 @@ from adapters.adapter import Draft
 from adapters.changes import Guard, changes
 from adapters.compose import Maker
 from adapters.outbox import Outbox, Published, Refusal, Result
+from adapters.trace import trace
 from broker import codec
 from broker.errors import ConfigurationError, InvalidReferenceError
 from broker.notice import Envelope, Header
@@ -121,6 +122,10 @@ async def test_a_withdrawal_of_a_version_that_is_not_on_record_is_followed_by_on
         outbox.withdraw("R-1")
     await world.broker.route((await world.sent())[-1], {"LV/ncb": ("reason",)}, {"LV/ncb": ("erases", 1)})
     assert await learn(at, outbox) == [*alarms, "holders-not-told"]  # not GE, who holds it, too
+    for each in (said(end), header):  # who was told by the one that follows is no longer named by the one before
+        story = trace(outbox.database, each.notice_id)
+        assert story
+        assert story.untold == ("GE/ncb",)
     assert outbox.waiting() == 0
     outbox.close()
 
