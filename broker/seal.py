@@ -30,6 +30,8 @@ ENTRY_KEY, HEAD_KEY = b"entry", b"head"
 COSIGNED_KEY = b"cosigned"
 """Key of a record of `checkpoints` that brings only cosignatures of a head that stands there already."""
 READ_LIMIT = 500
+LOOKED_THROUGH = 16
+"""Offsets at once, where the last record of a stream is looked for that is more than cosignatures."""
 SHOWN_S, SHOWN_AGAIN_S = 5.0, 0.05
 """How long a step that was committed may not be shown yet, and how often it is asked."""
 Take = Callable[[Sequence[Entry], Head], Awaitable[None]]
@@ -320,20 +322,39 @@ class Sealer:
         return self._announced_in(record) if record else None
 
     async def _last(self, stream: str) -> Record | None:
-        """Read the last record of a stream; its last offsets may be holes."""
-        end, back = await self._bus.end(stream, partition=self._shard), 1
-        last: Record | None = None
-        while end and last is None and back < 16 * end:
+        """Read the last record of a stream that is more than cosignatures."""
+        start, end = 0, await self._filled(stream, await self._bus.end(stream, partition=self._shard))
+        while start < end:
+            begin = max(start, end - LOOKED_THROUGH)
             try:
-                async for record in self._from(stream, max(0, end - back), end):
-                    if record.key != COSIGNED_KEY:
-                        last = record
+                found = [each async for each in self._from(stream, begin, end) if each.key != COSIGNED_KEY]
             except OffsetGoneError as error:
-                back = end - error.start  # all that is left, perhaps nothing
-                end = end if back else 0
+                start = error.start
                 continue
+            if found:
+                return found[-1]
+            end = await self._filled(stream, begin)
+        return None
+
+    async def _filled(self, stream: str, high: int) -> int:
+        """Find the offset after the last record before `high`, which many holes may come before after a restore.
+
+        Looks from there on, further and further, then halves what is left.
+        """
+        low, back = 0, 1
+        while low < high:
+            middle = max((low + high) // 2, high - back)
             back *= 16
-        return last
+            try:
+                found = await self._bus.read(stream, middle, limit=1, partition=self._shard)
+            except OffsetGoneError as error:
+                low = error.start
+                continue
+            if found and found[0].offset < high:
+                low = found[0].offset + 1
+            else:
+                high = middle
+        return low
 
     async def _from(self, stream: str, place: int, end: int) -> AsyncIterator[Record]:
         while place < end:

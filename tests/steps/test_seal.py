@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from broker import codec, crash, merkle, notes, streams
+from broker.bus import Record
 from broker.distribute import Distribute
 from broker.erase import Eraser
 from broker.errors import FencedError, TrailError, UnavailableError
@@ -238,6 +239,56 @@ async def test_a_checkpoint_file_that_was_lost_is_written_again(ledger: Ledger) 
     (ledger.folder / "checkpoint").write_bytes(b"")
     assert await ledger.restart() == ledger.steps[-1][1]
     assert (ledger.folder / "checkpoint").read_bytes() == before
+
+
+class Counting(FakeBus):
+    """A bus that counts what is read of it."""
+
+    records = 0
+
+    async def read(
+        self, stream: str, offset: int, *, limit: int = 500, wait: float = 0.0, partition: int = 0
+    ) -> list[Record]:
+        found = await super().read(stream, offset, limit=limit, wait=wait, partition=partition)
+        self.records += len(found)
+        return found
+
+
+@pytest.mark.parametrize("room", [0, 1, 17, 10**12])
+@pytest.mark.parametrize("cosigned", [0, 1, 3])
+async def test_the_last_head_is_found_behind_any_room_without_reading_all_before_it(
+    home: Path, room: int, cosigned: int
+) -> None:
+    """As a restore leaves it, or a new log; a head with cosignatures only may come after it."""
+    ledger = Ledger(home, Counting())
+    await ledger.recover()
+    for _ in range(150):
+        note = await ledger.step(1)
+    stream = ledger.bus.memory.partition(streams.CHECKPOINTS, 0)
+    stream.end += room // 2
+    for _ in range(cosigned):
+        await ledger.sealer.announce_cosigned(note)
+    stream.end += room - room // 2
+    ledger.stop()
+    ledger.start()
+    before = ledger.bus.records
+    announced = (await ledger.sealer.look()).announced
+    assert announced == notes.Checkpoint(ORIGIN, 150, ledger.frontier.root())
+    assert ledger.bus.records - before <= 100
+    ledger.stop()
+
+
+async def test_of_a_stream_that_retention_has_emptied_there_is_no_last_record(home: Path) -> None:
+    ledger = Ledger(home)
+    await ledger.recover()
+    await ledger.step(1)
+    stream = ledger.bus.memory.partition(streams.CHECKPOINTS, 0)
+    stream.records.clear()
+    stream.start = stream.end = stream.end + 10
+    ledger.stop()
+    ledger.start()
+    assert (await ledger.sealer.look()).announced is None
+    ledger.stop()
 
 
 def test_the_release_of_a_held_notice_is_found_without_reading_all_records(tmp_path: Path) -> None:
