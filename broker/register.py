@@ -106,13 +106,20 @@ class Register:
     async def take_over(self, still_owned: Callable[[], Awaitable[object]]) -> int:
         """Make the cache ours, and tell its place; only for whoever owns the shard.
 
-        `still_owned` (`Shard.now`) is asked while nobody else can write here: whoever owns the shard after its answer
-        takes the cache over after us, and whoever owned it before is left alone. Raises as it does, UnavailableError.
+        `still_owned` (`Shard.now`) is asked again where somebody has taken the cache over or emptied it since it was
+        asked: whoever owns the shard after its answer does so after us, or is left alone. Meanwhile the file is
+        nobody's: who is stopped while the bus answers keeps no successor waiting. Raises as it does, UnavailableError.
         """
-        with answering(), transaction(self._db):
+        with answering():
+            asked_of = self._stamped()[1]
+        while True:
             await still_owned()
-            self._mark()
-        return self._stamp[0]
+            with answering(), transaction(self._db):
+                there = self._stamped()[1]
+                if there == asked_of:
+                    self._mark()
+                    return self._stamp[0]
+            asked_of = there
 
     def _mark(self) -> None:
         """Set a new token: nobody who had the cache before takes it for its own, though it stand at the same place."""

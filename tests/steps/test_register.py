@@ -126,19 +126,37 @@ async def test_who_has_lost_the_shard_takes_no_cache_over(two: tuple[Register, R
     new.check_ours()
 
 
-async def test_no_successor_comes_between_the_answer_that_the_shard_is_ours_and_the_cache(
+async def test_a_successor_that_comes_after_the_answer_that_the_shard_is_ours_is_left_alone(
     two: tuple[Register, Register],
 ) -> None:
+    """Whoever is stopped there keeps it from nothing, and is told that the shard is lost once it would go on."""
     old, new = two
     new._db.execute("PRAGMA busy_timeout = 0")
+    asked: list[int] = []
 
     async def answered() -> None:
-        with pytest.raises(UnavailableError):
-            await new.take_over(still_owned)
+        asked.append(1)
+        if len(asked) > 1:
+            raise FencedError
+        await new.take_over(still_owned)
 
-    await old.take_over(answered)
-    await new.take_over(still_owned)
+    with pytest.raises(FencedError):
+        await old.take_over(answered)
     new.check_ours()
+
+
+async def test_who_is_asked_again_and_still_owns_the_shard_takes_the_cache_over(two: tuple[Register, Register]) -> None:
+    late, owner = two
+    asked: list[int] = []
+
+    async def answered() -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            await late.take_over(still_owned)  # its owner of before, whose answer is older
+
+    await owner.take_over(answered)
+    owner.check_ours()
+    assert len(asked) == 2
 
 
 async def test_who_has_not_taken_a_cache_over_does_not_empty_it(two: tuple[Register, Register]) -> None:
