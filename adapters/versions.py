@@ -75,7 +75,7 @@ class Versions:
         while records := await bus.read(streams.VERSIONS, place, limit=PAGE):
             self._folder.mkdir(parents=True, exist_ok=True)
             # From the look at what is kept until ours is kept: another may follow meanwhile, or pin a root.
-            async with turns.in_turn(self._folder):
+            async with turns.alone(self._folder):
                 more, place = self._take_page(records, place)
             came += more
         if self._missed or self._lacks_newest():
@@ -341,7 +341,7 @@ class Versions:
         root = self._pinned(state)
         if not root or (folder := self._list_of(root)).is_dir() or not (listed := [*self._replayed()]):
             return
-        async with turns.in_turn(self._folder):  # another process may do the same
+        async with turns.alone(self._folder):  # another process may do the same
             aside = folder.with_name(f".{folder.name}.new")
             shutil.rmtree(aside, ignore_errors=True)  # a kill left it
             aside.mkdir(parents=True)

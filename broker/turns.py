@@ -16,7 +16,7 @@ from broker import durable
 
 
 @asynccontextmanager
-async def in_turn(folder: Path, wait_s: float | None = None) -> AsyncIterator[None]:
+async def alone(folder: Path, wait_s: float | None = None) -> AsyncIterator[None]:
     """Do as `durable.alone`, whose blocks keep clear, too. Raises UnavailableError, as that does.
 
     `wait_s` is for a folder in which whoever is in his block may need longer than to write files.

@@ -181,7 +181,7 @@ async def in_turn(home: OperatorHome, wait_s: float | None = None) -> AsyncItera
     """
     folder = home.folder / "trust"
     folder.mkdir(exist_ok=True)
-    async with turns.in_turn(folder, wait_s):
+    async with turns.alone(folder, wait_s):
         yield
 
 
