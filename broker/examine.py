@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
 from broker.notice import BEGUN, LOST, NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
+from broker.report import Gap, PutInForce, Report
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
@@ -52,8 +53,6 @@ FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
 """Kinds of leaf that say what the notice of the leaf before did to another."""
 ONCE = frozenset({"routed", "held"})
 """Kinds of leaf of which a notice has one at most."""
-LISTED = 100
-"""Findings that are told in full; the others are counted."""
 CACHED_BUNDLES = 1024
 PROGRESS_EVERY = 64
 """Bundles between two words of progress."""
@@ -91,72 +90,6 @@ class SeenLeaf:
     number: int
     leaf: bytes
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that does not hold, and where."""
-
-    place: str
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class PutInForce:
-    """The first leaf that names a version; `what` is directory or policies."""
-
-    leaf_number: int
-    what: str
-    digest: bytes
-
-
-@dataclass(slots=True)
-class Gap:
-    """Leaves of a log that has ended which are lost, as the log that went on from it says."""
-
-    origin: str
-    first: int
-    last: int
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return self.last - self.first + 1
-
-
-@dataclass(slots=True)
-class Report:
-    """What an examination came to; `findings` are at most `LISTED` of `wrong`."""
-
-    origin: str
-    size: int = 0
-    root: bytes = EMPTY_ROOT
-    leaves: int = 0
-    heads: int = 0
-    deliveries: int = 0
-    told: int = 0
-    """Leaves of decisions and receipts that others were told of."""
-    agreed: int = 0
-    """Size of the largest head of others that the trail bears out: no leaf beyond it stands in their word."""
-    gaps: list[Gap] = field(default_factory=list)
-    """Where a log ended and leaves of it were lost."""
-    lost: dict[str, list[int]] = field(default_factory=dict)
-    """Numbers of lost leaves that others still hold something of, by who does."""
-    wrong: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    in_force: list[PutInForce] = field(default_factory=list)
-    """Each change of versions, by rising leaf number: who signed them is not examined here."""
-
-    def add(self, place: str, what: str) -> None:
-        """Note something that does not hold."""
-        self.wrong += 1
-        if len(self.findings) < LISTED:
-            self.findings.append(Finding(place, what))
-
-    @property
-    def compared(self) -> bool:
-        """Whether there was anything to compare with that the operator does not hold."""
-        return self.heads + self.deliveries + self.told > 0
 
 
 def examine(

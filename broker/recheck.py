@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from broker import codec
 from broker.decide import SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, SignatureError, TrailError
-from broker.examine import ONCE, Finding
+from broker.examine import ONCE
 from broker.holders import LOOKS, Holders, some
 from broker.index import receipt_in
 from broker.notice import (
@@ -35,6 +35,7 @@ from broker.notice import (
     Terms,
 )
 from broker.recorded import Recorded, remember
+from broker.report import LISTED, Finding
 from broker.route import rows_hold
 from broker.signing import pae
 from broker.verify import is_order
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from broker.rules import Rules, Verdict
     from broker.trail import Trail
 
-LISTED = 100
-"""Findings that are told in full; the others are counted."""
 PROGRESS_EVERY = 1000
 HELD, ROUTED = "held", "routed"
 DECIDED = ONCE | {RELEASED}

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from broker.examine import Report
+from broker.report import Report
 from cli import answer, exits, seed
 from cli.happened import Happened, chapters, example, happened, why_not
 from cli.invented.sites import invent

@@ -17,7 +17,8 @@ from broker.bus import Bus
 from broker.certificates import pki_of
 from broker.distribute import GROUP
 from broker.errors import ConfigurationError, UnavailableError
-from broker.examine import Report, examine
+from broker.examine import examine
+from broker.report import Report
 from cli import keyring, keys
 from cli.auditor import enrolled
 from cli.home import MemberHome, clock, member_home

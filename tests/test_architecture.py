@@ -47,6 +47,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "index",
         "extent",
         "earlier",
+        "report",
         "examine",
         "key_use",
     ),

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.versions import Versions
 from broker.errors import ConfigurationError, VersionRefusedError
-from broker.examine import Gap
 from broker.notice import Leaf
 from broker.records import Records
+from broker.report import Gap
 from broker.trail import Trail
 from cli.auditor.progress import progress
 from cli.officer import in_force, sets

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.versions import Versions
 from broker.errors import ConfigurationError
-from broker.examine import Finding, Report
+from broker.report import Finding, Report
 from broker.trust.adopted import Adopted
 from broker.trust.guard import pinned
 from cli.officer.in_force import TAKEN_IN

@@ -13,8 +13,9 @@ import click
 
 from broker import notes, reading
 from broker.errors import ConfigurationError, ProofError
-from broker.examine import Finding, Gap, Report, examine
+from broker.examine import examine
 from broker.notes import Vkey
+from broker.report import Finding, Gap, Report
 from cli import answer, exits
 from cli.auditor import cases as told_cases
 from cli.auditor import signed

@@ -1,0 +1,76 @@
+"""What the examination of a trail came to: what does not hold, what was lost, and with how much it was compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from broker.merkle import EMPTY_ROOT
+
+LISTED = 100
+"""Findings that are told in full; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not hold, and where."""
+
+    place: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutInForce:
+    """The first leaf that names a version; `what` is directory or policies."""
+
+    leaf_number: int
+    what: str
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Gap:
+    """Leaves of a log that has ended which are lost, as the log that went on from it says."""
+
+    origin: str
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.last - self.first + 1
+
+
+@dataclass(slots=True)
+class Report:
+    """What an examination came to; `findings` are at most `LISTED` of `wrong`."""
+
+    origin: str
+    size: int = 0
+    root: bytes = EMPTY_ROOT
+    leaves: int = 0
+    heads: int = 0
+    deliveries: int = 0
+    told: int = 0
+    """Leaves of decisions and receipts that others were told of."""
+    agreed: int = 0
+    """Size of the largest head of others that the trail bears out: no leaf beyond it stands in their word."""
+    gaps: list[Gap] = field(default_factory=list)
+    """Where a log ended and leaves of it were lost."""
+    lost: dict[str, list[int]] = field(default_factory=dict)
+    """Numbers of lost leaves that others still hold something of, by who does."""
+    wrong: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    in_force: list[PutInForce] = field(default_factory=list)
+    """Each change of versions, by rising leaf number: who signed them is not examined here."""
+
+    def add(self, place: str, what: str) -> None:
+        """Note something that does not hold."""
+        self.wrong += 1
+        if len(self.findings) < LISTED:
+            self.findings.append(Finding(place, what))
+
+    @property
+    def compared(self) -> bool:
+        """Whether there was anything to compare with that the operator does not hold."""
+        return self.heads + self.deliveries + self.told > 0
