@@ -5,13 +5,9 @@ Such a rejection burns neither id nor number, so that nothing is lost by the cha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
-from adapters.database import connect
 from broker.directory import Directory
 from broker.errors import KeyNotInForceError, KeyRevokedError, UnknownKeyError
 from broker.notice import Leaf
@@ -53,16 +49,3 @@ def can_come_again(
     judged_by = find(newest.leaf.directory)
     key = judged_by.key(present) if judged_by else None
     return key is not None and key.in_force(newest.leaf.now)
-
-
-def rejected_in(outbox: Path, since: int) -> list[Rejection]:
-    """List what a member's outcomes say was rejected for its key alone, from a leaf on."""
-    if not outbox.exists():
-        return []
-    with closing(connect(outbox, "")) as database:
-        rows = database.execute(
-            "SELECT leaf_number, record_digest, code FROM outcomes WHERE leaf_number >= ? AND kind = 'rejected'"
-            " AND code IN (SELECT value FROM json_each(?)) ORDER BY leaf_number",
-            (since, json.dumps(KEY_CODES)),
-        ).fetchall()
-    return [Rejection(row[0], bytes(row[1]), row[2]) for row in rows]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from broker import writing
-from broker.errors import UnavailableError
+from broker.errors import ConfigurationError, UnavailableError
 from broker.writing import AWAY, keep_private, log_ahead
 
 QUEUED = "queued INTEGER NOT NULL DEFAULT 0"
@@ -39,26 +39,41 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         yield
 
 
-def connect(path: Path, tables: str, wait: float = WAIT_S) -> sqlite3.Connection:
+def connect(path: Path, tables: str, known: int, wait: float = WAIT_S) -> sqlite3.Connection:
     """Open a file that survives kill -9 and forgets what is erased, and make its tables if they are missing.
 
-    Every commit is on disk when it returns; only its owner may read the file. `wait`: for how many seconds another
-    process that keeps it is waited for, now and in each transaction. Raises UnavailableError.
+    Every commit is on disk when it returns; only its owner may read the file. `known`: the highest `user_version` that
+    is understood here. `wait`: for how many seconds another process that keeps it is waited for, now and in each
+    transaction. Raises UnavailableError; ConfigurationError, with nothing written, for a file of a later version.
     """
-    with answering():
-        return _connect(path, tables, wait)
-
-
-def _connect(path: Path, tables: str, wait: float) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     keep_private(path)
-    database = sqlite3.connect(path, isolation_level=None, timeout=wait, check_same_thread=False)
-    database.row_factory = sqlite3.Row
-    log_ahead(database)
-    for pragma in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
-        database.execute(f"PRAGMA {pragma}")
-    database.executescript(tables)
-    return database
+    with answering(), ExitStack() as stack:
+        database = sqlite3.connect(path, isolation_level=None, timeout=wait, check_same_thread=False)
+        stack.callback(database.close)
+        _check_known(database, path, known)
+        database.row_factory = sqlite3.Row
+        log_ahead(database)
+        for pragma in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+            database.execute(f"PRAGMA {pragma}")
+        database.executescript(tables)
+        stack.pop_all()
+        return database
+
+
+def version_of(database: sqlite3.Connection) -> int:
+    """Tell which version of its tables a file has, 0 where it never was told."""
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_known(database: sqlite3.Connection, path: Path, known: int) -> None:
+    """Check that no later Valise brought the file up: what that notes in it would be passed over here, and undone."""
+    if (version := version_of(database)) > known:
+        message = (
+            f"{path} was written by a later version of Valise (the file is of version {version}, this one knows up to "
+            f"{known}): install that version again and run this command with it. Nothing was written"
+        )
+        raise ConfigurationError(message)
 
 
 def count_queued(database: sqlite3.Connection, table: str) -> None:

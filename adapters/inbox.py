@@ -13,7 +13,7 @@ from typing import Any
 from adapters import ends, heads, receipts
 from adapters.again import Shown
 from adapters.check import Checked
-from adapters.database import connect, count_queued, transaction
+from adapters.database import connect, count_queued, transaction, version_of
 from adapters.ends import ERASED, End, Ends, record_of
 from adapters.heads import Heads, Journal
 from broker import codec
@@ -113,12 +113,12 @@ class Inbox:
     """The file of one bureau. Nothing is in it that was not checked."""
 
     def __init__(self, path: Path) -> None:
-        self.database = connect(path, heads.TABLES + receipts.TABLES + ends.TABLES + TABLES)
+        self.database = connect(path, heads.TABLES + receipts.TABLES + ends.TABLES + TABLES, TELLS_ENDS)
         count_queued(self.database, "receipts")
         self.journal = Journal(self.database)
         self.heads = Heads(self.journal)
         self.ends = Ends(self.database)
-        if self.database.execute("PRAGMA user_version").fetchone()[0] < TELLS_ENDS:
+        if version_of(self.database) < TELLS_ENDS:
             self._learn_ends()
 
     def _learn_ends(self) -> None:

@@ -25,7 +25,7 @@ from adapters.holding import Holding, reason_in, reference_to
 from adapters.order import Order
 from adapters.requeue import Requeue
 from adapters.sender import Sender, sent_digest
-from adapters.upgrade import bring_up
+from adapters.upgrade import VERSION, bring_up
 from adapters.withdrawal import withdrawal
 from adapters.wrong import why
 from broker import crash
@@ -138,7 +138,7 @@ class Outbox:
     """
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere, wait: float = WAIT_S) -> None:
-        self.database = connect(path, heads.TABLES + dates.TABLES + holding.TABLES + TABLES, wait)
+        self.database = connect(path, heads.TABLES + dates.TABLES + holding.TABLES + TABLES, VERSION, wait)
         count_queued(self.database, "envelopes")
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
         self._sender = Sender(self.database, maker, self.requeue)

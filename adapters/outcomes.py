@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from adapters.again import KEY_CODES, Rejection
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
-from adapters.database import forget_body, transaction
+from adapters.database import connect, forget_body, transaction
 from adapters.following import follow
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
@@ -27,6 +29,7 @@ from adapters.refusals import (
     WrongRowError,
 )
 from adapters.trace import untold
+from adapters.upgrade import VERSION
 from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
@@ -438,3 +441,16 @@ def _check_receipt(outcome: Outcome, leaf: Leaf, known: Known) -> Receipt:
     if statement.payload_type != RECEIPT_TYPE or receipt.issuer_member != known.bureau or receipt.act != leaf.code:
         raise WrongLeafError
     return receipt
+
+
+def rejected_in(outbox: Path, since: int) -> list[Rejection]:
+    """List what a member's outcomes say was rejected for its key alone, from a leaf on."""
+    if not outbox.exists():
+        return []
+    with closing(connect(outbox, "", VERSION)) as database:
+        rows = database.execute(
+            "SELECT leaf_number, record_digest, code FROM outcomes WHERE leaf_number >= ? AND kind = 'rejected'"
+            " AND code IN (SELECT value FROM json_each(?)) ORDER BY leaf_number",
+            (since, json.dumps(KEY_CODES)),
+        ).fetchall()
+    return [Rejection(row[0], bytes(row[1]), row[2]) for row in rows]

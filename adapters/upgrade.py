@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 from adapters.again import KEY_CODES
-from adapters.database import forget_body, transaction
+from adapters.database import forget_body, transaction, version_of
 from adapters.holding import Holding
 from broker import codec
 from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header
@@ -19,20 +19,16 @@ knows what withdrawals that told nobody have left with its holders, and nothing 
 
 def bring_up(database: sqlite3.Connection, holding: Holding) -> None:
     """Bring a file up to VERSION. Raises UnavailableError, with nothing changed."""
-    if _version(database) >= VERSION:
+    if version_of(database) >= VERSION:
         return
     with transaction(database):
-        before = _version(database)  # of two processes the second finds it done
+        before = version_of(database)  # of two processes the second finds it done
         if before < 1:
             _tell_orders(database)
         if before < VERSION:
             _decide(database, holding)
             _note_what_stands(database, holding)
             database.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _version(database: sqlite3.Connection) -> int:
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _tell_orders(database: sqlite3.Connection) -> None:

@@ -278,8 +278,8 @@ class MemberHome:
 
     def collector(self, bus: Bus, inbox: Inbox) -> Collector:
         """Make the collector of the bureau."""
-        from adapters.again import rejected_in  # noqa: PLC0415
         from adapters.collect import Collector  # noqa: PLC0415
+        from adapters.outcomes import rejected_in  # noqa: PLC0415
 
         rejections = partial(rejected_in, self.folder / "outbox.db")
         return Collector(bus, inbox, self.versions, self.signer(), os.urandom, self.settings.shard, rejections)

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from adapters.adapter import EVERYONE, Draft
-from adapters.again import rejected_in
 from adapters.collect import Collector
 from adapters.compose import Maker
 from adapters.inbox import Inbox
 from adapters.outbox import Outbox, Published
-from adapters.outcomes import Outcomes
+from adapters.outcomes import Outcomes, rejected_in
 from adapters.receipts import Signer
 from adapters.versions import Versions
 from broker import codec, streams

@@ -5,11 +5,15 @@ Such files were also made with the code of that time, by lives as in test_record
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from adapters.outbox import Outbox
+from adapters.outcomes import rejected_in
 from adapters.trace import trace
-from broker.errors import InvalidReferenceError
+from broker.errors import ConfigurationError, InvalidReferenceError
 from tests.member.conftest import Machine, World, draft
 from tests.member.test_outcomes import SHOWS, identity, learn, reject
 from tests.member.test_withdrawals import ended, last_withdraws, named, run, said, standing_beside_each_other
@@ -136,3 +140,21 @@ async def test_what_was_ordered_before_it_was_known_to_be_decided_is_published_n
     outbox = brought_up(at, outbox, "UPDATE envelopes SET outcome = NULL")
     assert (outbox.published(""), outbox.standing("AT/ncb", "R-1")) == ({}, None)
     outbox.close()
+
+
+@pytest.mark.parametrize("name", ["outbox.db", "inbox.db"])
+async def test_a_file_that_a_later_version_wrote_is_refused_as_it_is(world: World, name: str) -> None:
+    at = world.machine("AT/ncb")
+    at.outbox().close()
+    at.inbox().close()
+    file = at.folder / name
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript("DROP TABLE heads; PRAGMA user_version = 9")  # as far as we can know
+    before = file.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"version 9, .* up to [12]\): install that version again"):
+        (at.outbox if name == "outbox.db" else at.inbox)()
+    if name == "outbox.db":
+        with pytest.raises(ConfigurationError):  # what a collector looks up there
+            rejected_in(file, 0)
+    assert file.read_bytes() == before
+    assert sorted(each.name for each in at.folder.glob(f"{name}*")) == [name]
