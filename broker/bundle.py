@@ -261,7 +261,7 @@ class _Check:
         if not binds(told.leaf, decision, header_in(decision)):
             message = "the header or routing is not the one that the leaf commits to"
             raise ProofError(message)
-        if told.leaf.rows is not None and not rows_hold(told.leaf, decision):
+        if not rows_hold(told.leaf, decision):
             message = "the recipients are not those whose rows the leaf commits to"
             raise ProofError(message)
         told.decision = decision

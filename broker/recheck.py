@@ -53,6 +53,7 @@ UNRULED = TO_HOLDERS | {APPROVAL}
 """Kinds of notice for which no rule is asked: nothing holds them."""
 SHOWN_TO_REVIEW = frozenset(name for names in KINDS.values() for name in names) - {SOURCE}
 """Compartments that a reviewer is shown."""
+NOT_LAID = "the recipients in its decision record are not those whose rows it commits to"
 NEVER_GIVEN = "said to hold what it corrects, and was never given it"
 NOT_NAMED = "was given what it corrects, and is not said to hold it"
 UNFOLLOWED = "who holds what is not followed from here on: too much before it does not hold"
@@ -202,6 +203,8 @@ class _Recheck:
 
     def _event(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         self._sent.pop(leaf.header_digest or b"", None)
+        if not rows_hold(leaf, record):  # it has none, and names somebody
+            self._found.add(f"leaf {number}", NOT_LAID)
         if leaf.kind in DECIDED:
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and nothing is on record of who gets it")
         if leaf.kind == BEGUN:
@@ -283,7 +286,7 @@ class _Recheck:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
         if not rows_hold(recorded.leaf, record):
-            self._found.add(place, "the recipients in its decision record are not those whose rows it commits to")
+            self._found.add(place, NOT_LAID)
         if recorded.header.kind in TO_HOLDERS:
             self._compare(place, "receives", recorded.terms.receivers, _mask(recorded.shown))
             if grounds and is_order(recorded.header) and not grounds.directory.may_order(recorded.header.issuer):

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 import pytest
 
 from broker import codec
+from broker.bundle import Bundle, Manifest, check, decision_part, leaf_parts
 from broker.holders import LOOKS_A_LEAF, Holders
 from broker.notice import DecisionRecord, Entry, Envelope, Header, Recipient
-from broker.recheck import recheck
+from broker.recheck import NOT_LAID, recheck
 from broker.recorded import Recorded
 from broker.records import Records
 from broker.signing import decision_digest
 from broker.trail import Trail
+from tests import federation as world
 from tests.attacks.bench import AUTHORITY, REVIEWER, Bench, notice
 from tests.attacks.test_order import order
 from tests.attacks.test_review import Books, approval, said, wanted
@@ -186,7 +188,6 @@ async def test_the_operator_has_an_order_end_an_older_version(shared: Bench) -> 
 
 
 NOBODY: tuple[Recipient, ...] = ()
-NOT_LAID = "the recipients in its decision record are not those whose rows it commits to"
 UNREAD = "its decision record cannot be read (invalid-field)"
 
 
@@ -373,6 +374,32 @@ async def test_the_operator_has_the_auditor_fail_on_rows(
     books.entries[record.at] = Entry(record.at, entry, salt, encoded)
     with books.checked() as (_, found):
         assert finding in said(found, record.at)
+
+
+async def test_the_operator_says_who_was_given_what_he_rejected(shared: Bench) -> None:
+    """No row is below its leaf, and the decision record names LV: exit 4, of the trail and of a bundle out of it."""
+    number = (await shared.publish(corrected(notice("AT/ncb", LV).envelope()))).leaf_number
+    books = await books_up_to(shared, number)
+    leaf, record = books.find(number)
+    assert (leaf.kind, leaf.rows, record.rows) == ("rejected", None, NOBODY)
+    with books.checked() as (_, found):
+        assert (said(found, number), shown(books, number)) == ("", [])
+    books.put(number, leaf, replace(record, rows=(Recipient(2, LV, 1, delivery_number=9),)))
+    with books.checked() as (findings, found):
+        assert findings == []
+        assert said(found, number) == NOT_LAID
+    assert shown(books, number) == [f"leaf {number}: the recipients are not those whose rows the leaf commits to"]
+
+
+def shown(books: Books, number: int) -> list[str]:
+    """What is wrong with a bundle of this leaf out of the trail that was checked."""
+    trail, entry = Trail.open(books.folder / "changed" / "trail"), books.entries[number]
+    note = (books.folder / "changed" / "trail" / "checkpoint").read_text()
+    (proof,) = trail.proofs([number], trail.size, note)
+    parts = {"checkpoint": note.encode(), **leaf_parts(number, entry.leaf, proof)}
+    parts |= decision_part(number, entry.decision_salt, entry.decision)
+    manifest = Manifest(origin=trail.origin, data="clear", notices=(number,), size=trail.size)
+    return check(Bundle(manifest, parts), world.LOG).wrong
 
 
 async def test_the_operator_has_the_auditor_fail_on_a_leaf_to_come(shared: Bench) -> None:
