@@ -7,9 +7,10 @@ calls the mechanism otherwise is refused with a reason, never approximated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
@@ -25,6 +26,31 @@ MODULES = ("softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so", "pkcs11/libsoft
 _EDWARDS25519 = bytes.fromhex("06032b6570")
 """OID 1.3.101.112 (RFC 8410) as DER, for CKA_EC_PARAMS."""
 _TRIED = b"valise/token/v1\0"
+_PIN_REFUSED = (
+    failures.PinExpired,
+    failures.PinIncorrect,
+    failures.PinInvalid,
+    failures.PinLenRange,
+    failures.PinLocked,
+)
+_ANSWERED = (*_PIN_REFUSED, failures.NoSuchKey, failures.MultipleObjectsReturned)
+"""What a session that is open answers."""
+_AWAY = (
+    failures.DeviceError,
+    failures.DeviceRemoved,
+    failures.FunctionFailed,
+    failures.GeneralError,
+    failures.KeyHandleInvalid,
+    failures.ObjectHandleInvalid,
+    failures.SessionClosed,
+    failures.SessionHandleInvalid,
+    failures.SlotIDInvalid,
+    failures.TokenNotPresent,
+    failures.TokenNotRecognised,
+    failures.UserNotLoggedIn,
+)
+"""What time can mend: the token is out, or was."""
+T = TypeVar("T")
 
 
 def find_module() -> Path:
@@ -38,25 +64,31 @@ def find_module() -> Path:
 
 
 class Token:
-    """One token, logged in to; `module` is the PKCS#11 library, `label` the token's own name."""
+    """One token; `module` is the PKCS#11 library, `label` the token's own name.
 
-    def __init__(self, module: Path, label: str, pin: str) -> None:
-        self.module, self.label, self._pin = module, label, pin
+    `pin` is asked for where a login needs one, once in a process as long as what it gave is taken. One that was refused
+    is not tried again in this process: the token locks after a few.
+    """
+
+    def __init__(self, module: Path, label: str, pin: Callable[[], str]) -> None:
+        self.module, self.label, self._pin, self._door = module, label, pin, _door(module, label)
 
     def key(self, label: str) -> SigningKey:
-        """Give the key of this label. Raises ConfigurationError if it is not there or does not fit its public key."""
+        """Give the key of this label, which signs again once the token is back where that was unplugged.
+
+        Raises ConfigurationError if it is not there or does not fit its public key, CannotSignError for a token that is
+        not there or does not answer.
+        """
         with _explained(self.label, label):
-            session = _session(self.module, self.label, self._pin)
-            private = session.get_key(ObjectClass.PRIVATE_KEY, KeyType.EC_EDWARDS, label)
-            public = session.get_key(ObjectClass.PUBLIC_KEY, KeyType.EC_EDWARDS, label)
-            raw = _raw(bytes(public[Attribute.EC_POINT]))
-        assert isinstance(private, SignMixin)
-        return _tried(SigningKey(PublicKey.of(raw), _signer(private, self.label)), self.label)
+            public = PublicKey.of(self._door.tried(lambda: self._door.public(label, self._pin)))
+        key = SigningKey(public, partial(self._sign, label, public))
+        key.sign(_TRIED)
+        return key
 
     def new_key(self, label: str) -> SigningKey:
-        """Make a key inside the token that can never be read out. Raises ConfigurationError if the label is taken."""
+        """Make a key inside the token that can never be read out. Raises as `key`, also if the label is taken."""
         with _explained(self.label, label):
-            session = _session(self.module, self.label, self._pin, rw=True)
+            session = self._door.session(self._pin, rw=True)
             if any(session.get_objects({Attribute.LABEL: label, Attribute.CLASS: ObjectClass.PRIVATE_KEY})):
                 message = f"the token {self.label} holds a key {label} already: it is never overwritten"
                 raise ConfigurationError(message)
@@ -71,18 +103,96 @@ class Token:
             )
         return self.key(label)
 
+    def _sign(self, label: str, public: PublicKey, message: bytes) -> bytes:
+        """Sign, and check it: what a token calls a pair need not be one, and another may have been plugged in since."""
+        with _explained(self.label, label):
+            signature = self._door.tried(lambda: self._door.sign(label, message, self._pin))
+        try:
+            public.check(signature, message)
+        except SignatureError as error:
+            wrong = f"the token {self.label} signs with another key than the public one beside it"
+            raise ConfigurationError(wrong) from error
+        return signature
 
-@lru_cache(maxsize=8)
-def _session(module: Path, label: str, pin: str, *, rw: bool = False) -> pkcs11.Session:
-    """Open a session, once in a process: a second login of the same process is refused by every token."""
-    token = pkcs11.lib(str(module)).get_token(token_label=label)
-    if not {Mechanism.EDDSA, Mechanism.EC_EDWARDS_KEY_PAIR_GEN} <= set(token.slot.get_mechanisms()):
-        message = f"the token {label} does not do Ed25519 (CKM_EDDSA): use another, or a key file"
-        raise ConfigurationError(message)
-    try:
-        return token.open(rw=rw, user_pin=pin)
-    except failures.UserAlreadyLoggedIn:
-        return token.open(rw=rw)
+
+class _Door:
+    """The sessions of this process with one token, and the PIN that it took. Raises what PKCS#11 does."""
+
+    def __init__(self, module: Path, label: str) -> None:
+        self._module, self._label = module, label
+        self._open: dict[bool, pkcs11.Session] = {}
+        self._private: dict[str, SignMixin] = {}
+        self._taken: str | None = None
+        self._refused: set[str] = set()
+
+    def tried(self, act: Callable[[], T]) -> T:
+        """Do it; once more in a new session where one was open, which ended if the token was out meanwhile."""
+        if self._open:
+            try:
+                return act()
+            except _ANSWERED:
+                raise
+            except failures.PKCS11Error:
+                self._close()
+        return act()
+
+    def session(self, ask: Callable[[], str], *, rw: bool = False) -> pkcs11.Session:
+        """Give a session, opened once: a second login of the same process is refused by every token."""
+        if rw not in self._open:
+            token = pkcs11.lib(str(self._module)).get_token(token_label=self._label)
+            if not {Mechanism.EDDSA, Mechanism.EC_EDWARDS_KEY_PAIR_GEN} <= set(token.slot.get_mechanisms()):
+                message = f"the token {self._label} does not do Ed25519 (CKM_EDDSA): use another, or a key file"
+                raise ConfigurationError(message)
+            self._open[rw] = self._logged_in(token, self._taken or ask(), rw=rw)
+        return self._open[rw]
+
+    def _logged_in(self, token: pkcs11.Token, pin: str, *, rw: bool) -> pkcs11.Session:
+        if pin in self._refused:
+            raise failures.PinIncorrect
+        try:
+            session = token.open(rw=rw, user_pin=pin)
+        except failures.UserAlreadyLoggedIn:
+            return token.open(rw=rw)
+        except _PIN_REFUSED:
+            self._refused.add(pin)
+            self._taken = None
+            raise
+        self._taken = pin
+        return session
+
+    def public(self, label: str, ask: Callable[[], str]) -> bytes:
+        """Give the 32 bytes of the public key beside a private one."""
+        self._private[label] = _private(self.session(ask), label)
+        public = self.session(ask).get_key(ObjectClass.PUBLIC_KEY, KeyType.EC_EDWARDS, label)
+        return _raw(bytes(public[Attribute.EC_POINT]))
+
+    def sign(self, label: str, message: bytes, ask: Callable[[], str]) -> bytes:
+        """Sign with the private key of this label."""
+        if label not in self._private:
+            self._private[label] = _private(self.session(ask), label)
+        return bytes(self._private[label].sign(message, mechanism=Mechanism.EDDSA))
+
+    def _close(self) -> None:
+        for session in self._open.values():
+            with suppress(failures.PKCS11Error):
+                session.close()
+        self._open.clear()
+        self._private.clear()
+
+
+@lru_cache
+def _door(module: Path, label: str) -> _Door:
+    """Give what this process has open of a token."""
+    return _Door(module, label)
+
+
+def _private(session: pkcs11.Session, label: str) -> SignMixin:
+    # A session that has ended says so here: a search in it would fail once more, on stderr, when it is forgotten.
+    with suppress(failures.RandomNoRNG, failures.FunctionNotSupported):
+        session.generate_random(8)
+    found = session.get_key(ObjectClass.PRIVATE_KEY, KeyType.EC_EDWARDS, label)
+    assert isinstance(found, SignMixin)
+    return found
 
 
 def _raw(point: bytes) -> bytes:
@@ -92,27 +202,6 @@ def _raw(point: bytes) -> bytes:
     return point
 
 
-def _signer(private: SignMixin, label: str) -> Callable[[bytes], bytes]:
-    def sign(message: bytes) -> bytes:
-        try:
-            return bytes(private.sign(message, mechanism=Mechanism.EDDSA))
-        except failures.PKCS11Error as error:
-            failed = f"the token {label} does not sign ({type(error).__name__}): is it still plugged in?"
-            raise CannotSignError(failed) from error
-
-    return sign
-
-
-def _tried(key: SigningKey, label: str) -> SigningKey:
-    """Let it sign once: what a token calls a pair need not be one, and another EdDSA would fit no verifier."""
-    try:
-        key.public.check(key.sign(_TRIED), _TRIED)
-    except SignatureError as error:
-        message = f"the token {label} signs with another key than the public one beside it"
-        raise ConfigurationError(message) from error
-    return key
-
-
 @contextmanager
 def _explained(token: str, label: str) -> Iterator[None]:
     """Turn what a token answers into words that say what to do."""
@@ -120,18 +209,24 @@ def _explained(token: str, label: str) -> Iterator[None]:
         yield
     except failures.NoSuchToken as error:
         message = f"no token {token} is plugged in: look with `pkcs11-tool -L`, for SoftHSM with `softhsm2-util -s`"
-        raise ConfigurationError(message) from error
+        raise CannotSignError(message) from error
+    except _AWAY as error:
+        message = f"the token {token} does not sign ({type(error).__name__}): is it still plugged in?"
+        raise CannotSignError(message) from error
     except failures.NoSuchKey as error:
         message = f"the token {token} holds no Ed25519 key {label}: make one with `valise key new --pkcs11`"
         raise ConfigurationError(message) from error
     except failures.MultipleObjectsReturned as error:
         message = f"the token {token} holds several keys {label}: give each a label of its own"
         raise ConfigurationError(message) from error
-    except (failures.PinIncorrect, failures.PinInvalid, failures.PinLenRange) as error:
-        message = f"the PIN does not open the token {token}; it locks after a few wrong ones"
-        raise ConfigurationError(message) from error
     except failures.PinLocked as error:
         message = f"the token {token} is locked after wrong PINs: its security officer unlocks it"
+        raise ConfigurationError(message) from error
+    except _PIN_REFUSED as error:
+        message = (
+            f"the PIN does not open the token {token}; it locks after a few wrong ones, so that this one is not tried "
+            "again before the command is started anew"
+        )
         raise ConfigurationError(message) from error
     except (failures.PKCS11Error, ValueError) as error:
         message = f"the token {token} cannot be used: {type(error).__name__} {error}".strip()

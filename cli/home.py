@@ -97,7 +97,8 @@ async def if_it_answers(work: Awaitable[object], meanwhile: str) -> bool:
         await work
     except UnavailableError as error:
         why = f" ({error})" if str(error) else ""
-        answer.aside(f"the bus does not answer{why}: {meanwhile}")
+        what = answer.one_line(str(error)) if isinstance(error, CannotSignError) else f"the bus does not answer{why}"
+        answer.aside(f"{what}: {meanwhile}")
         return False
     return True
 
@@ -230,20 +231,21 @@ class MemberHome:
     def maker(self) -> Maker:
         """Make what envelopes are made with. Raises ConfigurationError where no directory has come.
 
-        It asks for each key once, also for one that cannot be had: a person may have to type a passphrase for it.
+        It asks for each key once, also for one that cannot be had: a person may have to type a passphrase for it. A
+        token that is not there is looked for again: nobody is asked for its PIN before it is.
         """
-        from adapters.compose import NO_KEY, Maker  # noqa: PLC0415
+        from adapters.compose import Maker  # noqa: PLC0415
 
-        loaded: dict[str, SigningKey | ConfigurationError | CannotSignError] = {}
+        loaded: dict[str, SigningKey | ConfigurationError] = {}
 
         def key(bureau: str) -> SigningKey:
             if bureau not in loaded:
                 try:
                     loaded[bureau] = self.key(bureau)
-                except NO_KEY as error:
+                except ConfigurationError as error:
                     loaded[bureau] = error
             found = loaded[bureau]
-            if isinstance(found, NO_KEY):
+            if isinstance(found, ConfigurationError):
                 raise found
             return found
 

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ class Kept:
         return self.path.suffix == ".token"
 
     def load(self, passphrase: Passphrase | None = None) -> SigningKey:
-        """Load it. Raises ConfigurationError."""
+        """Load it. Raises ConfigurationError, or CannotSignError for a token that is not there."""
         if not self.in_token:
             return SigningKey.load(self.path, passphrase or passphrases.for_old())
         place = _place(self.path)
@@ -157,7 +158,7 @@ def token_of(place: TokenPlace, folder: Path) -> Token:
 
     module = _beside(folder, place.module) if place.module else find_module()
     pin = passphrases.pin(_beside(folder, place.pin_file) if place.pin_file else None)
-    return Token(module, place.token, pin(place.token))
+    return Token(module, place.token, partial(pin, place.token))
 
 
 def _beside(folder: Path, path: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.test_by_hand import DRAFT, _broker
-from tests.keys.soft_token import PIN, TOKEN, configuration
+from tests.keys.soft_token import TOKEN, configuration, new_token
 
 pytestmark = pytest.mark.slow
 LV, GE = "LV/organised-crime", "GE/organised-crime"
@@ -85,8 +85,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     passphrase.touch(mode=0o600)
     passphrase.write_text("correct horse battery staple\n")
     added = configuration(folder)
-    command = ["softhsm2-util", "--init-token", "--free", "--label", TOKEN, "--so-pin", "87654321", "--pin", PIN]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | added, timeout=60)
+    new_token(TOKEN, os.environ | added)
     return added | {"VALISE_PASSPHRASE_FILE": str(passphrase)}
 
 

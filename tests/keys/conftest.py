@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from broker.rules import PolicySet
 from tests import federation as world
 from tests.fake_bus import Clock, FakeBus, Memory
 from tests.federation import Federation
-from tests.keys.soft_token import PIN, TOKEN, configuration
+from tests.keys.soft_token import TOKEN, configuration, new_token
 from tests.making import NOW
 
 
@@ -40,8 +39,7 @@ def soft_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
     assert shutil.which("softhsm2-util"), "install softhsm2 (deploy/system-packages softhsm2-util)"
     folder = tmp_path_factory.mktemp("softhsm")
     added = configuration(folder)
-    command = ["softhsm2-util", "--init-token", "--free", "--label", TOKEN, "--so-pin", "87654321", "--pin", PIN]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | added, timeout=60)
+    new_token(TOKEN, os.environ | added)
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
     yield added

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 TOKEN = "valise-test"
@@ -16,3 +18,9 @@ def configuration(folder: Path) -> dict[str, str]:
     pin.touch(mode=0o600)
     pin.write_text(f"{PIN}\n")
     return {"SOFTHSM2_CONF": str(folder / "softhsm2.conf"), "VALISE_PIN_FILE": str(pin)}
+
+
+def new_token(label: str, environment: Mapping[str, str]) -> None:
+    """Make a token with this label and PIN."""
+    command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "87654321", "--pin", PIN]
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)

@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pkcs11
 import pytest
 from pkcs11 import Attribute, KeyType, ObjectClass
 
-from broker.errors import ConfigurationError
+from broker.errors import CannotSignError, ConfigurationError, ValiseError
 from broker.notice import HEADER_TYPE
+from broker.settings import Settings
 from broker.signing import PublicKey, pae
 from broker.token import Token, find_module
-from tests.keys.soft_token import PIN, TOKEN
+from cli import keyring
+from cli.home import MemberHome
+from cli.keyring import TokenPlace
+from tests.fake_bus import FakeBus
+from tests.honest_broker import HonestBroker
+from tests.keys.soft_token import PIN, TOKEN, new_token
+from tests.making import FEDERATION, NOW
 
 
 @pytest.fixture
 def token(soft_token: dict[str, str]) -> Token:
     assert soft_token
-    return Token(find_module(), TOKEN, PIN)
+    return Token(find_module(), TOKEN, lambda: PIN)
+
+
+def asking(*pins: str) -> Callable[[], str]:
+    """Who gives these PINs, one each time, and fails where it is asked once more."""
+    left = iter(pins)
+    return lambda: next(left)
+
+
+def unplug(tokens: Path) -> Path:
+    """Take the token out: its sessions end, and nothing finds it."""
+    away = tokens.with_name("away")
+    tokens.rename(away)
+    tokens.mkdir()
+    pkcs11.lib(str(find_module())).reinitialize()
+    return away
+
+
+def plug_in(tokens: Path) -> None:
+    """Put it back."""
+    tokens.rmdir()
+    tokens.with_name("away").rename(tokens)
+    pkcs11.lib(str(find_module())).reinitialize()
 
 
 def fresh() -> str:
@@ -57,16 +87,18 @@ def test_a_label_is_given_once(token: Token) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "label", "said"),
+    ("module", "label", "error", "said"),
     [
-        ("", "another", "no token another is plugged in"),
-        ("missing.so", TOKEN, "cannot be used"),
+        ("", "another", CannotSignError, "no token another is plugged in"),
+        ("missing.so", TOKEN, ConfigurationError, "cannot be used"),
     ],
 )
-def test_what_is_not_there_is_named(soft_token: dict[str, str], module: str, label: str, said: str) -> None:
+def test_what_is_not_there_is_named_and_nobody_is_asked_for_a_pin(
+    soft_token: dict[str, str], module: str, label: str, error: type[ValiseError], said: str
+) -> None:
     assert soft_token
-    with pytest.raises(ConfigurationError, match=said):
-        Token(Path(module) if module else find_module(), label, PIN).key("AT/ncb 1")
+    with pytest.raises(error, match=said):
+        Token(Path(module) if module else find_module(), label, asking()).key("AT/ncb 1")
 
 
 def test_a_key_that_is_not_in_the_token_is_named(token: Token) -> None:
@@ -84,3 +116,52 @@ def test_a_private_key_with_anothers_public_key_beside_it_is_refused(token: Toke
     session.get_key(ObjectClass.PUBLIC_KEY, KeyType.EC_EDWARDS, other)[Attribute.LABEL] = one
     with pytest.raises(ConfigurationError, match="signs with another key"):
         token.key(one)
+
+
+def test_a_key_signs_again_once_its_token_is_back(token: Token, soft_token: dict[str, str]) -> None:
+    """In the same process, and nobody is asked for the PIN anew."""
+    made, tokens = token.new_key(fresh()), Path(soft_token["SOFTHSM2_CONF"]).with_name("tokens")
+    before = made.sign(b"before")
+    unplug(tokens)
+    for _ in range(2):
+        with pytest.raises(CannotSignError, match="plugged in"):
+            made.sign(b"out")
+    plug_in(tokens)
+    assert made.sign(b"before") == before
+    unplug(tokens)
+    plug_in(tokens)
+    assert made.sign(b"before") == before  # what was out while nobody signed fails nobody
+
+
+async def test_a_bureau_whose_token_was_out_signs_in_the_same_process_once_it_is_back(
+    token: Token, soft_token: dict[str, str], tmp_path: Path
+) -> None:
+    """Who publishes for weeks makes what it signs with once."""
+    label, bus = fresh(), FakeBus()
+    made = token.new_key(label)
+    keyring.write_place(keyring.path_of(tmp_path, "AT/ncb", 1, "token"), TokenPlace(token=TOKEN, key=label))
+    home = MemberHome(tmp_path, Settings(role="member", federation=FEDERATION, bus="sqlite:x", member="AT"), "AT/ncb")
+    await HonestBroker(bus, NOW).publish_directory()
+    await home.versions.follow(bus)
+    tokens, maker = Path(soft_token["SOFTHSM2_CONF"]).with_name("tokens"), home.maker()
+    unplug(tokens)
+    with pytest.raises(CannotSignError):
+        maker.key("AT/ncb")
+    plug_in(tokens)
+    assert maker.key("AT/ncb").public == made.public
+
+
+def test_a_pin_that_was_refused_is_not_tried_again(soft_token: dict[str, str]) -> None:
+    """A few wrong ones lock a token, and a command that runs for weeks looks for its key again and again."""
+    name, wrong = "valise-pin", "0000-wrong"
+    new_token(name, os.environ | soft_token)
+    pkcs11.lib(str(find_module())).reinitialize()  # as it was loaded before
+    with pytest.raises(ConfigurationError, match="does not open the token"):
+        Token(find_module(), name, asking(wrong)).key("AT/ncb")
+    with pkcs11.lib(str(find_module())).get_token(token_label=name).open(rw=True, user_pin=PIN) as session:
+        session.set_pin(PIN, wrong)  # so that it would be taken
+    with pytest.raises(ConfigurationError, match="does not open the token"):
+        Token(find_module(), name, asking(wrong)).key("AT/ncb")
+    with pkcs11.lib(str(find_module())).get_token(token_label=name).open(rw=True, user_pin=wrong) as session:
+        session.set_pin(wrong, PIN)
+    Token(find_module(), name, asking(PIN)).new_key("AT/ncb").sign(b"with another one")
