@@ -172,13 +172,12 @@ class MemberHome:
 
     def kept_key(self, bureau: str = "") -> Kept:
         """Find the key with which a bureau signs now. Raises ConfigurationError."""
-        digest = self.versions.newest_digest("directory")
-        directory = self.versions.directory(digest) if digest else None
         name = bureau or self.bureau
         if name.partition("/")[0] != self.member:
             message = f"{self.folder} is the home of {self.member} and has no key of {name}"
             raise ConfigurationError(message)
-        return keyring.signing(self.folder, name, directory, clock())
+        # Which key is in force the newest directory says: where that is lost, none is guessed.
+        return keyring.signing(self.folder, name, self.versions.newest_if_any(), clock())
 
     def world(self) -> World:
         """Give the streams, as far as this home knows them."""

@@ -14,10 +14,12 @@ from broker.errors import ConfigurationError
 from broker.key_use import Use
 from broker.members import WrittenKey, canonical, parse
 from broker.notice import CLOCK_SKEW_MS, Revocation
+from broker.rules import PolicySet
 from broker.settings import Settings
 from cli import key_use, keyring
 from cli.home import MemberHome
 from tests import federation as world
+from tests.fake_bus import FakeBus
 from tests.making import FEDERATION, NOW, key_of
 
 OLD, NEW = key_of("AT/ncb"), key_of("AT/ncb", 1)
@@ -97,6 +99,19 @@ def test_a_home_has_no_key_of_another_member(tmp_path: Path) -> None:
     assert at.kept_key().bureau == "AT/ncb"
     with pytest.raises(ConfigurationError, match="is the home of AT and has no key of DE/ncb"):
         at.kept_key("DE/ncb")
+
+
+async def test_where_the_newest_directory_is_lost_no_key_is_guessed(tmp_path: Path) -> None:
+    """It would be the oldest, which the broker takes from nobody any more."""
+    settings, bus = Settings(role="member", federation=FEDERATION, bus="sqlite:bus.db", member="AT"), FakeBus()
+    at = MemberHome(home(tmp_path, 1, 2), settings, "AT/ncb")
+    directory = world.directory(extra_keys=(world.written_key("AT/ncb", 1),))
+    await world.write_versions(bus, directory, PolicySet.packaged())
+    await at.versions.follow(bus)
+    assert at.kept_key().generation == 2
+    (tmp_path / "versions" / parse(canonical(directory)).digest.hex()).unlink()
+    with pytest.raises(ConfigurationError, match="is missing or damaged: `valise directory status`"):
+        at.kept_key()
 
 
 def standing(use: dict[bytes, Use], revoked: dict[bytes, Revocation] | None = None) -> dict[str, tuple[str, bool]]:
