@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -138,7 +139,8 @@ class Outcomes:
         """Have the keys at hand of what was rejected for its key alone, before the file is held."""
         outcomes = [each.outcome for each in results if isinstance(each, Checked)]
         rejected = [self._sent(each.record_digest) for each in outcomes if each.code in KEY_CODES]
-        self._outbox.requeue.unlock({row[1] for row in rejected if row})
+        requeue = self._outbox.requeue
+        requeue.unlock({bureau for notice_id, bureau, _ in filter(None, rejected) if requeue.may_follow(notice_id)})
 
     async def _follow(self, *, versions: bool) -> notes.Vkey:
         return await follow(self._bus, self._versions, self._heads, self._shard, self._clock(), versions=versions)
@@ -188,7 +190,10 @@ class Outcomes:
             self._keep_receipt(checked.receipt, checked)
         elif outcome.kind in RECORD_LEAVES:
             self._mark(checked)
-            if outcome.kind == "routed" and untold(self._database, outcome.notice_id or b"", checked.decision):
+            # Nobody holds an end: who says so has told nobody of it.
+            if outcome.kind in ("routed", "held") and untold(
+                self._database, outcome.notice_id or b"", checked.decision
+            ):
                 self.journal.alarm(checked.leaf.now, "holders-not-told", f"leaf {outcome.leaf_number}")
         elif outcome.kind in (RELEASED, NOT_RELEASED):
             self._mark_reviewed(checked)
@@ -276,49 +281,58 @@ class Outcomes:
             return
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
-        was_rejected = self._was_rejected(digest)
-        changed = self._database.execute(
-            "UPDATE envelopes SET outcome = ?, leaf_number = ?, sent_at = coalesce(sent_at, ?)"
-            # What was rejected unnamed burnt nothing: it may be on record after all.
-            " WHERE header_digest = ? AND (outcome IS NULL OR (outcome = 'rejected' AND leaf_number IS NULL))",
-            (kind, original, self._clock(), digest),
-        ).rowcount
-        if not changed:
+        if not self._note(digest, kind, original):
             return
         if kind == "rejected":
             self._outbox.holding.rejected(digest)
             self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}")
-        elif was_rejected:
-            self._outbox.holding.on_record(digest)
         if outcome.kind == "routed" and checked.decision and not checked.decision.rows:
             self._outbox.holding.told_nobody(digest)
         forget_body(self._database, digest)
 
-    def _was_rejected(self, digest: bytes) -> bool:
-        row = self._database.execute(
-            "SELECT 1 FROM envelopes WHERE header_digest = ? AND outcome = 'rejected'", (digest,)
+    def _note(
+        self, digest: bytes, outcome: str, leaf_number: int | None, over: Collection[str] = ()
+    ) -> sqlite3.Row | None:
+        """Note an outcome on an envelope that has none yet, or one of those that this one comes `over`; None: on none.
+
+        Without a leaf number its story stays that of the one before.
+        """
+        found: sqlite3.Row | None = self._database.execute(
+            "SELECT bureau, record, outcome, leaf_number FROM envelopes WHERE header_digest = ?", (digest,)
         ).fetchone()
-        return row is not None
+        if found is None:
+            return None
+        # What was rejected unnamed burnt nothing: it may be on record after all.
+        unnamed = found["outcome"] == "rejected" and found["leaf_number"] is None
+        if found["outcome"] is not None and not unnamed and found["outcome"] not in over:
+            return None
+        self._database.execute(
+            "UPDATE envelopes SET outcome = ?, leaf_number = coalesce(?, leaf_number), sent_at = coalesce(sent_at, ?)"
+            " WHERE header_digest = ?",
+            (outcome, leaf_number, self._clock(), digest),
+        )
+        if unnamed and outcome != "rejected":
+            self._outbox.holding.on_record(digest)
+        return found
 
     def _mark_reviewed(self, checked: Checked) -> None:
-        """Note on a held envelope what its reviewer decided; from now on its story is that of the release."""
-        outcome = "routed" if checked.outcome.kind == RELEASED else "refused"
-        changed = self._database.execute(
-            "UPDATE envelopes SET outcome = ?, leaf_number = ? WHERE header_digest = ? AND outcome = 'held'",
-            (outcome, checked.outcome.leaf_number, checked.leaf.header_digest),
-        ).rowcount
-        if changed and outcome == "refused":
+        """Note on a held envelope what its reviewer decided; from now on its story is that of the release.
+
+        Of one that was held while nobody listened no other word has come.
+        """
+        outcome, digest = "routed" if checked.outcome.kind == RELEASED else "refused", checked.leaf.header_digest or b""
+        if not self._note(digest, outcome, checked.outcome.leaf_number, over=("held",)):
+            return
+        forget_body(self._database, digest)
+        if outcome == "refused":
             self.journal.alarm(checked.leaf.now, "refused-in-review", f"leaf {checked.outcome.leaf_number}")
 
     def _mark_ordered(self, checked: Checked) -> None:
         """Note that an authority has withdrawn what we published: nothing of that record is published again."""
-        found = self._database.execute(
-            "UPDATE envelopes SET outcome = ?1 WHERE header_digest = ?2"
-            " AND (outcome IS NULL OR outcome IN ('routed', 'held')) RETURNING bureau, record",
-            (ORDERED, checked.leaf.header_digest),
-        ).fetchone()
-        if found:
+        digest = checked.leaf.header_digest or b""
+        if found := self._note(digest, ORDERED, None, over=("routed", "held")):
             self._outbox.holding.settle(found["bureau"], found["record"])
+            forget_body(self._database, digest)
             self.journal.alarm(checked.leaf.now, ORDERED, f"leaf {checked.outcome.leaf_number}")
 
     def _mark_unnamed(self, outcome: Outcome) -> None:

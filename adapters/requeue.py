@@ -22,7 +22,7 @@ class Requeue:
 
     def bureaus(self) -> set[str]:
         """Name the bureaus whose keys say whether something of them comes again."""
-        rejected = [row for row in self._rejected() if self._may_follow(bytes(row["notice_id"]))]
+        rejected = [row for row in self._rejected() if self.may_follow(bytes(row["notice_id"]))]
         return {row["bureau"] for row in (*rejected, *self._built_on())}
 
     def unlock(self, bureaus: Iterable[str]) -> None:
@@ -81,11 +81,11 @@ class Requeue:
     def can_come_again(self, notice_id: bytes, bureau: str, key_id: bytes, rejection: Rejection) -> bool:
         """Say whether a notice that was rejected for its key alone could be accepted now, and can be sent again."""
         present, directory = self._keys.get(bureau), self._maker.directory
-        if present is None or not self._may_follow(notice_id):
+        if present is None or not self.may_follow(notice_id):
             return False
         return can_come_again(rejection, (key_id, present), self._newest_leaf(), {directory.digest: directory}.get)
 
-    def _may_follow(self, notice_id: bytes) -> bool:
+    def may_follow(self, notice_id: bytes) -> bool:
         """Say whether a notice whose body is still here may go out after what is on record by now.
 
         Not a version of a record of which a later one is on record already: it would stand beside that, as if it were

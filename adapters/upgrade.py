@@ -40,7 +40,7 @@ def _tell_orders(database: sqlite3.Connection) -> None:
 def _decide(database: sqlite3.Connection, holding: Holding) -> None:
     """Note orders and unnamed rejections of what was not decided; what is decided does not wait to be sent."""
     database.execute(
-        "UPDATE envelopes SET outcome = ?1"
+        "UPDATE envelopes SET outcome = ?1, compartments = NULL"
         " WHERE outcome IS NULL AND notice_id IN (SELECT notice_id FROM outcomes WHERE kind = ?1)",
         (ORDERED,),
     )

@@ -503,3 +503,44 @@ async def test_a_receipt_that_its_bureau_did_not_sign_is_refused(world: World) -
     outbox = world.machine("AT/ncb").outbox()
     assert await learn(world.machine("AT/ncb"), outbox) == ["issuer-key"]
     outbox.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "became", "alarms"),
+    [
+        ("withdrawn-by-order", "withdrawn-by-order", ["withdrawn-by-order"]),
+        ("released", "routed", []),
+        ("not-released", "refused", ["refused-in-review"]),
+    ],
+)
+@pytest.mark.parametrize("unnamed", [False, True])
+async def test_what_became_of_a_notice_whose_own_outcome_is_gone_is_noted_and_its_body_forgotten(
+    world: World, kind: str, became: str, alarms: list[str], *, unnamed: bool
+) -> None:
+    """Outcomes are kept for 30 days; or all that came was that the first copy could not be judged."""
+    (data,) = await world.publish(draft())
+    if unnamed:
+        await reject(world, data, "could-not-be-judged", signed=False)
+    await world.broker.route(data, SHOWS, kind=kind)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.requeue.again(identity(data))  # and it was to go out once more
+    assert await learn(at, outbox) == ["could-not-be-judged"] * unnamed + alarms
+    row = outbox.database.execute("SELECT outcome, compartments FROM envelopes").fetchone()
+    assert (tuple(row), outbox.waits()) == ((became, None), False)
+    (again,) = outbox.publish([draft(action_sought="arrest")])
+    assert (getattr(again, "code", None) == became) == (kind == "withdrawn-by-order")
+    outbox.close()
+
+
+async def test_a_withdrawal_that_is_called_held_has_told_no_holder(world: World) -> None:
+    """No end is held: who says so keeps it from those who hold what it ends."""
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    await world.broker.route((await world.sent())[-1], {}, kind="held")
+    assert await learn(at, outbox) == ["holders-not-told"]
+    outbox.close()
