@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from broker import codec
@@ -61,7 +62,7 @@ class Holding:
 
         Of one that disowns a thief's, too, what that had corrected: nothing but its withdrawal reaches who holds it.
         """
-        found, named = set[bytes](), [codec.decode(Header, bytes(row["header"]))]
+        found, named = set[bytes](), [_header(bytes(row["header"]))]
         for header in named:
             for reference in header.references:
                 if reference.relation not in _ENDS:
@@ -98,7 +99,7 @@ class Holding:
         if row is None:  # an order: of another's record, whatever that is called
             return
         if row["kind"] == WITHDRAWAL:
-            self._note_left(row)
+            self.note_left(row)
         self._database.execute(
             "UPDATE records SET digest = x'' WHERE bureau = ? AND record = ? AND version = ?",
             (row["bureau"], row["record"], row["version"]),
@@ -109,7 +110,7 @@ class Holding:
         """Note what stands, now that a notice of ours told nobody, if it is a withdrawal."""
         row = self._ours(digest)
         if row and row["kind"] == WITHDRAWAL:
-            self._note_left(row)
+            self.note_left(row)
             self.settle(row["bureau"], row["record"])
 
     def on_record(self, digest: bytes) -> None:
@@ -119,10 +120,10 @@ class Holding:
             self._database.execute("DELETE FROM told_nobody WHERE notice_id = ?", (row["notice_id"],))
             self.settle(row["bureau"], row["record"])
 
-    def _note_left(self, end: sqlite3.Row) -> None:
+    def note_left(self, end: sqlite3.Row) -> None:
         """Note that a withdrawal has told nobody, if it has left a version with its holders: that is to be withdrawn.
 
-        Before its body goes, which has its reason. Until then the record is what it is at its holders: live.
+        Before its body goes, which has its reason, and before `settle`: until it is, its record is live, as at holders.
         """
         added = self._database.execute(
             "INSERT OR IGNORE INTO told_nobody(notice_id, compartments) VALUES (?, ?)",
@@ -183,7 +184,13 @@ def reference_to(row: sqlite3.Row, relation: str) -> Reference:
 
 def subjects(row: sqlite3.Row) -> set[bytes]:
     """Give the digests of the headers that an envelope names."""
-    return {each.header_digest for each in codec.decode(Header, bytes(row["header"])).references}
+    return {each.header_digest for each in _header(bytes(row["header"])).references}
+
+
+@lru_cache(4096)
+def _header(data: bytes) -> Header:
+    """Read a header; all versions of a record are read again for each that ends."""
+    return codec.decode(Header, data)
 
 
 def reason_in(compartments: bytes | None) -> Mapping[str, Any] | None:

@@ -62,13 +62,13 @@ def _note_what_stands(database: sqlite3.Connection, holding: Holding) -> None:
     Their reasons are gone with their bodies.
     """
     ends = database.execute(
-        "SELECT e.header_digest, e.outcome, o.decision FROM ours AS e LEFT JOIN outcomes AS o USING (leaf_number)"
+        "SELECT e.*, o.decision FROM ours AS e LEFT JOIN outcomes AS o USING (leaf_number)"
         " WHERE e.kind = ? AND e.outcome IN ('rejected', 'routed') ORDER BY e.place",
         (WITHDRAWAL,),
     ).fetchall()
     for end in ends:
         if end["outcome"] == "rejected" or _reached_nobody(end["decision"]):
-            holding.told_nobody(bytes(end["header_digest"]))
+            holding.note_left(end)
     # Nothing else has ended what it was not to end, or left what it was to end.
     for bureau, record in database.execute(
         "SELECT DISTINCT bureau, record FROM ours WHERE kind = ? OR outcome IN ('rejected', ?)", (WITHDRAWAL, ORDERED)
