@@ -139,6 +139,12 @@ def _say_red(expired: str, refused: str) -> None:
         answer.aside(f"RED: the last version from the operator was refused here: {answer.one_line(refused)}")
 
 
+@lru_cache
+def _loaded(kept: Kept, changed: int) -> SigningKey:  # noqa: ARG001 -- what was changed since is another
+    """Load a key once in a process: who follows its inbox would type a passphrase every few seconds."""
+    return kept.load()
+
+
 @dataclass(frozen=True, slots=True)
 class MemberHome:
     """One member's home, acting for one of its bureaus."""
@@ -167,8 +173,9 @@ class MemberHome:
         return replace(self, bureau=bureau)
 
     def key(self, bureau: str = "") -> SigningKey:
-        """Load a bureau's signing key. Raises ConfigurationError."""
-        return self.kept_key(bureau).load()
+        """Load a bureau's signing key. Raises ConfigurationError, or CannotSignError for a token that is not there."""
+        kept = self.kept_key(bureau)
+        return _loaded(kept, kept.path.stat().st_ctime_ns)
 
     def kept_key(self, bureau: str = "") -> Kept:
         """Find the key with which a bureau signs now. Raises ConfigurationError."""

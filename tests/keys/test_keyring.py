@@ -101,6 +101,24 @@ def test_a_home_has_no_key_of_another_member(tmp_path: Path) -> None:
         at.kept_key("DE/ncb")
 
 
+def test_a_passphrase_is_asked_for_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows its inbox makes what signs its receipts every few seconds; a key file that changed is another."""
+    settings, passphrase = Settings(role="member", federation=FEDERATION, bus="sqlite:x", member="AT"), b"x" * 20
+    at, path = MemberHome(tmp_path, settings, "AT/ncb"), keyring.path_of(tmp_path, "AT/ncb", 1, "pem")
+    OLD.save(path, passphrase)
+    secret = tmp_path / "passphrase"
+    secret.touch(mode=0o600)
+    secret.write_bytes(passphrase)
+    monkeypatch.setenv("VALISE_PASSPHRASE_FILE", str(secret))
+    assert at.key().public == OLD.public
+    monkeypatch.delenv("VALISE_PASSPHRASE_FILE")
+    assert at.key().public == OLD.public
+    path.unlink()
+    NEW.save(path, passphrase)
+    with pytest.raises(ConfigurationError, match=r"passphrase of .* is needed"):
+        at.key()
+
+
 async def test_where_the_newest_directory_is_lost_no_key_is_guessed(tmp_path: Path) -> None:
     """It would be the oldest, which the broker takes from nobody any more."""
     settings, bus = Settings(role="member", federation=FEDERATION, bus="sqlite:bus.db", member="AT"), FakeBus()
