@@ -40,9 +40,12 @@ class Sender:
         other bureaus have is sent, where a bureau has no key, or its token does not sign: all that is of it waits.
         Meanwhile another bureau's notice may come before one of these that it cites or answers: the broker takes it.
         """
-        self._queue_again()
         sent, before, without = 0, list[tuple[int, int]](), dict[str, str]()
+        newest = self._queue_again()
         while page := self._page(without):
+            if page[-1]["place"] > newest:  # published meanwhile by another process: first what it builds on
+                newest = self._queue_again()
+                continue
             # Who had no key keeps waiting where it has one by the next page: nothing later of it goes first.
             without |= self._without_key({row["bureau"] for row in page})
             signed = self._signed([row for row in page if row["bureau"] not in without], without)
@@ -60,8 +63,11 @@ class Sender:
             raise NoKeyError(without)
         return sent
 
-    def _queue_again(self) -> None:
-        """Queue what comes again; where more bureaus have such once a passphrase was typed, ask for their keys, too."""
+    def _queue_again(self) -> int:
+        """Queue what comes again; give the newest place of all that was published by then.
+
+        Where more bureaus have such once a passphrase was typed, ask for their keys, too.
+        """
         asked = set[str]()
         while True:
             asked |= self._requeue.bureaus()
@@ -70,7 +76,7 @@ class Sender:
                 if self._requeue.bureaus() <= asked:
                     self._requeue.rejected()
                     self._requeue.before_what_builds_on_it()
-                    return
+                    return int(self._database.execute("SELECT coalesce(max(place), 0) FROM envelopes").fetchone()[0])
 
     def _page(self, without: Iterable[str]) -> list[sqlite3.Row]:
         """Give what waits first, but for these bureaus."""

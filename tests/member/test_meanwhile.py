@@ -22,7 +22,7 @@ from adapters.trace import trace
 from broker import codec, streams
 from broker.bus import Record
 from broker.errors import UnavailableError
-from broker.notice import Statement
+from broker.notice import Envelope, Header, Statement
 from broker.signing import SigningKey
 from broker.writing import transaction
 from tests.fake_bus import FakeBus
@@ -175,6 +175,30 @@ async def test_a_run_that_was_overtaken_by_another_of_its_source_publishes_nothi
     assert run(one, stands, draft("R-1", action_sought="newest"), draft("R-3")) == 1
     one.close()
     other.close()
+
+
+async def test_what_is_published_during_a_send_does_not_overtake_what_it_builds_on(world: World) -> None:
+    """The first version went under a key that is in force no more: it has to go again, before its correction."""
+    (first,) = await world.publish(draft("R-1"))
+    at = await renewed(world)
+    outbox, beside = at.outbox(), at.outbox()
+
+    async def corrected() -> None:
+        beside.publish([draft("R-1", action_sought="arrest")])
+
+    outbox.publish([draft("R-2")])
+    assert await outbox.flush(held(at, corrected).bus) == 3
+    again, correction = (await world.sent())[2:]
+    assert (identity(again), len(references(again))) == (identity(first), 0)
+    assert references(correction) == [identity(first)]
+    outbox.close()
+    beside.close()
+
+
+def references(data: bytes) -> list[bytes]:
+    """The notices that an envelope names."""
+    header = codec.decode(Header, codec.decode(Envelope, data).header)
+    return [each.notice_id for each in header.references]
 
 
 class _HeldReader(FakeBus):
