@@ -190,10 +190,9 @@ class Outcomes:
             self._keep_receipt(checked.receipt, checked)
         elif outcome.kind in RECORD_LEAVES:
             self._mark(checked)
-            # Nobody holds an end: who says so has told nobody of it.
-            if outcome.kind in ("routed", "held") and untold(
-                self._database, outcome.notice_id or b"", checked.decision
-            ):
+            # No end is ever held: a broker that says so keeps it from those who hold what it ends.
+            notice_id, decided = outcome.notice_id or b"", outcome.kind in ("routed", "held")
+            if decided and untold(self._database, notice_id, checked.decision):
                 self.journal.alarm(checked.leaf.now, "holders-not-told", f"leaf {outcome.leaf_number}")
         elif outcome.kind in (RELEASED, NOT_RELEASED):
             self._mark_reviewed(checked)
