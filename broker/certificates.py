@@ -66,7 +66,8 @@ _WITHOUT_SETUP = (
 )
 _LOCKED = (
     "{}: the passphrase does not open this key of an authority: name the file that holds theirs with "
-    "--passphrase-file; if it is lost, only new authorities help (README, Deploy)"
+    "--passphrase-file; if `valise certificate passphrase` was cut off, call it again with the same two; "
+    "if it is lost, only new authorities help (README, Deploy)"
 )
 
 
@@ -195,6 +196,20 @@ def passphrase_of(pki: Path, ask: Passphrase) -> bytes | None:
     Whoever uses it checks it (`check_opens`), once nobody else can change these keys.
     """
     return next((ask(path) for path in _authority_keys(pki) if is_encrypted(path.read_bytes())), None)
+
+
+def encrypt(pki: Path, passphrase: bytes, before: bytes | None = None) -> list[Path]:
+    """Encrypt the authorities' keys under one passphrase, each where it lies; return those that were not under it yet.
+
+    `before` opens those that lie under another. After a kill some lie under the one and some under the other: the same
+    call goes on. Raises ConfigurationError, before any is changed, if the new one is short or one of them opens with
+    neither.
+    """
+    encryption(passphrase)  # refuses a short one
+    if not _authority_keys(pki):
+        raise ConfigurationError(f"there are no authorities in {pki}: make them with `valise broker init`")
+    with durable.alone(pki):
+        return _encrypt(pki, passphrase, before)
 
 
 def bare(pki: Path) -> list[Path]:
@@ -528,11 +543,21 @@ def check_opens(pki: Path, passphrase: bytes | None) -> None:
             _load_key(path, passphrase)
 
 
-def _encrypt(pki: Path, passphrase: bytes) -> None:
-    """Encrypt the authorities' keys that are not yet, each where it lies; after a kill the next call goes on."""
-    for path in bare(pki):
-        # Where a link leads, too: beside it the key would stay open.
-        _write(path.resolve(), _key_pem(_load_key(path), passphrase), private=True)
+def _encrypt(pki: Path, passphrase: bytes, before: bytes | None = None) -> list[Path]:
+    # All are opened before the first is written.
+    keys = {path: _load_key(path, before) for path in _authority_keys(pki) if not _is_under(path, passphrase)}
+    for path, key in keys.items():
+        # Where a link leads, too: beside it the key would stay as it was.
+        _write(path.resolve(), _key_pem(key, passphrase), private=True)
+    return list(keys)
+
+
+def _is_under(path: Path, passphrase: bytes) -> bool:
+    """Say whether a key is encrypted under this passphrase already."""
+    try:
+        return is_encrypted(path.read_bytes()) and bool(_load_key(path, passphrase))
+    except ConfigurationError:
+        return False
 
 
 def _load(pki: Path, stem: str, passphrase: bytes | None = None) -> Authority:

@@ -304,6 +304,7 @@ def status(given: Everywhere) -> None:
     """Say how far the trail is, what is in it, what waits, and when each member was last heard of."""
     home = operator_home(given.home)
     restoring.tell_left(home.folder.parent)
+    issuing.tell_bare(home)
     found = asyncio.run(standing(home))
     stale = found.waiting is None or found.old_keys is None
     if given.as_json:

@@ -113,6 +113,33 @@ def accept(given: Everywhere, file: Path, bureau: str | None) -> None:
     )
 
 
+@certificate.command()
+@click.option(
+    "--new-passphrase-file",
+    type=click.Path(path_type=Path),
+    help="File with the passphrase from now on; without it, whoever sits at the terminal is asked.",
+)
+@passphrases.asked
+@passphrases.passphrase_file
+@everywhere
+def passphrase(given: Everywhere, passphrase_file: Path | None, new_passphrase_file: Path | None, *, ask: bool) -> None:
+    """Give the authorities' keys a passphrase, or another one (operator).
+
+    --passphrase and --passphrase-file are for the one of before, if they have one.
+    """
+    pki = pki_of(_kafka(given).folder)
+    before = certificates.passphrase_of(pki, passphrases.for_old(passphrase_file, ask=ask))
+    now = passphrases.for_new(new_passphrase_file, ask=new_passphrase_file is None)
+    assert now is not None  # a file or a person gives one
+    changed = certificates.encrypt(pki, now, before)
+    answer.show(
+        f"the authorities' keys lie under this passphrase; {len(changed)} did not before",
+        {"changed": list(map(str, changed))},
+        as_json=given.as_json,
+        then="copies of before, in backups or on disks, open as they did before: destroy them",
+    )
+
+
 @certificate.command("list")
 @everywhere
 def list_issued(given: Everywhere) -> None:

@@ -174,8 +174,8 @@ def tell_bare(home: OperatorHome) -> None:
     pki = pki_of(home.folder)
     if certificates.bare(pki):
         answer.aside(
-            f"the authorities' keys in {pki} lie there without a passphrase: `valise broker init --passphrase`, with "
-            "the --home and --from of before, encrypts them"
+            f"the authorities' keys in {pki} lie there without a passphrase: whoever reads them is `setup`; "
+            "`valise certificate passphrase` encrypts them"
         )
 
 

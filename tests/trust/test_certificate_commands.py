@@ -88,7 +88,7 @@ async def test_a_home_of_before_is_told_how_its_authorities_get_a_passphrase(sta
     """It goes on as it is until then; afterwards a wrong one is named as such."""
     pki, home = pki_of(stage.operator.folder), stage.home
     before = await valise(home, "broker", "init")
-    assert (before.code, "`valise broker init --passphrase`" in before.err) == (0, True)
+    assert (before.code, "`valise certificate passphrase`" in before.err) == (0, True)
     aside = home / "root.key"  # on a disk of its own
     (pki / "root.key").rename(aside)
     (pki / "root.key").symlink_to(aside)
@@ -98,8 +98,30 @@ async def test_a_home_of_before_is_told_how_its_authorities_get_a_passphrase(sta
     assert is_encrypted(aside.read_bytes())
     assert not is_encrypted(stage.operator.key_path.read_bytes())  # with that one the broker starts
     wrong = await valise(home, "broker", "init", "--passphrase-file", str(named["wrong"]))
-    assert (wrong.code, "--passphrase-file; if it is lost, only new authorities help" in wrong.err) == (1, True)
+    assert (wrong.code, "if it is lost, only new authorities help" in wrong.err) == (1, True)
     assert "VALISE_PASSPHRASE_FILE" in (await valise(home, "broker", "init")).err
+
+
+async def test_the_authorities_get_a_passphrase_and_another_by_one_command(stage: Stage) -> None:
+    """Nothing of the one before opens them any more; the operator's status says until then that they lie open."""
+    pki, home = pki_of(stage.operator.folder), stage.home
+    named = {each: str(passphrase(home / each, f"a long passphrase, called {each}\n")) for each in ("first", "second")}
+    change, open_ = ("certificate", "passphrase", "--json"), certificates.bare(pki)
+    assert "without a passphrase" in (await valise(home, "broker", "status")).err
+    first = await valise(home, *change, "--new-passphrase-file", named["first"])
+    assert (first.code, sorted(first.value["changed"]), certificates.bare(pki)) == (0, sorted(map(str, open_)), [])
+    assert "without a passphrase" not in (await valise(home, "broker", "status")).err
+    short = await valise(home, *change, "--new-passphrase-file", str(passphrase(home / "short", "hunter2")))
+    assert (short.code, "VALISE_PASSPHRASE_FILE" in short.err) == (1, True)  # the one of before is asked for first
+    before, named["third"] = {each: each.read_bytes() for each in pki.iterdir()}, str(passphrase(home / "third"))
+    for old, new in (("second", "third"), ("first", "short")):
+        secrets = ("--passphrase-file", named[old], "--new-passphrase-file", str(home / new))
+        assert (await valise(home, *change, *secrets)).code == 1
+        assert {each: each.read_bytes() for each in pki.iterdir()} == before
+    done = await valise(home, *change, "--passphrase-file", named["first"], "--new-passphrase-file", named["second"])
+    assert (done.code, sorted(done.value["changed"])) == (0, sorted(first.value["changed"]))
+    for each, opens in (("first", 1), ("second", 0)):
+        assert (await valise(home, "broker", "init", "--passphrase-file", named[each])).code == opens
 
 
 async def test_a_passphrase_of_authorities_is_refused_where_there_are_none(tmp_path: Path) -> None:
