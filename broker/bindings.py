@@ -6,7 +6,7 @@ certificate is kept in a safe, changes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init__ offers them without saying so
@@ -23,7 +23,7 @@ from broker.kafka_admin import ANSWER_LIMIT_S, client_settings, metadata, settle
 from broker.streams import AUDITOR, OPERATOR, ROUTER, World, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from broker.certificates import Credentials
 
@@ -48,6 +48,11 @@ class Binding:
     host: str = "*"
     denies: bool = False
 
+    @property
+    def called(self) -> str:
+        """Whom the table of streams calls so: without the time in its name on the bus (`certificates.on_bus`)."""
+        return ".".join(self.principal.split(".")[:2])
+
 
 def derived(world: World) -> list[Binding]:
     """Derive every binding of a federation from the table of streams, and nothing beside it."""
@@ -58,6 +63,13 @@ def derived(world: World) -> list[Binding]:
     # Members get none: with one they could hold up every read_committed reader of their topics.
     found.add(Binding(ROUTER, "transactional_id", f"{ROUTER}.", "write", prefixed=True))
     return sorted(found)
+
+
+def named(found: Iterable[Binding], names: Mapping[str, str | None]) -> Iterator[Binding]:
+    """Give bindings for the names that principals have on the bus; none for one that has None, which was stopped."""
+    for each in found:
+        if (principal := names.get(each.principal, each.principal)) is not None:
+            yield replace(each, principal=principal)
 
 
 def _stream_bindings(world: World) -> Iterator[Binding]:

@@ -57,7 +57,9 @@ CLOCKS_APART = timedelta(minutes=5)
 
 STATE = re.compile(r"[A-Z]{2}")
 ORGANISATION = re.compile(r"[A-Z][A-Z0-9]{2,}")
-UNIT = re.compile(r"[a-z0-9-]+")
+UNIT = re.compile(r"[a-z0-9-]{1,50}")
+"""Such a name and a time after it are no more than a CN may have (RFC 5280, ub-common-name: 64)."""
+RESUMED = re.compile(r"\.([1-9][0-9]{0,12})")
 
 
 _WITHOUT = " has no certificate in this home yet"
@@ -97,6 +99,8 @@ class Leaf:
     key: str
     """SHA-256 of its SubjectPublicKeyInfo: the same for every certificate of this key."""
     until: datetime
+    resumed: int
+    """When its principal had last been resumed, ms since the epoch; 0: never stopped before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def present(found: Credentials, principal: str) -> Credentials:
 def leaf_of(chain: bytes) -> Leaf:
     """Say what tells the first certificate of a chain from others. Raises ConfigurationError."""
     found = _parse_chain(chain)[0]
-    return Leaf(f"{found.serial_number:x}", _digest(found.public_key()), found.not_valid_after_utc)
+    return Leaf(f"{found.serial_number:x}", _digest(found.public_key()), found.not_valid_after_utc, _resumed(found))
 
 
 def key_of(request_pem: bytes) -> str:
@@ -245,12 +249,19 @@ def add_member(
 
 
 def sign_request(
-    pki: Path, member: str, unit: str, request_pem: bytes, now: datetime, passphrase: bytes | None = None
+    pki: Path,
+    member: str,
+    unit: str,
+    request_pem: bytes,
+    now: datetime,
+    passphrase: bytes | None = None,
+    resumed: int = 0,
 ) -> bytes:
     """Sign a member's own request and return the chain (leaf, then its authority), all of it public.
 
     That the request comes from this member the caller must know: anybody can write its Subject. That must be exactly
-    this member's and this unit's; nothing else that the request asks for is taken over.
+    this member's and this unit's; nothing else that the request asks for is taken over. The certificate is for the name
+    that the principal has on the bus since it was `resumed` (`on_bus`).
     Raises RequestRefusedError, or ConfigurationError if this member has no authority here.
     """
     authority = _load(pki, _authority_of(member), passphrase)
@@ -263,7 +274,8 @@ def sign_request(
     key = asked.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise RequestRefusedError("the request's key must be EC P-256")
-    return _pem(_sign_leaf(authority, wanted, key, now, life=MEMBER_LIFE)) + _pem(authority.certificate)
+    subject = _renamed(wanted, on_bus(unit, resumed))
+    return _pem(_sign_leaf(authority, subject, key, now, life=MEMBER_LIFE)) + _pem(authority.certificate)
 
 
 # --- the member's side ------------------------------------------------------------------------------------------------
@@ -295,7 +307,8 @@ def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes, now
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
     with durable.alone(pki):  # over the key: one that is made meanwhile would be replaced by that of before
         key, asked = _load_key(pki / f"{stem}.key"), _asked(pki / f"{stem}.csr")
-        if found[0].public_key() != key.public_key() or found[0].subject != asked.subject:
+        subject = _renamed(asked.subject, on_bus(unit, _resumed(found[0])))
+        if found[0].public_key() != key.public_key() or found[0].subject != subject:
             raise ConfigurationError(f"this certificate is not the one that {stem} asked for: {_ANEW}")
         if not found[0].not_valid_before_utc - CLOCKS_APART <= now < found[0].not_valid_after_utc:
             raise ConfigurationError(f"this certificate of {stem} is not in force: {_ANEW}")
@@ -312,6 +325,14 @@ def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes, now
 def principal(member: str, unit: str) -> str:
     """Name the principal that Kafka reads from a member's certificate."""
     return f"{member.lower()}.{_checked_unit(unit)}"
+
+
+def on_bus(name: str, resumed: int) -> str:
+    """Name a principal, or its unit, as the nodes know it since it was resumed: another one than its thief has.
+
+    `resumed`: ms since the epoch; 0 where nothing was lost. No unit's name holds a dot.
+    """
+    return f"{name}.{resumed}" if resumed else name
 
 
 def member_subject(member: str, unit: str, organisation: str = "") -> x509.Name:
@@ -338,7 +359,7 @@ def member_subject(member: str, unit: str, organisation: str = "") -> x509.Name:
 
 def _checked_unit(unit: str) -> str:
     if not UNIT.fullmatch(unit):
-        raise ConfigurationError(f"{unit!r} cannot be a bureau: write lower-case letters, digits and dashes")
+        raise ConfigurationError(f"{unit!r} cannot be a bureau: write up to 50 lower-case letters, digits and dashes")
     return unit
 
 
@@ -357,6 +378,13 @@ def _ours(unit: str, common: str = "") -> x509.Name:
 
 def _renamed(subject: x509.Name, common: str) -> x509.Name:
     return x509.Name([*list(subject)[:-1], x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _resumed(certificate: x509.Certificate) -> int:
+    """Read the time in a member's name (`on_bus`); 0 where there is none."""
+    named = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    unit, dot, time = str(named[-1].value).partition(".") if named else ("", "", "")
+    return int(time) if UNIT.fullmatch(unit) and RESUMED.fullmatch(dot + time) else 0
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:

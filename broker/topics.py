@@ -22,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
 )
 from confluent_kafka.cimpl import NewTopic
 
-from broker.bindings import Binding, await_bindings, bind, derived
+from broker.bindings import Binding, await_bindings, bind, derived, named
 from broker.kafka_admin import ANSWER_LIMIT_S, client_settings, metadata, settle, until
 from broker.streams import FAMILIES, FOR_EVER, Family, World, family_of
 
@@ -106,12 +106,13 @@ def establish(
     pace: Pace = STEADY,
     overrides: Mapping[str, Mapping[str, str]] | None = None,
     take_away: bool = True,
-    stopped: Collection[str] = (),
+    names: Mapping[str, str | None] | None = None,
 ) -> Applied:
     """Make what the world has and the nodes lack, and take away the bindings that the world no longer has.
 
-    Without `take_away` only those of `stopped` go: for who does not know yet what the world is. `stopped` are
-    principals that may do nothing, whatever the world says: their keys may be in other hands.
+    `names` are principals whose keys were in other hands: by which name on the bus such a one may do what the world
+    says, and no other; None: it may do nothing, whatever the world says. Without `take_away` only what these have under
+    other names goes: for who does not know yet what the world is.
 
     `overrides` are topic settings by family name, for tests. Topics that the world no longer names stay, and so do the
     settings of those that exist, which are told: either would destroy what they hold. Returns once the nodes show the
@@ -119,12 +120,17 @@ def establish(
     """
     wants = _Wants(world, shards, pace, overrides or {}, _named(bootstrap))
     admin = AdminClient(client_settings(bootstrap, setup))
-    wanted = {each for each in derived(world) if each.principal not in stopped}
+    known = names or {}
+
+    def goes(each: Binding) -> bool:
+        return take_away or known.get(each.called, each.principal) != each.principal
+
+    wanted = set(named(derived(world), known))
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
-    added, removed = bind(admin, wanted, lambda each: take_away or each.principal in stopped)
+    added, removed = bind(admin, wanted, goes)
     created = _create(admin, wants)
     _await_topics(admin, set(world.streams()), created)
-    await_bindings(bootstrap, setup, wanted, lambda each: take_away or each.principal in stopped)
+    await_bindings(bootstrap, setup, wanted, goes)
     return Applied(tuple(created), tuple(added), tuple(removed), tuple(_differences(admin, wants)))
 
 

@@ -17,7 +17,7 @@ from broker.streams import SETUP
 from cli import answer, exits, passphrases
 from cli.home import clock, member_home
 from cli.operator_home import NOBODY, OperatorHome, operator_home, tls_of
-from cli.operator_streams import has_streams, make_streams, stopped
+from cli.operator_streams import Stop, has_streams, make_streams, stopped, stops
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.trust import issuing, proposing, vouched
 from cli.trust.issuing import ADAPTER
@@ -145,8 +145,8 @@ def passphrase(given: Everywhere, passphrase_file: Path | None, new_passphrase_f
 def list_issued(given: Everywhere) -> None:
     """List the certificates that members got (operator), the newest of each last, and what was stopped."""
     home = _kafka(given)
-    now, out = clock(), stopped(home)
-    rows = [_row(each, now, each.principal in out) for each in issuing.kept(home)]
+    now, known, out = clock(), stops(home), stopped(home)
+    rows = [_row(each, now, known.get(each.principal, Stop(stopped=False))) for each in issuing.kept(home)]
     answer.show(
         f"{len(rows)} certificates; stopped: {', '.join(sorted(out)) or 'nobody'}",
         {"certificates": rows, "stopped": sorted(out)},
@@ -162,7 +162,8 @@ def list_issued(given: Everywhere) -> None:
     )
 
 
-def _row(each: issuing.Issued, now: int, out: bool) -> dict[str, Any]:
+def _row(each: issuing.Issued, now: int, known: Stop) -> dict[str, Any]:
+    out = known.stopped or each.resumed != known.resumed
     state = "ended" if each.until <= now else "stopped" if out else "in force"
     return each.model_dump(exclude={"chain", "nodes_ca"}) | {"state": state}
 
@@ -188,27 +189,32 @@ def stop(given: Everywhere, principal: str) -> None:
 
 @certificate.command()
 @click.argument("principal")
+@click.option("--old-keys", is_flag=True, help="Nothing was lost: also with the keys and certificates that it has.")
 @everywhere
-def resume(given: Everywhere, principal: str) -> None:
-    """Let PRINCIPAL go on (operator): also whoever holds one of its keys with a certificate that is still in force."""
+def resume(given: Everywhere, principal: str, *, old_keys: bool) -> None:
+    """Let PRINCIPAL go on (operator), with a new key: what it had until now stays out for good."""
     home = _kafka(given)
     _check_known(home, principal)
-    was_stopped = principal in stopped(home)
-    live = [
-        f"key {each.key[:16]} until {answer.when(each.until)}" for each in issuing.in_force(home, principal, clock())
-    ]
-    if live and not given.yes:
+    if old_keys and (live := _live(home, principal)) and not given.yes:
         confirm(f"whoever holds these keys comes in again: {', '.join(live)}; resume {principal}?")
-    issuing.resume(home, principal)
+    was_stopped = issuing.resume(home, principal, clock(), old_keys=old_keys)
     asyncio.run(_bind(home))
     # Also where it was not: a kill may have come between the list and the nodes.
     not_stopped = "" if was_stopped else f"; it was not stopped, but {', '.join(sorted(stopped(home))) or 'nobody'}"
+    live = _live(home, principal)
+    anew = f"its member moves pki/{principal}.key away and asks for its certificate anew: valise certificate request"
     answer.show(
         f"{principal} may do again what the table of streams says{not_stopped}",
         {"stopped": sorted(stopped(home)), "in_force": live},
         as_json=given.as_json,
-        then=given.again("valise certificate list"),
+        then=given.again("valise certificate list") if live else anew,
     )
+
+
+def _live(home: OperatorHome, principal: str) -> list[str]:
+    return [
+        f"key {each.key[:16]} until {answer.when(each.until)}" for each in issuing.in_force(home, principal, clock())
+    ]
 
 
 def _check_known(home: OperatorHome, principal: str) -> None:

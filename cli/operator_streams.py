@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from broker import certificates, codec, streams
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from broker import certificates, codec, durable, streams
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, ForbiddenStreamError
 from broker.notice import Version
@@ -14,6 +16,7 @@ from broker.streams import OPERATOR, SETUP, World
 from cli.operator_home import NOBODY, OperatorHome, credentials
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from broker.topics import Difference
@@ -22,9 +25,9 @@ if TYPE_CHECKING:
 async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> tuple[Difference, ...]:
     """Make the streams that a world needs and the bus lacks; on Kafka the bindings, too, which become the world's.
 
-    Without `take_away` nobody loses a binding but who was stopped. On Kafka called in turn (`proposing.in_turn`), from
-    the look at what is in force on: an older world, or list of who was stopped, would give back what a newer one took
-    away. Returns which settings of Kafka's topics are not the table's.
+    Without `take_away` nobody loses a binding but who was stopped, and the names that it had until then. On Kafka
+    called in turn (`proposing.in_turn`), from the look at what is in force on: an older world, or list of who was
+    stopped, would give back what a newer one took away. Returns which settings of Kafka's topics are not the table's.
     """
     if home.settings.bus_kind == "kafka":
         from broker import kafka_quota, topics  # noqa: PLC0415 -- only a Kafka home needs it
@@ -34,7 +37,7 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
         # On new nodes, and before their first stream: after a kill this is a new node still. What is set later stays.
         if streams.VERSIONS not in topics.existing(address, setup):
             await kafka_quota.bound(address, setup)
-        return topics.establish(address, setup, world, take_away=take_away, stopped=stopped(home)).differs
+        return topics.establish(address, setup, world, take_away=take_away, names=names(home)).differs
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))
     return ()
@@ -71,23 +74,59 @@ async def has_streams(home: OperatorHome) -> bool:
     return False
 
 
-def stopped(home: OperatorHome) -> frozenset[str]:
-    """Name the principals that were stopped (`valise certificate stop`): no node lets them do anything.
+class Stop(BaseModel):
+    """What is known of a principal that was stopped once (`valise certificate stop`)."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    stopped: bool
+    """Whether it is now: no node lets it do anything."""
+    resumed: Annotated[int, Field(ge=0, lt=10**13)] = 0
+    """When it was last resumed, ms: no node takes a certificate of before; 0: never, or with its keys of before."""
+
+
+_STOPS = TypeAdapter(dict[str, Stop])
+
+
+def stops(home: OperatorHome) -> dict[str, Stop]:
+    """Tell which principals were stopped once. A list, as versions before wrote, names who is stopped.
 
     Raises ConfigurationError where that cannot be read: nobody is let in again for that.
     """
     path = stopped_path(home)
     try:
-        return frozenset(json.loads(path.read_bytes()))
+        found = json.loads(path.read_bytes())
+        return _STOPS.validate_python(dict.fromkeys(found, Stop(stopped=True)) if isinstance(found, list) else found)
     except FileNotFoundError:
-        return frozenset()
+        return {}
     except (OSError, ValueError, TypeError) as error:
-        message = f"{path} cannot be read: write the names that were stopped into it, as a JSON list"
+        message = (
+            f"{path} cannot be read: put that of a backup in its place, and stop again what was stopped since; without "
+            "one write the names that are stopped, and that ever were, into it, as a JSON list"
+        )
         raise ConfigurationError(message) from error
 
 
+def keep_stops(home: OperatorHome, found: Mapping[str, Stop]) -> None:
+    """Keep them; a version before takes each of them for stopped."""
+    told = {name: each for name, each in sorted(found.items()) if each != Stop(stopped=False)}
+    durable.put(stopped_path(home), _STOPS.dump_json(told))
+
+
+def stopped(home: OperatorHome) -> frozenset[str]:
+    """Name the principals that are stopped. Raises ConfigurationError."""
+    return frozenset(name for name, each in stops(home).items() if each.stopped)
+
+
+def names(home: OperatorHome) -> dict[str, str | None]:
+    """Give the names by which those that were stopped once are let in on the bus; None: not at all."""
+    return {
+        name: None if each.stopped else certificates.on_bus(name, each.resumed) for name, each in stops(home).items()
+    }
+
+
 def stopped_path(home: OperatorHome) -> Path:
-    """Where the principals stand that were stopped."""
+    """Where the principals stand that were stopped once."""
     return pki_of(home.folder) / "stopped.json"
 
 

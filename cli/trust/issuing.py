@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from broker.trust import roles
 from broker.trust.bundle import Opened
 from cli import answer, passphrases
 from cli.operator_home import OperatorHome
-from cli.operator_streams import stopped, stopped_path
+from cli.operator_streams import Stop, keep_stops, stops
 from cli.trust import vouched
 from cli.trust.vouched import Vouched
 
@@ -47,6 +46,11 @@ class Issued(BaseModel):
     """SHA-256 of the request: it is answered once."""
     chain: str
     nodes_ca: str
+
+    @property
+    def resumed(self) -> int:
+        """When its principal had last been resumed, as its chain says; 0: never."""
+        return certificates.leaf_of(self.chain.encode()).resumed
 
     @property
     def file(self) -> str:
@@ -110,17 +114,17 @@ class _Issuer:
     def answer(self, asked: Vouched) -> Issued:
         """Sign what is asked for, or give the certificate that this request got before."""
         asked.check(self.opened.directory.federation, roles.keys_of(self.opened.targets, asked.member), self.now)
-        self._check_wanted(asked)
-        before = kept(self.home, asked.principal)
+        self._check_named(asked)
+        resumed, before = self._check_not_stopped(asked), kept(self.home, asked.principal)
         for each in before:
             if each.asked == asked.digest:
                 return each
         if before:
-            self._check_follows(asked, before[-1])
-        return self._sign(asked)
+            self._check_follows(asked, before, resumed)
+        return self._sign(asked, resumed)
 
-    def _check_wanted(self, asked: Vouched) -> None:
-        """Check that the directory knows this principal, and that nobody has stopped it."""
+    def _check_named(self, asked: Vouched) -> None:
+        """Check that the directory knows this principal."""
         directory = self.opened.directory
         member = directory.members.get(asked.member)
         if member is None or not member.active:
@@ -130,16 +134,31 @@ class _Issuer:
         if asked.unit != ADAPTER and (bureau is None or not bureau.certified):
             message = f"the directory names no bureau {asked.member}/{asked.unit} with a certificate of its own"
             raise ConfigurationError(message)
-        if asked.principal in stopped(self.home):
+
+    def _check_not_stopped(self, asked: Vouched) -> int:
+        """Check that nobody has stopped this principal since it asked; give when it was last resumed."""
+        known = stops(self.home).get(asked.principal, Stop(stopped=False))
+        if known.stopped:
             message = f"{asked.principal} was stopped: `valise certificate resume {asked.principal}` once that is over"
             raise ConfigurationError(message)
+        if asked.made <= known.resumed:
+            message = f"{asked.principal} was stopped and resumed since: have it ask anew, for a new key"
+            raise ConfigurationError(message)
+        return known.resumed
 
-    def _check_follows(self, asked: Vouched, last: Issued) -> None:
+    def _check_follows(self, asked: Vouched, before: Sequence[Issued], resumed: int) -> None:
+        last, key = before[-1], certificates.key_of(asked.request)
         if asked.made <= last.made:
             message = f"{asked.principal} has asked anew since: this request is answered no more"
             raise ConfigurationError(message)
-        same = certificates.key_of(asked.request) == last.key
-        if not same and last.until > self.now and asked.principal not in self.another_key:
+        if any(each.key == key and each.resumed != resumed for each in before):
+            message = (
+                f"{asked.principal} was stopped with this key: have its member move pki/{asked.principal}.key away "
+                "and ask anew"
+            )
+            raise ConfigurationError(message)
+        live = last.until > self.now and last.resumed == resumed
+        if key != last.key and live and asked.principal not in self.another_key:
             until = answer.when(last.until)
             message = (
                 f"{asked.principal} has a certificate for another key, in force until {until}: ask the member by "
@@ -147,11 +166,11 @@ class _Issuer:
             )
             raise ConfigurationError(message)
 
-    def _sign(self, asked: Vouched) -> Issued:
+    def _sign(self, asked: Vouched, resumed: int) -> Issued:
         pki, at = pki_of(self.home.folder), datetime.fromtimestamp(self.now / 1000, UTC)
         # The directory is the list of members, not who made this home.
         certificates.add_member(pki, asked.member, at, passphrase=self.passphrase)
-        chain = certificates.sign_request(pki, asked.member, asked.unit, asked.request, at, self.passphrase)
+        chain = certificates.sign_request(pki, asked.member, asked.unit, asked.request, at, self.passphrase, resumed)
         leaf = certificates.leaf_of(chain)
         made = Issued(
             principal=asked.principal,
@@ -243,25 +262,32 @@ def accept(folder: Path, member: str, file: Path, now: int) -> Issued:
 def is_known(home: OperatorHome, principal: str) -> bool:
     """Say whether this home knows a principal of this name, gave it a certificate once, or has stopped it."""
     got = issued_folder(home).glob(f"{principal}.*.json")  # by their names: a damaged one must not keep a thief in
-    return principal in home.world().principals() or principal in stopped(home) or any(got)
+    return principal in home.world().principals() or principal in stops(home) or any(got)
 
 
 def stop(home: OperatorHome, principal: str) -> None:
     """Say that a principal may do nothing on the bus, and ask for no certificate; kept before any node hears of it."""
     with durable.alone(pki_of(home.folder)):
-        _keep_stopped(home, stopped(home) | {principal})
+        found = stops(home)
+        before = found.get(principal, Stop(stopped=False))
+        keep_stops(home, found | {principal: before.model_copy(update={"stopped": True})})
 
 
-def resume(home: OperatorHome, principal: str) -> None:
-    """Let a principal go on. Whoever holds a key of it, with a certificate in force, can use it again."""
+def resume(home: OperatorHome, principal: str, now: int, *, old_keys: bool = False) -> bool:
+    """Let a principal go on, with certificates that it asks for from now on; say whether it was stopped.
+
+    With `old_keys` also with those that it had: whoever holds such a key comes in again.
+    """
     with durable.alone(pki_of(home.folder)):
-        _keep_stopped(home, stopped(home) - {principal})
-
-
-def _keep_stopped(home: OperatorHome, principals: Collection[str]) -> None:
-    durable.put(stopped_path(home), json.dumps(sorted(principals)).encode())
+        found = stops(home)
+        before = found.get(principal, Stop(stopped=False))
+        if before.stopped:
+            resumed = before.resumed if old_keys else max(now, before.resumed + 1)  # the clock may have been set back
+            keep_stops(home, found | {principal: Stop(stopped=False, resumed=resumed)})
+    return before.stopped
 
 
 def in_force(home: OperatorHome, principal: str, now: int) -> Iterator[Issued]:
-    """Give the certificates with which a principal could come in now."""
-    return (each for each in kept(home, principal) if each.until > now)
+    """Give the certificates with which a principal can come in now, or could if it were not stopped."""
+    resumed = stops(home).get(principal, Stop(stopped=False)).resumed
+    return (each for each in kept(home, principal) if each.until > now and each.resumed == resumed)

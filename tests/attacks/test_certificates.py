@@ -15,6 +15,7 @@ from broker.certificates import pki_of
 from broker.errors import ConfigurationError
 from broker.signing import Passphrase, SigningKey
 from broker.streams import DAY_MS
+from cli import operator_streams
 from cli.home import clock
 from cli.seed import Special
 from cli.stage import Stage, set_up
@@ -235,5 +236,31 @@ async def test_a_thief_of_a_stopped_principal_gets_no_certificate(office: Office
     issuing.stop(office.stage.operator, "at.ncb")
     assert "at.ncb was stopped" in office.refusal(office.ask("AT", "ncb"))
     assert len(office.sign(office.ask("AT", "adapter")).issued) == 1
-    issuing.resume(office.stage.operator, "at.ncb")
+    assert issuing.resume(office.stage.operator, "at.ncb", NOW, old_keys=True)
     assert len(office.sign(office.ask("AT", "ncb", NOW + 1)).issued) == 1
+
+
+async def test_a_thief_of_a_lost_key_waits_for_its_principal_to_be_resumed(office: Office) -> None:
+    """What it had before is none of its name any more. No request of before and none for that key is answered, though
+    the member signed it; the next key needs nobody's word, and its certificate is for the name that it has now."""
+    operator, home = office.stage.operator, office.member("AT")
+    (old,) = office.sign(office.ask("AT", "ncb", NOW - 3)).issued
+    unused = office.stage.home / "unused"
+    unused.write_bytes(office.ask("AT", "ncb", NOW - 2).read_bytes())
+    issuing.stop(operator, "at.ncb")
+    assert (issuing.resume(operator, "at.ncb", NOW), issuing.resume(operator, "at.ncb", NOW + 1)) == (True, False)
+    assert operator_streams.names(operator) == {"at.ncb": f"at.ncb.{NOW}"}
+    assert list(issuing.in_force(operator, "at.ncb", NOW)) == []
+    for path in (unused, old):
+        assert office.sign(path).issued == ()
+    assert "was stopped and resumed since" in office.refusal(unused)
+    assert "was stopped with this key" in office.refusal(office.ask("AT", "ncb", NOW + 1))
+    (pki_of(home) / "at.ncb.key").unlink()
+    (new,) = office.sign(office.ask("AT", "ncb", NOW + 2)).issued
+    assert [each.serial for each in issuing.in_force(operator, "at.ncb", NOW)] == [issuing.read(new).serial]
+    assert issuing.accept(home, "AT", new, NOW).resumed == NOW
+    # It is stopped again, by a clock that was set back: no name comes twice.
+    issuing.stop(operator, "at.ncb")
+    assert operator_streams.names(operator) == {"at.ncb": None}
+    issuing.resume(operator, "at.ncb", NOW - 1000)
+    assert operator_streams.names(operator) == {"at.ncb": f"at.ncb.{NOW + 1}"}

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -416,12 +417,40 @@ def test_a_thief_of_a_principal_that_was_stopped_does_nothing_any_more(kafka: Ka
     thief = Attempts(kafka.bootstrap, ca, stolen, PATIENCE_S)
     assert set(thief.describe(mine).values()) == {Outcome.ALLOWED}
     for _ in range(2):
-        topics.establish(kafka.bootstrap, setup, WORLD, stopped={"at.ncb"})
+        topics.establish(kafka.bootstrap, setup, WORLD, names={"at.ncb": None})
         bound = {each.principal for each in bindings.standing(kafka.bootstrap, setup)}
         assert bound == set(WORLD.principals()) - {"at.ncb"}
         for tried in (thief.describe(mine), thief.read(mine), thief.write(mine)):
             assert set(tried.values()) == {Outcome.REFUSED}
     assert {each.principal for each in kafka.establish(WORLD).added} == {"at.ncb"}
+
+
+def test_a_thief_does_nothing_once_its_principal_is_resumed_either_and_the_owners_new_certificate_does(
+    kafka: KafkaWorld, tmp_path: Path
+) -> None:
+    """Not even before its own certificate has ended, nor where the bindings of its name have stayed after the stop."""
+    mine, setup, pki = ["receipts.at", "inbox.at.ncb"], kafka.credentials("setup"), kafka.cluster.pki
+    ca, stolen, now = str(pki / "nodes-ca.pem"), kafka.credentials("at.ncb"), datetime.now(UTC)
+    chain = certificates.sign_request(
+        pki, "AT", "ncb", certificates.request(tmp_path, "AT", "ncb"), now, resumed=1_764_499_200_000
+    )
+    new = certificates.accept(tmp_path, "AT", "ncb", chain, (pki / "nodes-ca.pem").read_bytes(), now)
+    thief, owner = (Attempts(kafka.bootstrap, ca, each, PATIENCE_S) for each in (stolen, new))
+    assert set(thief.describe(mine).values()) == {Outcome.ALLOWED}
+    assert set(owner.describe(mine).values()) == {Outcome.REFUSED}
+    try:
+        names: dict[str, str | None] = {"at.ncb": "at.ncb.1764499200000"}
+        done = topics.establish(kafka.bootstrap, setup, WORLD, take_away=False, names=names)
+        assert {each.principal for each in done.added} == {"at.ncb.1764499200000"}
+        assert {each.principal for each in done.removed} == {"at.ncb"}
+        for tried in (thief.describe(mine), thief.read(mine), thief.write(mine)):
+            assert set(tried.values()) == {Outcome.REFUSED}
+        assert set(owner.describe(mine).values()) == {Outcome.ALLOWED}
+        assert owner.read(["inbox.at.ncb"]) == {"inbox.at.ncb": Outcome.ALLOWED}
+        topics.establish(kafka.bootstrap, setup, WORLD, take_away=False, names={"at.ncb": None})
+        assert set(owner.describe(mine).values()) == {Outcome.REFUSED}
+    finally:
+        kafka.establish(WORLD)
 
 
 def test_nobody_else_can_establish_a_world(kafka: KafkaWorld) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker import certificates, durable, settings, topics
+from broker import bindings, certificates, durable, settings, topics
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, UnavailableError
 from broker.signing import is_encrypted
@@ -21,7 +22,7 @@ from cli import main as command
 from cli import passphrases
 from cli.home import clock
 from cli.operator_home import make, tls_of
-from cli.operator_streams import stopped
+from cli.operator_streams import names, stopped, stopped_path
 from cli.stage import Stage, set_up
 from cli.trust import issuing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise
@@ -72,10 +73,35 @@ async def test_a_member_gets_the_certificate_of_its_adapter(on_kafka: Stage) -> 
     assert done.code == 1
     assert done.err.startswith(f"refused: {path}: the directory names no bureau AT/navy")
     assert (await valise(home, "certificate", "stop", "at.adapter", "--yes")).code == 0
-    asking = await valise(home, "certificate", "resume", "at.adapter")  # a thief of that key would be back
+    undo = ("certificate", "resume", "at.adapter", "--old-keys")
+    asking = await valise(home, *undo)  # a thief of that key would be back
     assert (asking.code != 0, "whoever holds these keys comes in again" in asking.err) == (True, True)
     assert stopped(on_kafka.operator) == {"at.adapter"}
-    assert (await valise(home, "certificate", "resume", "at.adapter", "--yes")).code == 0
+    back = await valise(home, *undo, "--yes", "--json")
+    assert (back.code, len(back.value["in_force"]), bound(on_kafka)) == (0, 2, {"at.adapter"})
+    assert (await valise(home, "certificate", "stop", "at.adapter", "--yes")).code == 0
+    anew = await valise(home, "certificate", "resume", "at.adapter")
+    assert (anew.code, "its member moves pki/at.adapter.key away and asks for its certificate anew" in anew.out) == (
+        0,
+        True,
+    )
+    (name,) = bound(on_kafka)
+    assert name.startswith("at.adapter.")
+    (pki_of(member) / "at.adapter.key").unlink()
+    asked = await valise(home, "certificate", "request", "--adapter", "--bureau", AT, "--json")
+    signed = await valise(home, "certificate", "sign", "--requests", asked.value["request"], *secret, "--json")
+    assert (await valise(home, "certificate", "accept", signed.value["issued"][0], "--bureau", AT)).code == 0
+    rows = (await valise(home, "certificate", "list", "--json")).value["certificates"]
+    assert [row["state"] for row in rows if row["principal"] == "at.adapter"] == ["stopped", "stopped", "in force"]
+    # With it the member reads the bus.
+    assert (await valise(home, "directory", "status", "--bureau", AT, "--json")).value["stale"] is False
+
+
+def bound(stage: Stage) -> set[str]:
+    """The names by which AT's adapter is let in."""
+    setup = certificates.credentials(pki_of(stage.operator.folder), "setup")
+    found = {each.principal for each in bindings.standing(stage.operator.settings.bus_address, setup)}
+    return {each for each in found if each.startswith("at.adapter")}
 
 
 def passphrase(path: Path, content: str = "a long passphrase of the authorities\n") -> Path:
@@ -200,6 +226,21 @@ def test_a_member_is_told_that_its_certificate_soon_ends(
     assert (said[0], said[2]) == ("", "")
     assert f"RED: the certificate of {name} ends" in said[1]
     assert f"`valise certificate request {whose}`" in said[1]
+
+
+async def test_a_list_of_who_was_stopped_of_a_version_before_lets_nobody_in(stage: Stage) -> None:
+    """Nor does a version before let in whom this one has resumed: to it each name in the file is stopped."""
+    operator, now = stage.operator, clock()
+    path = stopped_path(operator)
+    path.write_text('["at.ncb", "lv.ncb"]', encoding="utf-8")
+    assert stopped(operator) == {"at.ncb", "lv.ncb"}
+    issuing.resume(operator, "at.ncb", now)
+    issuing.resume(operator, "lv.ncb", now, old_keys=True)
+    assert (stopped(operator), list(json.loads(path.read_bytes()))) == (frozenset(), ["at.ncb"])
+    for content in ('{"at.ncb": {"stopped": 0}}', "[[]]", "{", "7"):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="put that of a backup in its place"):
+            names(operator)
 
 
 async def test_only_a_members_name_on_the_bus_can_be_stopped(stage: Stage) -> None:
