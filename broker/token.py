@@ -85,13 +85,21 @@ class Token:
         key.sign(_TRIED)
         return key
 
+    def has(self, label: str) -> bool:
+        """Say whether the token holds a private key of this label. Raises as `key`."""
+        with _explained(self.label, label):
+            return self._door.tried(lambda: self._door.has(label, self._pin))
+
     def new_key(self, label: str) -> SigningKey:
         """Make a key inside the token that can never be read out. Raises as `key`, also if the label is taken."""
+        if self.has(label):
+            message = (
+                f"the token {self.label} holds a key {label} already, which this home did not make: it is never "
+                "overwritten; name another token, or remove it if nothing needs it (`pkcs11-tool --delete-object`)"
+            )
+            raise ConfigurationError(message)
         with _explained(self.label, label):
             session = self._door.session(self._pin, rw=True)
-            if any(session.get_objects({Attribute.LABEL: label, Attribute.CLASS: ObjectClass.PRIVATE_KEY})):
-                message = f"the token {self.label} holds a key {label} already: it is never overwritten"
-                raise ConfigurationError(message)
             curve = session.create_domain_parameters(
                 KeyType.EC_EDWARDS, {Attribute.EC_PARAMS: _EDWARDS25519}, local=True
             )
@@ -159,6 +167,11 @@ class _Door:
             raise
         self._taken = pin
         return session
+
+    def has(self, label: str, ask: Callable[[], str]) -> bool:
+        """Say whether there is a private key of this label."""
+        wanted = {Attribute.LABEL: label, Attribute.CLASS: ObjectClass.PRIVATE_KEY}
+        return any(self.session(ask).get_objects(wanted))
 
     def public(self, label: str, ask: Callable[[], str]) -> bytes:
         """Give the 32 bytes of the public key beside a private one."""

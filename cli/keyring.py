@@ -166,14 +166,30 @@ def _beside(folder: Path, path: Path) -> Path:
     return Path(os.path.normpath(folder.absolute() / path))
 
 
-def write_place(path: Path, place: TokenPlace) -> None:
-    """Write down where a key is. Raises FileExistsError rather than overwrite."""
-    lines = [
-        f"{name} = {json.dumps(value)}" for name, value in place.model_dump(mode="json", exclude_none=True).items()
-    ]
+def make_in_token(path: Path, place: TokenPlace) -> SigningKey:
+    """Make a key in a token, and write down in `path` where it is; what a kill between the two has left is taken up.
+
+    Raises FileExistsError rather than overwrite, ConfigurationError where the token holds such a key that this home did
+    not begin.
+    """
+    token, begun = token_of(place, path.parent), path.with_suffix(".begun")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    if begun.is_file() and begun.read_bytes() == _written(place) and token.has(place.key):
+        made = token.key(place.key)
+    else:
+        if not token.has(place.key):  # that of somebody else is never taken for what we have begun
+            durable.put(begun, _written(place))
+        made = token.new_key(place.key)
+    durable.put_new(path, _written(place))
+    begun.unlink(missing_ok=True)
+    return made
+
+
+def _written(place: TokenPlace) -> bytes:
+    lines = [
+        f"{name} = {json.dumps(value)}\n" for name, value in place.model_dump(mode="json", exclude_none=True).items()
+    ]
+    return "".join(lines).encode()
 
 
 def _place(path: Path) -> TokenPlace:

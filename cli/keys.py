@@ -205,8 +205,7 @@ def _make(
     path = keyring.path_of(folder, bureau, generation, "token" if wanted.token else "pem")
     asked = _asked(folder, federation, bureau, wanted.challenge)
     if wanted.token:
-        made = keyring.token_of(wanted.token, folder / "keys").new_key(wanted.token.key)
-        keyring.write_place(path, wanted.token)
+        made = keyring.make_in_token(path, wanted.token)
     else:
         made = SigningKey.new()
         made.save(path, wanted.passphrase)

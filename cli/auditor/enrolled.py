@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import streams
+from broker import durable, streams
 from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, SignatureError
 from broker.members import WrittenAuditor
@@ -33,13 +33,20 @@ class Auditor:
 
 
 def make_key(folder: Path, name: str, federation: str) -> tuple[Path, Path]:
-    """Make an auditor's key and its request in a folder; give their paths. Raises ConfigurationError."""
+    """Make an auditor's key and its request in a folder; give their paths. Raises ConfigurationError.
+
+    Of a key that a kill has left without its request the request is made.
+    """
     if not _ID.fullmatch(name):
         message = f"{name!r} is no auditor's id: small letters, digits and hyphens; a pseudonym, nobody's name"
         raise ConfigurationError(message)
     path, request, made = folder / f"{name}.pem", folder / f"{name}.auditor.json", SigningKey.new()
+    durable.remove_left(path)
     try:
-        made.save(path, passphrases.for_new(None, ask=False))
+        if path.is_file() and not request.is_file():
+            made = SigningKey.load(path, passphrases.for_old())
+        else:
+            made.save(path, passphrases.for_new(None, ask=False))
     except FileExistsError as error:
         message = f"{name} has a key already, {path}: it is never overwritten"
         raise ConfigurationError(message) from error
@@ -51,7 +58,7 @@ def make_key(folder: Path, name: str, federation: str) -> tuple[Path, Path]:
         "public": made.public.raw.hex(),
     }
     proof = made.sign_payload(REQUEST_TYPE, _canonical(asked)).hex()
-    request.write_text(json.dumps(asked | {"proof": proof}, indent=2) + "\n", encoding="utf-8")
+    durable.put(request, json.dumps(asked | {"proof": proof}, indent=2).encode() + b"\n")
     return path, request
 
 

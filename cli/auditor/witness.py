@@ -63,14 +63,20 @@ def witness(
 
 
 def _make_key(given: Everywhere, name: str, file: Path) -> None:
-    key, public = SigningKey.new(), file.with_name(f"{file.name}.vkey")
-    vkey = str(cosignature.cosigner(name, key.public.raw))
+    public = file.with_name(f"{file.name}.vkey")
+    cosignature.cosigner(name, SigningKey.new().public.raw)  # refuses a name before anything is made
     durable.remove_left(file)
-    if file.exists() or public.exists():
-        message = f"{file} or {public} is there already: name another file"
+    if public.exists():
+        message = f"{public} is there already: name another file"
         raise ConfigurationError(message)
-    key.save(file, passphrases.for_new(None, ask=False))
-    public.write_text(f"{vkey}\n", encoding="utf-8")
+    if file.exists():  # a kill came before its .vkey
+        key = SigningKey.load(file, passphrases.for_old())
+        answer.aside(f"{file} lay there without its verifier key, which was made now")
+    else:
+        key = SigningKey.new()
+        key.save(file, passphrases.for_new(None, ask=False))
+    vkey = str(cosignature.cosigner(name, key.public.raw))
+    durable.put(public, f"{vkey}\n".encode())
     value = {"name": name, "vkey": vkey, "key": str(file), "public": str(public)}
     answer.show(vkey, value, as_json=given.as_json, then=SERVING.format(file=shlex.quote(str(file))))
 

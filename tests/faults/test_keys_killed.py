@@ -19,6 +19,8 @@ from broker.signing import SigningKey
 from cli import backup, keyring, keys, passphrases, seed
 from cli import main as command
 from cli.auditor import enrolled
+from cli.auditor.witness import identity
+from cli.home import clock
 from cli.operator_home import make, own_key
 from cli.trust import signatories
 from cli.trust.proposing import operator_keys
@@ -169,11 +171,19 @@ async def test_the_next_key_that_a_kill_left_without_a_request_gets_it_and_what_
 
 
 def test_a_witnesss_key_that_a_kill_left_under_two_names_has_one_once_it_is_asked_for_again(tmp_path: Path) -> None:
-    path = tmp_path / "witness.pem"
+    """And the verifier key that the kill left out: of that key, under the name that is given now."""
+    path, again = tmp_path / "witness.pem", ["audit", "witness", "--new-key", "witness.example/at"]
     killed_once_it_is_made(path)
+    key = SigningKey.load(path)
+    for code in (0, 1):  # once it is whole it is never made again
+        with pytest.raises(SystemExit) as done:
+            command.main([*again, str(path)])
+        assert done.value.code == code
+    assert {*tmp_path.iterdir()} == {path, tmp_path / "witness.pem.vkey"}
+    assert (identity(path).name, identity(path).key.public) == ("witness.example/at", key.public)
     with pytest.raises(SystemExit):
-        command.main(["audit", "witness", "--new-key", "witness.example/at", str(path)])
-    assert {*tmp_path.iterdir()} == {path}
+        command.main([*again[:-1], "no name", str(tmp_path / "none.pem")])
+    assert not (tmp_path / "none.pem").exists()
 
 
 def killed_while_it_makes(path: Path) -> None:
@@ -197,6 +207,16 @@ def test_an_auditors_key_of_which_a_kill_left_half_is_made_by_the_same_command(t
     killed_while_it_makes(tmp_path / "auditor-1.pem")
     path, _ = enrolled.make_key(tmp_path, "auditor-1", "test")
     assert list(tmp_path.glob("*.pem")) == [path]
+
+
+def test_an_auditors_key_that_a_kill_left_without_its_request_gets_it_by_the_same_command(tmp_path: Path) -> None:
+    path = tmp_path / "auditor-1.pem"
+    killed_once_it_is_made(path)
+    _, request = enrolled.make_key(tmp_path, "auditor-1", "test")
+    (asked,) = enrolled.written(tmp_path, (), "test", clock())
+    assert (asked.key_id, {*tmp_path.iterdir()}) == (SigningKey.load(path).public.id.hex(), {path, request})
+    with pytest.raises(ConfigurationError, match="has a key already"):
+        enrolled.make_key(tmp_path, "auditor-1", "test")
 
 
 def test_the_logs_key_of_which_a_kill_left_half_is_made_again_and_no_backup_has_that(tmp_path: Path) -> None:

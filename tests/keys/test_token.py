@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +87,40 @@ def test_a_label_is_given_once(token: Token) -> None:
     token.new_key(label)
     with pytest.raises(ConfigurationError, match="never overwritten"):
         token.new_key(label)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from broker import durable
+from cli import keyring
+
+durable.put_new = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+keyring.make_in_token(Path(sys.argv[1]), keyring.TokenPlace(token=sys.argv[2], key=sys.argv[3]))
+"""
+"""Killed once the token has the key, before the home says where it is."""
+
+
+def test_a_key_that_a_kill_left_in_the_token_is_taken_up_by_the_same_command_and_no_other(
+    token: Token, tmp_path: Path
+) -> None:
+    """A key that this home did not begin may be anybody's, and what was begun is done but once."""
+    path, label = tmp_path / "keys" / "ncb.token", fresh()
+    place = TokenPlace(token=TOKEN, key=label)
+    other = tmp_path / "other" / "ncb.token"
+    arguments = [sys.executable, "-c", KILLED, str(path), TOKEN, label]
+    assert subprocess.run(arguments, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert (token.has(label), path.exists()) == (True, False)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"which this home did not make: .*name another token"):
+            keyring.make_in_token(other, place)
+    made = keyring.make_in_token(path, place)
+    assert made.public == token.key(label).public
+    assert keyring.Kept("AT/ncb", 1, path).load().public == made.public
+    assert [each.name for each in path.parent.iterdir()] == ["ncb.token"]
+    path.unlink()
+    with pytest.raises(ConfigurationError, match="which this home did not make"):
+        keyring.make_in_token(path, place)
 
 
 @pytest.mark.parametrize(
