@@ -90,6 +90,28 @@ def new(given: Everywhere, bureau: str | None, **how: Any) -> None:
 
 
 @key.command()
+@passphrases.prompted
+@passphrases.passphrase_file
+@bureau
+@everywhere
+def signatory(given: Everywhere, bureau: str | None, passphrase_file: Path | None, *, ask: bool) -> None:
+    """Make the next two keys with which a member signs directories and policies, and the request for them.
+
+    Those before sign, too, until the directory has the new ones.
+    """
+    home = member_home(given.home, bureau)
+    secret = passphrases.for_new(passphrase_file, ask=ask)
+    request = signatories.rotate(home.folder, home.member, home.settings.federation, secret)
+    answer.show(
+        f"made the next keys of {home.member} in {request.parent}; those before still sign",
+        {"request": str(request), **json.loads(request.read_bytes())},
+        as_json=given.as_json,
+        then=f"send {request} to the operator, who drafts `valise member rekey {home.member}` and, where it holds the "
+        "root, `valise directory root`; remove the keys before once that is in force",
+    )
+
+
+@key.command()
 @_how
 @bureau
 @everywhere

@@ -22,7 +22,7 @@ from cli.operator_home import operator_home
 from cli.options import Everywhere, bureau, everywhere
 from cli.trust import invitation
 from cli.trust.changing import check_executed, draft_change, with_status
-from cli.trust.signatories import found_in
+from cli.trust.signatories import found_in, is_of, of
 
 
 @click.group()
@@ -117,7 +117,7 @@ _NAME = click.argument("name", metavar="MEMBER")
 def add(given: Everywhere, name: str, file: Path | None, requests: tuple[Path, ...]) -> None:
     """Draft that MEMBER enters, from the requests that it made itself with `valise key new` (operator)."""
     folders = requests or (operator_home(given.home).folder.parent / "members",)
-    if not any(each.name == f"{name}.signatory.json" for each in found_in(folders)):
+    if not any(is_of(each, name) for each in found_in(folders)):
         message = (
             f"{name} has not asked to enter: it makes its keys with `valise key new --bureau {name}/NAME` and sends "
         )
@@ -125,6 +125,24 @@ def add(given: Everywhere, name: str, file: Path | None, requests: tuple[Path, .
             message + f"its {name}.signatory.json and *.request.json; name their folder with --requests"
         )
     propose(given, file, requests)
+
+
+@member.command()
+@_NAME
+@REQUESTS
+@everywhere
+def rekey(given: Everywhere, name: str, requests: tuple[Path, ...]) -> None:
+    """Draft that MEMBER speaks with the keys that it made with `valise key signatory` (operator).
+
+    Whoever signs asks the member by another way whether the new key, which the draft names, is its own.
+    """
+    home = operator_home(given.home)
+    folders = requests or (home.folder.parent / "members",)
+    asked = of([name], folders, home.settings.federation)
+    if not asked:
+        message = f"{name} has not asked for other keys: it makes them with `valise key signatory`; see --requests"
+        raise ConfigurationError(message)
+    draft_change(given, f"{name} speaks with another key", lambda _: None, signatories=list(asked.values()))
 
 
 @member.command()

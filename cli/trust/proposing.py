@@ -142,8 +142,7 @@ async def change(home: OperatorHome, title: str, wanted: Mapping[str, Any], base
 
 def pass_root(home: OperatorHome, base: Opened, holders: Sequence[str], folders: Sequence[Path]) -> Path:
     """Draft the next root, held by these members, of whose requests the keys are taken. Raises ConfigurationError."""
-    asked = [signatories.read(each, base.directory.federation) for each in signatories.found_in(folders)]
-    known = {each.member: each for each in asked}
+    known = signatories.of(holders, folders, base.directory.federation)
     absent = [each for each in holders if each not in known or each not in base.entered]
     if absent:
         message = f"{', '.join(absent)}: not entered, or no signatory.json in {', '.join(map(str, folders))}"

@@ -1,23 +1,30 @@
 """A member's keys for the federation's metadata: made at the member; what leaves is a request with their public halves.
 
-`trust/root.pem` signs root and targets only and can be kept off this machine; `trust/member.pem` signs all else.
+`trust/root.pem` signs root and targets only and can be kept off this machine; `trust/member.pem` signs all else. The
+next ones are `root.2.pem` and `member.2.pem`, asked for by `AT.2.signatory.json`: until the directory has them those
+before sign, too, where they count.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from adapters.versions import Versions
 from broker import durable
 from broker.errors import ConfigurationError, SignatureError
 from broker.signing import PublicKey, SigningKey, is_encrypted, key_id, no_passphrase, pae
+from broker.trust import roles
 from broker.trust.draft import Signatory
 from cli import passphrases
 
 TYPE = "application/vnd.valise.signatory.v1+json"
 """DSSE payload type of the proof of possession; the payload is the request without its proofs, as canonical JSON."""
 KEYS = ("root", "member")
+_FILE = re.compile(r"(?:root|member)(?:\.([1-9][0-9]*))?\.pem")
+_REQUEST = re.compile(r"(?P<member>[A-Z0-9]+)(?:\.(?P<generation>[1-9][0-9]*))?\.signatory\.json")
 
 
 def make(folder: Path, member: str, federation: str, passphrase: bytes | None = None) -> Path:
@@ -25,27 +32,46 @@ def make(folder: Path, member: str, federation: str, passphrase: bytes | None = 
 
     Without `passphrase` they are encrypted where VALISE_PASSPHRASE_FILE names one, or as what a kill has left is.
     """
-    trust = folder / "trust"
-    request = trust / f"{member}.signatory.json"
-    if request.is_file():
-        return request
-    passphrase = passphrase or passphrases.for_new(None, ask=False) or _passphrase_of_left(folder)
+    if requested := request_of(folder, member):
+        return requested
+    return _make(folder, member, federation, max(_generation(folder), 1), passphrase)
+
+
+def rotate(folder: Path, member: str, federation: str, passphrase: bytes | None = None) -> Path:
+    """Make a member's next two keys and their request; give the request. What a kill has left of them is gone on with.
+
+    Encrypted as by `make`. The request before is removed: nobody is to enter those keys again.
+    """
+    newest = _generation(folder)
+    requested = request_of(folder, member)
+    done = requested is not None and _number(_REQUEST, requested) == newest
+    request = _make(folder, member, federation, newest + 1 if done else max(newest, 1), passphrase)
+    for each in _requests(folder, member):
+        if each != request:
+            each.unlink(missing_ok=True)
+    return request
+
+
+def _make(folder: Path, member: str, federation: str, generation: int, passphrase: bytes | None) -> Path:
+    trust, number = folder / "trust", f".{generation}" if generation > 1 else ""
+    request, files = trust / f"{member}{number}.signatory.json", {name: trust / f"{name}{number}.pem" for name in KEYS}
+    passphrase = passphrase or passphrases.for_new(None, ask=False) or _passphrase_of_left(files.values())
     trust.mkdir(parents=True, exist_ok=True)
     # Two people make the keys of two bureaus: whoever comes second sends the request of the first.
     with durable.alone(trust):
         if not request.is_file():
-            durable.put(request, _asked(trust, member, federation, passphrase))
+            durable.put(request, _asked(files, member, federation, passphrase))
     return request
 
 
-def _passphrase_of_left(folder: Path) -> bytes | None:
+def _passphrase_of_left(files: Iterable[Path]) -> bytes | None:
     """Ask for the passphrase of a key that a kill has left without a request, while nobody has to wait for it."""
-    locked = [each for each in _paths(folder) if each.is_file() and is_encrypted(each.read_bytes())]
+    locked = [each for each in files if each.is_file() and is_encrypted(each.read_bytes())]
     return passphrases.for_old()(locked[0]) if locked else None
 
 
-def _asked(trust: Path, member: str, federation: str, passphrase: bytes | None) -> bytes:
-    made = {name: _made(trust / f"{name}.pem", passphrase) for name in KEYS}
+def _asked(files: Mapping[str, Path], member: str, federation: str, passphrase: bytes | None) -> bytes:
+    made = {name: _made(path, passphrase) for name, path in files.items()}
     keys = {f"{name}_key": key.public.raw.hex() for name, key in made.items()}
     wanted = {"federation": federation, "member": member} | keys
     proofs = {f"{name}_proof": key.sign_payload(TYPE, _canonical(wanted)).hex() for name, key in made.items()}
@@ -65,12 +91,57 @@ def _made(path: Path, passphrase: bytes | None) -> SigningKey:
 
 def bare(folder: Path) -> list[Path]:
     """Name those of a member's keys that lie here without a passphrase."""
-    named = [one for each in _paths(folder) for one in (each, *durable.left(each))]
+    first = [folder / "trust" / f"{name}.pem" for name in KEYS]  # also where a kill came before it was in its place
+    named = [one for each in dict.fromkeys([*first, *_paths(folder)]) for one in (each, *durable.left(each))]
     return [each for each in named if each.is_file() and not is_encrypted(each.read_bytes())]
 
 
 def _paths(folder: Path) -> list[Path]:
-    return [folder / "trust" / f"{name}.pem" for name in KEYS]
+    """Find where a member's keys lie here, the newest last."""
+    found = (each for each in (folder / "trust").glob("*.pem") if _FILE.fullmatch(each.name))
+    return sorted(found, key=lambda each: (_number(_FILE, each), each.name))
+
+
+def _number(pattern: re.Pattern[str], path: Path) -> int:
+    found = pattern.fullmatch(path.name)
+    return int(found[found.re.groups] or 1) if found else 0
+
+
+def _generation(folder: Path) -> int:
+    """Tell the newest generation of which a key or a request lies here; 0: none does."""
+    asked = (_number(_REQUEST, each) for each in (folder / "trust").glob("*.signatory.json"))
+    return max([*(_number(_FILE, each) for each in _paths(folder)), *asked], default=0)
+
+
+def _requests(folder: Path, member: str) -> list[Path]:
+    found = [each for each in (folder / "trust").glob("*.signatory.json") if is_of(each, member)]
+    return sorted(found, key=lambda each: _number(_REQUEST, each))
+
+
+def request_of(folder: Path, member: str) -> Path | None:
+    """Find a member's newest request; None: it made none."""
+    return next(reversed(_requests(folder, member)), None)
+
+
+def is_of(path: Path, member: str) -> bool:
+    """Say whether a request is called after this member."""
+    found = _REQUEST.fullmatch(path.name)
+    return found is not None and found["member"] == member
+
+
+def speaking(folder: Path, member: str) -> SigningKey:
+    """Give the key with which a member speaks: the one that the directory known here names, or else the newest.
+
+    Raises ConfigurationError where none lies here.
+    """
+    here = [each for each in reversed(_paths(folder)) if each.name.startswith("member.")]
+    if not here:
+        message = f"{folder / 'trust' / 'member.pem'} is missing, the key that vouches for {member}: `valise key new`"
+        raise ConfigurationError(message)
+    opened = Versions(folder / "versions").guard().opened
+    named = roles.keys_of(opened.targets, member) if opened else {}
+    keys = [SigningKey.load(each, passphrases.for_old()) for each in here]
+    return next((each for each in keys if each.public.id.hex() in named), keys[0])
 
 
 def load(folder: Path) -> list[SigningKey]:
@@ -83,9 +154,9 @@ def load(folder: Path) -> list[SigningKey]:
 
 
 def own(folder: Path, member: str) -> frozenset[str]:
-    """Give the ids of a member's two keys by its request: either may be kept off this machine. Empty: it made none."""
-    path = folder / "trust" / f"{member}.signatory.json"
-    if not path.is_file():
+    """Give the ids of a member's two newest keys by their request: either may be kept elsewhere. Empty: none made."""
+    path = request_of(folder, member)
+    if path is None:
         return frozenset()
     asked = json.loads(path.read_bytes())
     return frozenset(key_id(bytes.fromhex(asked[f"{name}_key"])).hex() for name in KEYS)
@@ -109,6 +180,18 @@ def read(path: Path, federation: str) -> Signatory:
     if asked["federation"] != federation or keys[0].id == keys[1].id:
         message = f"{path} asks for {asked['federation']!r}, not {federation}, or gives one key twice"
         raise ConfigurationError(message)
+    return found
+
+
+def of(members: Iterable[str], folders: Iterable[Path], federation: str) -> dict[str, Signatory]:
+    """Read what these members ask for in folders. Raises ConfigurationError where one asks for two pairs of keys."""
+    found: dict[str, Signatory] = {}
+    wanted = frozenset(members)
+    for path in found_in(folders):
+        asked = read(path, federation)
+        if asked.member in wanted and found.setdefault(asked.member, asked) != asked:
+            message = f"{path}: {asked.member} asks for other keys, too: ask which it means, name that with --requests"
+            raise ConfigurationError(message)
     return found
 
 

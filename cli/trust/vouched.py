@@ -17,9 +17,9 @@ from broker import certificates, durable, reading
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, SignatureError
 from broker.notice import CLOCK_SKEW_MS
-from broker.signing import PublicKey, SigningKey, pae
+from broker.signing import PublicKey, pae
 from broker.streams import DAY_MS
-from cli import passphrases
+from cli.trust import signatories
 
 TYPE = "application/vnd.valise.certificate-request.v1+json"
 """DSSE payload type; the payload is the request without its signature, as canonical JSON."""
@@ -84,11 +84,7 @@ def write(folder: Path, member: str, unit: str, federation: str, now: int) -> Pa
     The unit's private key is made if there is none yet, and kept if there is. Raises ConfigurationError where the
     member's own key is not here.
     """
-    path = folder / "trust" / "member.pem"
-    if not path.is_file():
-        message = f"{path} is missing, the key that vouches for {member}'s certificates: make it with `valise key new`"
-        raise ConfigurationError(message)
-    key, asked = SigningKey.load(path, passphrases.for_old()), certificates.request(pki_of(folder), member, unit)
+    key, asked = signatories.speaking(folder, member), certificates.request(pki_of(folder), member, unit)
     wanted = {
         "federation": federation,
         "member": member,

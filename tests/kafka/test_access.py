@@ -446,7 +446,7 @@ def test_a_thief_does_nothing_once_its_principal_is_resumed_either_and_the_owner
         for tried in (thief.describe(mine), thief.read(mine), thief.write(mine)):
             assert set(tried.values()) == {Outcome.REFUSED}
         assert set(owner.describe(mine).values()) == {Outcome.ALLOWED}
-        assert owner.read(["inbox.at.ncb"]) == {"inbox.at.ncb": Outcome.ALLOWED}
+        assert owner.write(["receipts.at"]) == {"receipts.at": Outcome.ALLOWED}
         topics.establish(kafka.bootstrap, setup, WORLD, take_away=False, names={"at.ncb": None})
         assert set(owner.describe(mine).values()) == {Outcome.REFUSED}
     finally:

@@ -84,6 +84,24 @@ def test_who_makes_them_beside_another_waits_and_gives_the_request_of_the_first(
     assert {each.name for each in trust.iterdir()} == {"root.pem", "FR.signatory.json"}
 
 
+def test_the_next_keys_that_a_kill_has_left_are_gone_on_with_and_a_request_is_for_one_pair(tmp_path: Path) -> None:
+    trust, first = tmp_path / "trust", signatories.make(tmp_path, "FR", "test")
+    (trust / "root.pem").unlink()  # it is kept elsewhere
+    left = SigningKey.new()
+    left.save(trust / "root.2.pem")
+    second = signatories.rotate(tmp_path, "FR", "test")
+    assert (signatories.read(second, "test").root, first.exists()) == (left.public, False)
+    assert signatories.make(tmp_path, "FR", "test") == second
+    third = signatories.rotate(tmp_path, "FR", "test")
+    assert [each.name for each in (second, third)] == ["FR.2.signatory.json", "FR.3.signatory.json"]
+    assert {each.public for each in signatories.load(tmp_path)} >= {left.public, signatories.read(third, "test").key}
+    assert signatories.of(["FR"], [tmp_path], "test") == {"FR": signatories.read(third, "test")}
+    signatories.make(tmp_path / "other", "FR", "test")
+    with pytest.raises(ConfigurationError, match="asks for other keys, too"):
+        signatories.of(["FR"], [tmp_path], "test")
+    assert signatories.of(["AT"], [tmp_path], "test") == {}
+
+
 def test_a_key_that_a_kill_left_encrypted_is_taken_up_and_the_other_encrypted_like_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,57 @@ async def test_the_root_passes_on_and_members_follow_without_pinning_anew(tmp_pa
     assert "members" in alone.err
 
 
+async def test_a_member_takes_other_keys_and_signs_with_these_alone_from_then_on(tmp_path: Path) -> None:
+    """Its word for itself, for what is joint, for an agreement and for the root; whoever has the old keys is nobody."""
+    home = (await made(tmp_path)).home
+    trust, mine = home / "members" / "AT" / "trust", ("--bureau", "AT/ncb")
+    nothing = await valise(home, "member", "rekey", "GE", "--requests", str(tmp_path))
+    assert "GE has not asked for other keys" in nothing.err
+    made_next = await valise(home, "key", "signatory", *mine, "--json")
+    assert {each.name for each in trust.iterdir()} == {
+        "root.pem", "member.pem", "root.2.pem", "member.2.pem", "AT.2.signatory.json",
+    }  # fmt: skip
+    drafted = await valise(home, "member", "rekey", "AT", "--json")
+    new = SigningKey.load(trust / "member.2.pem").public.id.hex()
+    assert f"AT (key {new[:16]}) may sign from now on" in "\n".join(drafted.value["changes"])
+    assert (await signed(home, drafted.value["draft"], "AT/ncb", "LV/ncb", "GE/ncb")).code == 0
+    rooted = await valise(home, "directory", "root", "AT", "LV", "GE", "--json")
+    assert (await signed(home, rooted.value["draft"], "AT/ncb", "LV/ncb", "GE/ncb")).code == 0
+    told = (await valise(home, "directory", "status", *mine, "--json")).value
+    assert told["refused"] == ""
+    keys = {role["role"]: {each["key_id"] for each in role["keys"] if each["member"] == "AT"} for role in told["roles"]}
+    root = SigningKey.load(trust / "root.2.pem").public.id.hex()
+    assert keys.pop("root") == keys.pop("targets") == {root}
+    assert {role: found for role, found in keys.items() if found} == {
+        "AT": {new}, "agreement-circle": {new}, "federation": {new}, "policies": {new},
+    }  # fmt: skip
+    thief = tmp_path / "thief" / "members" / "AT"
+    shutil.copytree(trust.parent, thief)
+    for each in ("root", "member"):
+        (thief / "trust" / f"{each}.2.pem").unlink()
+        (trust / f"{each}.pem").unlink()
+    path = (await valise(home, "agreement", "suspend", "circle", "--json")).value["draft"]
+    stolen = await valise(thief.parent.parent, "directory", "sign", path, *mine, "--yes")
+    assert "AT has no part in this draft, or not with the keys that lie here" in stolen.err
+    assert (await signed(home, path, "AT/ncb", "LV/ncb")).code == 0
+    again = await valise(home, "key", "signatory", *mine, "--json")
+    assert [each.name for each in trust.glob("*.json")] == ["AT.3.signatory.json"]
+    assert again.value["request"] != made_next.value["request"]
+
+
+async def test_the_operator_takes_other_keys_with_the_word_of_the_roots_holders(tmp_path: Path) -> None:
+    """As README says: until it is activated it signs no snapshot and no timestamp, and afterwards with these alone."""
+    home = (await made(tmp_path)).home
+    trust = home / "operator" / "trust"
+    old = {name: (trust / f"{name}.pem").rename(tmp_path / name) for name in ("snapshot", "timestamp")}
+    path = (await valise(home, "directory", "root", "AT", "LV", "GE", "--json")).value["draft"]
+    assert (await signed(home, path, "AT/ncb", "LV/ncb", "GE/ncb")).code == 0
+    told = (await valise(home, "directory", "status", "--bureau", "GE/ncb", "--json")).value
+    keys = {role["role"]: [each["key_id"] for each in role["keys"]] for role in told["roles"]}
+    new = {name: [SigningKey.load(trust / f"{name}.pem").public.id.hex()] for name in old}
+    assert ({name: keys[name] for name in old}, told["refused"], told["stale"]) == (new, "", False)
+
+
 async def test_policies_are_drafted_by_one_and_signed_by_two_members(tmp_path: Path) -> None:
     stage = await made(tmp_path)
     home = stage.home
