@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from broker import certificates
+from broker import authorities, certificates
 from broker import settings as settings_file
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError
@@ -128,10 +128,10 @@ def passphrase(given: Everywhere, passphrase_file: Path | None, new_passphrase_f
     --passphrase and --passphrase-file are for the one of before, if they have one.
     """
     pki = pki_of(_kafka(given).folder)
-    before = certificates.passphrase_of(pki, passphrases.for_old(passphrase_file, ask=ask))
+    before = authorities.passphrase_of(pki, passphrases.for_old(passphrase_file, ask=ask))
     now = passphrases.for_new(new_passphrase_file, ask=new_passphrase_file is None)
     assert now is not None  # a file or a person gives one
-    changed = certificates.encrypt(pki, now, before)
+    changed = authorities.encrypt(pki, now, before)
     answer.show(
         f"the authorities' keys lie under this passphrase; {len(changed)} did not before",
         {"changed": list(map(str, changed))},

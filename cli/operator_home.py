@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.versions import Versions
-from broker import certificates, durable, notes
+from broker import authorities, certificates, durable, notes
 from broker import settings as settings_file
 from broker.bus import Bus
 from broker.certificates import Credentials, pki_of
@@ -122,7 +122,7 @@ def make(
     _check_same(folder, federation, bus)
     passphrase = passphrase or passphrases.for_new(None, ask=False)
     if passphrase is None and bus.startswith("kafka"):  # asked for while nobody has to wait
-        passphrase = certificates.passphrase_of(pki_of(folder), passphrases.for_old())
+        passphrase = authorities.passphrase_of(pki_of(folder), passphrases.for_old())
     # From the look for settings until they are there: another would make all of it for another federation or bus.
     with durable.alone(folder):
         _check_same(folder, federation, bus)
@@ -177,7 +177,7 @@ def _settings(folder: Path, federation: Federation, bus: str, passphrase: bytes 
     from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
 
     members, now = federation.world.members, datetime.now(UTC)
-    pki = certificates.init_pki(folder, members, now, setup=setup, passphrase=passphrase)
+    pki = authorities.init_pki(folder, members, now, setup=setup, passphrase=passphrase)
     address = bus.partition(":")[2] or node.prepare(folder / "kafka", pki).bootstrap
     files = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
     return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=files)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from broker import certificates, node, topics
+from broker import authorities, certificates, node, topics
 from broker.jars import DEPLOY, jars
 from broker.streams import PEOPLE, SERVICES, World
 
@@ -60,7 +60,7 @@ class KafkaWorld:
     def establish(self, world: World, *, shards: int = 1) -> topics.Applied:
         """Bring topics and bindings to another world, for example one with a member more."""
         operator = self.folder / "operator"
-        certificates.init_pki(operator, world.members, datetime.now(UTC))
+        authorities.init_pki(operator, world.members, datetime.now(UTC))
         self.world = world
         setup = self.credentials("setup")
         pace = QUICK_TOPICS if self.tuning is node.QUICK else topics.STEADY
@@ -88,7 +88,7 @@ def enrol(folder: Path, principal: str) -> certificates.Credentials:
         return certificates.credentials(home, principal)
     asked = certificates.request(home, member.upper(), unit)
     now, root = datetime.now(UTC), (operator / "nodes-ca.pem").read_bytes()
-    chain = certificates.sign_request(operator, member.upper(), unit, asked, now)
+    chain = authorities.sign_request(operator, member.upper(), unit, asked, now)
     return certificates.accept(home, member.upper(), unit, chain, root, now)
 
 
@@ -108,7 +108,7 @@ def running_kafka(
     """
     folder = Path(tempfile.mkdtemp(prefix="valise-kafka-"))
     try:
-        pki = certificates.init_pki(folder / "operator", world.members, datetime.now(UTC))
+        pki = authorities.init_pki(folder / "operator", world.members, datetime.now(UTC))
         cluster = node.prepare(folder / "operator" / "kafka", pki, nodes=nodes)
         kafka = KafkaWorld(world, folder, cluster, tuning, overrides or {})
         try:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker import certificates, durable, reading
+from broker import authorities, certificates, durable, reading
 from broker.certificates import NODES_CA, pki_of
 from broker.errors import ConfigurationError
 from broker.signing import Passphrase
@@ -86,10 +86,10 @@ def issue(
         message = "no signed directory says yet who the members are: `valise directory activate` the first one"
         raise ConfigurationError(message)
     pki, folder = pki_of(home.folder), issued_folder(home)
-    secret = certificates.passphrase_of(pki, passphrase or passphrases.for_old())  # nobody waits while it is asked for
+    secret = authorities.passphrase_of(pki, passphrase or passphrases.for_old())  # nobody waits while it is asked for
     done, refused = list[Path](), list[str]()
     with durable.alone(pki):
-        certificates.check_opens(pki, secret)  # before the first request: a wrong one is no fault of theirs
+        authorities.check_opens(pki, secret)  # before the first request: a wrong one is no fault of theirs
         folder.mkdir(parents=True, exist_ok=True)
         issuer = _Issuer(home, opened, now, frozenset(another_key), secret)
         for path in paths:
@@ -169,8 +169,8 @@ class _Issuer:
     def _sign(self, asked: Vouched, resumed: int) -> Issued:
         pki, at = pki_of(self.home.folder), datetime.fromtimestamp(self.now / 1000, UTC)
         # The directory is the list of members, not who made this home.
-        certificates.add_member(pki, asked.member, at, passphrase=self.passphrase)
-        chain = certificates.sign_request(pki, asked.member, asked.unit, asked.request, at, self.passphrase, resumed)
+        authorities.add_member(pki, asked.member, at, passphrase=self.passphrase)
+        chain = authorities.sign_request(pki, asked.member, asked.unit, asked.request, at, self.passphrase, resumed)
         leaf = certificates.leaf_of(chain)
         made = Issued(
             principal=asked.principal,
@@ -191,7 +191,7 @@ class _Issuer:
 def tell_bare(home: OperatorHome) -> None:
     """Say where the authorities' keys lie without a passphrase, and how they get one."""
     pki = pki_of(home.folder)
-    if certificates.bare(pki):
+    if authorities.bare(pki):
         answer.aside(
             f"the authorities' keys in {pki} lie there without a passphrase: whoever reads them is `setup`; "
             "`valise certificate passphrase` encrypts them"

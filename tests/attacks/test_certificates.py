@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import certificates
+from broker import authorities, certificates
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError
 from broker.signing import Passphrase, SigningKey
@@ -60,7 +60,7 @@ async def office(tmp_path: Path) -> Office:
     certified = {each: Special(certified=True) for each in ("AT/ncb", "LV/ncb")}
     named = federation(*BUREAUS).model_copy(update={"bureau": certified})
     stage = await set_up(tmp_path / "home", named, "sqlite", BUREAUS, lambda _: None)
-    certificates.init_pki(stage.operator.folder, ["AT"], datetime.fromtimestamp(NOW / 1000, UTC))
+    authorities.init_pki(stage.operator.folder, ["AT"], datetime.fromtimestamp(NOW / 1000, UTC))
     return Office(stage)
 
 
@@ -158,7 +158,7 @@ async def test_somebody_sends_a_member_a_certificate_with_nodes_of_his_own(offic
     (path,) = office.sign(office.ask("AT", "ncb")).issued
     issuing.accept(home, "AT", path, NOW)
     other = office.stage.home / "other"
-    certificates.init_pki(other, ["AT"], datetime.now(UTC))
+    authorities.init_pki(other, ["AT"], datetime.now(UTC))
     root = (pki_of(other) / "nodes-ca.pem").read_text(encoding="utf-8")
     false = office.stage.home / "false.json"
     false.write_text(json.dumps(json.loads(path.read_bytes()) | {"nodes_ca": root}), encoding="utf-8")
@@ -176,7 +176,7 @@ async def test_somebody_sends_a_member_a_file_that_is_no_certificate(office: Off
     issuing.accept(home, "AT", path, NOW)
     whole, false, pki = json.loads(path.read_bytes()), office.stage.home / "false.json", pki_of(home)
     before = {each: each.read_bytes() for each in pki.iterdir()}
-    other = certificates.init_pki(office.stage.home / "other", ["AT"], datetime.now(UTC))
+    other = authorities.init_pki(office.stage.home / "other", ["AT"], datetime.now(UTC))
     leaf, authority = whole["chain"].split("-----END CERTIFICATE-----\n")[:2]
     end, stranger = "-----END CERTIFICATE-----\n", (other / "member-at-ca.pem").read_text(encoding="utf-8")
     types: list[dict[str, object]] = [{name: 7 if isinstance(value, str) else "7"} for name, value in whole.items()]
@@ -217,17 +217,17 @@ class Told:
 async def test_a_thief_reads_the_files_of_the_operators_authorities(office: Office) -> None:
     """All of them, from a disk or a backup: without their passphrase he signs no member's key and no other `setup`."""
     pki, path = pki_of(office.stage.operator.folder), office.ask("AT", "ncb")
-    certificates.init_pki(pki.parent, ["AT"], datetime.fromtimestamp(NOW / 1000, UTC), passphrase=SECRET)
+    authorities.init_pki(pki.parent, ["AT"], datetime.fromtimestamp(NOW / 1000, UTC), passphrase=SECRET)
     for guess in (b"correct horse battery stable", b""):
         with pytest.raises(ConfigurationError, match="does not open this key of an authority: name the file"):
             office.sign(path, passphrase=Told(guess))
         for stem in (each.stem for each in pki.glob("*-ca.key")):
             with pytest.raises(ConfigurationError, match="does not open"):
-                certificates._load(pki, stem, guess)
+                authorities._load(pki, stem, guess)
     assert office.issued() == []
     more, told = office.ask("LV", "ncb"), Told(SECRET)  # LV has no authority yet: the root signs that
     assert (len(office.sign(path, more, passphrase=told).issued), told.times) == (2, 1)
-    assert certificates.bare(pki) == []
+    assert authorities.bare(pki) == []
 
 
 async def test_a_thief_of_a_stopped_principal_gets_no_certificate(office: Office) -> None:

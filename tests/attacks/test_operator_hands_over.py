@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from broker import certificates, codec, notes
+from broker import authorities, codec, notes
 from broker import settings as settings_file
 from broker.notice import Leaf
 from broker.settings import Settings
@@ -224,7 +224,7 @@ def sqlite_bus(operator: Path) -> Iterator[Settings]:
 @contextmanager
 def kafka_bus(operator: Path) -> Iterator[Settings]:
     """A place where somebody waits to learn who audits."""
-    certificates.init_pki(operator, [], datetime.now(UTC), nodes=1)
+    authorities.init_pki(operator, [], datetime.now(UTC), nodes=1)
     with socket.create_server(("127.0.0.1", 0)) as waiting:
         address = f"127.0.0.1:{waiting.getsockname()[1]}"
         tls = {each: tls_of(each) for each in (ROUTER, OPERATOR)}

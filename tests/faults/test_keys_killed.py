@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import certificates, durable
+from broker import authorities, durable
 from broker.errors import ConfigurationError
 from broker.possession import check_request
 from broker.signing import SigningKey
@@ -122,11 +122,11 @@ def test_a_passphrase_that_is_named_opens_the_key_that_was_left(tmp_path: Path) 
 CHANGED = """
 import os, signal, sys
 from pathlib import Path
-from broker import certificates, durable
+from broker import authorities, durable
 
 sync, times = durable.sync, iter(range(int(sys.argv[2])))
 durable.sync = lambda folder: sync(folder) if next(times, None) is not None else os.kill(os.getpid(), signal.SIGKILL)
-certificates.encrypt(Path(sys.argv[1]), sys.argv[4].encode(), sys.argv[3].encode())
+authorities.encrypt(Path(sys.argv[1]), sys.argv[4].encode(), sys.argv[3].encode())
 """
 """Killed while the authorities' keys come under another passphrase, once so many of them have."""
 
@@ -134,19 +134,19 @@ certificates.encrypt(Path(sys.argv[1]), sys.argv[4].encode(), sys.argv[3].encode
 def test_a_change_of_the_authorities_passphrase_that_was_killed_is_ended_by_the_same_command(tmp_path: Path) -> None:
     """Until then neither passphrase signs anything, and what refuses says how to go on."""
     first, second, now = "the first long passphrase", "the second long passphrase", datetime.now(UTC)
-    pki = certificates.init_pki(tmp_path, ["AT"], now, passphrase=first.encode())
+    pki = authorities.init_pki(tmp_path, ["AT"], now, passphrase=first.encode())
     arguments = [sys.executable, "-c", CHANGED, str(pki), "2", first, second]
     assert subprocess.run(arguments, check=False, timeout=60).returncode == -signal.SIGKILL
     for each in (first, second):
         with pytest.raises(ConfigurationError, match="`valise certificate passphrase` was cut off, call it again"):
-            certificates.check_opens(pki, each.encode())
+            authorities.check_opens(pki, each.encode())
     with pytest.raises(ConfigurationError, match="does not open this key of an authority"):
-        certificates.encrypt(pki, second.encode(), b"another long passphrase")
-    assert len(certificates.encrypt(pki, second.encode(), first.encode())) == len(list(pki.glob("*-ca.key"))) + 1 - 3
-    certificates.check_opens(pki, second.encode())
+        authorities.encrypt(pki, second.encode(), b"another long passphrase")
+    assert len(authorities.encrypt(pki, second.encode(), first.encode())) == len(list(pki.glob("*-ca.key"))) + 1 - 3
+    authorities.check_opens(pki, second.encode())
     assert [each.name for each in pki.glob("*.new")] == []
     assert {each.stat().st_mode & 0o777 for each in pki.glob("*.key")} == {0o600}
-    assert certificates.encrypt(pki, second.encode(), first.encode()) == []
+    assert authorities.encrypt(pki, second.encode(), first.encode()) == []
 
 
 async def test_the_next_key_that_a_kill_left_without_a_request_gets_it_and_what_was_entered_needs_none(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker import certificates
+from broker import authorities, certificates, pem
 from broker.certificates import Credentials
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ BOTH_WAYS = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 def signed_by(pki: Path, authority: str, subject: x509.Name, folder: Path, hosts: Sequence[str] = ()) -> Credentials:
     """Let one of the authorities in `pki` sign any Subject at all."""
     now = datetime.now(UTC)
-    signer, key = certificates._load(pki, authority), certificates._new_key()
+    signer, key = authorities._load(pki, authority), pem.new_key()
     usages = BOTH_WAYS if hosts else (ExtendedKeyUsageOID.CLIENT_AUTH,)
-    leaf = certificates._sign_leaf(signer, subject, key.public_key(), now, usages=usages, hosts=hosts)
+    leaf = authorities._sign_leaf(signer, subject, key.public_key(), now, usages=usages, hosts=hosts)
     folder.mkdir(parents=True, exist_ok=True)
-    certificates._write_leaf(folder, "impostor", key, certificates._pem(leaf) + certificates._pem(signer.certificate))
+    pem.write_leaf(folder, "impostor", key, pem.cert_pem(leaf) + pem.cert_pem(signer.certificate))
     return Credentials(pki / "nodes-ca.pem", folder / "impostor.crt", folder / "impostor.key")
 
 
@@ -37,6 +37,6 @@ def wrong_country(pki: Path, folder: Path) -> Credentials:
 
 def foreign_root(pki: Path, folder: Path) -> Credentials:
     """AT's bureau, with everything right but the federation."""
-    other = certificates.init_pki(folder / "foreign", ["AT"], datetime.now(UTC))
+    other = authorities.init_pki(folder / "foreign", ["AT"], datetime.now(UTC))
     found = signed_by(other, "member-at-ca", certificates.member_subject("AT", "ncb"), folder)
     return Credentials(pki / "nodes-ca.pem", found.chain, found.key)

@@ -16,7 +16,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from broker import bindings, certificates, kafka_admin, topics
+from broker import authorities, bindings, certificates, kafka_admin, topics
 from broker.certificates import FEDERATION, Credentials
 from broker.errors import ConfigurationError, ForbiddenStreamError
 from broker.streams import World
@@ -276,7 +276,7 @@ def test_a_foreign_root_is_refused_in_the_handshake(kafka: KafkaWorld, tmp_path:
 def test_an_authority_cannot_sign_for_another_units_names(
     kafka: KafkaWorld, tmp_path: Path, authority: str, unit: str, name: str
 ) -> None:
-    subject = certificates._ours(unit, name)
+    subject = authorities._ours(unit, name)
     assert knocks(kafka, impostors.signed_by(kafka.cluster.pki, authority, subject, tmp_path)).startswith("alert: ")
 
 
@@ -287,7 +287,7 @@ def test_an_authority_cannot_sign_for_another_units_names(
 def test_a_name_of_another_unit_within_an_authoritys_own_bounds_is_nobody(
     kafka: KafkaWorld, tmp_path: Path, authority: str, unit: str, name: str
 ) -> None:
-    subject = certificates._ours(unit, name)
+    subject = authorities._ours(unit, name)
     assert knocks(kafka, impostors.signed_by(kafka.cluster.pki, authority, subject, tmp_path)) == "closed"
 
 
@@ -319,7 +319,7 @@ def test_every_listener_speaks_tls_1_3_and_nothing_older(kafka: KafkaWorld) -> N
 def false_broker(kafka: KafkaWorld, tmp_path: Path) -> Iterator[int]:
     """AT's authority signs itself a certificate for the broker's host; a server shows it to whoever connects."""
     subject = certificates.member_subject("AT", "ncb")
-    shown = impostors.signed_by(kafka.cluster.pki, "member-at-ca", subject, tmp_path, hosts=certificates.LOOPBACK)
+    shown = impostors.signed_by(kafka.cluster.pki, "member-at-ca", subject, tmp_path, hosts=authorities.LOOPBACK)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(shown.chain, shown.key)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -431,7 +431,7 @@ def test_a_thief_does_nothing_once_its_principal_is_resumed_either_and_the_owner
     """Not even before its own certificate has ended, nor where the bindings of its name have stayed after the stop."""
     mine, setup, pki = ["receipts.at", "inbox.at.ncb"], kafka.credentials("setup"), kafka.cluster.pki
     ca, stolen, now = str(pki / "nodes-ca.pem"), kafka.credentials("at.ncb"), datetime.now(UTC)
-    chain = certificates.sign_request(
+    chain = authorities.sign_request(
         pki, "AT", "ncb", certificates.request(tmp_path, "AT", "ncb"), now, resumed=1_764_499_200_000
     )
     new = certificates.accept(tmp_path, "AT", "ncb", chain, (pki / "nodes-ca.pem").read_bytes(), now)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker import certificates, durable
+from broker import authorities, certificates, durable, pem
 from broker.certificates import RequestRefusedError
 from broker.errors import ConfigurationError
 from broker.signing import is_encrypted
@@ -31,7 +31,7 @@ SECRET = b"a long passphrase of the authorities"
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Path:
-    return certificates.init_pki(tmp_path / "operator", MEMBERS, NOW)
+    return authorities.init_pki(tmp_path / "operator", MEMBERS, NOW)
 
 
 def leaf(path: Path) -> x509.Certificate:
@@ -113,7 +113,7 @@ def test_keys_are_for_their_owner_alone(pki: Path) -> None:
 
 def test_what_stands_is_kept_when_the_same_is_asked_again(pki: Path) -> None:
     before = {path.name: path.read_bytes() for path in pki.iterdir()}
-    certificates.init_pki(pki.parent, MEMBERS, NOW + timedelta(days=300))
+    authorities.init_pki(pki.parent, MEMBERS, NOW + timedelta(days=300))
     assert {path.name: path.read_bytes() for path in pki.iterdir()} == before
 
 
@@ -123,46 +123,46 @@ def encrypted(pki: Path) -> set[str]:
 
 def test_the_authorities_keys_are_encrypted_where_a_passphrase_is_given_and_no_leafs_is(tmp_path: Path) -> None:
     """Also those that come later: of a member, and of a root that is made anew."""
-    pki = certificates.init_pki(tmp_path / "operator", ["AT"], NOW, passphrase=SECRET)
-    certificates.add_member(pki, "LV", NOW, passphrase=SECRET)
-    certificates.init_pki(pki.parent, MEMBERS, NOW + timedelta(days=3640), passphrase=SECRET)
+    pki = authorities.init_pki(tmp_path / "operator", ["AT"], NOW, passphrase=SECRET)
+    authorities.add_member(pki, "LV", NOW, passphrase=SECRET)
+    authorities.init_pki(pki.parent, MEMBERS, NOW + timedelta(days=3640), passphrase=SECRET)
     assert encrypted(pki) == AUTHORITIES
-    assert certificates.bare(pki) == []
+    assert authorities.bare(pki) == []
     asked = certificates.request(tmp_path, "AT", "ncb")
     assert leaf(pki / "router.crt").issuer == leaf(pki / "services-ca.pem").subject
-    assert certificates.sign_request(pki, "AT", "ncb", asked, NOW, SECRET)
+    assert authorities.sign_request(pki, "AT", "ncb", asked, NOW, SECRET)
 
 
 def test_keys_of_before_are_encrypted_in_their_place(pki: Path) -> None:
     """After a kill between two of them the same again goes on; until then, and without one, all signs as before."""
     before = {path.name: path.read_bytes() for path in pki.iterdir()}
-    certificates._encrypt(pki, SECRET)
+    authorities._encrypt(pki, SECRET)
     half = pki / "member-at-ca.key"
     half.write_bytes(before[half.name])
-    assert certificates.bare(pki) == [half]
-    certificates.init_pki(pki.parent, MEMBERS, NOW, passphrase=SECRET)
+    assert authorities.bare(pki) == [half]
+    authorities.init_pki(pki.parent, MEMBERS, NOW, passphrase=SECRET)
     assert encrypted(pki) == AUTHORITIES
     changed = {path.name for path in pki.iterdir() if path.read_bytes() != before[path.name]}
     assert changed == {f"{each}.key" for each in AUTHORITIES}
     assert stat.S_IMODE(half.stat().st_mode) == 0o600
     for stem in AUTHORITIES:
-        assert certificates._load(pki, stem, SECRET).certificate.public_key() == leaf(pki / f"{stem}.pem").public_key()
+        assert authorities._load(pki, stem, SECRET).certificate.public_key() == leaf(pki / f"{stem}.pem").public_key()
 
 
 @pytest.mark.parametrize("wrong", [b"another long passphrase", None])
 def test_no_two_authorities_lie_under_two_passphrases(pki: Path, wrong: bytes | None) -> None:
     """Half of them are encrypted: neither the others nor a new one come under another passphrase, or none."""
-    certificates._encrypt(pki, SECRET)
-    certificates._write(pki / "root.key", certificates._key_pem(certificates._load_key(pki / "root.key", SECRET)))
+    authorities._encrypt(pki, SECRET)
+    pem.write(pki / "root.key", pem.key_pem(pem.load_key(pki / "root.key", SECRET)))
     before = {path.name: path.read_bytes() for path in pki.iterdir()}
     with pytest.raises(ConfigurationError, match="passphrase"):
-        certificates.init_pki(pki.parent, [*MEMBERS, "EE"], NOW, passphrase=wrong)
+        authorities.init_pki(pki.parent, [*MEMBERS, "EE"], NOW, passphrase=wrong)
     assert {path.name: path.read_bytes() for path in pki.iterdir()} == before
 
 
 def test_a_short_passphrase_of_the_authorities_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="16 to 1,023 bytes"):
-        certificates.init_pki(tmp_path / "operator", MEMBERS, NOW, passphrase=b"hunter2")
+        authorities.init_pki(tmp_path / "operator", MEMBERS, NOW, passphrase=b"hunter2")
     assert not (tmp_path / "operator").exists()
 
 
@@ -173,16 +173,16 @@ def test_setup_is_made_with_the_root_and_later_only_if_told(pki: Path, gone: tup
         (pki / f"setup.{suffix}").unlink()
     left = {each: each.read_bytes() for each in pki.glob("setup.*")}
     for at in (NOW, NOW + timedelta(days=340)):
-        certificates.init_pki(pki.parent, ["AT"], at)
+        authorities.init_pki(pki.parent, ["AT"], at)
         assert {each: each.read_bytes() for each in pki.glob("setup.*")} == left
     with pytest.raises(ConfigurationError, match="broker init --setup"):
         certificates.credentials(pki, "setup")
-    certificates.init_pki(pki.parent, ["AT"], NOW, setup=True)
+    authorities.init_pki(pki.parent, ["AT"], NOW, setup=True)
     assert certificates.credentials(pki, "setup")
 
 
 def test_a_members_certificate_ends_after_ninety_days_and_ours_after_a_year(pki: Path, tmp_path: Path) -> None:
-    chain = certificates.sign_request(pki, "AT", "ncb", certificates.request(tmp_path, "AT", "ncb"), NOW)
+    chain = authorities.sign_request(pki, "AT", "ncb", certificates.request(tmp_path, "AT", "ncb"), NOW)
     assert certificates.leaf_of(chain).until == NOW + timedelta(days=90)
     assert certificates.expiry(pki / "router.crt") == NOW + timedelta(days=365)
 
@@ -190,7 +190,7 @@ def test_a_members_certificate_ends_after_ninety_days_and_ours_after_a_year(pki:
 def test_a_certificate_that_soon_ends_is_made_anew_by_the_same_authority(pki: Path) -> None:
     later, authority = NOW + timedelta(days=340), (pki / "services-ca.pem").read_bytes()
     before = certificates.expiry(pki / "router.crt")
-    certificates.init_pki(pki.parent, ["AT"], later)
+    authorities.init_pki(pki.parent, ["AT"], later)
     assert certificates.expiry(pki / "router.crt") > before
     assert (pki / "services-ca.pem").read_bytes() == authority
     assert openssl_accepts(pki / "root.pem", pki / "router.crt", later)
@@ -210,7 +210,7 @@ def test_a_certificate_that_soon_ends_is_made_anew_by_the_same_authority(pki: Pa
 def test_a_members_own_request_is_signed(pki: Path, tmp_path: Path, member: str, unit: str, subject: str) -> None:
     home = tmp_path / "home"
     asked = certificates.request(home, member, unit)
-    chain = certificates.sign_request(pki, member, unit, asked, NOW)
+    chain = authorities.sign_request(pki, member, unit, asked, NOW)
     found = certificates.accept(home, member, unit, chain, (pki / "nodes-ca.pem").read_bytes(), NOW)
     assert spelled(found.chain) == subject
     assert found.chain.name == f"{member.lower()}.{unit}.crt"
@@ -246,7 +246,7 @@ def test_who_asks_beside_another_waits_and_asks_for_the_same_key(tmp_path: Path)
 
 def test_a_certificate_that_is_accepted_beside_a_new_request_takes_no_new_key_away(pki: Path, tmp_path: Path) -> None:
     home, new = tmp_path / "home", tmp_path / "new"
-    chain = certificates.sign_request(pki, "AT", "ncb", certificates.request(home, "AT", "ncb"), NOW)
+    chain = authorities.sign_request(pki, "AT", "ncb", certificates.request(home, "AT", "ncb"), NOW)
     certificates.request(new, "AT", "ncb")
     with ThreadPoolExecutor(1) as other:
         with durable.alone(home):
@@ -267,7 +267,7 @@ def test_a_certificate_that_is_accepted_beside_a_new_request_takes_no_new_key_aw
 def test_a_request_for_another_member_or_unit_is_refused(pki: Path, tmp_path: Path, member: str, unit: str) -> None:
     asked = certificates.request(tmp_path / "home", "AT", "ncb")
     with pytest.raises(RequestRefusedError, match="the request must be for"):
-        certificates.sign_request(pki, member, unit, asked, NOW)
+        authorities.sign_request(pki, member, unit, asked, NOW)
 
 
 def request_of(subject: x509.Name, extensions: tuple[x509.ExtensionType, ...] = ()) -> bytes:
@@ -285,7 +285,7 @@ def test_a_subject_in_another_order_or_with_more_parts_is_refused(pki: Path) -> 
     joined.append(x509.RelativeDistinguishedName(right[-2:]))
     for subject in (x509.Name(right[::-1]), x509.Name([*right, more]), x509.Name(right[:-1]), x509.Name(joined)):
         with pytest.raises(RequestRefusedError):
-            certificates.sign_request(pki, "AT", "ncb", request_of(subject), NOW)
+            authorities.sign_request(pki, "AT", "ncb", request_of(subject), NOW)
 
 
 def test_nothing_that_a_request_asks_for_beside_its_subject_is_granted(pki: Path) -> None:
@@ -295,7 +295,7 @@ def test_nothing_that_a_request_asks_for_beside_its_subject_is_granted(pki: Path
         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
     )
     asked = request_of(certificates.member_subject("AT", "ncb"), wish)
-    given = x509.load_pem_x509_certificate(certificates.sign_request(pki, "AT", "ncb", asked, NOW)).extensions
+    given = x509.load_pem_x509_certificate(authorities.sign_request(pki, "AT", "ncb", asked, NOW)).extensions
     assert not given.get_extension_for_class(x509.BasicConstraints).value.ca
     assert list(given.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     with pytest.raises(x509.ExtensionNotFound):
@@ -309,7 +309,7 @@ def test_only_p_256_keys_are_signed(pki: Path) -> None:
     edwards = builder.sign(ed25519.Ed25519PrivateKey.generate(), None)
     for asked in (other, edwards):
         with pytest.raises(RequestRefusedError, match="P-256"):
-            certificates.sign_request(pki, "AT", "ncb", asked.public_bytes(serialization.Encoding.PEM), NOW)
+            authorities.sign_request(pki, "AT", "ncb", asked.public_bytes(serialization.Encoding.PEM), NOW)
 
 
 def test_a_damaged_request_is_refused(pki: Path, tmp_path: Path) -> None:
@@ -319,20 +319,20 @@ def test_a_damaged_request_is_refused(pki: Path, tmp_path: Path) -> None:
     resealed = x509.load_der_x509_csr(forged).public_bytes(serialization.Encoding.PEM)
     for bad in (b"", b"no request", whole[:100], whole * 100, resealed):
         with pytest.raises(RequestRefusedError):
-            certificates.sign_request(pki, "AT", "nca" if bad == resealed else "ncb", bad, NOW)
+            authorities.sign_request(pki, "AT", "nca" if bad == resealed else "ncb", bad, NOW)
 
 
 def test_a_certificate_for_another_key_is_not_kept(pki: Path, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     certificates.request(mine, "AT", "ncb")
-    chain = certificates.sign_request(pki, "AT", "ncb", certificates.request(other, "AT", "ncb"), NOW)
+    chain = authorities.sign_request(pki, "AT", "ncb", certificates.request(other, "AT", "ncb"), NOW)
     with pytest.raises(ConfigurationError, match=r"not the one that at\.ncb asked for"):
         certificates.accept(mine, "AT", "ncb", chain, (pki / "nodes-ca.pem").read_bytes(), NOW)
 
 
 def test_a_member_without_an_authority_is_told_how_to_get_one(pki: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="valise broker init"):
-        certificates.sign_request(pki, "EE", "ncb", certificates.request(tmp_path, "EE", "ncb"), NOW)
+        authorities.sign_request(pki, "EE", "ncb", certificates.request(tmp_path, "EE", "ncb"), NOW)
 
 
 @pytest.mark.parametrize("member", ["A", "A1", "at", "VALISE", "EUROPOL ", "EU-X", "", "ÖST", "AT\n"])
@@ -353,8 +353,8 @@ def test_units_are_lower_case_letters_digits_and_dashes(unit: str) -> None:
         ("member-at-ca", certificates.member_subject("LV", "ncb")),
         ("member-at-ca", certificates.member_subject("EUROPOL", "adapter")),
         ("member-europol-ca", certificates.member_subject("AT", "ncb")),
-        ("services-ca", certificates._ours("people", "setup")),
-        ("people-ca", certificates._ours("services", "router")),
+        ("services-ca", authorities._ours("people", "setup")),
+        ("people-ca", authorities._ours("services", "router")),
         ("people-ca", certificates.member_subject("AT", "ncb")),
     ],
 )
@@ -362,7 +362,7 @@ def test_openssl_refuses_what_lies_outside_an_authoritys_bounds(
     tmp_path: Path, authority: str, subject: x509.Name
 ) -> None:
     now = datetime.now(UTC)
-    certificates.init_pki(tmp_path / "today", ["AT", "EUROPOL"], now)
+    authorities.init_pki(tmp_path / "today", ["AT", "EUROPOL"], now)
     today = tmp_path / "today" / "pki"
     within = {"member-at-ca": certificates.member_subject("AT", "ncb")}.get(authority)
     if within is not None:

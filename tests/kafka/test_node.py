@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from broker import certificates, kafka_admin, node, topics
+from broker import authorities, certificates, kafka_admin, node, topics
 from broker.errors import ConfigurationError
 from broker.streams import World
 from cli import operator_home, seed
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> node.Cluster:
-    pki = certificates.init_pki(tmp_path / "operator", [], datetime.now(UTC))
+    pki = authorities.init_pki(tmp_path / "operator", [], datetime.now(UTC))
     return node.prepare(tmp_path / "operator" / "kafka", pki)
 
 
@@ -208,7 +208,7 @@ def test_a_damaged_store_gives_the_nodes_own_words(prepared: node.Cluster) -> No
 @pytest.mark.kafka
 def test_a_node_runs_in_a_home_of_any_letters_and_its_half_formatting_is_made_anew(tmp_path: Path) -> None:
     home = tmp_path / "josé Łódź \\ 𝄞" / "operator"
-    cluster = node.prepare(home / "kafka", certificates.init_pki(home, [], datetime.now(UTC)))
+    cluster = node.prepare(home / "kafka", authorities.init_pki(home, [], datetime.now(UTC)))
     cluster.data.chmod(0o755)
     served(cluster)
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker import bindings, certificates, durable, settings, topics
+from broker import authorities, bindings, certificates, durable, settings, topics
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, UnavailableError
 from broker.signing import is_encrypted
@@ -34,7 +34,7 @@ AT = "AT/ncb"
 async def stage(tmp_path: Path) -> Stage:
     """A federation whose homes name a Kafka bus that nobody runs: nothing here needs it."""
     made = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
-    certificates.init_pki(made.operator.folder, [], datetime.now(UTC))
+    authorities.init_pki(made.operator.folder, [], datetime.now(UTC))
     for folder in (made.operator.folder, made.home / "members" / "AT"):
         known = settings.load(folder)
         tls = {"operator": tls_of("operator")} if known.role == "operator" else {}
@@ -120,7 +120,7 @@ async def test_a_home_of_before_is_told_how_its_authorities_get_a_passphrase(sta
     (pki / "root.key").symlink_to(aside)
     named = {each: passphrase(home / each, f"a long passphrase, called {each}\n") for each in ("right", "wrong")}
     done = await valise(home, "broker", "init", "--passphrase-file", str(named["right"]))
-    assert (done.code, done.err, certificates.bare(pki)) == (0, "", [])
+    assert (done.code, done.err, authorities.bare(pki)) == (0, "", [])
     assert is_encrypted(aside.read_bytes())
     assert not is_encrypted(stage.operator.key_path.read_bytes())  # with that one the broker starts
     wrong = await valise(home, "broker", "init", "--passphrase-file", str(named["wrong"]))
@@ -132,10 +132,10 @@ async def test_the_authorities_get_a_passphrase_and_another_by_one_command(stage
     """Nothing of the one before opens them any more; the operator's status says until then that they lie open."""
     pki, home = pki_of(stage.operator.folder), stage.home
     named = {each: str(passphrase(home / each, f"a long passphrase, called {each}\n")) for each in ("first", "second")}
-    change, open_ = ("certificate", "passphrase", "--json"), certificates.bare(pki)
+    change, open_ = ("certificate", "passphrase", "--json"), authorities.bare(pki)
     assert "without a passphrase" in (await valise(home, "broker", "status")).err
     first = await valise(home, *change, "--new-passphrase-file", named["first"])
-    assert (first.code, sorted(first.value["changed"]), certificates.bare(pki)) == (0, sorted(map(str, open_)), [])
+    assert (first.code, sorted(first.value["changed"]), authorities.bare(pki)) == (0, sorted(map(str, open_)), [])
     assert "without a passphrase" not in (await valise(home, "broker", "status")).err
     short = await valise(home, *change, "--new-passphrase-file", str(passphrase(home / "short", "hunter2")))
     assert (short.code, "VALISE_PASSPHRASE_FILE" in short.err) == (1, True)  # the one of before is asked for first
@@ -207,8 +207,8 @@ def certify(stage: Stage, unit: str, then: int) -> None:
     """Give a unit of AT the certificate that it would have got then."""
     home, operator = pki_of(stage.home / "members" / "AT"), pki_of(stage.operator.folder)
     at = datetime.fromtimestamp(then / 1000, UTC)
-    certificates.add_member(operator, "AT", at)
-    chain = certificates.sign_request(operator, "AT", unit, certificates.request(home, "AT", unit), at)
+    authorities.add_member(operator, "AT", at)
+    chain = authorities.sign_request(operator, "AT", unit, certificates.request(home, "AT", unit), at)
     certificates.accept(home, "AT", unit, chain, (operator / "nodes-ca.pem").read_bytes(), at)
 
 

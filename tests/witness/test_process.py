@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from broker import certificates, cosignature, fetch
+from broker import authorities, cosignature, fetch
 from broker.errors import UnavailableError
 from broker.fetch import Place
 from broker.settings import Settings, Tls
@@ -147,7 +147,7 @@ def test_what_is_set_wrongly_is_refused_with_a_reason(tmp_path: Path, vkey: str)
 
 
 async def test_over_tls_it_answers_only_those_whose_certificate_its_ca_signed(tmp_path: Path, vkey: str) -> None:
-    pki = certificates.init_pki(tmp_path, ["AT"], datetime.now(UTC))
+    pki = authorities.init_pki(tmp_path, ["AT"], datetime.now(UTC))
     ours = Tls(ca=pki / "nodes-ca.pem", certificate=pki / "router.crt", key=pki / "router.key")
     secured = ("--tls", str(pki / "node-1.crt"), str(pki / "node-1.key"), "--tls-ca", str(pki / "root.pem"))
     with running(tmp_path, "", *secured) as (place, _):
