@@ -130,11 +130,15 @@ def add(given: Everywhere, name: str, file: Path | None, requests: tuple[Path, .
 @member.command()
 @_NAME
 @REQUESTS
+@click.option(
+    "--lost", is_flag=True, help="It has its key before no more: agreements that hang on that stay as they are."
+)
 @everywhere
-def rekey(given: Everywhere, name: str, requests: tuple[Path, ...]) -> None:
+def rekey(given: Everywhere, name: str, requests: tuple[Path, ...], *, lost: bool) -> None:
     """Draft that MEMBER speaks with the keys that it made with `valise key signatory` (operator).
 
-    Whoever signs asks the member by another way whether the new key, which the draft names, is its own.
+    Without --lost it signs with those before, too. Whoever else signs asks it by another way whether the new key,
+    which the draft names, is its own.
     """
     home = operator_home(given.home)
     folders = requests or (home.folder.parent / "members",)
@@ -142,7 +146,9 @@ def rekey(given: Everywhere, name: str, requests: tuple[Path, ...]) -> None:
     if not asked:
         message = f"{name} has not asked for other keys: it makes them with `valise key signatory`; see --requests"
         raise ConfigurationError(message)
-    draft_change(given, f"{name} speaks with another key", lambda _: None, signatories=list(asked.values()))
+    kept = frozenset[str]() if lost else frozenset([name])
+    new = list(asked.values())
+    draft_change(given, f"{name} speaks with another key", lambda _: None, signatories=new, rotated=kept)
 
 
 @member.command()

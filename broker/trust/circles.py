@@ -63,16 +63,21 @@ def _check_keys_named(role: str, before: Opened, after: Opened) -> None:
 
 
 def delegated(
-    circle: Mapping[str, Any], voices: Mapping[str, Key], signatures: int | None, base: Opened | None
+    circle: Mapping[str, Any],
+    voices: Mapping[str, Key],
+    signatures: int | None,
+    base: Opened | None,
+    held: Iterable[str] = (),
 ) -> DelegatedRole | None:
     """Write who may sign for an agreement: its members, with the keys that they speak with; None: none has entered.
 
-    Raises VersionRefusedError where it is to change and nobody can.
+    `held` are ids of keys beside these that members still have, to sign with once more. Raises VersionRefusedError
+    where it is to change and nobody can.
     """
     role = AGREEMENT + circle["id"]
     given = base.targets.delegations if base else None
     old = (given.roles or {}).get(role) if given else None
-    if base and old and _is_stuck(old, (each.keyid for each in voices.values())):
+    if base and old and _is_stuck(old, [*held, *(each.keyid for each in voices.values())]):
         if json.loads(base.written.files[roles.path_of(role)])["agreement"] != circle:
             refuse(role, "too few of its members have the key that they sign it with: another must take its place")
         return old

@@ -73,6 +73,8 @@ class Wanted:
     plain: Mapping[str, Any]
     signatories: Sequence[Signatory] = ()
     """Members that enter, or whose keys change."""
+    rotated: frozenset[str] = frozenset()
+    """Members whose keys change and which have those before, too: agreements take their word for the new ones."""
     signatures: Mapping[str, int] = field(default_factory=dict)
     """Agreement → how many of its members must sign a change of it; others keep theirs."""
 
@@ -180,8 +182,9 @@ def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bo
         standing.threshold = min(standing.threshold, ROOT_HOLDERS // 2 + 1)
     made = [standing, roles.delegated(POLICIES, joint, POLICIES_THRESHOLD)]
     made += [roles.delegated(member, [key], 1) for member, key in sorted(voices.items())]
+    held = [_voice(base, each).keyid for each in wanted.rotated & base.entered] if base else []
     for circle in wanted.plain["agreements"]:
-        if one := circles.delegated(circle, voices, wanted.signatures.get(circle["id"]), base):
+        if one := circles.delegated(circle, voices, wanted.signatures.get(circle["id"]), base, held):
             made.append(one)
     known = (given.keys if given else {}) | {each.keyid: each for each in joint}
     keys = {keyid: known[keyid] for each in made for keyid in each.keyids}
@@ -198,9 +201,12 @@ def _voices(wanted: Wanted, base: Opened | None) -> dict[str, Key]:
     """Give the key with which each member that has entered speaks."""
     voices: dict[str, Key] = {}
     if base is not None:
-        for member in base.entered:
-            voices[member] = base.targets.get_key(base.targets.get_delegated_role(member).keyids[0])
+        voices = {member: _voice(base, member) for member in base.entered}
     return voices | {each.member: roles.listed(each.key, each.member) for each in wanted.signatories}
+
+
+def _voice(base: Opened, member: str) -> Key:
+    return base.targets.get_key(base.targets.get_delegated_role(member).keyids[0])
 
 
 def _split(wanted: Wanted, targets: Targets, base: Opened | None) -> dict[str, dict[str, Any]]:

@@ -255,12 +255,14 @@ async def test_a_member_takes_other_keys_and_signs_with_these_alone_from_then_on
     """Its word for itself, for what is joint, for an agreement and for the root; whoever has the old keys is nobody."""
     home = (await made(tmp_path)).home
     trust, mine = home / "members" / "AT" / "trust", ("--bureau", "AT/ncb")
-    nothing = await valise(home, "member", "rekey", "GE", "--requests", str(tmp_path))
+    nothing = await valise(home, "member", "rekey", "GE", "--requests", str(trust))
     assert "GE has not asked for other keys" in nothing.err
     made_next = await valise(home, "key", "signatory", *mine, "--json")
     assert {each.name for each in trust.iterdir()} == {
         "root.pem", "member.pem", "root.2.pem", "member.2.pem", "AT.2.signatory.json",
     }  # fmt: skip
+    lost = await valise(home, "member", "rekey", "AT", "--lost", "--json")  # the circle is AT's and LV's
+    assert "agreement-circle" not in {each["role"] for each in lost.value["roles"]}
     drafted = await valise(home, "member", "rekey", "AT", "--json")
     new = SigningKey.load(trust / "member.2.pem").public.id.hex()
     assert f"AT (key {new[:16]}) may sign from now on" in "\n".join(drafted.value["changes"])
@@ -273,7 +275,7 @@ async def test_a_member_takes_other_keys_and_signs_with_these_alone_from_then_on
     root = SigningKey.load(trust / "root.2.pem").public.id.hex()
     assert keys.pop("root") == keys.pop("targets") == {root}
     assert {role: found for role, found in keys.items() if found} == {
-        "AT": {new}, "agreement-circle": {new}, "federation": {new}, "policies": {new},
+        "AT": {new}, "agreement-circle": {new}, "federation": {new},
     }  # fmt: skip
     thief = tmp_path / "thief" / "members" / "AT"
     shutil.copytree(trust.parent, thief)
