@@ -171,7 +171,7 @@ class _Door:
     def has(self, label: str, ask: Callable[[], str]) -> bool:
         """Say whether there is a private key of this label."""
         wanted = {Attribute.LABEL: label, Attribute.CLASS: ObjectClass.PRIVATE_KEY}
-        return any(self.session(ask).get_objects(wanted))
+        return any(_asked(self.session(ask)).get_objects(wanted))
 
     def public(self, label: str, ask: Callable[[], str]) -> bytes:
         """Give the 32 bytes of the public key beside a private one."""
@@ -199,11 +199,15 @@ def _door(module: Path, label: str) -> _Door:
     return _Door(module, label)
 
 
-def _private(session: pkcs11.Session, label: str) -> SignMixin:
-    # A session that has ended says so here: a search in it would fail once more, on stderr, when it is forgotten.
+def _asked(session: pkcs11.Session) -> pkcs11.Session:
+    """Have a session that has ended say so: a search in it would fail once more, on stderr, when it is forgotten."""
     with suppress(failures.RandomNoRNG, failures.FunctionNotSupported):
         session.generate_random(8)
-    found = session.get_key(ObjectClass.PRIVATE_KEY, KeyType.EC_EDWARDS, label)
+    return session
+
+
+def _private(session: pkcs11.Session, label: str) -> SignMixin:
+    found = _asked(session).get_key(ObjectClass.PRIVATE_KEY, KeyType.EC_EDWARDS, label)
     assert isinstance(found, SignMixin)
     return found
 
