@@ -19,6 +19,7 @@ Every wait has a limit; what the other side does not answer in time raises Unava
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -96,6 +97,15 @@ class Copies:
     """(inbox stream, own bytes)"""
 
 
+@dataclass(slots=True)
+class Owned:
+    """What one process knows of the shards that it has owned, on whichever buses it opened: another may have come."""
+
+    name: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    last: dict[int, int] = field(default_factory=dict)
+    """By shard: its epoch (embedded bus); the offset of `register` before which nobody but us has written (Kafka)."""
+
+
 class Shard(Protocol):
     """The input and output of one shard, held by its one owner."""
 
@@ -126,7 +136,7 @@ class Shard(Protocol):
 
 
 class Bus(Protocol):
-    """A message bus, opened by `async with` in the name of one principal."""
+    """A message bus, opened by `async with`, once, in the name of one principal."""
 
     async def append(self, stream: str, values: Sequence[tuple[bytes, bytes]], *, partition: int = 0) -> int:
         """Append (key, value) records in order; return the offset of the last once all are durable."""
@@ -173,10 +183,10 @@ class Bus(Protocol):
     ) -> AbstractAsyncContextManager[Shard]:
         """Own a shard: fence the old owner first, read the committed offsets after.
 
-        `inputs` are the streams to consume. Raises UnavailableError if the bus does not answer, FencedError if this bus
-        owned the shard before and the file says that another has since (Kafka cannot tell), InputLostError if an input
-        begins behind the place that it was taken to, or ends before it. Where `lost` has that place for its stream
-        `take` gives one refused record first, which stands for what is lost.
+        `inputs` are the streams to consume. Raises UnavailableError if the bus does not answer, FencedError if this
+        process (`Owned`) owned the shard before and another has since, InputLostError if an input begins behind the
+        place that it was taken to, or ends before it. Where `lost` has that place for its stream `take` gives one
+        refused record first, which stands for what is lost.
         """
         ...
 

@@ -21,8 +21,8 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.producer import sender
 
 from broker import kafka_read, kafka_send
-from broker.bus import NOTHING_LOST, Copies, Place, Record, Shard, Writes
-from broker.errors import ConfigurationError, ForbiddenStreamError, UnavailableError
+from broker.bus import NOTHING_LOST, Copies, Owned, Place, Record, Shard, Writes
+from broker.errors import ConfigurationError, FencedError, ForbiddenStreamError, UnavailableError
 from broker.kafka_answers import FAILED, answering
 from broker.kafka_batch import BATCH_BYTES, TRANSACTIONAL, Batch, Heads, Value, make_batches
 from broker.kafka_read import Backlog, Places, Reader
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 CLOCK = b"clock"
-"""key of the records in `register` that only ask for the time; who restores from `register` passes over them"""
+"""Key of the records in `register` that only ask for the time, and name who asks (`Owned`); no entry of the register.
+
+Compaction keeps the newest of them: who owned a shard before finds by it that another has owned it since.
+"""
 
 LIMIT_S = 30.0
 """longer than the 8 to 11 s that a partition pauses when one of three nodes is lost"""
@@ -56,9 +59,17 @@ class KafkaBus:
     """The bus, in the name of one principal; `tls` is (CA file, certificate file, key file)."""
 
     def __init__(
-        self, bootstrap: str, principal: str, tls: tuple[str, str, str] | None, world: World, *, limit: float = LIMIT_S
+        self,
+        bootstrap: str,
+        principal: str,
+        tls: tuple[str, str, str] | None,
+        world: World,
+        *,
+        limit: float = LIMIT_S,
+        owned: Owned | None = None,
     ) -> None:
         self._principal, self._world = principal, world
+        self._owned = owned or Owned()
         self._client = _Client(bootstrap, principal, tls, limit)
         self._granted: set[tuple[str, str]] = set()
         self._all_offsets: AIOKafkaConsumer | None = None
@@ -66,14 +77,16 @@ class KafkaBus:
         self._places: dict[str, Places] = {}
         self._producers: dict[int, AIOKafkaProducer] = {}
         self._queueing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._starting = asyncio.Lock()
+        self._starting, self._opened = asyncio.Lock(), False
         self._fanning, self._fan_failed = 0, False
 
     async def __aenter__(self) -> Self:
+        if self._opened:  # its readers are stopped with it, or still somebody's
+            raise RuntimeError("a bus is opened once: make another one")
         _tune()
         async with AsyncExitStack() as stack:
             self._offsets = await self._client.consumer(stack)
-            self._stack = stack.pop_all()
+            self._stack, self._opened = stack.pop_all(), True
         return self
 
     async def __aexit__(
@@ -223,7 +236,11 @@ class KafkaBus:
     async def own(
         self, shard: int, inputs: Sequence[str], lost: Mapping[str, int] = NOTHING_LOST
     ) -> AsyncIterator[Shard]:
-        """Own a shard by its `transactional.id`: making that producer fences whoever had it."""
+        """Own a shard by its `transactional.id`: making that producer fences whoever had it.
+
+        Not if we had it, and another has come since: stopped for longer than a transaction may take, we have timed out
+        and were never told.
+        """
         if self._principal != ROUTER:
             raise ForbiddenStreamError(self._principal, "own", f"shard {shard}")
         for stream in inputs:
@@ -231,16 +248,35 @@ class KafkaBus:
         group = f"{ROUTER}.{shard}"
         tasks = [TopicPartition(stream, shard if family_of(stream).sharded else 0) for stream in inputs]
         async with AsyncExitStack() as stack:
+            await self._check_still_ours(shard)
             producer = await self._client.producer(group)
             stack.push_async_callback(_discard, producer)
+            owner = _Shard(shard, producer, self._check, self._client.limit, self._owned)
+            # First of all: whoever had the shard is to find it, and to leave it to us.
+            await owner.now()
             # Only now: the old owner can no longer move them.
             consumer = await self._client.consumer(stack, group=group)
             places = Places(consumer, self._principal, group, self._client.limit)
             offsets = await asyncio.gather(*(places.committed(task) for task in tasks))
             reader = await self._client.consumer(stack, wait_ms=SHARD_WAIT_MS)
-            backlog = Backlog(reader, dict(zip(tasks, offsets, strict=True)), self._principal, self._client.limit)
-            await backlog.check(lost)
-            yield _Shard(shard, producer, backlog, self._check, self._client.limit)
+            places_of = dict(zip(tasks, offsets, strict=True))
+            owner.backlog = Backlog(reader, places_of, self._principal, self._client.limit)
+            await owner.backlog.check(lost)
+            yield owner
+
+    async def _check_still_ours(self, shard: int) -> None:
+        """Look through what `register` got since we wrote there last. Raises FencedError if another has owned it since.
+
+        Kafka cannot be asked: it moves the epoch of a transactional id, too, when it ends a transaction of ours that
+        took too long, and nobody else need have come.
+        """
+        if shard not in self._owned.last:
+            return
+        place, end = self._owned.last[shard], await self.end(REGISTER, partition=shard)
+        while place < end and (found := await self.read(REGISTER, place, partition=shard)):
+            if any(each.key == CLOCK and each.value != self._owned.name for each in found):
+                raise FencedError(f"another process has owned shard {shard} since")
+            place = found[-1].offset + 1
 
     async def create(self, streams: Sequence[str], shards: int = 1) -> None:
         """Check that the streams were made: making topics and bindings is the work of `valise broker init`."""
@@ -357,13 +393,15 @@ class _Client:
 class _Shard:
     """A shard, as long as nobody else has made a producer of its `transactional.id`."""
 
-    def __init__(self, shard: int, producer: AIOKafkaProducer, backlog: Backlog, check: Any, limit: float) -> None:
-        self._shard, self._producer, self._backlog, self._check, self._limit = shard, producer, backlog, check, limit
+    backlog: Backlog
+
+    def __init__(self, shard: int, producer: AIOKafkaProducer, check: Any, limit: float, owned: Owned) -> None:
+        self._shard, self._producer, self._check, self._limit, self._owned = shard, producer, check, limit, owned
         self._dead = False
 
     async def take(self, limit: int, wait: float) -> list[Record]:
         """Give the next records of the shard's inputs."""
-        return await self._backlog.take(limit, wait)
+        return await self.backlog.take(limit, wait)
 
     async def commit(self, taken: Sequence[Record], writes: Writes) -> Mapping[str, int]:
         """Commit the step in one transaction; whatever goes wrong, this owner is done."""
@@ -379,7 +417,10 @@ class _Shard:
         async with self._transaction(_names(rows)) as producer:
             # Every one is awaited: a commit succeeds although a send before it failed.
             last, _ = await asyncio.gather(_send(producer, batches), self._send_offsets(offsets))
-        return {stream: offset for (stream, _), offset in last.items()}
+        written = {stream: offset for (stream, _), offset in last.items()}
+        if REGISTER in written:
+            self._owned.last[self._shard] = written[REGISTER] + 1
+        return written
 
     async def _send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         if offsets:
@@ -400,8 +441,9 @@ class _Shard:
     async def now(self) -> int:
         """Write a record and see which time the node gave it."""
         async with self._transaction(REGISTER) as producer:
-            (batch,) = make_batches([(CLOCK, b"", None)], {}, TRANSACTIONAL)
+            (batch,) = make_batches([(CLOCK, self._owned.name, None)], {}, TRANSACTIONAL)
             stamp = await (await producer.send_batch(batch, REGISTER, partition=self._shard))
+        self._owned.last[self._shard] = int(stamp.offset) + 1
         if stamp.timestamp_type != 1:
             raise ConfigurationError(f"{REGISTER} does not stamp its records: set message.timestamp.type=LogAppendTime")
         return int(stamp.timestamp)

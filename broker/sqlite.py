@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from broker.bus import MAX_RECORD, NOTHING_LOST, Copies, Record, Shard, Writes, passed_over
+from broker.bus import MAX_RECORD, NOTHING_LOST, Copies, Owned, Record, Shard, Writes, passed_over
 from broker.errors import FencedError, ForbiddenStreamError, TooLargeError, UnavailableError
 from broker.fair import shares
 from broker.scrub import scrub
@@ -46,10 +46,12 @@ _READ_BY_MEMBERS = ("versions", "annexes", "checkpoints", "inbox", "outcomes")
 class SqliteBus:
     """The bus, in the name of one principal; `clock` tells ms since the epoch and stamps `Record.at`."""
 
-    def __init__(self, path: Path, principal: str, world: World, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, principal: str, world: World, clock: Callable[[], int], *, owned: Owned | None = None
+    ) -> None:
         self._principal, self._world = principal, world
         self._file = _File(path, principal, world, clock)
-        self._epochs: dict[int, int] = {}
+        self._epochs = (owned or Owned()).last
         self._turn, self._fan_outs_failed = asyncio.Lock(), 0
 
     async def __aenter__(self) -> Self:

@@ -16,7 +16,7 @@ import click
 import structlog
 
 from broker import crash, durable, streams, up
-from broker.bus import Bus
+from broker.bus import Bus, Owned
 from broker.errors import (
     ConfigurationError,
     CopiedError,
@@ -208,10 +208,10 @@ async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) ->
             _say_ready(home, as_json=as_json)
         said = True
 
-    owner = replace(home.owner(), lost=lost)
+    owner, owned = replace(home.owner(), lost=lost), Owned()
     while True:
         try:
-            await _run_until_other_streams(home, owner, ready)
+            await _run_until_other_streams(home, owner, owned, ready)
         except FencedError:
             raise
         except UnavailableError as error:
@@ -221,13 +221,15 @@ async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) ->
             await asyncio.sleep(up.AGAIN_S)
 
 
-async def _run_until_other_streams(home: OperatorHome, owner: up.Owner, ready: Callable[[], None]) -> None:
+async def _run_until_other_streams(
+    home: OperatorHome, owner: up.Owner, owned: Owned, ready: Callable[[], None]
+) -> None:
     async with home.bus(streams.OPERATOR, NOBODY) as bus:
         await home.versions.follow(bus)
         await home.versions.take_missing(bus)
     home.check_log(owner)
     world = home.world()
-    async with home.bus(ROUTER, world) as bus:
+    async with home.bus(ROUTER, world, owned) as bus:
         await copied.check(home, bus)
         # An auditor is given the home, not the bus: what its leaves name lies in it, wherever it was drafted.
         await home.versions.take_annexes(bus)

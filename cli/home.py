@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from adapters.outbox import Outbox, Result
     from adapters.outcomes import Outcomes
     from adapters.receipts import Signer
-    from broker.bus import Bus
+    from broker.bus import Bus, Owned
     from broker.directory import Directory
 
 
@@ -55,7 +55,9 @@ def world_of(directory: Directory) -> World:
 
 
 @asynccontextmanager
-async def open_bus(folder: Path, settings: Settings, principal: str, world: World) -> AsyncIterator[Bus]:
+async def open_bus(
+    folder: Path, settings: Settings, principal: str, world: World, owned: Owned | None = None
+) -> AsyncIterator[Bus]:
     """Open the bus that a home's settings name, in the name of one principal."""
     async with AsyncExitStack() as stack:
         if settings.bus_kind == "sqlite":
@@ -68,12 +70,13 @@ async def open_bus(folder: Path, settings: Settings, principal: str, world: Worl
             # Only who makes streams makes the file: whoever looks would take an empty one for a bus that answers.
             if principal != streams.SETUP and not path.is_file():
                 raise UnavailableError(f"there is no bus at {path}, which {folder / 'settings.toml'} names")
-            yield await stack.enter_async_context(SqliteBus(path, principal, world, clock))
+            yield await stack.enter_async_context(SqliteBus(path, principal, world, clock, owned=owned))
         else:
             from broker.kafka import KafkaBus  # noqa: PLC0415 -- aiokafka is slow to import
 
             files = tls(folder, settings, principal)
-            yield await stack.enter_async_context(KafkaBus(settings.bus_address, principal, files, world))
+            bus = KafkaBus(settings.bus_address, principal, files, world, owned=owned)
+            yield await stack.enter_async_context(bus)
 
 
 def tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from adapters.versions import Versions
 from broker import authorities, certificates, durable, notes
 from broker import settings as settings_file
-from broker.bus import Bus
+from broker.bus import Bus, Owned
 from broker.certificates import Credentials, pki_of
 from broker.errors import ConfigurationError, LogNotNamedError, ProofError
 from broker.ingest import Pace
@@ -82,9 +82,9 @@ class OperatorHome:
         return NOBODY if directory is None else world_of(directory)
 
     @asynccontextmanager
-    async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:
-        """Open the bus in the name of one of the operator's principals."""
-        async with open_bus(self.folder, self.settings, principal, world or self.world()) as bus:
+    async def bus(self, principal: str, world: World | None = None, owned: Owned | None = None) -> AsyncIterator[Bus]:
+        """Open the bus in the name of one of the operator's principals; who owns a shard on several gives `owned`."""
+        async with open_bus(self.folder, self.settings, principal, world or self.world(), owned) as bus:
             yield bus
 
 

@@ -23,7 +23,7 @@ from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 
 from broker import kafka_read, sqlite_pages, streams
-from broker.bus import MAX_RECORD, Bus, Copies, Record, Shard, Writes
+from broker.bus import MAX_RECORD, Bus, Copies, Owned, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
     FencedError,
@@ -56,7 +56,7 @@ PATIENCE_S = 60.0
 class Stage(Protocol):
     """A bus for one test, opened by any principal; `member` names one that no other test has used."""
 
-    def open(self, principal: str) -> AbstractAsyncContextManager[Bus]: ...
+    def open(self, principal: str, owned: Owned | None = None) -> AbstractAsyncContextManager[Bus]: ...
 
     def member(self) -> str: ...
 
@@ -71,8 +71,8 @@ class Embedded:
     now: int = 1_795_000_000_000
     members: Iterator[str] = field(default_factory=lambda: iter(MEMBERS[1:]))
 
-    def open(self, principal: str) -> AbstractAsyncContextManager[Bus]:
-        return SqliteBus(self.path, principal, WORLD, lambda: self.now)
+    def open(self, principal: str, owned: Owned | None = None) -> AbstractAsyncContextManager[Bus]:
+        return SqliteBus(self.path, principal, WORLD, lambda: self.now, owned=owned)
 
     def member(self) -> str:
         return next(self.members)
@@ -93,8 +93,8 @@ class OnKafka:
     world: KafkaWorld
     members: Iterator[str] = field(default_factory=lambda: iter(MEMBERS[1:]))
 
-    def open(self, principal: str) -> AbstractAsyncContextManager[Bus]:
-        return KafkaBus(self.world.bootstrap, principal, self.world.pki(principal), WORLD)
+    def open(self, principal: str, owned: Owned | None = None) -> AbstractAsyncContextManager[Bus]:
+        return KafkaBus(self.world.bootstrap, principal, self.world.pki(principal), WORLD, owned=owned)
 
     def member(self) -> str:
         return next(self.members)
@@ -358,6 +358,42 @@ async def test_who_is_told_the_time_owned_the_shard_when_it_asked(stage: Stage) 
             await owner.now()
 
 
+async def test_who_has_lost_a_shard_does_not_take_it_back_though_nothing_told_it(stage: Stage) -> None:
+    """Stopped for long, it has timed out, and would own the shard again; so would its next bus."""
+    ours = Owned()
+    async with stage.open(streams.ROUTER, ours) as old, stage.open(streams.ROUTER) as new:
+        for _ in range(2):
+            async with old.own(0, []) as shard:
+                await shard.commit([], Writes([(streams.REGISTER, b"entry", b"by the old")]))
+        async with new.own(0, []) as owner:
+            with pytest.raises(FencedError):
+                async with old.own(0, []):
+                    pass
+            await owner.commit([], Writes([(streams.REGISTER, b"entry", b"by the new")]))
+            async with stage.open(streams.ROUTER, ours) as anew:
+                with pytest.raises(FencedError):
+                    async with anew.own(0, []):
+                        pass
+            await owner.commit([], Writes())
+
+
+async def test_a_process_that_opens_another_bus_goes_on_with_its_shard(stage: Stage) -> None:
+    ours = Owned()
+    for _ in range(3):
+        async with stage.open(streams.ROUTER, ours) as bus, bus.own(0, []) as shard:
+            await shard.commit([], Writes([(streams.REGISTER, b"entry", b"ours")]))
+
+
+async def test_a_bus_that_was_left_is_not_opened_again(stage: Stage) -> None:
+    """It would go on with what was stopped."""
+    bus = stage.open(streams.ROUTER)
+    async with bus as opened:
+        await opened.end(streams.CHECKPOINTS)
+    with pytest.raises(RuntimeError, match="once"):
+        async with bus:
+            pass
+
+
 async def test_a_record_is_never_given_twice_between_own_and_commit(stage: Stage) -> None:
     member = stage.member()
     await give(stage, member, *(f"{i:03}" for i in range(300)))
@@ -592,10 +628,10 @@ async def test_large_records_pass_and_larger_ones_are_refused(stage: Stage) -> N
 
 async def test_a_removal_is_read_as_no_value_and_no_fault(stage: Stage) -> None:
     async with stage.open(streams.ROUTER) as bus:
-        begin = await bus.end(streams.REGISTER)
         async with bus.own(0, []) as shard:
-            await shard.commit([], Writes([(streams.REGISTER, b"gone", b"state"), (streams.REGISTER, b"gone", None)]))
-        records = await read_all(bus, streams.REGISTER, begin, 2)
+            writes = Writes([(streams.REGISTER, b"gone", b"state"), (streams.REGISTER, b"gone", None)])
+            last = (await shard.commit([], writes))[streams.REGISTER]
+        records = await read_all(bus, streams.REGISTER, last - 1, 2)
         assert [(record.key, record.value, record.fault) for record in records] == [
             (b"gone", b"state", ""),
             (b"gone", None, ""),

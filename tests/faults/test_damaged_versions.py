@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.bus import Owned
 from broker.errors import ConfigurationError, UnavailableError
 from cli import broker as broker_command
 from cli.operator_home import operator_home
@@ -230,7 +231,8 @@ async def test_an_operator_whose_bus_is_lost_is_given_no_new_one_in_its_place(
 async def up(home: Path) -> str:
     """Run the broker until it is up; give what it ended with instead."""
     ready, operator = asyncio.Event(), operator_home(home)
-    working = asyncio.ensure_future(broker_command._run_until_other_streams(operator, operator.owner(), ready.set))
+    running = broker_command._run_until_other_streams(operator, operator.owner(), Owned(), ready.set)
+    working = asyncio.ensure_future(running)
     waiting = asyncio.ensure_future(ready.wait())
     await asyncio.wait([working, waiting], timeout=60, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker import notes, sqlite_pages, streams, submit, up
-from broker.bus import Bus, Record, Writes
+from broker.bus import Bus, Owned, Record, Writes
 from broker.errors import CopiedError, FencedError, LostLeavesError, TrailError, UnavailableError
 from broker.fetch import Place
 from broker.notes import Checkpoint
@@ -309,9 +309,9 @@ class Remote(OperatorHome):
     line: Line = field(default_factory=Line)
 
     @asynccontextmanager
-    async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:
+    async def bus(self, principal: str, world: World | None = None, owned: Owned | None = None) -> AsyncIterator[Bus]:
         self.line.ask()
-        async with OperatorHome.bus(self, principal, world) as bus:
+        async with OperatorHome.bus(self, principal, world, owned) as bus:
             yield cast("Bus", OnLine(bus, self.line))
 
     def world(self) -> World:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from broker import durable, streams
-from broker.bus import Bus
+from broker.bus import Bus, Owned
 from broker.errors import UnavailableError, VersionRefusedError
 from broker.rules import PolicySet
 from broker.streams import OPERATOR, SETUP, World
@@ -57,8 +57,8 @@ class Held(OperatorHome):
     meanwhile: Act = field(kw_only=True)
 
     @asynccontextmanager
-    async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:
-        async with OperatorHome.bus(self, principal, world) as bus:
+    async def bus(self, principal: str, world: World | None = None, owned: Owned | None = None) -> AsyncIterator[Bus]:
+        async with OperatorHome.bus(self, principal, world, owned) as bus:
             yield Stopped(bus, self.meanwhile)  # type: ignore[misc] # it has all that a bus has
 
 
@@ -180,7 +180,7 @@ class Binding(OperatorHome):
     worlds: list[World] = field(kw_only=True)
 
     @asynccontextmanager
-    async def bus(self, principal: str, world: World | None = None) -> AsyncIterator[Bus]:
+    async def bus(self, principal: str, world: World | None = None, owned: Owned | None = None) -> AsyncIterator[Bus]:
         if principal == SETUP and world is not None:
             self.worlds.append(world)
         async with OperatorHome.bus(self, principal, world) as bus:
