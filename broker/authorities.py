@@ -241,7 +241,8 @@ def _make_leaf(
     usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
     hosts: Sequence[str] = (),
 ) -> None:
-    if _stands(pki / f"{stem}.crt", now) and all((pki / f"{stem}.{each}").is_file() for each in ("key", "pem")):
+    whole = all((pki / f"{stem}.{each}").is_file() for each in ("key", "pem"))
+    if whole and _stands(pki / f"{stem}.crt", now) and certificates.hosts_of(pki / f"{stem}.crt") >= set(hosts):
         return
     signer, key = _load(pki, authority, passphrase), pem.new_key()
     leaf = _sign_leaf(signer, subject, key.public_key(), now, usages=usages, hosts=hosts)

@@ -110,6 +110,16 @@ def expiry(path: Path) -> datetime:
     return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
 
 
+def hosts_of(path: Path) -> set[str]:
+    """Tell which names and addresses the first certificate in a PEM file is for."""
+    found = x509.load_pem_x509_certificate(path.read_bytes())
+    try:
+        named = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(each.value) for each in named}
+
+
 def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:
     """Make a unit's key, where there is none yet, and the request for its certificate; return the request as PEM."""
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,24 +11,23 @@ import base64
 import fcntl
 import json
 import os
-import random
 import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from broker import durable
+from broker import certificates, durable
 from broker.errors import ConfigurationError, UnavailableError
 from broker.jars import DEPLOY, jars
+from broker.node_address import check_reach, free_ports, in_address, is_free
 from broker.streams import SETUP
 
 if TYPE_CHECKING:
@@ -53,8 +52,6 @@ _LOST_FOUND = "lost+found"
 """What a file system has at its root: nothing that a node served."""
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 """Of every Java process: the caller's says nothing, and file names are UTF-8 in any locale."""
-PORT_RANGE = (20_000, 32_000)
-"""Below the range from which outgoing connections take theirs: a node that is down must find its port free again."""
 
 
 class NodeConfig(BaseModel):
@@ -75,6 +72,20 @@ class ClusterConfig(BaseModel):
     cluster_id: str
     host: str
     nodes: tuple[NodeConfig, ...]
+    advertised: str = ""
+    """Name or address under which clients reach the nodes, where that is not `host`."""
+    listen: str = ""
+    """Address on which they are served then; between themselves the nodes stay on `host`."""
+
+    @property
+    def client_host(self) -> str:
+        """Where clients connect, and what the nodes' certificates name."""
+        return self.advertised or self.host
+
+    @property
+    def client_bound(self) -> str:
+        """The address that the clients' ports are bound to."""
+        return self.listen or self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ class Cluster:
     @property
     def bootstrap(self) -> str:
         """Where clients connect: HOST:PORT of every node, comma separated."""
-        return ",".join(f"{self.config.host}:{node.client_port}" for node in self.config.nodes)
+        return ",".join(f"{in_address(self.config.client_host)}:{node.client_port}" for node in self.config.nodes)
 
     def folder(self, number: int) -> Path:
         """Tell where one node keeps its files."""
@@ -138,8 +149,9 @@ def prepare(
     """Fix the ids and ports of a cluster, or read them if it was prepared before.
 
     `ports` are three for each node (client, internal, controller), free ones by default. A cluster that was never
-    started may still get another size; its first node stays where it is. Raises ConfigurationError if it was started:
-    nodes are not added to a cluster that holds data; and for a path that Kafka would take for another.
+    started may still get another size; its first node stays where it is, unless another process has come to hold one of
+    its ports. Raises ConfigurationError if it was started: nodes are not added to a cluster that holds data; and for a
+    path that Kafka would take for another.
     """
     if nodes not in {1, 3}:
         raise ConfigurationError("a cluster has 1 node or 3")
@@ -156,23 +168,59 @@ def prepare(
             return found
         if (data / CONFIG).is_file():
             return _resized(load(data, pki), nodes)
-        return _fix(data, pki, nodes, host, _free_ports(host, 3 * nodes) if ports is None else ports)
+        return _fix(data, pki, nodes, host, free_ports(host, 3 * nodes) if ports is None else ports)
 
 
 def _prepared(data: Path, pki: Path, nodes: int) -> Cluster | None:
-    """Read a cluster if it has this size; None where there is none, or one of another size."""
+    """Read a cluster if it has this size, and its ports or its data; None where there is none such."""
     found = load(data, pki) if (data / CONFIG).is_file() else None
-    return found if found and len(found.config.nodes) == nodes else None
+    fits = found is not None and len(found.config.nodes) == nodes
+    # Two that were prepared at once may have drawn the same ports: who starts first has them.
+    return found if found and fits and (not _taken(found) or has_data(found)) else None
 
 
 def _resized(cluster: Cluster, nodes: int) -> Cluster:
     had = len(cluster.config.nodes)
     if has_data(cluster):
         raise ConfigurationError(f"{cluster.data} holds a cluster of {had}: say --nodes {had}, or give another folder")
-    first, host = cluster.config.nodes[0], cluster.config.host
-    own = (first.client_port, first.internal_port, first.controller_port)
-    others = [each for each in _free_ports(host, 3 * nodes) if each not in own][: 3 * (nodes - 1)]
-    return _fix(cluster.data, cluster.pki, nodes, host, [*own, *others])
+    config, first = cluster.config, cluster.config.nodes[0]
+    own = [] if _taken(cluster) else [first.client_port, first.internal_port, first.controller_port]
+    others = [each for each in free_ports(config.host, 3 * nodes) if each not in own][: 3 * nodes - len(own)]
+    made = _fix(cluster.data, cluster.pki, nodes, config.host, [*own, *others])
+    return _kept(made, config.advertised, config.listen) if config.advertised else made
+
+
+def _taken(cluster: Cluster) -> list[str]:
+    """Name the addresses of a cluster, none of whose nodes runs, that another process holds."""
+    return [each for node in cluster.config.nodes for each in _held(cluster, node)]
+
+
+def _held(cluster: Cluster, node: NodeConfig) -> list[str]:
+    config = cluster.config
+    bound = [(config.client_bound, node.client_port)]
+    bound += [(config.host, port) for port in (node.internal_port, node.controller_port)]
+    return [f"{host}:{port}" for host, port in bound if not is_free(host, port)]
+
+
+def reach(cluster: Cluster, advertised: str, listen: str = "") -> Cluster:
+    """Let clients reach the nodes under another name or address, from their next start on.
+
+    They are served on `listen`, by default on the address that `advertised` stands for; between themselves the nodes
+    stay where they are. Raises ConfigurationError for what cannot be connected to, for what is no address of this
+    machine, and while a node runs.
+    """
+    check_reach(advertised, listen)
+    with _alone(cluster.data):
+        found = load(cluster.data, cluster.pki)
+        if any(each.pid is not None for each in statuses(found)):
+            raise ConfigurationError("the nodes run: stop them first with `valise kafka down`")
+        return _kept(found, advertised, listen or advertised)
+
+
+def _kept(cluster: Cluster, advertised: str, listen: str) -> Cluster:
+    config = cluster.config.model_copy(update={"advertised": advertised, "listen": listen})
+    durable.put(cluster.data / CONFIG, (config.model_dump_json(indent=1) + "\n").encode())
+    return replace(cluster, config=config)
 
 
 def _formatted(cluster: Cluster, number: int) -> Path:
@@ -264,7 +312,7 @@ def statuses(cluster: Cluster) -> list[NodeStatus]:
     return [
         NodeStatus(
             node.number,
-            f"{cluster.config.host}:{node.client_port}",
+            f"{in_address(cluster.config.client_host)}:{node.client_port}",
             _pid(cluster, node.number),
             _log(cluster, node.number),
         )
@@ -303,35 +351,12 @@ def _random_id() -> str:
             return text
 
 
-def _free_ports(host: str, count: int) -> list[int]:
-    taken: list[int] = []
-    for port in random.SystemRandom().sample(range(*PORT_RANGE), PORT_RANGE[1] - PORT_RANGE[0]):
-        if _is_free(host, port):
-            taken.append(port)
-        if len(taken) == count:
-            return taken
-    raise ConfigurationError(f"{host} has no {count} free ports between {PORT_RANGE[0]} and {PORT_RANGE[1]}")
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As Kafka does: what lingers of a node that was killed does not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError:
-        return False
-    return True
-
-
 def _check_ports(cluster: Cluster, number: int) -> None:
-    node = cluster.node(number)
-    for port in (node.client_port, node.internal_port, node.controller_port):
-        if not _is_free(cluster.config.host, port):
-            raise ConfigurationError(
-                f"node {number} cannot have {cluster.config.host}:{port}, another process holds it: end that process"
-            )
+    if cluster.config.advertised:  # the home may have been moved to another machine
+        check_reach(cluster.config.advertised, cluster.config.listen)
+    if held := _held(cluster, cluster.node(number)):
+        message = f"node {number} cannot have {held[0]}, another process holds it: end that process"
+        raise ConfigurationError(message)
 
 
 def _fill_properties(cluster: Cluster, number: int, tuning: Tuning, deploy: Path) -> None:
@@ -339,10 +364,16 @@ def _fill_properties(cluster: Cluster, number: int, tuning: Tuning, deploy: Path
     for needed in (f"node-{number}.pem", "root.pem", "nodes-ca.pem"):
         if not (cluster.pki / needed).is_file():
             raise ConfigurationError(f"{cluster.pki / needed} is missing: make it with `valise broker init`")
+    chain = cluster.pki / f"node-{number}.crt"
+    if config.advertised and config.advertised not in certificates.hosts_of(chain):
+        message = f"{chain} does not name {config.advertised}, where clients connect: they would refuse the node"
+        raise ConfigurationError(f"{message}; make it with `valise broker init --advertise {config.advertised}`")
     copies = len(config.nodes)
     fields = {
         "node_id": str(number),
         "host": config.host,
+        "client_bound": in_address(config.client_bound),
+        "client_host": in_address(config.client_host),
         "client_port": str(node.client_port),
         "internal_port": str(node.internal_port),
         "controller_port": str(node.controller_port),

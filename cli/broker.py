@@ -33,7 +33,7 @@ from broker.streams import ROUTER
 from cli import answer, copied, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
-from cli.operator_home import NOBODY, OperatorHome, make, operator_folder, operator_home
+from cli.operator_home import NOBODY, OperatorHome, Reach, make, operator_folder, operator_home
 from cli.operator_streams import make_streams, told
 from cli.options import Everywhere, everywhere
 from cli.resuming import resume_command
@@ -68,11 +68,22 @@ broker.add_command(restore_command)
 @broker.command()
 @click.option("--bus", default="", help="sqlite (the default), kafka, or kafka:HOST:PORT[,HOST:PORT…].")
 @click.option("--setup", is_flag=True, help="On Kafka: make the super user again, whose files are not here any more.")
+@click.option("--advertise", metavar="HOST", help="Where members reach the nodes of `valise kafka up`: not 127.0.0.1.")
+@click.option("--listen", metavar="ADDRESS", help="What these listen on for members, where that is not HOST itself.")
 @passphrases.prompted
 @passphrases.passphrase_file
 @FROM
 @everywhere
-def init(given: Everywhere, bus: str, setup: bool, file: Path | None, passphrase_file: Path | None, ask: bool) -> None:
+def init(
+    given: Everywhere,
+    bus: str,
+    setup: bool,
+    advertise: str | None,
+    listen: str | None,
+    file: Path | None,
+    passphrase_file: Path | None,
+    ask: bool,
+) -> None:
     """Make HOME/operator: settings, the log's key and trail, on Kafka all certificates. It makes no member's key.
 
     On Kafka the passphrase is that of the authorities' keys, those that are here already too; the log's key has the one
@@ -85,8 +96,12 @@ def init(given: Everywhere, bus: str, setup: bool, file: Path | None, passphrase
     if bus == "sqlite" and (ask or passphrase_file):
         message = "--passphrase and --passphrase-file are for the authorities' keys, which the embedded bus has not"
         raise click.UsageError(message)
+    if (advertise or listen) and (bus == "sqlite" or not advertise):
+        message = "--advertise, and with it --listen, say where members reach Kafka's nodes: with --bus kafka"
+        raise click.UsageError(message)
     secret = passphrases.for_new(passphrase_file, ask=ask)
-    home = make(given.home, _federation(file), bus, setup=setup, passphrase=secret)
+    reach = Reach(advertise, listen or "") if advertise else None
+    home = make(given.home, _federation(file), bus, setup=setup, passphrase=secret, reach=reach)
     restoring.tell_left(given.home)
     issuing.tell_bare(home)
     if home.settings.bus_kind == "sqlite":

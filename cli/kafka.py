@@ -14,8 +14,8 @@ from broker import certificates, durable, kafka_quota, node, topics
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
 from broker.streams import OPERATOR, SETUP
-from cli import answer, exits
-from cli.operator_home import credentials, operator_folder, operator_home
+from cli import answer, disks, exits
+from cli.operator_home import credentials, name_all, operator_folder, operator_home
 from cli.operator_streams import differences, told
 from cli.options import Everywhere, everywhere
 
@@ -56,9 +56,10 @@ def up(given: Everywhere, nodes: str | None) -> None:
     known = (place.data / node.CONFIG).is_file()
     _check_ours(place, known=known)
     _check_not_emptied(place, known=known)
-    size = int(nodes) if nodes else (len(node.load(place.data, place.pki).config.nodes) if known else 1)
+    before = node.load(place.data, place.pki) if known else None
+    size = int(nodes) if nodes else (len(before.config.nodes) if before else 1)
     cluster = node.prepare(place.data, place.pki, nodes=size)
-    name_all(place.folder, cluster)
+    name_all(place.folder, cluster, before.bootstrap if before else "")
     started = node.start(cluster, progress=answer.aside)
     first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
     _show(cluster, first, given.again("valise kafka status"), as_json=given.as_json, changed=started)
@@ -85,15 +86,6 @@ def _check_not_emptied(place: Place, *, known: bool) -> None:
     if known and begun and not node.has_data(node.load(place.data, place.pki)):
         message = f"the trail in {place.folder} has leaves, but {place.data} holds no data of a node"
         raise ConfigurationError(f"{message}: put the nodes' folders there, or mount their disk")
-
-
-def name_all(folder: Path, cluster: node.Cluster) -> None:
-    """Let the home name all nodes where it names some, as one that was made before their number was said."""
-    if not (folder / "settings.toml").is_file():
-        return
-    settings = settings_file.load(folder)
-    if settings.bus_kind == "kafka" and set(settings.bus_address.split(",")) < set(cluster.bootstrap.split(",")):
-        settings_file.save(folder, settings.model_copy(update={"bus": f"kafka:{cluster.bootstrap}"}))
 
 
 @kafka.command()

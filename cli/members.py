@@ -177,8 +177,8 @@ def invite(given: Everywhere, to: Path) -> None:
     durable.put(to, made.content())
     if invitation.is_nearby(made.bus):
         answer.aside(
-            f"{made.bus} is reached from this machine only: for members elsewhere run nodes of your own, and name them "
-            "with `valise broker init --bus kafka:HOST:PORT` when you make the home"
+            f"{made.bus} is reached from this machine only: `valise broker init --advertise HOST` lets members "
+            "elsewhere reach its nodes; nodes of your own are named by `--bus kafka:HOST:PORT` when you make the home"
         )
     held = f"directory version {opened.directory.version}" if opened else "no directory: none is in force yet"
     answer.show(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.versions import Versions
 from broker import authorities, certificates, durable, notes
@@ -24,6 +25,9 @@ from broker.up import Owner
 from cli import passphrases, restoring, witnessing
 from cli.home import clock, open_bus, tls, world_of
 from cli.seed import Federation
+
+if TYPE_CHECKING:
+    from broker.node import Cluster
 
 NOBODY = World((), ())
 """The streams before there is a directory: those of the whole federation."""
@@ -108,14 +112,29 @@ def operator_home(home: Path) -> OperatorHome:
     return OperatorHome(folder, settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where members find the nodes that `valise kafka up` runs: a name or address, and what they listen on for it."""
+
+    advertised: str
+    listen: str = ""
+
+
 def make(
-    home: Path, federation: Federation, bus: str, *, setup: bool = False, passphrase: bytes | None = None
+    home: Path,
+    federation: Federation,
+    bus: str,
+    *,
+    setup: bool = False,
+    passphrase: bytes | None = None,
+    reach: Reach | None = None,
 ) -> OperatorHome:
     """Make the operator's home: settings, log key, the trail's folder with its vkey, certificates for Kafka.
 
-    What is there stays. No member's key is made here; `setup` says that another super user is to be made. The
-    authorities' keys are encrypted under `passphrase`; without one, where VALISE_PASSPHRASE_FILE names one. Raises
-    ConfigurationError where another federation's home is, or the passphrase is not that of the authorities here.
+    What is there stays. No member's key is made here; `setup` says that another super user is to be made, `reach` where
+    clients are to reach the nodes of this home. The authorities' keys are encrypted under `passphrase`; without one,
+    where VALISE_PASSPHRASE_FILE names one. Raises ConfigurationError where another federation's home is, or the
+    passphrase is not that of the authorities here.
     """
     folder = home / "operator"
     durable.make_private(folder)
@@ -126,7 +145,7 @@ def make(
     # From the look for settings until they are there: another would make all of it for another federation or bus.
     with durable.alone(folder):
         _check_same(folder, federation, bus)
-        settings = _settings(folder, federation, bus, passphrase, setup=setup)
+        settings = _settings(folder, federation, bus, passphrase, reach, setup=setup)
         if not (folder / "settings.toml").is_file():
             settings_file.save(folder, settings)
     made = OperatorHome(folder, settings_file.load(folder))
@@ -171,16 +190,42 @@ def _is_whole(vkey: Path) -> bool:
     return True
 
 
-def _settings(folder: Path, federation: Federation, bus: str, passphrase: bytes | None, *, setup: bool) -> Settings:
+def _settings(
+    folder: Path, federation: Federation, bus: str, passphrase: bytes | None, reach: Reach | None, *, setup: bool
+) -> Settings:
     if not bus.startswith("kafka"):
         return Settings(role="operator", federation=federation.federation, bus="sqlite:../bus.db")
     from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
 
     members, now = federation.world.members, datetime.now(UTC)
-    pki = authorities.init_pki(folder, members, now, setup=setup, passphrase=passphrase)
-    address = bus.partition(":")[2] or node.prepare(folder / "kafka", pki).bootstrap
+    data, address = folder / "kafka", bus.partition(":")[2]
+    known = node.load(data, pki_of(folder)) if (data / node.CONFIG).is_file() else None
+    if reach:
+        if address and known is None:
+            message = f"you run the nodes at {address} yourself: where they listen is said in their own settings"
+            raise ConfigurationError(message)
+        node_address.check_reach(reach.advertised, reach.listen)
+    elsewhere = reach.advertised if reach else known.config.advertised if known else ""
+    hosts = [*authorities.LOOPBACK, *([elsewhere] if elsewhere and elsewhere not in authorities.LOOPBACK else [])]
+    pki = authorities.init_pki(folder, members, now, hosts=hosts, setup=setup, passphrase=passphrase)
+    if reach:
+        before = known or node.prepare(data, pki)
+        cluster = node.reach(before, reach.advertised, reach.listen)
+        name_all(folder, cluster, before.bootstrap)
+        address = cluster.bootstrap
+    address = address or (known or node.prepare(data, pki)).bootstrap
     files = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
     return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=files)
+
+
+def name_all(folder: Path, cluster: Cluster, before: str = "") -> None:
+    """Let the home name all nodes of its own, where they are now, if it names some, or where they were `before`."""
+    if not (folder / "settings.toml").is_file():
+        return
+    settings, now = settings_file.load(folder), set(cluster.bootstrap.split(","))
+    named = set(settings.bus_address.split(","))
+    if settings.bus_kind == "kafka" and named != now and named <= now | set(before.split(",")):
+        settings_file.save(folder, settings.model_copy(update={"bus": f"kafka:{cluster.bootstrap}"}))
 
 
 def tls_of(principal: str) -> Tls:

@@ -101,6 +101,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "kafka_quota",
         "kafka",
         "jars",
+        "node_address",
         "node",
         "kafka_admin",
         "bindings",

@@ -11,17 +11,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from broker import authorities, certificates, kafka_admin, node, topics
 from broker.errors import ConfigurationError
+from broker.node_address import free_ports
 from broker.streams import World
 from cli import operator_home, seed
+from cli.broker import broker
 from cli.kafka import kafka as command
-from cli.kafka import name_all
 from tests.kafka_world import WORLD, KafkaWorld, running_kafka
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def test_who_prepares_a_cluster_beside_another_waits_and_has_the_same_ports(tmp_
             second = other.submit(node.prepare, data, pki)
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.3)
-            first = node._fix(data, pki, 1, "127.0.0.1", (20_001, 20_002, 20_003))
+            first = node._fix(data, pki, 1, "127.0.0.1", free_ports("127.0.0.1", 3))
         assert second.result() == first == node.load(data, pki)
 
 
@@ -148,7 +149,7 @@ def test_the_home_names_all_nodes_once_their_number_is_said(tmp_path: Path) -> N
     made = operator_home.make(tmp_path, seed.seed(), "kafka")
     larger = node.prepare(made.folder / "kafka", certificates.pki_of(made.folder), nodes=3)
     assert made.settings.bus != f"kafka:{larger.bootstrap}"
-    name_all(made.folder, larger)
+    operator_home.name_all(made.folder, larger)
     assert operator_home.operator_home(tmp_path).settings.bus == f"kafka:{larger.bootstrap}"
 
 
@@ -167,6 +168,110 @@ def test_a_port_that_another_process_holds_is_named(prepared: node.Cluster) -> N
         pytest.raises(ConfigurationError, match=f"cannot have 127.0.0.1:{port}, another process holds it"),
     ):
         node.start(prepared, tuning=node.QUICK)
+
+
+def test_two_clusters_that_drew_the_same_ports_have_others_before_the_second_starts(tmp_path: Path) -> None:
+    """Each was prepared before the other had started, which is when a port is held."""
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    data, pki = made.folder / "kafka", certificates.pki_of(made.folder)
+    before = node.load(data, pki)
+    with socket.create_server(("127.0.0.1", before.node(1).internal_port)):
+        after = node.prepare(data, pki)
+        operator_home.name_all(made.folder, after, before.bootstrap)
+        assert not set(ports(before)) & set(ports(after))
+        assert operator_home.operator_home(tmp_path).settings.bus == f"kafka:{after.bootstrap}"
+        served(after, "trail-0")
+    with socket.create_server(("127.0.0.1", after.node(1).client_port)):
+        assert node.prepare(data, pki) == after  # it has served there: members know it by these
+
+
+def ports(cluster: node.Cluster) -> list[int]:
+    return [
+        port for each in cluster.config.nodes for port in (each.client_port, each.internal_port, each.controller_port)
+    ]
+
+
+ELSEWHERE = "127.0.0.2"
+"""An address of every Linux machine that no certificate names by itself."""
+
+
+def initialised(home: Path, *options: str) -> Result:
+    return CliRunner().invoke(broker, ["init", "--home", str(home), *options])
+
+
+@pytest.mark.kafka
+def test_members_reach_the_nodes_where_the_operator_says_and_nowhere_else(tmp_path: Path) -> None:
+    assert initialised(tmp_path, "--bus", "kafka").exit_code == 0
+    first = operator_home.operator_home(tmp_path).settings.bus
+    assert initialised(tmp_path, "--advertise", ELSEWHERE).exit_code == 0
+    home = operator_home.operator_home(tmp_path)
+    assert home.settings.bus == first.replace("127.0.0.1", ELSEWHERE)
+    pki = certificates.pki_of(home.folder)
+    cluster = node.load(home.folder / "kafka", pki)
+    try:
+        node.start(cluster, tuning=node.QUICK)
+        assert initialised(tmp_path).exit_code == 0  # the certificates still name it
+        with pytest.raises(ConfigurationError, match="the nodes run: stop them first"):
+            node.reach(cluster, "127.0.0.1")
+        setup = certificates.credentials(pki, "setup")
+        found = kafka_admin.metadata(AdminClient(kafka_admin.client_settings(home.settings.bus_address, setup)))
+        assert [(each.host, each.port) for each in found.brokers.values()] == [(ELSEWHERE, cluster.node(1).client_port)]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", cluster.node(1).client_port), timeout=5)
+        for port in (cluster.node(1).internal_port, cluster.node(1).controller_port):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((ELSEWHERE, port), timeout=5)
+    finally:
+        node.stop(cluster, limit=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--advertise", "0.0.0.0"], "no name or address that members could connect to"),
+        (["--advertise", "bus.example:9092"], "no name or address that members could connect to"),
+        (["--advertise", "bus.example,other.example"], "no name or address that members could connect to"),
+        (["--advertise", "198.51.100.1"], "198.51.100.1 is no address of this machine: --listen names one"),
+        (["--advertise", "198.51.100.1", "--listen", "198.51.100.2"], "198.51.100.2 is no address of this machine"),
+        (["--listen", "0.0.0.0"], "--advertise, and with it --listen"),
+    ],
+)
+def test_what_members_could_not_reach_is_refused_and_nothing_changes(
+    tmp_path: Path, options: list[str], said: str
+) -> None:
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    files = {each: each.read_bytes() for each in made.folder.rglob("*") if each.is_file()}
+    result = initialised(tmp_path, *options)
+    assert result.exit_code != 0
+    assert said in result.output + str(result.exception)
+    assert {each: each.read_bytes() for each in made.folder.rglob("*") if each.is_file()} == files
+
+
+def test_nodes_that_we_do_not_run_are_not_told_where_to_listen(tmp_path: Path) -> None:
+    operator_home.make(tmp_path, seed.seed(), "kafka:127.0.0.1:9092")
+    result = initialised(tmp_path, "--advertise", ELSEWHERE)
+    assert "you run the nodes at 127.0.0.1:9092 yourself" in str(result.exception)
+
+
+def test_a_node_whose_certificate_does_not_name_where_clients_connect_is_not_started(prepared: node.Cluster) -> None:
+    cluster = node.reach(prepared, ELSEWHERE)
+    with pytest.raises(ConfigurationError, match=f"does not name {ELSEWHERE}, .*broker init --advertise {ELSEWHERE}"):
+        node.start(cluster, tuning=node.QUICK)
+    assert not (cluster.folder(1) / "formatted").exists()
+
+
+def test_nodes_that_were_moved_to_a_machine_without_their_address_are_not_started(prepared: node.Cluster) -> None:
+    moved = node._kept(prepared, "198.51.100.1", "198.51.100.1")
+    with pytest.raises(ConfigurationError, match=r"198\.51\.100\.1 is no address of this machine: --listen names one"):
+        node.start(moved, tuning=node.QUICK)
+    assert not (moved.folder(1) / "formatted").exists()
+
+
+def test_nodes_behind_another_machines_address_listen_on_their_own(prepared: node.Cluster) -> None:
+    cluster = node.reach(prepared, "bus.example", "0.0.0.0")
+    assert cluster.bootstrap == f"bus.example:{prepared.node(1).client_port}"
+    assert (cluster.config.client_bound, cluster.config.host) == ("0.0.0.0", "127.0.0.1")
+    assert node.prepare(prepared.data, prepared.pki) == cluster
 
 
 def test_a_process_that_was_given_the_pid_since_is_not_taken_for_the_node(prepared: node.Cluster) -> None:
