@@ -30,7 +30,7 @@ from broker.errors import (
     VersionRefusedError,
 )
 from broker.streams import ROUTER
-from cli import answer, copied, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
+from cli import answer, copied, disks, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import NOBODY, OperatorHome, Reach, make, operator_folder, operator_home
@@ -347,6 +347,9 @@ def _lines(found: Standing) -> Iterator[str]:
     else:
         yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
     yield from _bus_lines(found)
+    for each in found.disks:
+        if each.scarce:
+            yield f"RED       {disks.said(each)}; make room: streams keep 30 days, however much that is"
     if found.old_keys is None:
         yield "old keys  unknown: the register was emptied, the next start makes it anew"
     elif found.old_keys:

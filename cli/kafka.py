@@ -102,7 +102,7 @@ def down(given: Everywhere) -> None:
 @kafka.command()
 @everywhere
 def status(given: Everywhere) -> None:
-    """Show which nodes run, and until when their certificates are in force (exit code 5 if a node is down)."""
+    """Show which nodes run, until when their certificates are in force, a full disk (exit code 5 if a node is down)."""
     place = Place(operator_folder(given.home))
     cluster = node.load(place.data, place.pki)
     running = sum(found.pid is not None for found in node.statuses(cluster))
@@ -159,11 +159,14 @@ def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, change
         soon = "  RENEW IT: valise broker init" if row["days_left"] < SOON_DAYS else ""
         answer.say(f"  node-{row['node']}  {row['address']:<22} {state:<18} certificate until {row['until']}{soon}")
         answer.say(f"          log {row['log']}")
+        if row["scarce"]:
+            answer.say(f"          RED {row['disk']}; make room: streams keep 30 days, however much that is")
     answer.say(then)
 
 
 def _row(cluster: node.Cluster, found: node.NodeStatus) -> dict[str, Any]:
     until = certificates.expiry(cluster.pki / f"node-{found.number}.crt")
+    disk = disks.look(cluster.data)
     return {
         "node": found.number,
         "address": found.address,
@@ -171,4 +174,6 @@ def _row(cluster: node.Cluster, found: node.NodeStatus) -> dict[str, Any]:
         "until": until.date().isoformat(),
         "days_left": (until - datetime.now(UTC)).days,
         "log": str(found.log),
+        "disk": disks.said(disk),
+        "scarce": disk.scarce,
     }

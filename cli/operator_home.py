@@ -195,7 +195,7 @@ def _settings(
 ) -> Settings:
     if not bus.startswith("kafka"):
         return Settings(role="operator", federation=federation.federation, bus="sqlite:../bus.db")
-    from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
+    from broker import node, node_address  # noqa: PLC0415 -- only a Kafka home needs them
 
     members, now = federation.world.members, datetime.now(UTC)
     data, address = folder / "kafka", bus.partition(":")[2]

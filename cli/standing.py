@@ -16,7 +16,8 @@ from broker.notice import NOT_RELEASED, RELEASED, DecisionRecord, Header, Leaf
 from broker.records import Records
 from broker.streams import ROUTER, World
 from broker.trail import Trail
-from cli import key_use, witnessing
+from cli import disks, key_use, witnessing
+from cli.disks import Disk
 from cli.home import clock
 from cli.operator_home import OperatorHome
 from cli.operator_streams import differences
@@ -69,6 +70,8 @@ class Standing:
     """Notices that wait for their review, the oldest first."""
     witnessed: WitnessedUpTo | None
     """How witnesses stand by the log; None where none is named."""
+    disks: list[Disk]
+    """Those that the home, its bus file and its own nodes lie on."""
 
 
 async def standing(home: OperatorHome) -> Standing:
@@ -94,6 +97,7 @@ async def standing(home: OperatorHome) -> Standing:
         expired=home.versions.overdue(),
         held=held(home, leaves),
         witnessed=witnessing.standing(trail, notes.vkey(owner.origin, owner.key.public.raw), owner.witnesses, clock()),
+        disks=disks.of_home(home.folder, home.settings),
     )
 
 
