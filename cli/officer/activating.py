@@ -110,7 +110,8 @@ async def _write(home: OperatorHome, policies: PolicySet, content: bytes, wait: 
     written = codec.encode(Version("policies", content))
     async with proposing.in_turn(home, proposing.TURN_S), home.bus(OPERATOR) as bus:
         await home.versions.follow(bus)
-        home.versions.guard().take("policies", content, clock())  # in force may be another than was compared with
+        with proposing.drafted_before():  # in force may be another than was compared with
+            home.versions.guard().take("policies", content, clock())
         await bus.append(streams.VERSIONS, [(b"", written)])
         await home.versions.follow(bus)
         if home.versions.newest_digest("policies") != policies.digest:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -248,10 +248,21 @@ def _assembled(
         return guard.opened, None, policies
     content = draft.assemble(made, guard.opened, *keys, clock())
     root = guard.root or (bundle.fingerprint(made.roots[0]) if made.roots else "")
-    opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
-    if guard.opened is not None:
-        circles.check(guard.opened, opened)
+    with drafted_before():
+        opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
+        if guard.opened is not None:
+            circles.check(guard.opened, opened)
     return opened, content, policies
+
+
+@contextmanager
+def drafted_before() -> Iterator[None]:
+    """Have a refusal, which knows the numbers of versions only, say what helps. Raises VersionRefusedError."""
+    try:
+        yield
+    except VersionRefusedError as error:
+        message = f"{error}; no version was written. If another was activated since this was drafted, draft it anew"
+        raise VersionRefusedError(message) from error
 
 
 async def _founded(home: OperatorHome, made: Draft, guard: Guard, keys: tuple[SigningKey, SigningKey]) -> Guard:

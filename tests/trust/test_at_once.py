@@ -183,7 +183,7 @@ class Binding(OperatorHome):
     async def bus(self, principal: str, world: World | None = None, owned: Owned | None = None) -> AsyncIterator[Bus]:
         if principal == SETUP and world is not None:
             self.worlds.append(world)
-        async with OperatorHome.bus(self, principal, world) as bus:
+        async with OperatorHome.bus(self, principal, world, owned) as bus:
             yield bus
 
 
@@ -221,6 +221,27 @@ async def test_who_activates_on_another_machine_at_the_same_time_is_told_that_it
     with pytest.raises(VersionRefusedError, match=LATE):
         await proposing.activate(held(stage.operator, faster), [first])
     assert suspended(stage.operator) == suspended(other) == ["GE"]
+
+
+async def test_who_was_slower_than_another_machine_drafts_anew_and_nothing_rings_any_more(tmp_path: Path) -> None:
+    """What he had written stays in the stream, refused: nobody repairs it, and nobody has to."""
+    stage = await made(tmp_path)
+    first, second = [await suspending(stage, each) for each in ("LV", "GE")]
+    other = elsewhere(stage)
+
+    async def faster() -> None:
+        await proposing.activate(other, [second])
+
+    with pytest.raises(VersionRefusedError, match="the same command again, or draft it anew"):
+        await proposing.activate(held(stage.operator, faster), [first])
+    assert "two different versions 2" in (await seen_by_a_member(stage))[1]
+    with pytest.raises(VersionRefusedError, match=r"no version was written.*since this was drafted, draft it anew"):
+        await proposing.activate(stage.operator, [first])
+    await proposing.activate(stage.operator, [await suspending(stage, "LV")])
+    assert suspended(stage.operator) == ["GE", "LV"]
+    assert await seen_by_a_member(stage) == (3, "")
+    await proposing.standing(other)
+    assert (suspended(other), other.versions.refused()) == (["GE", "LV"], "")
 
 
 async def test_a_challenge_waits_on_where_the_directory_that_answered_it_is_not_in_force(tmp_path: Path) -> None:
@@ -272,7 +293,7 @@ async def test_a_policy_set_is_held_against_what_is_in_force_when_it_is_written(
     await activating._write(stage.operator, first, allowed[0], 0)
     async with stage.operator.bus(OPERATOR) as bus:
         end = await bus.end(streams.VERSIONS)
-        with pytest.raises(VersionRefusedError, match="two different versions 2"):
+        with pytest.raises(VersionRefusedError, match=r"two different versions 2; no version .* draft it anew"):
             await activating._write(stage.operator, second, allowed[1], 0)
         assert await bus.end(streams.VERSIONS) == end
 
