@@ -1,0 +1,111 @@
+"""What of aiokafka's own parts we use, in one place: a new aiokafka that drops one is known here, not at a member's."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer, client, conn
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.consumer import fetcher
+from aiokafka.producer import message_accumulator, sender
+from aiokafka.record import _crecords
+
+from broker.kafka_batch import Batch
+
+BROKER = Path(__file__).parents[2] / "broker"
+
+# What we touch, and whose it is. Where something is not there any more, the file named here has to be read anew beside
+# what aiokafka has in its place.
+USED: dict[tuple[str, type], tuple[str, ...]] = {
+    ("kafka.py", AIOKafkaProducer): ("_message_accumulator", "_sender", "client", "stop"),
+    ("kafka.py", message_accumulator.MessageAccumulator): ("fail_all",),
+    ("kafka.py", sender.Sender): ("sender_task",),
+    ("kafka.py", client.AIOKafkaClient): ("close",),
+    ("kafka_quota.py", AIOKafkaAdminClient): ("_send_request",),
+    ("kafka_read.py", fetcher.PartitionRecords): (
+        "_aborted_producers",
+        "_consume_aborted_up_to",
+        "_consumer_record",
+        "_contains_abort_marker",
+        "_records",
+        "_tp",
+        "_unpack_records",
+        "next_fetch_offset",
+    ),
+    ("kafka_send.py", conn.AIOKafkaConnection): (
+        "_client_id",
+        "_host",
+        "_loop",
+        "_next_correlation_id",
+        "_port",
+        "_request_timeout",
+        "_requests",
+        "_versions",
+        "_writer",
+        "close",
+        "send",
+    ),
+}
+# Looked up by aiokafka itself where we have put something else: (who looks it up, its name).
+REPLACED = (
+    (sender, "BACKOFF_OVERRIDE"),
+    (fetcher, "PartitionRecords"),
+    (conn.AIOKafkaConnection, "send"),
+)
+
+
+def has(owner: type, name: str) -> bool:
+    """Say whether a class has a method of this name, or sets an attribute of it."""
+    return (
+        hasattr(owner, name)
+        or f"self.{name} = " in inspect.getsource(owner)
+        or f"self.{name}: " in inspect.getsource(owner)
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "owner", "name"), [(file, owner, name) for (file, owner), names in USED.items() for name in names]
+)
+def test_aiokafka_has_what_we_use_of_it(file: str, owner: type, name: str) -> None:
+    assert has(owner, name), f"{owner.__module__}.{owner.__name__} has no {name} any more: see broker/{file}"
+
+
+@pytest.mark.parametrize(("owner", "name"), REPLACED)
+def test_aiokafka_looks_up_what_we_replace(owner: object, name: str) -> None:
+    assert hasattr(owner, name)
+    source = inspect.getsource(owner if inspect.ismodule(owner) else conn)
+    assert source.count(name) > 1, f"{owner!r} does not use {name} any more"
+
+
+def test_the_compiled_reader_looks_up_how_gzip_is_read() -> None:
+    assert hasattr(_crecords.default_records, "gzip_decode")
+
+
+def test_our_batches_have_all_that_aiokafka_asks_of_its_own() -> None:
+    asked = set()
+    for cls in (message_accumulator.MessageBatch, message_accumulator.MessageAccumulator):
+        for each in ast.walk(ast.parse(inspect.getsource(cls))):
+            if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name | ast.Attribute):
+                owner = each.value.id if isinstance(each.value, ast.Name) else each.value.attr
+                if owner in ("builder", "_builder"):
+                    asked.add(each.attr)
+    assert asked
+    assert not {each for each in asked if not hasattr(Batch, each)} - {"size"}
+
+
+def private(path: Path) -> set[str]:
+    """Name what a file reads of others under a name that begins with `_`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = {each.attr for each in ast.walk(tree) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)}
+    own |= {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+    found = {each.attr for each in ast.walk(tree) if isinstance(each, ast.Attribute)}
+    return {each for each in found - own if each.startswith("_") and not each.startswith("__")}
+
+
+@pytest.mark.parametrize("path", sorted(BROKER.glob("kafka*.py")), ids=lambda path: path.name)
+def test_the_list_is_whole(path: Path) -> None:
+    listed = {name for (file, _), names in USED.items() if file == path.name for name in names}
+    assert private(path) <= listed
