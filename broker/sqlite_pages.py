@@ -24,6 +24,10 @@ BUSY_MS = 5_000
 REFUSAL = "the bus file cannot be used now"
 PAGE_BYTES = 16 << 20
 """the most that one read brings into memory, but for a single larger record"""
+FEW_KEYS = 16
+"""Up to so many keys are looked for in a batch as it lies, each by a search of its own; for more it is cut."""
+CUT_BYTES = 1 << 20
+"""Keys of batches that one look cuts for that, or those of a single larger one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +178,19 @@ def keyed(
 ) -> tuple[list[tuple[int, bytes]], int]:
     """Name the records of some keys (offset, key), in `limit` rows from `offset` on; and where to go on, or -1."""
     sought = json.dumps([each.hex().upper() for each in keys])
-    # Whether a batch has one of the keys is looked for in its hex, and made sure of where it is cut into keys.
-    held = "EXISTS (SELECT 1 FROM json_each(?1) AS t WHERE instr(named, t.value))"
+    # Whether a batch has one of a few keys is looked for in its hex, and made sure of where it is cut into keys.
+    held = "EXISTS (SELECT 1 FROM json_each(?1) AS t WHERE instr(named, t.value))" if len(keys) <= FEW_KEYS else "true"
     row = "SELECT offset, hex(key) AS named, ifnull(shared, 0) < 0 AS many, hex(substr(value, 1, ?2)) AS back"
+    rows = f"{row} FROM s{table.id} WHERE offset >= ?3 ORDER BY offset LIMIT ?4"
+    if len(keys) > FEW_KEYS:
+        cut = "iif(many, length(named) / 2, 0)"
+        before = f"sum({cut}) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) - {cut} AS before"
+        rows = f"SELECT * FROM (SELECT *, {before} FROM ({rows})) WHERE before < {CUT_BYTES}"  # noqa: S608
     with answering(REFUSAL):
         packed, last = connection.execute(
             "SELECT json_group_array(json_array(offset, named, iif(many, back, NULL))) FILTER (WHERE found),"  # noqa: S608
             f" ifnull(max(offset), -2) FROM (SELECT *, iif(many, {held}, named IN (SELECT value FROM json_each(?1)))"
-            f" AS found FROM ({row} FROM s{table.id} WHERE offset >= ?3 ORDER BY offset LIMIT ?4))",
+            f" AS found FROM ({rows}))",
             (sought, BACK, offset, limit),
         ).fetchone()
     wanted, found = frozenset(keys), list[tuple[int, bytes]]()

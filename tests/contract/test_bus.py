@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from broker.kafka_admin import client_settings
 from broker.sqlite import SqliteBus
 from broker.sqlite_batch import Copy
 from broker.sqlite_file import Transaction, Writer
-from broker.sqlite_pages import Table, connect, select
+from broker.sqlite_pages import Table, connect, keyed, select
 from tests.kafka_world import KafkaWorld, running_kafka
 
 MEMBERS = tuple("ORG" + "".join(letters) for letters in itertools.product("ABCDEF", "ABCDEFG"))
@@ -788,6 +788,53 @@ async def test_what_was_copied_together_is_erased_one_by_one(embedded: Embedded)
         assert [each.offset for each in got] == [i for i in range(251) if i not in {3, 7, 130, 199}]
         assert got[-1].value == b"own again"
         assert {each.value for each in got[:-1]} == {b"own kept%d" % each.offset for each in got[:-1]}
+
+
+async def test_many_keys_are_erased_from_many_batches_part_by_part(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox, keys = streams.inbox(f"{MEMBERS[1]}/ncb"), [b"%08d" % i for i in range(600)]
+    monkeypatch.setattr(sqlite_pages, "CUT_BYTES", 1000)  # two of the batches here, or a third part of the longest
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        for begin, end in itertools.pairwise([0, 1, 60, 120, 121, 500, 560, 600]):
+            await bus.fan_out([Copies(each, b"kept", [(inbox, b"own ")]) for each in keys[begin:end]])
+        assert await bus.erase(inbox, keys=[*keys[::2], b"0000000"]) == 300
+    async with embedded.open(streams.adapter(MEMBERS[1])) as reader:
+        got = [record async for record in _all(reader, inbox)]
+        assert [(each.offset, each.key) for each in got] == list(enumerate(keys))[1::2]
+
+
+async def test_to_look_for_many_keys_does_not_cost_a_look_for_each_in_every_batch(embedded: Embedded) -> None:
+    """Counted in steps of SQLite's machine."""
+    inbox, steps = streams.inbox(f"{MEMBERS[1]}/ncb"), list[int]()
+    async with embedded.open(streams.ROUTER) as bus:
+        await bus.create(list(WORLD.streams()))
+        for begin in range(0, 2000, 20):
+            await bus.fan_out([Copies(b"%08d" % i, b"kept", [(inbox, b"own ")]) for i in range(begin, begin + 20)])
+    with closing(connect(embedded.path, write=False)) as pages:
+        (number,) = pages.execute("SELECT id FROM streams WHERE name = ?", (inbox,)).fetchone()
+        for count in (10, 2000):
+            counted = itertools.count()
+            pages.set_progress_handler(partial(_step, counted), 1)
+            found, _ = keyed(Table(number, inbox, 0), [b"%08d" % i for i in range(count)], 0, 5000, pages)
+            pages.set_progress_handler(None, 1)
+            assert len(found) == count
+            steps.append(next(counted))
+    assert steps[1] < 2 * steps[0], "200 times the keys, in 100 batches"
+
+
+def _step(counted: Iterator[int]) -> int:
+    next(counted)
+    return 0
+
+
+async def _all(bus: Bus, stream: str) -> AsyncIterator[Record]:
+    place = 0
+    while records := await bus.read(stream, place):
+        for record in records:
+            yield record
+        place = records[-1].offset + 1
 
 
 async def test_compacting_some_keys_leaves_the_newest_of_each_and_all_others(embedded: Embedded) -> None:
