@@ -43,6 +43,10 @@ Rejections = Callable[[int], Sequence[Rejection]]
 """Gives what the member's outcomes say was rejected for its key alone, from a leaf on."""
 
 
+Progress = Callable[[int, int], object]
+"""Is told how many records were taken in, and of how many: 0, it is not known."""
+
+
 def none(_: int) -> Sequence[Rejection]:
     """Give no rejections: nobody follows the member's outcomes."""
     return ()
@@ -113,7 +117,7 @@ class Collector:
                 self._inbox.journal.move(REJECTED, rejected[-1].leaf_number + 1)
             self._receipts.send_again(self._inbox.newest_leaf(), self._versions.directory)
 
-    async def drain(self) -> Taken:
+    async def drain(self, progress: Progress = lambda _done, _size: None) -> Taken:
         """Take in everything that is there now."""
         whole = Taken()
         while True:
@@ -121,6 +125,7 @@ class Collector:
             whole.new += taken.new
             whole.refused += taken.refused
             whole.records += taken.records
+            progress(whole.records, 0)
             if not taken.records:
                 return whole
 

@@ -42,6 +42,11 @@ CREATE TABLE IF NOT EXISTS cases(
     at INTEGER NOT NULL
 );
 """
+_LINE = (
+    "delivery_number, leaf_number, notice_id, issuer, record, version, kind, topics, urgency, state, taken_at,"
+    " header_digest"
+)
+"""What a `Line` is made of: a list of all that was delivered must not bring all its bodies into memory."""
 TELLS_ENDS = 1
 """The version of a file from which on it tells what has ended each record."""
 _JSON = json.JSONEncoder(ensure_ascii=False).encode
@@ -172,8 +177,19 @@ class Inbox:
 
     def lines(self, after: int = 0) -> Iterator[Line]:
         """List deliveries, oldest first."""
-        query = "SELECT * FROM deliveries WHERE delivery_number > ? ORDER BY delivery_number"
+        query = f"SELECT {_LINE} FROM deliveries WHERE delivery_number > ? ORDER BY delivery_number"  # noqa: S608 -- ours
         return map(_line, self.database.execute(query, (after,)).fetchall())
+
+    def before_newest(self, count: int) -> int:
+        """Tell after which number the newest `count` deliveries come."""
+        numbers = "SELECT delivery_number FROM deliveries ORDER BY delivery_number DESC LIMIT ?"
+        row = self.database.execute(f"SELECT coalesce(min(delivery_number), 1) - 1 FROM ({numbers})", (count,))  # noqa: S608 -- ours
+        return int(row.fetchone()[0])
+
+    def count(self) -> tuple[int, int]:
+        """Tell how many deliveries there are, and how many of them are new."""
+        row = self.database.execute("SELECT count(*), count(*) FILTER (WHERE state = 'new') FROM deliveries").fetchone()
+        return int(row[0]), int(row[1])
 
     def find(self, text: str) -> Line | None:
         """Find a delivery by its notice id or number; the newest delivery where a notice came twice."""

@@ -20,11 +20,14 @@ from broker.quick import seek_cycles_rarely
 from cli import answer, exits, in_doubt
 from cli.home import MemberHome, if_it_answers, member_home
 from cli.options import Everywhere, bureau, everywhere
+from cli.progress import progress
 from cli.publish import NoSuchNoticeError, troubled
 
 CASE_LIMIT = 200
 """characters of a case reference"""
 FOLLOW_WAIT_S = 2.0
+LISTED = 100
+"""Notices that are listed for people unless they say otherwise."""
 OPEN_S = 60.0
 """How long who follows an inbox keeps the bus open at least."""
 WORDS = {
@@ -38,27 +41,41 @@ _TITLES = ("number", "notice", "from", "kind", "topics", "urgency", "state", "ta
 
 @click.command()
 @click.option("--follow", is_flag=True, help="Go on, and print what comes as it comes.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help=f"How many of the notices that are here to list, the newest. Default: {LISTED}, with --json all.",
+)
 @bureau
 @everywhere
-def inbox(given: Everywhere, bureau: str | None, follow: bool) -> None:
+def inbox(given: Everywhere, bureau: str | None, follow: bool, limit: int | None) -> None:
     """Take in what has come for a bureau, check all of it, and list it."""
     home = member_home(given.home, bureau)
+    limit = limit or (None if given.as_json else LISTED)
     if follow:
-        asyncio.run(_follow(given, home))
+        asyncio.run(_follow(given, home, limit))
         return
     collected = asyncio.run(collect(home))
     doubted = in_doubt.about(home)
     with home.inbox() as box:
-        _list(given, home, box, doubted, collected)
+        _list(given, home, box, doubted, collected, limit)
     exits.end(collected.code)
 
 
-def _list(given: Everywhere, home: MemberHome, box: Inbox, doubted: Mapping[bytes, str], collected: Collected) -> None:
-    lines = list(box.lines())
+def _list(
+    given: Everywhere,
+    home: MemberHome,
+    box: Inbox,
+    doubted: Mapping[bytes, str],
+    collected: Collected,
+    limit: int | None,
+) -> None:
+    count, new = box.count()
+    lines = list(box.lines(box.before_newest(limit) if limit else 0))
     alarms = box.journal.alarms()
-    new = sum(each.state == "new" for each in lines)
     answer.show(
-        f"{len(lines)} notices for {home.bureau}, {new} of them new{troubled(alarms)}"
+        f"{count} notices for {home.bureau}, {new} of them new{troubled(alarms)}"
+        + (f"; the newest {len(lines)} are listed, `--limit {count}` lists all" if count > len(lines) else "")
         + (f"; {len(doubted)} IN DOUBT: see `valise key revoked`" if doubted else ""),
         {
             "bureau": home.bureau,
@@ -112,24 +129,29 @@ async def collect(home: MemberHome) -> Collected:
 
 
 async def _drain(collector: Collector, found: Collected) -> None:
-    found.refused = (await collector.drain()).refused
+    found.refused = (await collector.drain(progress("taken in", "deliveries"))).refused
     if found.refused:
         answer.aside(
             f"{found.refused} deliveries do not hold and are shown to nobody: see the alarms of `valise inbox`"
         )
 
 
-async def _follow(given: Everywhere, home: MemberHome) -> None:
-    """Print deliveries as they come, until interrupted; a bus that does not answer is asked again."""
+async def _follow(given: Everywhere, home: MemberHome, limit: int | None = None) -> None:
+    """Print deliveries as they come, until interrupted; a bus that does not answer is asked again.
+
+    First, of what is here already, the newest `limit`.
+    """
     if not given.as_json:
         answer.say(f"following the inbox of {home.bureau}; Ctrl-C ends it")
     seek_cycles_rarely(PAGE_OBJECTS)
-    seen = rung = 0
+    seen, rung = None if limit else 0, 0
     while True:
         try:
             async with home.inbox_bus() as bus:
                 with home.inbox() as box:
                     collector, opened = home.collector(bus, box), monotonic()
+                    if seen is None:
+                        seen = box.before_newest(limit or 0)
                     # Opened anew where nothing comes: only then is it known which receipts were rejected for their key.
                     while monotonic() - opened < OPEN_S or (await collector.round()).records:
                         for line in box.lines(after=seen):

@@ -14,8 +14,8 @@ from broker.notice import Leaf
 from broker.records import Records
 from broker.report import Gap
 from broker.trail import Trail
-from cli.auditor.progress import progress
 from cli.officer import in_force, sets
+from cli.progress import progress
 
 if TYPE_CHECKING:
     from broker.recheck import Grounds, Rechecked

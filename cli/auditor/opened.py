@@ -14,9 +14,9 @@ from broker.errors import ConfigurationError
 from broker.index import Index
 from broker.records import Records
 from broker.trail import Trail
-from cli.auditor.progress import progress
 from cli.auditor.shards import shard_of, trails
 from cli.operator_home import operator_folder
+from cli.progress import progress
 from cli.story import Stories
 
 

@@ -22,13 +22,13 @@ from cli.auditor import signed
 from cli.auditor.cases import Cases
 from cli.auditor.decisions import NOT_REPEATED, Decisions, records_beside
 from cli.auditor.handed import checkpoint_of, verify_file
-from cli.auditor.progress import progress
 from cli.auditor.quorum import Quorum, Stood
 from cli.auditor.shards import may_hold, trails
 from cli.auditor.signed import Signatures
 from cli.home import clock
 from cli.operator_home import operator_folder
 from cli.options import Everywhere, everywhere
+from cli.progress import progress
 from cli.seen import Seen, beside
 
 SHOWN_FINDINGS, SHOWN_LOST, SHOWN_LEFT_OUT = 20, 20, 5

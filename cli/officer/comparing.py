@@ -19,13 +19,13 @@ from broker.notice import Envelope, Standing
 from broker.up import register_of
 from cli import answer, exits
 from cli.auditor.opened import opened
-from cli.auditor.progress import progress
 from cli.home import clock
 from cli.officer import in_force
 from cli.officer.history import decisions, patterns_before, recorded, releases, standing_notices
 from cli.officer.sets import open_set
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere
+from cli.progress import progress
 
 if TYPE_CHECKING:
     from broker.compare import Comparison, Past, Side

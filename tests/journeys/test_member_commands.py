@@ -252,6 +252,19 @@ def test_who_follows_is_told_of_new_alarms(tmp_path: Path, capsys: pytest.Captur
     box.close()
 
 
+def test_a_list_for_people_is_the_newest_and_says_so_and_a_machine_gets_all(homes: Homes) -> None:
+    for each in ("R-90", "R-91", "R-92"):
+        publish(homes, person(each))
+    whole = homes.valise("inbox", "--bureau", "GE/ncb", "--json").value["notices"]
+    some = homes.valise("inbox", "--bureau", "GE/ncb", "--json", "--limit", "2").value["notices"]
+    assert some == whole[-2:] and len(whole) > 2
+    told = homes.valise("inbox", "--bureau", "GE/ncb", "--limit", "2").out
+    assert f"{len(whole)} notices for GE/ncb" in told
+    assert f"the newest 2 are listed, `--limit {len(whole)}` lists all" in told
+    assert [each["notice"] in told for each in whole] == [False] * (len(whole) - 2) + [True] * 2
+    assert "are listed" not in homes.valise("inbox", "--bureau", "GE/ncb", "--limit", str(len(whole))).out
+
+
 class _EndedError(Exception):
     """Who followed has been interrupted."""
 

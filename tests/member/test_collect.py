@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -378,6 +379,30 @@ async def test_the_hundredth_version_costs_what_the_tenth_did(world: World) -> N
     assert [each.state for each in inbox.lines()] == ["replaced"] * 99 + ["new"]
     assert sum(steps[90:]) < 1.2 * sum(steps[10:20])
     inbox.close()
+
+
+async def test_a_list_of_deliveries_brings_no_body_into_memory(world: World) -> None:
+    inbox, columns = world.machine("LV/ncb").inbox(), set[str | None]()
+
+    def note(action: int, table: str | None, column: str | None, *_: str | None) -> int:
+        if action == sqlite3.SQLITE_READ and table == "deliveries":
+            columns.add(column)
+        return sqlite3.SQLITE_OK
+
+    for number in range(3):
+        (data,) = await world.publish(draft(f"R-{number}"))
+        await world.broker.route(data, {"LV/ncb": ALL})
+    told = list[tuple[int, int]]()
+    await world.machine("LV/ncb").collector(inbox).drain(lambda done, size: told.append((done, size)))
+    assert told[-1] == (3, 0)
+    inbox.database.set_authorizer(note)
+    assert [each.record for each in inbox.lines(inbox.before_newest(2))] == ["R-1", "R-2"]
+    assert (inbox.before_newest(3), inbox.before_newest(4), inbox.count()) == (0, 0, (3, 3))
+    assert "record" in columns and "shared" not in columns
+    inbox.close()
+    empty = world.machine("GE/ncb").inbox()
+    assert (empty.before_newest(2), empty.count()) == (0, (0, 0))
+    empty.close()
 
 
 @pytest.mark.parametrize("order", [("erases", 1), ("replaces", 1)])
