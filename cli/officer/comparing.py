@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,11 +128,20 @@ def _compare(home: OperatorHome, kept: Mapping[int, Opened], basis: Basis, fresh
     return compare(chain.from_iterable(histories), old, fresh, basis.directory)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stands:
+    """What a comparison needs of a notice in force; its body it does not."""
+
+    leaf_number: int
+    present: int | None
+
+
 def _history(register: Path, kept: Opened, directory: Directory, begin: int) -> Iterator[Past]:
     """Give what is in force from before `begin`, then all that was decided since; of what was released the release."""
     if not kept.trail.size:
         return
-    notices, first = standing_notices(register), leaf_at(kept.trail, begin)
+    notices = {named: _Stands(each.leaf_number, _present(each)) for named, each in standing_notices(register)}
+    first = leaf_at(kept.trail, begin)
     released = releases(kept.trail, kept.index)
     subscriptions = _subscriptions(kept, directory)
     for standing in notices.values():
@@ -154,16 +164,23 @@ def _subscriptions(kept: Opened, directory: Directory) -> Subscriptions:
     return Subscriptions.of(directory, patterns_before(kept.trail, kept.records, kept.index, kept.trail.size))
 
 
-def _past(found: Recorded, standing: Standing | None, subscriptions: Subscriptions) -> Past:
+def _past(found: Recorded, stands: _Stands | None, subscriptions: Subscriptions) -> Past:
     from broker.compare import Past  # noqa: PLC0415
 
-    present = 0
-    for shown in found.shown.values():
-        present |= shown
-    if standing is not None and standing.envelope:
-        parts = codec.decode_compartments(codec.decode(Envelope, standing.envelope).compartments)
-        present = sum(1 << place for place, each in enumerate(parts) if each.opened is not None)
-    return Past(found, standing is not None, present, subscriptions.mask(found.header.topics))
+    present = stands.present if stands else None
+    if present is None:
+        present = 0
+        for shown in found.shown.values():
+            present |= shown
+    return Past(found, stands is not None, present, subscriptions.mask(found.header.topics))
+
+
+def _present(standing: Standing) -> int | None:
+    """Give the mask of the compartments that a notice in force has; None where its body is not here."""
+    if not standing.envelope:
+        return None
+    parts = codec.decode_compartments(codec.decode(Envelope, standing.envelope).compartments)
+    return sum(1 << place for place, each in enumerate(parts) if each.opened is not None)
 
 
 # Telling

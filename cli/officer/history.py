@@ -85,12 +85,15 @@ def releases(trail: Trail, index: Index) -> dict[int, int]:
     return {about: number for about, number in told if about is not None}
 
 
-def standing_notices(register: Path) -> dict[tuple[str, bytes], Standing]:
-    """Read the notices that have not ended, by issuer and notice id; the broker may run meanwhile.
+def standing_notices(register: Path) -> Iterator[tuple[tuple[str, bytes], Standing]]:
+    """Stream the notices that have not ended, by issuer and notice id; the broker may run meanwhile.
 
-    Raises UnavailableError where the register is emptied, or lacking: a shard that never ran has none.
+    Each has its body: whoever keeps all of them keeps what he needs. Raises UnavailableError where the register is
+    emptied, or lacking: a shard that never ran has none.
     """
     with closing(Register.to_read(register)) as kept:
-        found = [(key.removeprefix("notice/").rpartition("/"), value) for key, value in kept.under("notice/")]
-    standing = ((place[0], bytes.fromhex(place[2]), codec.decode(Standing, value)) for place, value in found)
-    return {(issuer, notice_id): each for issuer, notice_id, each in standing if each.state in IN_FORCE}
+        for key, value in kept.under("notice/"):
+            standing = codec.decode(Standing, value)
+            if standing.state in IN_FORCE:
+                issuer, _, notice_id = key.removeprefix("notice/").rpartition("/")
+                yield (issuer, bytes.fromhex(notice_id)), standing

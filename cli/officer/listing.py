@@ -226,7 +226,7 @@ def _naming(registers: Sequence[Path] | None, name: str) -> dict[str, int] | Non
     from broker.notice import Envelope, Routing  # noqa: PLC0415
 
     count: Counter[str] = Counter()
-    for (issuer, _), standing in chain.from_iterable(standing_notices(each).items() for each in registers):
+    for (issuer, _), standing in chain.from_iterable(map(standing_notices, registers)):
         if standing.envelope:
             first = codec.decode_compartments(codec.decode(Envelope, standing.envelope).compartments)[0]
             if first.opened and name in codec.decode(Routing, first.opened.data).audience.agreements:
