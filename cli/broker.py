@@ -36,6 +36,7 @@ from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import NOBODY, OperatorHome, Reach, make, operator_folder, operator_home
 from cli.operator_streams import make_streams, told
 from cli.options import Everywhere, everywhere
+from cli.progress import progress
 from cli.resuming import resume_command
 from cli.standing import HeldNotice, Standing, standing
 from cli.trust import issuing, proposing
@@ -322,7 +323,7 @@ def status(given: Everywhere) -> None:
     home = operator_home(given.home)
     restoring.tell_left(home.folder.parent)
     issuing.tell_bare(home)
-    found = asyncio.run(standing(home))
+    found = asyncio.run(standing(home, progress("looked at")))
     stale = found.waiting is None or found.old_keys is None
     if given.as_json:
         answer.show("", asdict(found) | {"stale": stale}, as_json=True)

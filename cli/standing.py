@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from cli.witnessing import WitnessedUpTo
 if TYPE_CHECKING:
     from broker.topics import Difference
 
+Progress = Callable[[int, int], None]
 LATE_MS = 20 * streams.DAY_MS
 """What waits for longer is red: the nodes drop it after 30 days, taken or not."""
 
@@ -74,37 +76,54 @@ class Standing:
     """Those that the home, its bus file and its own nodes lie on."""
 
 
-async def standing(home: OperatorHome) -> Standing:
-    """Look at a broker's home and its bus. Changes nothing; the broker may run meanwhile."""
+async def standing(home: OperatorHome, progress: Progress = lambda _done, _size: None) -> Standing:
+    """Look at a broker's home and its bus. Changes nothing; the broker may run meanwhile.
+
+    `progress` is told how many leaves were looked at, and of how many: first the leaves, then what they commit to.
+    """
     owner = home.owner()
     trail = Trail.open(home.folder / "trail", owner.origin)
-    leaves = [codec.decode(Leaf, entry) for entry in trail.entries()]
-    at = leaves[-1].now if leaves else None
+    at = codec.decode(Leaf, trail.entry(trail.size - 1)).now if trail.size else None
+    kinds = Counter[str]()
+    waits = held(home, _counted(trail, kinds, progress))
     waiting = await _waiting(home)
     return Standing(
         federation=home.settings.federation,
         bus=home.settings.bus,
-        size=len(leaves),
+        size=trail.size,
         head_at=at,
         head_age_ms=None if at is None else max(0, clock() - at),
-        kinds=dict(Counter(leaf.kind for leaf in leaves).most_common()),
+        kinds=dict(kinds.most_common()),
         waiting=waiting.records if waiting else None,
         late=waiting.late if waiting else {},
         lost=waiting.lost if waiting else [],
         differs=waiting.differs if waiting else [],
-        last_seen=_last_seen(home, home.world()),
+        last_seen=_last_seen(home, home.world(), progress, trail.size),
         old_keys=_old_keys(home),
         expired=home.versions.overdue(),
-        held=held(home, leaves),
+        held=waits,
         witnessed=witnessing.standing(trail, notes.vkey(owner.origin, owner.key.public.raw), owner.witnesses, clock()),
         disks=disks.of_home(home.folder, home.settings),
     )
 
 
-def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
-    """Find the held notices that nothing has decided, ended, replaced or let expire."""
-    done = {leaf.about for leaf in leaves if leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED)}
-    waiting = [place for place, leaf in enumerate(leaves) if leaf.kind == "held" and place not in done]
+def _counted(trail: Trail, kinds: Counter[str], progress: Progress) -> Iterator[Leaf]:
+    """Stream the leaves of a trail, and count their kinds."""
+    for number, entry in enumerate(trail.entries()):
+        leaf = codec.decode(Leaf, entry)
+        kinds[leaf.kind] += 1
+        progress(number, trail.size)
+        yield leaf
+
+
+def held(home: OperatorHome, leaves: Iterable[Leaf]) -> list[HeldNotice]:
+    """Find the held notices that nothing has decided, ended, replaced or let expire, in all leaves of a trail."""
+    waiting = dict[int, int]()
+    for place, leaf in enumerate(leaves):
+        if leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED) and leaf.about is not None:
+            waiting.pop(leaf.about, None)  # a leaf speaks of one before it
+        if leaf.kind == "held":
+            waiting[place] = leaf.now
     found: list[HeldNotice] = []
     limit, now = int(home.settings.review_alarm_h * 3_600_000), clock()
     path = home.folder / "records.db"
@@ -112,14 +131,13 @@ def held(home: OperatorHome, leaves: list[Leaf]) -> list[HeldNotice]:
         return found
     directory = home.versions.newest()
     with closing(Records.to_read(path)) as records:
-        for place in waiting:
+        for place, since in waiting.items():
             kept = records.get(place)
             if kept is None:
                 continue
             decision = codec.decode(DecisionRecord, kept[1])
             header = codec.decode(Header, decision.header)
             if header.expires is None or header.expires > now:
-                since = leaves[place].now
                 named = [each.bureau for each in decision.rows if directory.reviews(each.bureau)]
                 notice = str(uuid.UUID(bytes=header.notice_id))
                 found.append(HeldNotice(notice, place, since, named, now - since >= limit))
@@ -203,13 +221,14 @@ async def _count(bus: Bus, name: str, place: int) -> int:
     return count
 
 
-def _last_seen(home: OperatorHome, world: World) -> dict[str, int | None]:
+def _last_seen(home: OperatorHome, world: World, progress: Progress, size: int) -> dict[str, int | None]:
     """Tell when a record of each member last came, by the bus's clock."""
     seen: dict[str, int | None] = dict.fromkeys(world.members)
     path = home.folder / "records.db"
     if path.is_file():
         with closing(Records.to_read(path)) as records:
-            for _, _, record in records.since(0):
+            for number, _, record in records.since(0):
+                progress(number, size)
                 decision = codec.decode(DecisionRecord, record)
                 if decision.at and (member := streams.member_of(decision.stream)):
                     seen[member] = max(seen.get(member) or 0, decision.at)
