@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 LATER_S = 1.0
 """How long what can be done later waits for an outbox that another process keeps."""
-_BUREAU = re.compile(r"[A-Z][A-Z0-9]*/[a-z0-9-]+")
+_MEMBER, _BUREAU = re.compile(r"[A-Z][A-Z0-9]*"), re.compile(r"[A-Z][A-Z0-9]*/[a-z0-9-]+")
+_NO_BUREAU = "{} is no bureau: write it as AT/ncb"
 
 
 def clock() -> int:
@@ -190,11 +191,13 @@ class MemberHome:
         return keyring.signing(self.folder, name, self.versions.newest_if_any(), clock())
 
     def world(self) -> World:
-        """Give the streams, as far as this home knows them."""
-        digest = self.versions.newest_digest("directory")
-        if digest is None:
-            return World((self.member,), (self.bureau,))
-        return world_of(self.versions.newest())
+        """Give the streams, as far as this home knows them; its own, and what all may read, before it has entered."""
+        return world_of(self.versions.newest()) if self._entered() else World((self.member,), (self.bureau,))
+
+    def _entered(self) -> bool:
+        """Say whether the newest directory that this home knows names the member."""
+        known = self.versions.newest_digest("directory") is not None
+        return known and self.member in self.versions.newest().members
 
     def inbox_principal(self) -> str:
         """Name who may read the bureau's inbox: the bureau itself where it holds a certificate."""
@@ -204,7 +207,7 @@ class MemberHome:
     @asynccontextmanager
     async def bus(self, principal: str = "") -> AsyncIterator[Bus]:
         """Open the bus in the name of the member's adapter, or another of its principals."""
-        if self.versions.newest_digest("directory") is None:
+        if not self._entered():  # as far as is known here: the newest directory may name it by now
             async with open_bus(self.folder, self.settings, streams.adapter(self.member), self.world()) as first:
                 await self.versions.follow(first)
         name = principal or streams.adapter(self.member)
@@ -372,8 +375,7 @@ def settling(home: Path, bureau: str | None) -> tuple[Path, str, Settings | None
         found = member_home(home, bureau)
         return found.folder, found.bureau, found.settings
     if not _BUREAU.fullmatch(bureau):
-        message = f"{bureau} is no bureau: write it as AT/ncb"
-        raise ConfigurationError(message)
+        raise ConfigurationError(_NO_BUREAU.format(bureau))
     return _folder(home, bureau), bureau, None
 
 
@@ -381,7 +383,10 @@ def _folder(home: Path, bureau: str | None) -> Path:
     if (home / "settings.toml").is_file():
         return home
     if bureau:
-        return home / "members" / bureau.partition("/")[0]
+        name = bureau.partition("/")[0]
+        if not _MEMBER.fullmatch(name):
+            raise ConfigurationError(_NO_BUREAU.format(bureau))
+        return home / "members" / name
     found = sorted(each.parent for each in (home / "members").glob("*/settings.toml"))
     if len(found) == 1:
         return found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -18,10 +19,10 @@ from broker.directory import Key
 from broker.errors import ConfigurationError, ValiseError
 from broker.possession import REQUEST_TYPE, Asked, canonical
 from broker.signing import Passphrase, SigningKey
-from cli import answer, challenges, key_use, keyring, passphrases, revoke
-from cli.home import MemberHome, clock, member_home, settling
+from cli import answer, challenges, exits, key_use, keyring, passphrases, revoke
+from cli.home import MemberHome, clock, if_it_answers, member_home, settling
 from cli.keyring import Kept, TokenPlace
-from cli.options import Everywhere, bureau, everywhere
+from cli.options import Everywhere, Group, bureau, everywhere
 from cli.trust import signatories
 
 __all__ = ["REQUEST_TYPE", "canonical", "key", "key_request", "make_key"]
@@ -31,7 +32,7 @@ _BARE = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def key() -> None:
     """Make, take over from, list and revoke signing keys."""
 
@@ -288,6 +289,7 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
         key_use.show(given)
         return
     home = member_home(given.home, bureau or _any_bureau(given.home))
+    answered = _follow(home)
     rows = [_row(home, each) for each in keyring.all_kept(home.folder, home.member)]
     answer.show(
         f"{len(rows)} keys of {home.member}",
@@ -299,6 +301,15 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
         ),
         then=given.again(f"valise key rotate --bureau {home.member}/NAME"),
     )
+    exits.end(exits.DONE if answered else exits.UNAVAILABLE)
+
+
+def _follow(home: MemberHome) -> bool:
+    """Take in the newest directory, which may have a key by now; False where the bus does not answer."""
+    if home.settings.bus_kind == "kafka" and not home.settings.tls:
+        return True  # who has not entered yet has no certificate, and nobody to ask
+
+    return asyncio.run(if_it_answers(home.follow(), "this is what was known before"))
 
 
 def _any_bureau(home: Path) -> str | None:

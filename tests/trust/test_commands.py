@@ -186,8 +186,22 @@ async def test_a_member_enters_with_its_own_keys_and_a_root_that_another_told_it
     assert "valise directory trust FINGERPRINT" in blind.err
     assert (await valise(home, "directory", "trust", root, "--bureau", "FR/ncb")).code == 0
     assert (await signed(home, str(proposed.path), "FR/ncb", "AT/ncb", "LV/ncb")).code == 0
+    (key,) = (await valise(home, "key", "list", "--bureau", "FR/ncb", "--json")).value
+    assert key["state"] == "in force"
     told = (await valise(home, "directory", "status", "--bureau", "FR/ncb", "--json")).value
     assert ("FR", ["FR"]) in [(each["role"], each["holders"]) for each in told["roles"]]
+
+
+async def test_a_member_that_has_just_entered_may_say_at_once_what_it_wants(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    root = (await valise(home, "directory", "status", "--json")).value["root"]
+    await valise(home, "key", "new", "--bureau", "FR/ncb")
+    stage = replace(await _reopened(home), federation=federation(*BUREAUS, "FR/ncb"))
+    await valise(home, "directory", "trust", root, "--bureau", "FR/ncb")
+    proposed = await proposing.propose(stage.operator, stage.federation, [home / "members"])
+    assert (await signed(home, str(proposed.path), "FR/ncb", "AT/ncb", "LV/ncb")).code == 0
+    wanted = await valise(home, "subscribe", "sought.*", "--bureau", "FR/ncb")
+    assert wanted.code == 0, wanted.err
 
 
 async def _reopened(home: Path) -> Stage:
