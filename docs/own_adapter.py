@@ -1,0 +1,121 @@
+"""An adapter of your own, whole: stolen boats of a file with commas.
+
+Copy it, and change SOURCE and `_draft`. `.venv/bin/python docs/own_adapter.py boats.csv LV/ncb` publishes what is new,
+changed or gone since its last run, for the home that VALISE_HOME names. It exits 0 where all of the file is published,
+and 1 where a line was refused, which is named, or the whole run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import click
+
+from adapters import terms, values
+from adapters.adapter import Draft, Rejected, SourceReport
+from adapters.changes import changes
+from adapters.fields import FieldError, Fields
+from adapters.kinds import kinds
+from adapters.outbox import Published, Refusal, Result
+from broker.errors import ValiseError
+from cli import answer, exits, refused
+from cli.home import MemberHome, member_home
+from cli.options import default_home
+
+SOURCE = "boats"
+"""What this source is called, for ever: by it the outbox knows what stands published from here."""
+MORE = "more columns"
+
+
+def _draft(row: Fields, record: str) -> Draft:
+    """Translate a line. Every column is taken, or skipped for a reason; what is left over is reported."""
+    row.skip("clerk", "no business of others")
+    boat = values.tidy(
+        names=[values.other_name(row.need("name"))], category="boat", registration=row.take("registration")
+    )
+    return Draft(
+        record=record,
+        kind="object",
+        topics=("stolen.boat",),
+        purpose="criminal-investigation",
+        legal_basis="in words: the law that lets you share this",
+        audience=terms.audience(row, "audience"),  # everyone; or agreement:NAME, to:GE, to:GE/ncb, with blanks between
+        deny=terms.denied(row, "deny"),
+        handling=terms.handling(row, "handling"),
+        minor="no",
+        compartments=values.compartments(identity=boat, narrative=values.items([values.text(row.need("facts"))])),
+    )
+
+
+def read(file: Path, report: SourceReport) -> Iterator[Draft | Rejected]:
+    """Give a draft of each line, or say why there is none; a line that is wrong stops no other.
+
+    What names no record, as a line or a file that was cut off, lets nobody take what is lacking for withdrawn.
+    """
+    text = file.read_text(encoding="utf-8-sig")
+    if not text.endswith("\n"):
+        yield report.count(Rejected(file.name, "file", "cut off: it does not end with a line break"))
+        return
+    rows = csv.DictReader(StringIO(text, newline=""), restkey=MORE, strict=True)
+    try:
+        for number, line in enumerate(rows, 2):
+            yield report.count(_line(line, f"line {number}", report))
+    except csv.Error:
+        yield report.count(Rejected(file.name, "file", f"a stray quote at line {rows.line_num}"))
+
+
+def _line(line: dict[str, str | None], place: str, report: SourceReport) -> Draft | Rejected:
+    if MORE in line or None in line.values():
+        return Rejected(place, "row", "not as many columns as the header")
+    row, record = Fields(line, report), None
+    try:
+        record = f"boat-{row.need('id')}"  # the same boat, the same record, for ever
+        made = _draft(row, record)
+        row.close()
+    except FieldError as error:
+        return Rejected(place, error.field, error.reason, record)
+    return made
+
+
+async def run(home: MemberHome, file: Path, report: SourceReport) -> list[Result]:
+    """Compare the file with what stands published from it, and publish the difference."""
+    async with home.bus() as bus:
+        await home.versions.follow(bus)
+        with home.outbox() as outbox:
+            await home.learn(bus, outbox)  # what became of the last run's notices
+            before = outbox.published(SOURCE)  # taken before the file is read
+            found = changes(before, read(file, report), kinds=kinds(outbox.database, SOURCE))
+            results = outbox.apply(found, SOURCE, previous=before)
+            await home.flush(bus, outbox)
+            return results
+
+
+@click.command()
+@click.argument("file")
+@click.argument("bureau")
+def main(file: str, bureau: str) -> None:
+    """Publish for BUREAU (AT/ncb) what is new, changed or gone in FILE; say what became of every column and line."""
+    report, results = SourceReport(), list[Result]()
+    try:
+        with refused.here():
+            results = asyncio.run(run(member_home(default_home(), bureau), Path(file), report))
+    except ValiseError as error:  # run-refused, unavailable …: what was published before stands as it is
+        answer.aside(f"{error.code}: {error}")
+        raise click.exceptions.Exit(exits.of(error)) from error
+    finally:
+        answer.say(report.table())
+    for each in results:
+        if isinstance(each, Published):
+            answer.say(f"published: {each.kind} {each.id} (record {each.record}, version {each.version})")
+    wrong = [each for each in results if isinstance(each, Refusal)]
+    for each in wrong:
+        answer.say(f"refused: {each.record}: {each.code}: {each.reason}")
+    exits.end(exits.FAILED if wrong or report.rejected else exits.DONE)
+
+
+if __name__ == "__main__":
+    main()
