@@ -13,6 +13,11 @@ from typing import Any
 
 import click
 
+LEAST_WIDTH = 80
+"""columns of a table on a terminal, at least: a narrower one breaks its lines, not its words into letters"""
+FILE_WIDTH = 160
+"""columns of a table that goes into a file or a pipe"""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -57,12 +62,14 @@ def _print(table: Table) -> None:
 
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
     for title in table.titles:
-        drawn.add_column(title, overflow="fold")
+        # An id that is broken over lines cannot be copied: the other columns give way.
+        drawn.add_column(title, overflow="fold", no_wrap=title == "notice")
     for row in table.rows:
         # Text from elsewhere may hold what rich or a terminal would take for a command.
         drawn.add_row(*map(_cell, row))
     console = Console()
-    console.print(drawn, markup=False) if console.is_terminal else Console(width=160).print(drawn, markup=False)
+    width = max(console.width, LEAST_WIDTH) if console.is_terminal else FILE_WIDTH
+    Console(width=width).print(drawn, markup=False)
 
 
 def _cell(text: str) -> Any:
