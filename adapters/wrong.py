@@ -21,6 +21,8 @@ SHOWN = frozenset(
     }
 )  # fmt: skip
 """Fields of words from lists. What a subject is, of which age, and from whom it must be protected is not among them."""
+NAMED = frozenset({"agreements", "to", "deny"})
+"""Fields that name what the directory must have."""
 LIMIT = 80
 """Characters of a value; whoever writes a whole report into such a field finds it by its beginning."""
 _FIELDS = {UnknownKindError: "kind", UnknownPurposeError: "purpose", UnknownHandlingError: "handling"}
@@ -32,8 +34,12 @@ def why(draft: Draft, error: NoticeRejectedError) -> str:
         return f"{str(error).rstrip('.')}: {_held(draft, field)}"
     names = str(error).split(", ")
     if isinstance(error, InvalidFieldError) and all(map(str.isidentifier, names)):
-        return ", ".join(f"{each} {_held(draft, each)}" if each in SHOWN else each for each in names)
+        return ", ".join(f"{each} {_said(draft, each)}" if each in SHOWN else each for each in names)
     return str(error)
+
+
+def _said(draft: Draft, field: str) -> str:
+    return _held(draft, field) + (": not all of it is in the directory" if field in NAMED else "")
 
 
 def _held(draft: Draft, field: str) -> str:

@@ -54,9 +54,9 @@ def prefix(name: str) -> bytes:
     return _newest(name)[0]
 
 
-def fingerprint(name: str) -> bytes:
-    """Give the CRC-64-AVRO fingerprint of the newest version, in single-object byte order."""
-    return prefix(name)[2:]
+def fingerprint(name: str, version: str = "") -> bytes:
+    """Give the CRC-64-AVRO fingerprint of a version, the newest if none is named, in single-object byte order."""
+    return _schema(name, version or loader.latest(name))[0][2:]
 
 
 def name_of(data: bytes) -> str:

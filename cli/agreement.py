@@ -9,7 +9,7 @@ import click
 from broker.errors import ConfigurationError
 from cli import answer, exits
 from cli.members import newest
-from cli.options import Everywhere, bureau, everywhere
+from cli.options import Everywhere, Group, bureau, everywhere
 from cli.trust.changing import Change, draft_change, named, with_status
 
 LEAST = 2
@@ -17,7 +17,7 @@ LEAST = 2
 _NAME = click.argument("name", metavar="AGREEMENT")
 
 
-@click.group()
+@click.group(cls=Group)
 def agreement() -> None:
     """List agreements, and draft what changes them."""
 

@@ -12,9 +12,10 @@ from cli.auditor.search import search
 from cli.auditor.show import show
 from cli.auditor.verify import verify
 from cli.auditor.witness import witness
+from cli.options import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Check what the broker did, with public keys only."""
 

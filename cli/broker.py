@@ -35,7 +35,7 @@ from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.operator_home import NOBODY, OperatorHome, Reach, make, operator_folder, operator_home
 from cli.operator_streams import make_streams, told
-from cli.options import Everywhere, everywhere
+from cli.options import Everywhere, Group, everywhere
 from cli.progress import progress
 from cli.resuming import resume_command
 from cli.standing import HeldNotice, Standing, standing
@@ -56,7 +56,7 @@ HELD_LISTED = 10
 """Held notices, overdue or without a reviewer, that `status` writes out."""
 
 
-@click.group()
+@click.group(cls=Group)
 def broker() -> None:
     """Make, start and look at the operator's broker."""
 
@@ -348,9 +348,6 @@ def _lines(found: Standing) -> Iterator[str]:
     else:
         yield "waiting   " + (", ".join(f"{count:,} {name}" for name, count in found.waiting.items()) or "nothing")
     yield from _bus_lines(found)
-    for each in found.disks:
-        if each.scarce:
-            yield f"RED       {disks.said(each)}; make room: streams keep 30 days, however much that is"
     if found.old_keys is None:
         yield "old keys  unknown: the register was emptied, the next start makes it anew"
     elif found.old_keys:
@@ -374,6 +371,9 @@ def _bus_lines(found: Standing) -> Iterator[str]:
         yield f"RED       {told(each)}; see `valise kafka check`"
     for name in found.lost:
         yield f"RED       {name} is lost, and was not taken; `valise broker up` says more, and stops"
+    for each in found.disks:
+        if each.scarce:
+            yield f"RED       {disks.said(each)}; make room: streams keep 30 days, however much that is"
 
 
 def _held_lines(held: list[HeldNotice]) -> Iterator[str]:

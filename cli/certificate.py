@@ -18,14 +18,14 @@ from cli import answer, exits, passphrases
 from cli.home import clock, member_home
 from cli.operator_home import NOBODY, OperatorHome, operator_home, tls_of
 from cli.operator_streams import Stop, has_streams, make_streams, stopped, stops
-from cli.options import Everywhere, bureau, confirm, everywhere
+from cli.options import Everywhere, Group, bureau, confirm, everywhere
 from cli.trust import issuing, proposing, vouched
 from cli.trust.issuing import ADAPTER
 
 _PRINCIPAL = re.compile(r"[a-z][a-z0-9]*\.[a-z0-9-]+")
 
 
-@click.group()
+@click.group(cls=Group)
 def certificate() -> None:
     """On Kafka: ask for, sign, take home and list members' certificates; stop one whose key is lost."""
 

@@ -24,7 +24,7 @@ from cli.home import clock, if_it_answers, member_home, open_bus
 from cli.officer.rewritten import told_to_signers
 from cli.operator_home import NOBODY, OperatorHome, operator_folder, operator_home
 from cli.operator_streams import told
-from cli.options import Everywhere, bureau, confirm, everywhere
+from cli.options import Everywhere, Group, bureau, confirm, everywhere
 from cli.trust import powers, proposing, signing, wording
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -41,7 +41,7 @@ REQUESTS = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def directory() -> None:
     """Draft, show, sign and activate what members decide together."""
 

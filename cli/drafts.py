@@ -58,7 +58,10 @@ def read(text: str, name: str) -> list[Draft]:
     except ValueError as error:
         raise BadFileError(f"{name}: {error}") from error
     values = value if isinstance(value, list) else [value]
-    return [_draft(each, f"{name}[{place}]" if len(values) > 1 else name) for place, each in enumerate(values)]
+    return [
+        _draft(each, f"{name}, draft {place} of {len(values)}" if len(values) > 1 else name)
+        for place, each in enumerate(values, 1)
+    ]
 
 
 def _draft(value: Any, place: str) -> Draft:

@@ -251,6 +251,8 @@ def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
     if header.handling_text:
         yield f"handling: {answer.one_line(header.handling_text)}"
     yield f"purpose {header.purpose}; basis: {answer.one_line(header.legal_basis)}"
+    for each in header.references:
+        yield f"{each.relation} {uuid.UUID(bytes=each.notice_id)} of {each.issuer}"
     if header.action_sought:
         yield f"action sought: {answer.one_line(header.action_sought)}"
     for name, body in opened.body.items():

@@ -17,7 +17,7 @@ from broker.streams import OPERATOR, SETUP
 from cli import answer, disks, exits
 from cli.operator_home import credentials, name_all, operator_folder, operator_home
 from cli.operator_streams import differences, told
-from cli.options import Everywhere, everywhere
+from cli.options import Everywhere, Group, everywhere
 
 SOON_DAYS = 30
 
@@ -39,7 +39,7 @@ class Place:
         return self.folder / "kafka"
 
 
-@click.group()
+@click.group(cls=Group)
 def kafka() -> None:
     """Run Apache Kafka on this machine: one node or three, mutual TLS, deny by default."""
 

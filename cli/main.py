@@ -106,6 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
             error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        if as_json:
+            answer.aside(answer.in_json({"error": "interrupted", "detail": "interrupted, or not confirmed: see --yes"}))
         sys.exit(130)
     except ValiseError as error:
         sys.exit(fail(error, as_json=as_json))

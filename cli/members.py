@@ -19,13 +19,13 @@ from cli import answer, exits, keyring
 from cli.directory import FROM, REQUESTS, propose
 from cli.home import if_it_answers, member_home, open_bus, settling
 from cli.operator_home import operator_home
-from cli.options import Everywhere, bureau, everywhere
+from cli.options import Everywhere, Group, bureau, everywhere
 from cli.trust import invitation
 from cli.trust.changing import check_executed, draft_change, with_status
 from cli.trust.signatories import found_in, is_of, of
 
 
-@click.group()
+@click.group(cls=Group)
 def member() -> None:
     """List members and bureaus, invite who enters, and draft who enters or is suspended."""
 

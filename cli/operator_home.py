@@ -104,6 +104,8 @@ def operator_home(home: Path) -> OperatorHome:
         message = f"no broker in {home}: make one with `valise broker init --home {shlex.quote(str(home))}`"
         if left := restoring.left(folder.parent):
             message = f"no broker in {home}: {restoring.said_of(left)}; restore again, which removes it"
+        if (home / "settings.toml").is_file():
+            message = f"{home} is one member's home, not the operator's: name the folder that holds `operator`"
         raise ConfigurationError(message)
     settings = settings_file.load(folder)
     if settings.role != "operator":

@@ -16,6 +16,8 @@ from cli import answer
 
 DEFAULT_HOME = "home"
 VARIABLE = "VALISE_HOME"
+SENTENCE = 300
+"""characters of a sentence in a list of commands, at most"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,16 @@ class Everywhere:
     def again(self, command: str) -> str:
         """Complete a command that is to be tried next, so that it means the same home."""
         return command if self.home == default_home() else f"{command} --home {shlex.quote(str(self.home))}"
+
+
+class Group(click.Group):
+    """A group that lists each of its commands by a whole sentence."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands; click would cut what they say at the end of a line."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(SENTENCE)) for name, each in found if each])
 
 
 def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,9 +10,10 @@ from cli.officer.checking import check
 from cli.officer.comparing import compare
 from cli.officer.explaining import explain
 from cli.officer.listing import list_rules
+from cli.options import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def policy() -> None:
     """Read, check, explain, compare and activate policies."""
 

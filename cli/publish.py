@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 import time
 import uuid
@@ -26,6 +27,8 @@ from cli.home import MemberHome, going_on, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
 
 WAIT_S = 5.0
+REASONS = ("arrested", "surrendered", "died", "mistaken", "expired", "ordered", "no-longer-listed", "other")
+"""Why a record is withdrawn, as the schema of `withdrawal.reason` lists it; --text has room for more."""
 _FILE = click.argument("file", type=click.File(encoding="utf-8"))
 WAIT = click.option("--wait", default=WAIT_S, show_default=True, help="Seconds to wait for the broker's decision.")
 
@@ -116,7 +119,7 @@ def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, w
 
 @click.command()
 @click.argument("notice", metavar="ID")
-@click.option("--reason", "code", help="arrested, died, mistaken, expired, ordered, no-longer-listed or other")
+@click.option("--reason", "code", type=click.Choice(REASONS), metavar="REASON", help=f"One of: {', '.join(REASONS)}.")
 @click.option("--text", help="Why, in words without personal data: every holder of any version reads it.")
 @click.option("--order", is_flag=True, help="As an authority: withdraw another's notice that is in our inbox.")
 @WAIT
@@ -266,8 +269,7 @@ def _stories(outbox: Outbox, results: Sequence[Result]) -> dict[bytes, Story]:
 def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
     """Tell what became of it; end with the exit code that says so."""
     rows = [_row(each, done) for each in done.results]
-    published = [each for each in done.results if isinstance(each, Published)]
-    last = f"valise trace {published[0].id} --bureau {home.bureau}" if published else "valise trace --help"
+    traced = _to_trace(done)
     answer.show(
         _first(rows, done) + troubled(done.alarms),
         {"sent": not done.waits, "notices": rows, "alarms": [asdict(each) for each in done.alarms]},
@@ -286,9 +288,15 @@ def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
                 for row in rows
             ],
         ),
-        then=given.again(last),
+        then=given.again(f"valise trace {traced} --bureau {home.bureau}") if traced else "",
     )
     exits.end(_exit({row["state"] for row in rows}, done))
+
+
+def _to_trace(done: Done) -> str:
+    """Name what can be traced next: a notice that was published, or a record that stands as it is; nothing if none."""
+    ids = [each.id for each in done.results if isinstance(each, Published)]
+    return next(iter(ids + [shlex.quote(each.record) for each in done.results if isinstance(each, Unchanged)]), "")
 
 
 def troubled(alarms: Sequence[Alarm]) -> str:

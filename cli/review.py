@@ -13,7 +13,7 @@ from broker.notice import REFUSE, RELEASE
 from cli import answer, exits
 from cli.home import MemberHome, clock, member_home
 from cli.inbox import collect
-from cli.options import Everywhere, bureau, confirm, everywhere
+from cli.options import Everywhere, Group, bureau, confirm, everywhere
 from cli.publish import WAIT, NoSuchNoticeError, finish, send
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HOUR_MS = 3_600_000
 
 
-@click.group()
+@click.group(cls=Group)
 def review() -> None:
     """Decide on notices that are held until a reviewing bureau releases them."""
 

@@ -12,11 +12,11 @@ from broker import codec
 from broker.errors import ConfigurationError, NoticeRejectedError
 from broker.notice import KINDS
 from cli import answer, drafts, exits
-from cli.options import Everywhere, everywhere
+from cli.options import Everywhere, Group, everywhere
 from schemas import loader
 
 
-@click.group()
+@click.group(cls=Group)
 def schema() -> None:
     """List, show and check schemas."""
 
@@ -40,7 +40,7 @@ def list_schemas(given: Everywhere) -> None:
 
 def _row(name: str, version: str) -> dict[str, Any]:
     doc = str(loader.load(name, version).get("doc", ""))
-    return {"name": name, "version": version, "fingerprint": codec.fingerprint(name).hex(), "doc": doc}
+    return {"name": name, "version": version, "fingerprint": codec.fingerprint(name, version).hex(), "doc": doc}
 
 
 @schema.command()

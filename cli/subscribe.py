@@ -24,11 +24,11 @@ _PATTERN = re.compile(r"\*|[a-z0-9-]+(\.[a-z0-9-]+)*(\.\*)?")
 def subscribe(given: Everywhere, patterns: tuple[str, ...], nothing: bool, bureau: str | None) -> None:
     """Subscribe a bureau to topics, in place of what it had: `a.b` that one, `a.*` all below a, `*` everything."""
     if bool(patterns) == nothing:
-        message = "name at least one pattern, or --none"
+        message = "name patterns or --none, not both" if nothing else "name at least one pattern, or --none"
         raise click.UsageError(message)
     wrong = [each for each in patterns if not _PATTERN.fullmatch(each)]
     if wrong:
-        message = f"not a pattern: {', '.join(wrong)}"
+        message = f"not a pattern: {', '.join(wrong)}; write a.b for that topic, a.* for all below a, * for everything"
         raise click.UsageError(message)
     home = member_home(given.home, bureau)
     asyncio.run(send(home, patterns))

@@ -10,6 +10,7 @@ import click
 
 from adapters.heads import Alarm, Journal
 from adapters.looks import Looked, looks_at
+from adapters.outbox import Published
 from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
 from cli import answer, exits, in_words
@@ -26,18 +27,26 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
     """Tell one notice's story: sent, decided, received and read by whom and when, who is silent."""
     home = member_home(given.home, bureau)
     answered = asyncio.run(if_it_answers(_learn(home), "this is what was known before"))
-    story, alarms, looks = _trace(home, notice)
+    story, alarms, looks, newest = _trace(home, notice)
     answer.show(
-        "\n".join([in_words.became(story) + troubled(alarms), *map(_looked, looks)]),
-        _value(story, alarms) | {"looks": [asdict(each) for each in looks], "stale": not answered},
+        "\n".join([in_words.became(story) + troubled(alarms), *_followed(newest), *map(_looked, looks)]),
+        _value(story, alarms)
+        | {"newest": newest.id if newest else None, "looks": [asdict(each) for each in looks], "stale": not answered},
         as_json=given.as_json,
         table=answer.Table(
             ("bureau", "delivery", "shown", "received", "read", "erased"),
             [_cells(each) for each in story.reached],
         ),
-        then=given.again(f"valise audit show {story.id}"),
+        then=given.again(_then(given, story)),
     )
     exits.end(exits.of_outcome(story.outcome or "sent") if answered else exits.UNAVAILABLE)
+
+
+def _then(given: Everywhere, story: Story) -> str:
+    """Name what tells more: the trail where the operator's home is at hand, the rules at a member's own."""
+    if (given.home / "operator" / "trail").is_dir():
+        return f"valise audit show {story.id}"
+    return f"valise policy explain {story.id}"
 
 
 async def _learn(home: MemberHome) -> None:
@@ -48,13 +57,20 @@ async def _learn(home: MemberHome) -> None:
             await home.try_to_send(bus, outbox)
 
 
-def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked]]:
+def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked], Published | None]:
+    """Give the story of a notice, and the newest of its record if that is a later one."""
     with home.outbox() as outbox:
         found = outbox.find(notice)
         story = tell(outbox.database, found.notice_id) if found else None
         if story is None:
             raise NoSuchNoticeError
-        return story, Journal(outbox.database).alarms(), looks_at(outbox.database, story.leaf_number)
+        newest = outbox.find(story.record, story.bureau)
+        later = newest if newest and newest.record == story.record and newest.version > story.version else None
+        return story, Journal(outbox.database).alarms(), looks_at(outbox.database, story.leaf_number), later
+
+
+def _followed(newest: Published | None) -> list[str]:
+    return [f"  the newest of its record: {newest.kind} {newest.id}, version {newest.version}"] if newest else []
 
 
 def _looked(each: Looked) -> str:

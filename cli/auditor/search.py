@@ -53,7 +53,8 @@ def search(given: Everywhere, words: tuple[str, ...], *, limit: int, shard: int,
     There is no search by name: the broker has no index of persons.
     """
     if words:
-        answer.aside(f"no-search-by-name: {NO_NAMES}")
+        refused = {"error": "no-search-by-name", "detail": NO_NAMES}
+        answer.aside(answer.in_json(refused) if given.as_json else ": ".join(refused.values()))
         raise click.exceptions.Exit(exits.DENIED)
     with opened(given.home, shard, rebuild=rebuild) as home:
         found = _find(home, asked, limit)

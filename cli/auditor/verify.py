@@ -175,7 +175,7 @@ def _check(
     key_file: Path | None,
     asked: Asked,
 ) -> Checked:
-    if not folder.is_dir():
+    if not folder.is_dir() or not any((folder / name).exists() for name in ("checkpoint", "tile", "vkey")):
         message = f"there is no trail in {folder}: name its folder, or the home with --home"
         raise ConfigurationError(message)
     key = _key(key_file) if key_file else _key(folder / "vkey", _of_trail)
@@ -218,7 +218,10 @@ def _of_trail(file: Path) -> bytes:
 def _key(file: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Vkey:
     try:
         return notes.parse_vkey(read(file).decode())
-    except (OSError, UnicodeDecodeError, ProofError) as error:
+    except OSError as error:
+        said = f"cannot read {file}: {error.strerror}; name the log's public key with --vkey"
+        raise ConfigurationError(said) from error
+    except (UnicodeDecodeError, ProofError) as error:
         raise ConfigurationError(f"{file} holds no verifier key: name one with --vkey ({error})") from error
 
 

@@ -24,7 +24,7 @@ from cli.officer import in_force
 from cli.officer.rewritten import rule_changes
 from cli.officer.sets import open_set
 from cli.operator_home import OperatorHome, operator_home
-from cli.options import Everywhere, everywhere
+from cli.options import Everywhere, confirm, everywhere
 from cli.trust import proposing
 from cli.trust.policies import SUFFIX, must_be_signed, propose, signed
 
@@ -67,9 +67,7 @@ def activate(given: Everywhere, name: str, author: str, wait: float) -> None:
     if not given.yes:
         for line in changes:
             answer.aside(f"  {line}")
-        click.confirm(
-            f"activate {other.digest.hex()[:16]} in place of {basis.policies.digest.hex()[:16]}?", abort=True, err=True
-        )
+        confirm(f"activate {other.digest.hex()[:16]} in place of {basis.policies.digest.hex()[:16]}?")
     if ready is None and must_be_signed(home):
         path, opened = propose(home, other.content, author)
         tell(

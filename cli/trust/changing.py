@@ -31,7 +31,7 @@ def draft_change(given: Everywhere, title: str, change: Change, **more: Any) -> 
     wanted = json.loads(base.plain)
     change(wanted)
     path = asyncio.run(proposing.change(home, title, wanted, base, **more))
-    tell(given, path, base, title)
+    tell(given, path, base, f"drafted, and not in force before members sign it: {title}")
 
 
 def with_status(part: str, name: str, status: str) -> Change:

@@ -177,8 +177,14 @@ def read(path: Path, federation: str) -> Signatory:
     except SignatureError as error:
         message = f"{path}: whoever made this request does not have the private keys: refused"
         raise ConfigurationError(message) from error
-    if asked["federation"] != federation or keys[0].id == keys[1].id:
-        message = f"{path} asks for {asked['federation']!r}, not {federation}, or gives one key twice"
+    if asked["federation"] != federation:
+        message = (
+            f"{path} asks for {asked['federation']!r}, not {federation}: the federation's file (--from) or this "
+            "request is another's"
+        )
+        raise ConfigurationError(message)
+    if keys[0].id == keys[1].id:
+        message = f"{path} gives one key twice: have it made again with `valise key new`"
         raise ConfigurationError(message)
     return found
 

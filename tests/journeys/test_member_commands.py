@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -156,6 +157,10 @@ def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
     assert read.code == 1
     story = _until(homes, withdrawal["notice"], "erased")
     assert story["silent"] == ["LV/ncb"]
+    chain = [homes.valise("trace", each, "--bureau", "AT/ncb", "--json").value for each in (first["notice"], second)]
+    assert [each["newest"] for each in (*chain, story)] == [withdrawal["notice"]] * 2 + [None]
+    end = homes.valise("read", withdrawal["notice"], "--case", "1", "--bureau", "GE/ncb")
+    assert f"withdraws {second} of AT/ncb" in end.out.splitlines()
 
 
 def _with_a_correction_that_never_arrives(homes: Homes, record: str) -> None:
@@ -299,12 +304,28 @@ def test_what_did_not_change_is_not_published_again(homes: Homes) -> None:
     publish(homes, person("R-4"))
     (again,) = notices(publish(homes, person("R-4")))
     assert again["state"] == "unchanged"
+    said = homes.valise("publish", "-", "--bureau", "AT/ncb", given=person("R-4"))
+    assert said.out.splitlines()[-1] == f"valise trace R-4 --bureau AT/ncb --home {homes.folder}"
+
+
+def test_each_version_of_a_schema_is_listed_with_a_fingerprint_of_its_own(homes: Homes) -> None:
+    listed = homes.valise("schema", "list", "--json").value
+    assert len({each["fingerprint"] for each in listed}) == len(listed)
+
+
+def test_what_is_named_next_of_a_trace_can_be_done_at_the_home_at_hand(homes: Homes) -> None:
+    (sent,) = notices(publish(homes, person("R-6")))
+    with pytest.raises(SystemExit), redirect_stdout(io.StringIO()) as said:
+        command.main(["trace", "R-6", "--bureau", "AT/ncb", "--home", str(homes.folder / "members" / "AT")])
+    assert said.getvalue().splitlines()[-1].startswith(f"valise policy explain {sent['notice']} --home ")
 
 
 def test_what_the_broker_would_reject_is_refused_before_it_leaves(homes: Homes) -> None:
     answer = publish(homes, person("R-5", purpose="curiosity"))
     assert (answer.code, notices(answer)[0]["state"]) == (1, "refused-here")
     assert notices(answer)[0]["detail"] == "unknown-purpose: No such purpose: 'curiosity'"
+    nowhere = notices(publish(homes, person("R-5", audience={"to": ["LV/ncb", "ZZ"]})))[0]["detail"]
+    assert nowhere == "invalid-field: to 'LV/ncb ZZ': not all of it is in the directory"
 
 
 def test_a_dry_run_names_each_draft_that_is_refused_and_what_is_wrong_with_it(
@@ -521,6 +542,8 @@ def test_a_question_that_nobody_answers_changes_nothing_and_says_so(
 ) -> None:
     assert homes.valise("withdraw", "R-1", "--bureau", "AT/ncb").code == 130
     assert "nothing was done; --yes" in capsys.readouterr().err
+    assert homes.valise("withdraw", "R-1", "--bureau", "AT/ncb", "--json").code == 130
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["error"] == "interrupted"
 
 
 def test_a_usage_error_is_json_where_json_was_asked_for(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
@@ -537,6 +560,7 @@ def test_a_usage_error_is_json_where_json_was_asked_for(homes: Homes, capsys: py
         (("inbox", "--nonsense"), 2),
         (("nonsense",), 2),
         (("subscribe", "Not A Pattern", "--bureau", "AT/ncb"), 2),
+        (("withdraw", "R-1", "--reason", "found", "--bureau", "AT/ncb", "--yes"), 2),
     ],
 )
 def test_a_mistake_ends_with_its_exit_code(homes: Homes, arguments: Sequence[str], code: int) -> None:
@@ -581,7 +605,15 @@ def test_an_interrupt_while_modules_are_read_ends_the_command_without_a_tracebac
 def test_every_command_has_its_help() -> None:
     listed = command.valise.list_commands(command.valise.make_context("valise", ["--help"], resilient_parsing=True))
     for name in listed:
-        assert CliRunner().invoke(command.valise, [name, "--help"]).exit_code == 0
+        said = CliRunner().invoke(command.valise, [name, "--help"])
+        assert said.exit_code == 0
+        assert "..." not in said.output.partition("Commands:")[2], "what a command does is cut off"
+
+
+def test_a_command_whose_output_was_closed_ends_as_it_would_otherwise(homes: Homes) -> None:
+    inbox = [sys.executable, "-c", "from cli.start import main; main()", "inbox", "--bureau", "LV/ncb"]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *inbox, "--home", str(homes.folder)]
+    assert subprocess.run(closed, check=False).returncode == 0
 
 
 def test_an_authority_withdraws_by_order_what_another_published(homes: Homes) -> None:
