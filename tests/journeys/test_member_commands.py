@@ -314,9 +314,9 @@ def test_each_version_of_a_schema_is_listed_with_a_fingerprint_of_its_own(homes:
 
 
 def test_what_is_named_next_of_a_trace_can_be_done_at_the_home_at_hand(homes: Homes) -> None:
-    (sent,) = notices(publish(homes, person("R-6")))
+    (sent,) = notices(publish(homes, person("R-T1")))
     with pytest.raises(SystemExit), redirect_stdout(io.StringIO()) as said:
-        command.main(["trace", "R-6", "--bureau", "AT/ncb", "--home", str(homes.folder / "members" / "AT")])
+        command.main(["trace", "R-T1", "--bureau", "AT/ncb", "--home", str(homes.folder / "members" / "AT")])
     assert said.getvalue().splitlines()[-1].startswith(f"valise policy explain {sent['notice']} --home ")
 
 
