@@ -18,7 +18,6 @@ import structlog
 
 from broker import codec, members, notes, streams, up
 from broker.bus import Bus
-from broker.ingest import Pace
 from broker.members import (
     WrittenBureau,
     WrittenDirectory,
@@ -28,6 +27,7 @@ from broker.members import (
     WrittenTransfer,
 )
 from broker.notice import BODY_SCHEMAS, PURPOSES, Version
+from broker.owner import Owner, Pace
 from broker.rules import PolicySet
 from broker.settings import Settings
 from broker.signing import SigningKey
@@ -104,7 +104,7 @@ async def broker(folder: Path, bus: Bus) -> AsyncIterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     (folder / "trail").mkdir(exist_ok=True)
     ready = asyncio.Event()
-    owner = up.Owner(folder, FEDERATION, 0, LOG_KEY, Pace(STEP, PAUSE_S, 30.0), clock, os.urandom)
+    owner = Owner(folder, FEDERATION, 0, LOG_KEY, Pace(STEP, PAUSE_S, 30.0), clock, os.urandom)
     running = asyncio.create_task(up.run(owner, bus, ready.set))
     await ready.wait()
     try:

@@ -20,13 +20,14 @@ from broker.judge import Ruling
 from broker.merkle import leaf_hash
 from broker.notes import Checkpoint, Vkey
 from broker.notice import BEGUN, LOST, Entry, Leaf
+from broker.owner import Owner
 from broker.records import Records
 from broker.register import Register
 from broker.resume import Outside, ask, check_history
 from broker.seal import Sealer
 from broker.step import ANY_BUREAU, Step
 from broker.trail import Trail
-from broker.up import Owner, restored
+from broker.up import restored
 from broker.witnessed import WITNESSED
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from broker.given import Givens
     from broker.marker import Marker
     from broker.merkle import Frontier
+    from broker.owner import Pace
     from broker.register import Register
 
 log = structlog.get_logger()
@@ -65,15 +66,6 @@ class Ahead:
         """Name the entry of the register that judging it will ask for, if it is a notice."""
         header = self.checked.header if isinstance(self.checked, Verified) else None
         return (notice_key(header.issuer, header.notice_id),) if header else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast steps may follow each other, and how long a child may judge a record that killed us."""
-
-    limit: int
-    pause_s: float
-    trial_s: float
 
 
 @dataclass(frozen=True, slots=True)

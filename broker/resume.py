@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from broker import begun, notes, streams
 from broker.errors import LostLeavesError, NothingToCompareError, ProofError, TrailError, UnavailableError
 from broker.notes import Checkpoint, Vkey
+from broker.owner import Witnesses
 from broker.records import Records
 from broker.register import Register
 from broker.seal import Sealer
-from broker.submit import Witnesses, note_of
+from broker.submit import note_of
 from broker.trail import Trail
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from hashlib import sha256
 import structlog
 
 from broker import cosignature, fetch, notes
-from broker.cosignature import Cosigned, Cosigner
+from broker.cosignature import Cosigned
 from broker.errors import FencedError, ProofError, TrailError, UnavailableError
-from broker.fetch import Answer, Place
+from broker.fetch import Answer
 from broker.notes import Checkpoint
 from broker.notice import CLOCK_SKEW_MS
+from broker.owner import Known, Witnesses
 from broker.seal import Sealer
 from broker.witnessed import NO_QUORUM_MS, since
 
@@ -31,32 +32,6 @@ AGAIN_LEAST_MS, AGAIN_MOST_MS = 2_000, 300_000
 """Milliseconds before a witness that failed is asked again: doubled each time, up to the second figure."""
 REFRESH_MS = 600_000
 """Milliseconds after which an unchanged head is submitted again: that a witness is dead shows on a quiet log, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A witness that is asked, and where."""
-
-    cosigner: Cosigner
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Witnesses:
-    """Who is asked, and how many of them are enough."""
-
-    known: tuple[Known, ...] = ()
-    quorum: int = 0
-    heard: set[str] = field(default_factory=set, compare=False)
-    """Logs about which they were asked at the start of this process."""
-
-    @property
-    def cosigners(self) -> list[Cosigner]:
-        """Their keys."""
-        return [each.cosigner for each in self.known]
-
-
-NONE = Witnesses()
 
 
 class _UselessError(ProofError):

@@ -7,84 +7,42 @@ may not have left, and only then takes anything in (DESIGN §7, §8).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from broker import begun, streams
 from broker.adopt import Adopter
-from broker.bus import NOTHING_LOST
 from broker.checker import Checker
 from broker.distribute import Distribute
 from broker.erase import Eraser
 from broker.errors import FencedError, UnavailableError, VersionRefusedError
 from broker.given import Givens
 from broker.handover import Handover
-from broker.ingest import Ingest, Pace, Parts
+from broker.ingest import Ingest, Parts
 from broker.judge import Judge
 from broker.marker import Marker
 from broker.notice import Head
 from broker.overdue import Overdue
+from broker.owner import Owner
 from broker.quick import seek_cycles_rarely
 from broker.records import Records
 from broker.register import Register
 from broker.seal import Outlook, Sealer
-from broker.submit import NONE, Submit, Witnesses, check_seen
+from broker.submit import Submit, check_seen
 from broker.trail import Trail
 from broker.trust.guard import pinned
 
 if TYPE_CHECKING:
     from broker.bus import Bus, Shard
-    from broker.signing import SigningKey
-    from broker.step import Random
 
 log = structlog.get_logger()
 AGAIN_S = 1.0
 STEP_OBJECTS = 200_000
 """More than a step makes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """What the operator's home gives a shard."""
-
-    home: Path
-    federation: str
-    shard: int
-    key: SigningKey
-    pace: Pace
-    clock: Callable[[], int]
-    random: Random
-    witnesses: Witnesses = NONE
-    review_alarm_ms: int = 8 * 3_600_000
-    lost: Mapping[str, int] = field(default_factory=lambda: NOTHING_LOST)
-    """Streams that have lost what was to be taken at this offset, and are to be gone on with."""
-
-    @property
-    def trail(self) -> Path:
-        """Folder of this shard's trail."""
-        return self.home / ("trail" if self.shard == 0 else f"trail-{self.shard}")
-
-    @property
-    def register(self) -> Path:
-        """The cache of this shard's register."""
-        return register_of(self.home, self.shard)
-
-    @property
-    def records(self) -> Path:
-        """The decision records of this shard."""
-        return self.home / _named("records.db", self.shard)
-
-    @property
-    def origin(self) -> str:
-        """Name of this shard's log, as its checkpoints carry it."""
-        first = f"{self.federation}/trail" if self.shard == 0 else f"{self.federation}/trail-{self.shard}"
-        return begun.present(self.trail, first)
 
 
 async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
@@ -112,9 +70,9 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
         stack.callback(register.close)
         records = Records(owner.records)
         stack.callback(records.close)
-        marker = Marker(owner.home / _named("judging", owner.shard))
+        marker = Marker(owner.judging)
         stack.callback(marker.close)
-        checker = Checker(owner.home / _named("judging", owner.shard), owner.pace.trial_s)
+        checker = Checker(owner.judging, owner.pace.trial_s)
         stack.callback(checker.close)
         inputs = await _foreseen(register, bus, owner)
         async with bus.own(owner.shard, inputs, owner.lost) as shard:
@@ -148,16 +106,6 @@ async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
         return await sealer.recover(outlook)
     except FencedError as error:
         raise UnavailableError("the old owner has just sealed its last step") from error
-
-
-def register_of(home: Path, shard: int) -> Path:
-    """Name the cache of a shard's register in the operator's home."""
-    return home / _named("register.db", shard)
-
-
-def _named(name: str, shard: int) -> str:
-    stem, dot, suffix = name.partition(".")
-    return name if shard == 0 else f"{stem}-{shard}{dot}{suffix}"
 
 
 async def _work(

@@ -29,6 +29,7 @@ from broker.errors import (
     ValiseError,
     VersionRefusedError,
 )
+from broker.owner import Owner
 from broker.streams import ROUTER
 from cli import answer, copied, disks, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
 from cli.backup import backup_command, restore_command
@@ -237,9 +238,7 @@ async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) ->
             await asyncio.sleep(up.AGAIN_S)
 
 
-async def _run_until_other_streams(
-    home: OperatorHome, owner: up.Owner, owned: Owned, ready: Callable[[], None]
-) -> None:
+async def _run_until_other_streams(home: OperatorHome, owner: Owner, owned: Owned, ready: Callable[[], None]) -> None:
     async with home.bus(streams.OPERATOR, NOBODY) as bus:
         await home.versions.follow(bus)
         await home.versions.take_missing(bus)

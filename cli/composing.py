@@ -12,11 +12,11 @@ from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, ProofError
 from broker.members import WrittenKey, WrittenLog
 from broker.notice import CLOCK_SKEW_MS
+from broker.owner import register_of
 from broker.possession import KeyRequest
 from broker.register import Register
 from broker.signing import PublicKey
 from broker.streams import ROUTER
-from broker.up import register_of
 from cli import challenges, seed
 from cli.auditor import enrolled
 from cli.home import clock

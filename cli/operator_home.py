@@ -17,11 +17,10 @@ from broker import settings as settings_file
 from broker.bus import Bus, Owned
 from broker.certificates import Credentials, pki_of
 from broker.errors import ConfigurationError, LogNotNamedError, ProofError
-from broker.ingest import Pace
+from broker.owner import Owner, Pace
 from broker.settings import Settings, Tls
 from broker.signing import SigningKey
 from broker.streams import OPERATOR, ROUTER, SETUP, World
-from broker.up import Owner
 from cli import passphrases, restoring, witnessing
 from cli.home import clock, open_bus, tls, world_of
 from cli.seed import Federation

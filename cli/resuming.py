@@ -15,9 +15,9 @@ from broker.begin import Began, begin
 from broker.bus import Bus
 from broker.errors import ConfigurationError, LostLeavesError, NothingLostError, NothingToCompareError, TrailError
 from broker.notes import Vkey
+from broker.owner import Owner
 from broker.resume import Outside, Restored, Resumed, resume, signed
 from broker.sqlite import SqliteBus
-from broker.up import Owner
 from cli import answer, copied, exits, restoring
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, everywhere

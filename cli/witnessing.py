@@ -10,8 +10,8 @@ from broker import cosignature, witnessed
 from broker.errors import ConfigurationError, ProofError
 from broker.fetch import Place
 from broker.notes import Vkey
+from broker.owner import Known, Witnesses
 from broker.settings import Settings, Tls, Witness
-from broker.submit import Known, Witnesses
 from broker.trail import Trail
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker import codec, members, notes, streams, up
-from broker.ingest import Pace
 from broker.members import WrittenAgreement, WrittenBureau, WrittenDirectory, WrittenKey, WrittenLog, WrittenMember
 from broker.members import WrittenTransfer as Transfer
 from broker.notice import (
@@ -31,6 +30,7 @@ from broker.notice import (
     Shared,
     Version,
 )
+from broker.owner import Owner, Pace
 from broker.rules import PolicySet
 from broker.signing import SigningKey
 from broker.streams import World
@@ -182,9 +182,9 @@ def world() -> World:
     return World(MEMBERS, BUREAUS)
 
 
-def owner(folder: Path, clock: Callable[[], int], trial_s: float = 30.0) -> up.Owner:
+def owner(folder: Path, clock: Callable[[], int], trial_s: float = 30.0) -> Owner:
     """The operator's side of this federation."""
-    return up.Owner(folder, FEDERATION, 0, LOG_KEY, Pace(500, 0.0, trial_s), clock, os.urandom)
+    return Owner(folder, FEDERATION, 0, LOG_KEY, Pace(500, 0.0, trial_s), clock, os.urandom)
 
 
 async def write_versions(bus: Bus, written: WrittenDirectory | None = None, policies: PolicySet | None = None) -> None:

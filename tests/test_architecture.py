@@ -70,6 +70,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "given",
     ),
     (
+        "fetch",
+        "owner",
         "overdue",
         "judge",
         "step",
@@ -83,7 +85,6 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "seal",
         "erase",
         "distribute",
-        "fetch",
         "submit",
         "resume",
         "up",

@@ -17,7 +17,7 @@ from broker import codec
 from broker.errors import VersionRefusedError
 from broker.index import leaf_at
 from broker.notice import Envelope, Standing
-from broker.up import register_of
+from broker.owner import register_of
 from cli import answer, exits
 from cli.auditor.opened import opened
 from cli.home import clock

@@ -14,8 +14,8 @@ import click
 from broker import codec
 from broker.errors import ConfigurationError
 from broker.notice import Leaf
+from broker.owner import register_of
 from broker.trail import Trail
-from broker.up import register_of
 from cli import answer
 from cli.auditor.opened import opened
 from cli.auditor.shards import shard_of, trails

@@ -16,11 +16,11 @@ from broker.begin import begin
 from broker.bus import Record, Writes
 from broker.errors import FencedError, NothingLostError, UnavailableError
 from broker.notes import Checkpoint, Vkey
+from broker.owner import NONE, Owner
 from broker.register import Register
 from broker.resume import Outside, Restored, resume
 from broker.rules import PolicySet
 from broker.streams import REGISTER
-from broker.submit import NONE
 from broker.trail import Trail
 from tests import federation as world
 from tests.fake_bus import Clock, FakeBus, FakeShard, Memory, still_owned
@@ -83,7 +83,7 @@ def running(federation: Federation) -> AbstractAsyncContextManager[None]:
     return world.running(federation.folder, federation.bus, lambda: federation.clock.now)
 
 
-def owner(federation: Federation) -> up.Owner:
+def owner(federation: Federation) -> Owner:
     return world.owner(federation.folder, lambda: federation.clock.now)
 
 

@@ -23,6 +23,7 @@ from broker.errors import CopiedError, FencedError, LostLeavesError, TrailError,
 from broker.fetch import Place
 from broker.notes import Checkpoint
 from broker.notice import Entry
+from broker.owner import Known, Witnesses
 from broker.records import Records
 from broker.register import Register
 from broker.resume import Outside, Restored, Resumed, resume
@@ -30,7 +31,6 @@ from broker.seal import Sealer
 from broker.signing import SigningKey
 from broker.sqlite import SqliteBus
 from broker.streams import World
-from broker.submit import Known, Witnesses
 from broker.trail import Trail
 from broker.witness import Witness
 from cli import broker as broker_command

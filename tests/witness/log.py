@@ -14,8 +14,8 @@ from broker import cosignature, merkle, notes
 from broker.cosignature import Cosigner
 from broker.fetch import Place
 from broker.notes import Checkpoint, Vkey
+from broker.owner import Known
 from broker.signing import SigningKey
-from broker.submit import Known
 from broker.witness import Identity, Witness
 from cli.auditor import answering
 from tests.fake_bus import START

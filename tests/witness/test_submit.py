@@ -18,7 +18,8 @@ from broker import cosignature, merkle, notes, streams, witnessed
 from broker.cosignature import Cosigner
 from broker.errors import FencedError, TrailError
 from broker.fetch import Place
-from broker.submit import AGAIN_LEAST_MS, AGAIN_MOST_MS, REFRESH_MS, Known, Submit, Witnesses, check_seen
+from broker.owner import Known, Witnesses
+from broker.submit import AGAIN_LEAST_MS, AGAIN_MOST_MS, REFRESH_MS, Submit, check_seen
 from broker.witness import Witness
 from broker.witnessed import NO_QUORUM_MS
 from tests.fake_bus import START, Clock

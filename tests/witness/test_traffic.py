@@ -15,8 +15,8 @@ from broker import cosignature, notes, streams, up
 from broker.errors import TrailError
 from broker.fetch import Place
 from broker.merkle import EMPTY_ROOT
+from broker.owner import Known, Witnesses
 from broker.rules import PolicySet
-from broker.submit import Known, Witnesses
 from broker.witness import Witness
 from tests import federation as world
 from tests.fake_bus import Clock, FakeBus, Memory
