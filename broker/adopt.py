@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 NOTHING = bytes(32)
 """Stands in a leaf for a version that there is not yet."""
+_last: dict[tuple[bytes, bytes, bytes | None], Rules] = {}
+"""What was loaded last, by the digests of policies, directory and annex: these alone say what comes of it.
+
+A start asks for the same twice, before and after the shard is its own, and so does whoever owns the shard anew.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class Adopter:
             annex, policies = self._annex(directory), old.policies
         else:
             directory, annex, policies = _directory(old), old.annex, PolicySet.parse(plain)
-        rules = Rules.load(policies, directory, annex) if policies else None
+        rules = _rules(policies, directory, annex) if policies else None
         return Versions(directory, annex, policies, rules, guard)
 
     def _annex(self, directory: Directory) -> Annex:
@@ -200,6 +205,16 @@ class Adopter:
         """Tell the digests in force, once `adoption` is adopted."""
         versions = adoption.versions if adoption else None
         return (versions or self._now).in_force
+
+
+def _rules(policies: PolicySet, directory: Directory, annex: Annex) -> Rules:
+    key = (policies.digest, directory.digest, annex.digest)
+    rules = _last.get(key)
+    if rules is None:
+        rules = Rules.load(policies, directory, annex)
+        _last.clear()
+        _last[key] = rules
+    return rules
 
 
 def _directory(versions: Versions) -> Directory:
