@@ -9,6 +9,9 @@ DATA ?= ../shared/data
 LONG := $(foreach each,mutants exact oracle proofread cases bad_policies,--ignore=tests/policy/test_$(each).py)
 # What stops and kills processes at set moments has the machine to itself; two processes share the rest.
 ALONE := $(foreach each,broker_killed members_killed owners,tests/faults/test_$(each).py)
+# Hundreds of processes start in a run, and each would compile all its modules anew where the environment says to keep
+# none, as those of containers often do.
+export PYTHONDONTWRITEBYTECODE :=
 UNITS := tests/test_architecture.py tests/steps tests/policy tests/schemas tests/adapters tests/member tests/model
 
 .PHONY: demo test check real bench clean
