@@ -7,8 +7,6 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 # What only `make test` has time for, though it needs nothing but Python.
 LONG := $(foreach each,mutants exact oracle proofread cases bad_policies,--ignore=tests/policy/test_$(each).py)
-# What stops and kills processes at set moments has the machine to itself; two processes share the rest.
-ALONE := $(foreach each,broker_killed members_killed owners,tests/faults/test_$(each).py)
 # Hundreds of processes start in a run, and each would compile all its modules anew where the environment says to keep
 # none, as those of containers often do.
 export PYTHONDONTWRITEBYTECODE :=
@@ -23,8 +21,7 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev
 	deploy/system-packages java mvn kcat node openssl softhsm2-util go
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q $(ALONE)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # The quick answer while working: lint, types, unit tests. Under a minute once installed.
 check: $(VENV)/.dev
