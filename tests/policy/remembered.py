@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from broker import cases, codec
 from broker.cases import World, WrittenNotice
@@ -40,6 +42,11 @@ NOW = 1_000_000
 SALT = bytes(32)
 
 
+@lru_cache(maxsize=4)
+def _read(policies: bytes) -> tuple[Read, ...]:
+    return read_rules(PolicySet.parse(policies))
+
+
 @dataclass
 class Place:
     """A directory with its annex, a policy set, and who has subscribed to what."""
@@ -52,9 +59,16 @@ class Place:
         self.directory: Directory
         self.annex: Annex
         self.directory, self.annex = cases.world_of(self.world)
-        self.read: tuple[Read, ...] = read_rules(self.policies)
+        self.read: tuple[Read, ...] = _read(self.policies.content)
         self.rules = Rules(self.read, self.directory, self.annex)
         self.view = View(self.directory, self.rules, Subscriptions.of(self.directory, self.patterns))
+
+    def subscribed(self, patterns: Mapping[str, tuple[str, ...]]) -> Place:
+        """The same place, where others have subscribed."""
+        made = copy(self)
+        made.patterns = patterns
+        made.view = View(self.directory, self.rules, Subscriptions.of(self.directory, patterns))
+        return made
 
     def notice(self, *, present: tuple[str, ...] = (), relation: str = "", **fields: object) -> Verified:
         """Make a notice as cases write it; all compartments carry something, or those named."""

@@ -116,7 +116,7 @@ def test_what_is_told_is_what_is_decided() -> None:
     chance = random.Random(3)
     for _ in range(60):
         made = random_notice(chance)
-        place = Place(patterns={name: ("case",) for name in NAMES if chance.random() < 0.5})
+        place = PLACE.subscribed({name: ("case",) for name in NAMES if chance.random() < 0.5})
         lines = {each.bureau: each.shown for each in decide(made, place.view, NOW).recipients}
         names = [each.name for each in made.header.compartments]
         for each in told(made, place).values():
