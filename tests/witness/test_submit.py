@@ -96,7 +96,7 @@ async def test_the_newest_checkpoint_bears_the_cosignatures_of_all(scene: Scene)
 async def test_a_member_that_follows_the_heads_gets_the_cosignatures(scene: Scene) -> None:
     known = await scene.witness("a")
     submit = scene.submit(known)
-    with closing(connect(scene.folder / "inbox.db", TABLES)) as database:
+    with closing(connect(scene.folder / "inbox.db", TABLES, known=0)) as database:
         heads = Heads(Journal(database))
         for size in (5, 7):
             await scene.ledger.step(size)
