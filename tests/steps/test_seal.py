@@ -260,7 +260,8 @@ async def test_the_last_head_is_found_behind_any_room_without_reading_all_before
     home: Path, room: int, cosigned: int
 ) -> None:
     """As a restore leaves it, or a new log; a head with cosignatures only may come after it."""
-    ledger = Ledger(home, Counting())
+    bus = Counting()
+    ledger = Ledger(home, bus)
     await ledger.recover()
     for _ in range(150):
         note = await ledger.step(1)
@@ -271,10 +272,10 @@ async def test_the_last_head_is_found_behind_any_room_without_reading_all_before
     stream.end += room - room // 2
     ledger.stop()
     ledger.start()
-    before = ledger.bus.records
+    before = bus.records
     announced = (await ledger.sealer.look()).announced
     assert announced == notes.Checkpoint(ORIGIN, 150, ledger.frontier.root())
-    assert ledger.bus.records - before <= 100
+    assert bus.records - before <= 100
     ledger.stop()
 
 
