@@ -457,18 +457,24 @@ async def test_the_operator_lies_at_every_leaf_to_have_each_looked_up_through_al
     for number in range(versions):
         last = corrected(last)
         told(log, last, number, LV)
-    for _ in range(10 * versions):
+    other, order = notice("AT/ncb", LV).envelope(), replace(ended(first), issuer=AUTHORITY).envelope()
+    told(log, other, None, LV)
+    told(log, corrected(other), len(log) - 1, LV)
+    for _ in range(3 * versions):
         if lie == "corrects":
-            told(log, corrected(first), 0, LV)
-            told(log, replace(ended(first), issuer=AUTHORITY).envelope(), 0, LV)
+            log.append(replace(log[1], leaf_number=len(log)))
+            told(log, order, versions, LV, "AT/ncb")
         elif lie == "releases":
             log.append(_released(log[0], len(log)))
             told(log, corrected(last), versions, LV)
         else:
-            told(log, ended(first).envelope(), 0, LV)
-            told(log, ended(last).envelope(), versions)
+            told(log, ended(other).envelope(), versions + 1, LV)
             told(log, corrected(last), versions, LV)
-    followed = 0
+    whole, followed = Holders(lambda number: log[number].leaf, find, 1 << 62), 0
+    for recorded in log:
+        whole.take(recorded)
+    assert len(looks) > len(log) * versions / 3
+    looks.clear()
     for recorded in log:
         if not holders.goes_on():
             break
