@@ -31,22 +31,22 @@ MANY = 70
 """Items of an array whose count takes two bytes."""
 
 
-def values(schema: Any, defined: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """What fastavro writes under this schema."""
+def values(schema: Any, defined: dict[str, Any], many: int = MANY) -> st.SearchStrategy[Any]:
+    """What fastavro writes under this schema. Of arrays in arrays one at a time has `many` items."""
     if isinstance(schema, str) and schema in PLAIN:
         return PLAIN[schema]
     if isinstance(schema, list):
-        return st.one_of([values(each, defined) for each in schema])
+        return st.one_of([values(each, defined, many) for each in schema])
     if isinstance(schema, str):
-        return values(defined[schema], defined)
+        return values(defined[schema], defined, many)
     if "name" in schema:
         defined[schema["name"]] = schema
     if schema["type"] == "fixed":
         return st.binary(min_size=schema["size"], max_size=schema["size"])
     if schema["type"] == "array":
-        items = values(schema["items"], defined)
-        return st.lists(items, max_size=3) | items.map(lambda item: [item] * MANY)
-    fields = {each["name"]: values(each["type"], defined) for each in schema["fields"]}
+        few = values(schema["items"], defined, 2)
+        return st.lists(values(schema["items"], defined, many), max_size=3) | few.map(lambda item: [item] * many)
+    fields = {each["name"]: values(each["type"], defined, many) for each in schema["fields"]}
     return st.fixed_dictionaries(fields)
 
 
