@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -144,12 +144,20 @@ DOORS = {
 PURE = ("verify", "decide", "route", "confirm", "merkle", "cosignature")
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
+            found += [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield from (f"{node.module}.{each.name}" for each in node.names)
+            found += [f"{node.module}.{each.name}" for each in node.names]
+    return tuple(found)
 
 
 def _files(folder: str) -> list[Path]:
@@ -221,7 +229,7 @@ def test_each_foreign_library_has_one_door() -> None:
 def test_what_is_pure_neither_awaits_nor_logs_nor_reads_the_clock() -> None:
     wrong = []
     for name in PURE:
-        tree = ast.parse((ROOT / "broker" / f"{name}.py").read_text(encoding="utf-8"))
+        tree = _tree(ROOT / "broker" / f"{name}.py")
         wrong += [(name, "await") for node in ast.walk(tree) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
         forbidden = {"time", "datetime", "random", "secrets", "os", "structlog", "sqlite3", "asyncio", "pathlib"}
         wrong += [(name, each) for each in _imports(ROOT / "broker" / f"{name}.py") if each.split(".")[0] in forbidden]
@@ -234,7 +242,7 @@ def test_all_that_a_command_prints_goes_through_one_door() -> None:
         (str(path.relative_to(ROOT)), node.lineno)
         for path in _files("cli")
         if path.name != "answer.py"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.Attribute) and node.attr in ("echo", "secho", "echo_via_pager")
     ]
     assert wrong == []
