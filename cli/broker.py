@@ -370,9 +370,9 @@ def _bus_lines(found: Standing) -> Iterator[str]:
         yield f"RED       {told(each)}; see `valise kafka check`"
     for name in found.lost:
         yield f"RED       {name} is lost, and was not taken; `valise broker up` says more, and stops"
-    for each in found.disks:
-        if each.scarce:
-            yield f"RED       {disks.said(each)}; make room: streams keep 30 days, however much that is"
+    for disk in found.disks:
+        if disk.scarce:
+            yield f"RED       {disks.said(disk)}; make room: streams keep 30 days, however much that is"
 
 
 def _held_lines(held: list[HeldNotice]) -> Iterator[str]:

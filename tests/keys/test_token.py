@@ -171,12 +171,11 @@ def test_a_key_signs_again_once_its_token_is_back(token: Token, soft_token: dict
 
 
 async def test_a_bureau_whose_token_was_out_signs_in_the_same_process_once_it_is_back(
-    token: Token, soft_token: dict[str, str], tmp_path: Path
+    soft_token: dict[str, str], tmp_path: Path
 ) -> None:
     """Who publishes for weeks makes what it signs with once."""
-    label, bus = fresh(), FakeBus()
-    made = token.new_key(label)
-    keyring.write_place(keyring.path_of(tmp_path, "AT/ncb", 1, "token"), TokenPlace(token=TOKEN, key=label))
+    place, bus = TokenPlace(token=TOKEN, key=fresh()), FakeBus()
+    made = keyring.make_in_token(keyring.path_of(tmp_path, "AT/ncb", 1, "token"), place)
     home = MemberHome(tmp_path, Settings(role="member", federation=FEDERATION, bus="sqlite:x", member="AT"), "AT/ncb")
     await HonestBroker(bus, NOW).publish_directory()
     await home.versions.follow(bus)
