@@ -18,6 +18,8 @@ FIRST = (
     "faults/test_new_log.py",
     "faults/test_owners.py",
     "trust/test_invitations.py",
+    "faults/test_damaged_versions.py",
+    "trust/test_certificate_commands.py",
     "faults/test_restored.py",
     "faults/test_members_killed.py",
     "contract/test_bus.py",
