@@ -175,9 +175,9 @@ def _check(
     key_file: Path | None,
     asked: Asked,
 ) -> Checked:
-    if not folder.is_dir() or not any((folder / name).exists() for name in ("checkpoint", "tile", "vkey")):
-        message = f"there is no trail in {folder}: name its folder, or the home with --home"
-        raise ConfigurationError(message)
+    there = any((folder / name).exists() for name in ("checkpoint", "tile", "vkey"))
+    if not there and not (key_file and folder.is_dir()):
+        raise _no_trail(folder)
     key = _key(key_file) if key_file else _key(folder / "vkey", _of_trail)
     everything = others = Seen(seen or beside(folder), folder)
     # A log that took another shard's name by its own word would be rid of all that others kept of it.
@@ -188,6 +188,8 @@ def _check(
         others.heads(key.name), others.ended(key.name), stood.heads() if stood else (), key=lambda each: each.size
     )
     report = examine(folder, key, heads, others.deliveries(), progress("checked"), others.told())
+    if not there and not report.compared:  # a log that was burnt is one of which others kept something
+        raise _no_trail(folder)
     for wrong in stood.wrong if stood else ():
         report.add("witnesses", wrong)
     # What members sent is held against the records wherever the auditor brings their files himself.
@@ -208,6 +210,10 @@ def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Q
         quorum.check(checkpoint_of(file), key)
     if code := verify_file(file, key, known, as_json=given.as_json):
         raise click.exceptions.Exit(code)
+
+
+def _no_trail(folder: Path) -> ConfigurationError:
+    return ConfigurationError(f"there is no trail in {folder}: name its folder, or the home with --home")
 
 
 def _of_trail(file: Path) -> bytes:

@@ -107,6 +107,20 @@ def test_compared_with_nothing_it_says_so_and_is_not_good(homes: Homes) -> None:
     assert "compared with nothing" in said.out.splitlines()[0]
 
 
+def test_a_folder_without_a_trail_is_none_unless_others_kept_something_of_it(homes: Homes, tmp_path: Path) -> None:
+    """A mistyped folder is no log of no leaves; one that was emptied is, and what others kept of it says so."""
+    key, empty = tmp_path / "vkey", homes.folder / "operator" / "trail"
+    key.write_bytes((empty / "vkey").read_bytes())
+    shutil.rmtree(empty)
+    empty.mkdir()
+    burnt = homes.audit("verify", "--vkey", str(key), "--json")
+    assert (burnt.code, burnt.value["exit"]) == (4, 4)
+    shutil.rmtree(homes.folder / "members")
+    for more in ((), ("--vkey", str(key))):
+        said = homes.audit("verify", *more)
+        assert (said.code, "there is no trail in" in said.err) == (1, True), more
+
+
 def test_a_head_of_no_leaves_compares_nothing(homes: Homes, tmp_path: Path) -> None:
     head = notes.Checkpoint(world.LOG.name, 0, EMPTY_ROOT)
     (tmp_path / "checkpoint").write_text(notes.sign_checkpoint(head, world.LOG_KEY), encoding="utf-8")
