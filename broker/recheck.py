@@ -115,6 +115,8 @@ class Rechecked:
     """Receipts and notices that may still be on their way: no later one of that bureau or series is on record."""
     unfollowed: int = 0
     """Decisions of which it was not worked out who holds what: too much before them does not hold."""
+    unfollowed_from: int | None = None
+    """The leaf of the first of them; its finding may be beyond those that are listed."""
     wrong: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -304,6 +306,7 @@ class _Recheck:
         if self._found.unfollowed or not self._holders.goes_on():
             if not self._found.unfollowed:
                 self._found.add(place, UNFOLLOWED)
+                self._found.unfollowed_from = recorded.leaf_number
             self._found.unfollowed += 1
             return
         holding = self._holders.holding(recorded)

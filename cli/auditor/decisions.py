@@ -78,10 +78,8 @@ class Decisions:
         else:
             yield from NOT_REPEATED
         if found.unfollowed:
-            yield (
-                "not followed",
-                f"{found.unfollowed:,} decisions: too much does not hold to say who held what",
-            )
+            some = f"{found.unfollowed:,} decisions from leaf {found.unfollowed_from} on"
+            yield "not followed", f"{some}: too much before it does not hold to say who held what"
         for digest, count in sorted(found.others.items() if self.policies else ()):
             yield "not repeated", f"{count:,} decisions under the policy set {digest[:16]}, which was not named"
 
@@ -94,6 +92,7 @@ class Decisions:
             "repeated": self.found.decisions,
             "not_repeated": self.found.others,
             "not_followed": self.found.unfollowed,
+            "not_followed_from": self.found.unfollowed_from,
             "policies": list(self.policies),
         }
 

@@ -16,6 +16,7 @@ from broker.recorded import Recorded
 from broker.records import Records
 from broker.signing import header_digest
 from broker.trail import Trail
+from cli.auditor.decisions import Decisions
 from tests.attacks.bench import AUTHORITY, Bench, notice
 from tests.federation import Federation
 from tests.making import NOW, Draft, reference
@@ -130,6 +131,9 @@ async def test_from_where_holders_are_not_followed_any_more_is_told_and_how_many
     assert (whole.findings, whole.unfollowed) == ([], 0)
     assert [(each.place, each.what) for each in found.findings] == [(f"leaf {leaves[0]}", UNFOLLOWED)]
     assert (found.wrong, found.unfollowed) == (1, len(leaves) + 1)  # the last one is `settled`
+    # Its finding may come after a hundred others, and is not listed then.
+    said = dict(Decisions(found, ()).lines())["not followed"]
+    assert said.startswith(f"{len(leaves) + 1} decisions from leaf {leaves[0]} on: ")
 
 
 def test_who_is_not_told_is_named_and_those_beyond_the_first_are_counted() -> None:
