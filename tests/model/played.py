@@ -191,7 +191,7 @@ class Auditor:
     def __init__(self) -> None:
         self.leaves: list[WrittenLeaf] = []
         self.found: dict[int, Recorded] = {}
-        self.holders = Holders(lambda number: self.leaves[number], self.found.get)
+        self.holders = Holders(lambda number: self.leaves[number], self.found.get, looks=0)
 
     def follow(self, entry: Entry, everyone: int) -> None:
         """Take in the next leaf."""
@@ -199,6 +199,7 @@ class Auditor:
         recorded = remember(entry.leaf_number, entry.leaf, entry.decision_salt, entry.decision)
         if recorded is None:
             return
+        assert self.holders.goes_on(), "an honest log uses up the looks of its leaves"
         counted = self.holders.holding(recorded)
         if counted is not None and recorded.leaf.kind in ("routed", "held", RELEASED):
             assert recorded.record.holders == counted & everyone, "the auditor counts other holders"
