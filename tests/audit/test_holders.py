@@ -136,5 +136,29 @@ async def test_from_where_holders_are_not_followed_any_more_is_told_and_how_many
     assert said.startswith(f"{len(leaves) + 1} decisions from leaf {leaves[0]} on: ")
 
 
+def test_a_member_cannot_use_up_the_looks_of_an_honest_log_however_long_its_records_become() -> None:
+    """It corrects and restricts a record again and again; then each version is ended by order, the oldest last."""
+    log, looks = list[Recorded](), list[int]()
+
+    def find(number: int) -> Recorded:
+        looks.append(number)
+        return log[number]
+
+    holders = Holders(lambda number: log[number].leaf, find)
+    versions = [notice("AT/ncb").envelope()]
+    said = [holders.take(told(log, versions[0], None, "LV/ncb"))]
+    for number in range(2, 300):
+        about = len(log) - 2 if number > 2 else 0
+        versions.append(corrected(versions[-1], number))
+        said.append(holders.take(told(log, versions[-1], about, "LV/ncb")))
+        said.append(holders.take(told(log, end(versions[-1], "restriction").envelope(), len(log) - 1, "LV/ncb")))
+    tip = len(log) - 2
+    for each in reversed(versions):
+        order = replace(end(each), issuer=AUTHORITY).envelope()
+        said.append(holders.take(told(log, order, tip, "LV/ncb", "AT/ncb")))
+    assert set(said) == {""}
+    assert len(looks) < 4 * len(log)
+
+
 def test_who_is_not_told_is_named_and_those_beyond_the_first_are_counted() -> None:
     assert (some(()), some("abcde"), some("abcdefg")) == ("", "a, b, c, d, e", "a, b, c, d, e and 2 more")
