@@ -20,7 +20,7 @@ from cli.directory import FROM, REQUESTS, propose
 from cli.home import if_it_answers, member_home, open_bus, settling
 from cli.operator_home import operator_home
 from cli.options import Everywhere, Group, bureau, everywhere
-from cli.trust import invitation
+from cli.trust import invitation, proposing
 from cli.trust.changing import check_executed, draft_change, with_status
 from cli.trust.signatories import found_in, is_of, of
 
@@ -142,6 +142,10 @@ def rekey(given: Everywhere, name: str, requests: tuple[Path, ...], *, lost: boo
     """
     home = operator_home(given.home)
     folders = requests or (home.folder.parent / "members",)
+    base = asyncio.run(proposing.standing(home)).opened
+    if base is None or name not in base.entered:
+        message = f"{name} has not entered: `valise member add {name}` drafts that it does, with its first keys"
+        raise ConfigurationError(message)
     asked = of([name], folders, home.settings.federation)
     if not asked:
         message = f"{name} has not asked for other keys: it makes them with `valise key signatory`; see --requests"

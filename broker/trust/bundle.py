@@ -303,6 +303,13 @@ def check_file(signed: Targets, role: str, text: bytes) -> None:
     _check_bytes(signed.targets[path], role, text)
 
 
+def named_members(joint: bytes) -> frozenset[str]:
+    """Tell which members the joint file names, none of it verified. Raises VersionRefusedError."""
+    listed = _said(FEDERATION, joint).get("members")
+    named = (each.get("id") for each in listed if isinstance(each, dict)) if isinstance(listed, list) else ()
+    return frozenset(each for each in named if isinstance(each, str))
+
+
 def _said(role: str, text: bytes) -> dict[str, Any]:
     """Read what a role says, and check that it speaks of its own only."""
     if roles.is_member(role):

@@ -205,6 +205,29 @@ def test_the_operator_has_his_key_entered_as_a_joiners(first: Opened) -> None:
     )
 
 
+def test_the_operator_has_somebody_enter_who_is_no_member(first: Opened) -> None:
+    """His voice would be one of the two that allow policies: no member signs that, not at the founding either."""
+    made = next_draft(first, json.loads(first.plain), signatories=[world.signatory("XX")])
+    nobody_signs(made, first, "XX: enters and is no member")
+    founding = world.first_draft()
+    joint = json.loads(founding.files["federation.json"])
+    joint["members"] = [each for each in joint["members"] if each["id"] != "GE"]
+    text = draft.json_of(joint)
+    without = founding.model_copy(
+        update={
+            "files": founding.files | {"federation.json": text.decode()},
+            "roles": founding.roles | {"federation": envelope("federation", text, 1)},
+        }
+    )
+    with pytest.raises(VersionRefusedError, match="GE: enters and is no member"):
+        draft.sign(without, None, "AT", [world.root_key("AT"), world.member_key("AT")])
+    for hostile in ("[]", "{}", '{"members": 7}', '{"members": [7, {"id": 7}]}', "{"):
+        broken = founding.files | {"federation.json": hostile}
+        roles_with = founding.roles | {"federation": envelope("federation", hostile.encode(), 1)}
+        with pytest.raises(VersionRefusedError):
+            draft.check_shown(founding.model_copy(update={"files": broken, "roles": roles_with}), None)
+
+
 def test_the_operator_has_his_key_hold_the_root_in_a_members_name(first: Opened) -> None:
     """The draft of a root names each holder's key, and counts how many must sign for root and targets."""
     his = draft.Signatory("LV", SigningKey.new().public, world.member_key("LV").public)

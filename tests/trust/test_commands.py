@@ -271,6 +271,9 @@ async def test_a_member_takes_other_keys_and_signs_with_these_alone_from_then_on
     trust, mine = home / "members" / "AT" / "trust", ("--bureau", "AT/ncb")
     nothing = await valise(home, "member", "rekey", "GE", "--requests", str(trust))
     assert "GE has not asked for other keys" in nothing.err
+    signatories.make(tmp_path / "stranger", "RU", "operator")
+    stranger = await valise(home, "member", "rekey", "RU", "--requests", str(tmp_path / "stranger"))
+    assert (stranger.code, "RU has not entered: `valise member add RU`" in stranger.err) == (1, True)
     made_next = await valise(home, "key", "signatory", *mine, "--json")
     assert {each.name for each in trust.iterdir()} == {
         "root.pem", "member.pem", "root.2.pem", "member.2.pem", "AT.2.signatory.json",
