@@ -71,7 +71,10 @@ class Vouched:
             signer = keys[self.key_id]
             signer.check(self.signature, pae(TYPE, self.statement))
         except (KeyError, SignatureError) as error:
-            message = f"is not signed by a key of {self.member} that the directory names: refused"
+            message = (
+                f"is not signed by a key of {self.member} that the directory names: refused. If it has others there "
+                "since, it moves those of before out of trust/ and asks anew"
+            )
             raise ConfigurationError(message) from error
         if not now - LIFE_MS <= self.made <= now + CLOCK_SKEW_MS:
             message = "is dated ahead or older than 30 days: have it made again with `valise certificate request`"
