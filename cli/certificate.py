@@ -195,6 +195,8 @@ def resume(given: Everywhere, principal: str, *, old_keys: bool) -> None:
     """Let PRINCIPAL go on (operator), with a new key: what it had until now stays out for good."""
     home = _kafka(given)
     _check_known(home, principal)
+    if not old_keys and principal in stopped(home):
+        _check_called(home, principal)
     if old_keys and (live := _live(home, principal)) and not given.yes:
         confirm(f"whoever holds these keys comes in again: {', '.join(live)}; resume {principal}?")
     was_stopped = issuing.resume(home, principal, clock(), old_keys=old_keys)
@@ -231,6 +233,26 @@ def _check_known(home: OperatorHome, principal: str) -> None:
     bound = {each.principal for each in bindings.standing(home.settings.bus_address, setup)}
     if principal not in bound and not issuing.is_known(home, principal):
         message = f"nobody is called {principal} on the bus, and nobody was: see `valise certificate list`"
+        raise ConfigurationError(message)
+
+
+def _check_called(home: OperatorHome, principal: str) -> None:
+    """Check that the nodes take the name by which a principal comes back: else its member would stay outside.
+
+    Raises ConfigurationError, UnavailableError.
+    """
+    from broker import principals  # noqa: PLC0415 -- only a Kafka home needs it
+
+    setup = certificates.credentials(pki_of(home.folder), SETUP)
+    member, _, unit = principal.partition(".")
+    new = certificates.on_bus(unit, clock())
+    subject = certificates.renamed(certificates.member_subject(member.upper(), unit), new).rfc4514_string()
+    if found := principals.strangers(home.settings.bus_address, setup, subject, f"{member}.{new}"):
+        message = (
+            f"node {', '.join(map(str, found))} runs with settings of before, by which nobody can be {member}.{new}: "
+            "`valise kafka down`, then `valise kafka up`; on nodes of your own set ssl.principal.mapping.rules as in "
+            "deploy/kafka. Nothing was changed"
+        )
         raise ConfigurationError(message)
 
 

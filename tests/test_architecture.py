@@ -111,6 +111,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "node",
         "kafka_admin",
         "bindings",
+        "principals",
         "topics",
     ),
 )
@@ -138,7 +139,7 @@ DOORS = {
     "securesystemslib": ("broker/trust",),
     "pkcs11": ("broker/token.py",),
     "cedarpy": ("broker/rules",),
-    "confluent_kafka": ("broker/bindings.py", "broker/kafka_admin.py", "broker/topics.py"),
+    "confluent_kafka": ("broker/bindings.py", "broker/kafka_admin.py", "broker/principals.py", "broker/topics.py"),
     "defusedxml": ("adapters/",),
     "rich": ("cli/",),
     "click": ("cli/",),

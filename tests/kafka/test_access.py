@@ -16,7 +16,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from broker import authorities, bindings, certificates, kafka_admin, topics
+from broker import authorities, bindings, certificates, kafka_admin, principals, topics
 from broker.certificates import FEDERATION, Credentials
 from broker.errors import ConfigurationError, ForbiddenStreamError
 from broker.streams import World
@@ -451,6 +451,14 @@ def test_a_thief_does_nothing_once_its_principal_is_resumed_either_and_the_owner
         assert set(owner.describe(mine).values()) == {Outcome.REFUSED}
     finally:
         kafka.establish(WORLD)
+
+
+def test_each_node_tells_by_what_name_it_takes_a_principal_that_is_resumed(kafka: KafkaWorld) -> None:
+    """Asked before anything is changed: by the settings of a version before its member would stay outside."""
+    setup, subject = kafka.credentials("setup"), "CN=ncb.1764499200000,OU=members,O=Member AT,C=AT"
+    assert principals.strangers(kafka.bootstrap, setup, subject, "at.ncb.1764499200000") == []
+    assert principals.strangers(kafka.bootstrap, setup, subject, "at.ncb") == [1]
+    assert principals.strangers(kafka.bootstrap, setup, f"O=Other,{subject}", "at.ncb.1764499200000") == [1]
 
 
 def test_nobody_else_can_establish_a_world(kafka: KafkaWorld) -> None:

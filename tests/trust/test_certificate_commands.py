@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker import authorities, bindings, certificates, durable, settings, topics
+from broker import authorities, bindings, certificates, durable, principals, settings, topics
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, UnavailableError
 from broker.signing import is_encrypted
@@ -241,6 +241,23 @@ async def test_a_list_of_who_was_stopped_of_a_version_before_lets_nobody_in(stag
         path.write_text(content, encoding="utf-8")
         with pytest.raises(ConfigurationError, match="put that of a backup in its place"):
             names(operator)
+
+
+def test_nodes_of_before_call_nobody_by_the_name_of_a_principal_that_was_resumed() -> None:
+    """Their rules refuse its certificate: `resume` asks before it changes anything."""
+    template = (Path(__file__).parents[2] / "deploy/kafka/server.properties.in").read_text(encoding="utf-8")
+    rules = next(each for each in template.splitlines() if each.startswith(principals.RULES)).partition("=")[2]
+    before = rules.replace("(?:[.][0-9]+)?", "")
+    assert before != rules
+    for member in ("AT", "EUROPOL"):
+        first = certificates.member_subject(member, "ncb")
+        names = [each.rfc4514_string() for each in (first, certificates.renamed(first, "ncb.1764499200000"))]
+        new = [f"{member.lower()}.ncb", f"{member.lower()}.ncb.1764499200000"]
+        assert [principals.called(rules, each) for each in names] == new
+        assert [principals.called(before, each) for each in names] == [new[0], None]
+        assert [principals.called(f"{before},DEFAULT", each) for each in names] == [new[0], names[1]]
+    for each in ("CN=ncb.,OU=members,O=X,C=AT", "CN=ncb.1.2,OU=members,O=X,C=AT", "CN=setup,OU=members,O=Valise"):
+        assert principals.called(rules, each) is None
 
 
 async def test_only_a_members_name_on_the_bus_can_be_stopped(stage: Stage) -> None:
