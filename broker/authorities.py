@@ -97,12 +97,13 @@ def init_pki(
     return pki
 
 
-def passphrase_of(pki: Path, ask: Passphrase) -> bytes | None:
-    """Ask for the passphrase of the authorities' keys, once for all; None where none of them is encrypted.
+def passphrase_of(pki: Path, ask: Passphrase, known: bytes | None = None) -> bytes | None:
+    """Ask for the passphrase of the authorities' keys, once for all; None where `known` opens all that are encrypted.
 
     Whoever uses it checks it (`check_opens`), once nobody else can change these keys.
     """
-    return next((ask(path) for path in _authority_keys(pki) if is_encrypted(path.read_bytes())), None)
+    locked = (path for path in _authority_keys(pki) if is_encrypted(path.read_bytes()))
+    return next((ask(path) for path in locked if known is None or not _is_under(path, known)), None)
 
 
 def encrypt(pki: Path, passphrase: bytes, before: bytes | None = None) -> list[Path]:

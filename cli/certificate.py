@@ -128,8 +128,10 @@ def passphrase(given: Everywhere, passphrase_file: Path | None, new_passphrase_f
     --passphrase and --passphrase-file are for the one of before, if they have one.
     """
     pki = pki_of(_kafka(given).folder)
-    before = authorities.passphrase_of(pki, passphrases.for_old(passphrase_file, ask=ask))
-    now = passphrases.for_new(new_passphrase_file, ask=new_passphrase_file is None)
+    now = passphrases.from_file(new_passphrase_file) if new_passphrase_file else None
+    # Of what a kill has left under the new one already nobody has one of before.
+    before = authorities.passphrase_of(pki, passphrases.for_old(passphrase_file, ask=ask), now)
+    now = now or passphrases.for_new(None, ask=True)
     assert now is not None  # a file or a person gives one
     changed = authorities.encrypt(pki, now, before)
     answer.show(
