@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker import authorities, certificates, durable, reading
 from broker.certificates import NODES_CA, pki_of
 from broker.errors import ConfigurationError
+from broker.notice import CLOCK_SKEW_MS
 from broker.signing import Passphrase
 from broker.trust import roles
 from broker.trust.bundle import Opened
@@ -140,6 +141,12 @@ class _Issuer:
         known = stops(self.home).get(asked.principal, Stop(stopped=False))
         if known.stopped:
             message = f"{asked.principal} was stopped: `valise certificate resume {asked.principal}` once that is over"
+            raise ConfigurationError(message)
+        if known.resumed > self.now + CLOCK_SKEW_MS:
+            message = (
+                f"{asked.principal} was resumed, on {answer.when(known.resumed)}, by a clock that was ahead: "
+                "stop and resume it again, then have it ask anew"
+            )
             raise ConfigurationError(message)
         if asked.made <= known.resumed:
             message = f"{asked.principal} was stopped and resumed since: have it ask anew, for a new key"
@@ -282,9 +289,17 @@ def resume(home: OperatorHome, principal: str, now: int, *, old_keys: bool = Fal
         found = stops(home)
         before = found.get(principal, Stop(stopped=False))
         if before.stopped:
-            resumed = before.resumed if old_keys else max(now, before.resumed + 1)  # the clock may have been set back
+            resumed = before.resumed if old_keys else _after(before.resumed, now)
             keep_stops(home, found | {principal: Stop(stopped=False, resumed=resumed)})
     return before.stopped
+
+
+def _after(before: int, now: int) -> int:
+    """Give another time than a principal was resumed at before: no name comes twice, though the clock was set back.
+
+    Where that was far ahead it does not count: until then no request would be dated after it.
+    """
+    return now if before > now + CLOCK_SKEW_MS else max(now, before + 1)
 
 
 def in_force(home: OperatorHome, principal: str, now: int) -> Iterator[Issued]:

@@ -264,3 +264,12 @@ async def test_a_thief_of_a_lost_key_waits_for_its_principal_to_be_resumed(offic
     assert operator_streams.names(operator) == {"at.ncb": None}
     issuing.resume(operator, "at.ncb", NOW - 1000)
     assert operator_streams.names(operator) == {"at.ncb": f"at.ncb.{NOW + 1}"}
+    # By a clock that was far ahead: once that is mended its owner need not wait until then.
+    issuing.stop(operator, "at.ncb")
+    issuing.resume(operator, "at.ncb", NOW + DAY_MS)
+    (pki_of(home) / "at.ncb.key").unlink()
+    assert "by a clock that was ahead: stop and resume it again" in office.refusal(office.ask("AT", "ncb", NOW + 3))
+    issuing.stop(operator, "at.ncb")
+    issuing.resume(operator, "at.ncb", NOW + 3)
+    (last,) = office.sign(office.ask("AT", "ncb", NOW + 4)).issued
+    assert issuing.read(last).resumed == NOW + 3
