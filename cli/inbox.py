@@ -75,7 +75,7 @@ def _list(
     alarms = box.journal.alarms()
     answer.show(
         f"{count} notices for {home.bureau}, {new} of them new{troubled(alarms)}"
-        + (f"; the newest {len(lines)} are listed, `--limit {count}` lists all" if count > len(lines) else "")
+        + _not_all(count, len(lines))
         + (f"; {len(doubted)} IN DOUBT: see `valise key revoked`" if doubted else ""),
         {
             "bureau": home.bureau,
@@ -90,6 +90,11 @@ def _list(
         table=answer.Table(_TITLES, [_cells(each) for each in lines]),
         then=given.again(f"valise read {lines[-1].id if lines else 'ID'} --case REF --bureau {home.bureau}"),
     )
+
+
+def _not_all(count: int, listed: int) -> str:
+    """Say that a list is not all that is here; nothing if it is."""
+    return f"; the newest {listed} are listed, `--limit {count}` lists all" if count > listed else ""
 
 
 def _why(error: UnavailableError) -> str:
@@ -151,7 +156,7 @@ async def _follow(given: Everywhere, home: MemberHome, limit: int | None = None)
                 with home.inbox() as box:
                     collector, opened = home.collector(bus, box), monotonic()
                     if seen is None:
-                        seen = box.before_newest(limit or 0)
+                        seen = _begin(given, box, limit or 0)
                     # Opened anew where nothing comes: only then is it known which receipts were rejected for their key.
                     while monotonic() - opened < OPEN_S or (await collector.round()).records:
                         for line in box.lines(after=seen):
@@ -163,6 +168,14 @@ async def _follow(given: Everywhere, home: MemberHome, limit: int | None = None)
         except UnavailableError as error:
             answer.aside(f"nothing can be taken in now{_why(error)}; trying again")
             await asyncio.sleep(FOLLOW_WAIT_S)
+
+
+def _begin(given: Everywhere, box: Inbox, limit: int) -> int:
+    """Give the number after which what is here already is printed, and say to people where that is not all."""
+    count, _ = box.count()
+    if count > limit and not given.as_json:
+        answer.say(f"{count} notices are here already{_not_all(count, limit)}")
+    return box.before_newest(limit)
 
 
 def _ring(box: Inbox, after: int) -> int:

@@ -18,8 +18,10 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import CliRunner
 
+from adapters.collect import Collector
 from adapters.inbox import Inbox
 from broker import settings, streams
+from broker.bus import Bus
 from broker.errors import UnavailableError
 from broker.sqlite import SqliteBus
 from cli import drafts
@@ -273,6 +275,33 @@ def test_a_list_for_people_is_the_newest_and_says_so_and_a_machine_gets_all(home
 
 class _EndedError(Exception):
     """Who followed has been interrupted."""
+
+
+class _Once(MemberHome):
+    """A home whose inbox is followed until nothing more comes."""
+
+    def collector(self, bus: Bus, inbox: Inbox) -> Collector:
+        if (self.folder / "followed").exists():
+            raise _EndedError
+        (self.folder / "followed").touch()
+        return super().collector(bus, inbox)
+
+
+@pytest.mark.parametrize(("limit", "said"), [(1, True), (10_000, False)])
+def test_who_follows_an_inbox_is_told_that_what_is_here_already_is_not_all_listed(
+    homes: Homes, capsys: pytest.CaptureFixture[str], limit: int, said: bool
+) -> None:
+    for each in ("R-93", "R-94"):
+        publish(homes, person(each))
+    whole = homes.valise("inbox", "--bureau", "GE/ncb", "--json").value["notices"]
+    home = member_home(homes.folder, "GE/ncb")
+    once, given = _Once(home.folder, home.settings, home.bureau), Everywhere(homes.folder, as_json=False, yes=True)
+    (home.folder / "followed").unlink(missing_ok=True)
+    with pytest.raises(_EndedError):
+        asyncio.run(inbox_command._follow(given, once, limit))
+    told = capsys.readouterr().out
+    assert (f"{len(whole)} notices are here already; the newest 1 are listed, `--limit {len(whole)}`" in told) == said
+    assert sum(each["notice"] in told for each in whole) == min(limit, len(whole))
 
 
 class _Kept(MemberHome):
