@@ -95,7 +95,8 @@ class Life:
             return subject.relation == "withdraws"
         if subject.relation == "corrects" and (target.state == "withdrawn" or header.version <= target.version):
             return False
-        return target.state != "replaced" and not (target.state == "refused" and target.version > 1)
+        refused = target.state == "refused" and (target.version > 1 or subject.relation == "withdraws")
+        return target.state != "replaced" and not refused
 
     def _end(self, header: Header, subject: Reference) -> frozenset[str]:
         target = self.known.setdefault(subject.notice_id, Known(subject.header_digest, 0, ""))
