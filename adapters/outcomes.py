@@ -387,8 +387,8 @@ def _check_outcome(data: bytes, known: Known) -> Checked:
     if (leaf.kind, leaf.code) != (outcome.kind, outcome.code):
         raise WrongLeafError
     decision = _check_decision(outcome, leaf) if outcome.decision else None
-    if decision is None and leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED, ORDERED):
-        message = "an outcome without the decision"
+    if (decision is None or not decision.header) and leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED, ORDERED):
+        message = "an outcome without the decision, or with one about no notice"
         raise WrongLeafError(message)
     receipt = _check_receipt(outcome, leaf, known) if leaf.kind == "receipt" else None
     if leaf.kind == "look":

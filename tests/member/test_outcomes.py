@@ -488,6 +488,19 @@ async def test_a_decision_that_names_recipients_of_a_leaf_without_rows_is_refuse
     assert await put_on_record(world, lambda leaf, outcome: (replace(leaf, rows=None), outcome)) == ["wrong-row"]
 
 
+async def test_a_decision_that_is_about_no_notice_is_refused(world: World) -> None:
+    """Who disowns the notice whose id it bears would find no header there, and nothing of its record be taken in."""
+
+    def about_none(leaf: Leaf, outcome: Outcome) -> tuple[Leaf, Outcome]:
+        record = replace(codec.decode(DecisionRecord, outcome.decision), header=b"", rows=())
+        decision = codec.encode(record)
+        digest = decision_digest(outcome.decision_salt, decision)
+        stolen = replace(outcome, decision=decision, notice_id=os.urandom(16))
+        return replace(leaf, decision=digest, header_digest=None, rows=None), stolen
+
+    assert await put_on_record(world, about_none) == ["wrong-leaf"]
+
+
 async def test_a_receipt_that_its_bureau_did_not_sign_is_refused(world: World) -> None:
     (data,) = await world.publish(draft())
     await world.broker.route(data, SHOWS)
