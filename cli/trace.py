@@ -62,9 +62,10 @@ def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Look
     with home.outbox() as outbox:
         found = outbox.find(notice)
         story = tell(outbox.database, found.notice_id) if found else None
-        if story is None:
+        if found is None or story is None:
             raise NoSuchNoticeError
-        newest = outbox.find(story.record, story.bureau)
+        # An order is of another's record, whatever of ours is called so.
+        newest = None if outbox.is_order(found.notice_id) else outbox.find(story.record, story.bureau)
         later = newest if newest and newest.record == story.record and newest.version > story.version else None
         return story, Journal(outbox.database).alarms(), looks_at(outbox.database, story.leaf_number), later
 

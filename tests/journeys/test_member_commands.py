@@ -651,7 +651,12 @@ def test_an_authority_withdraws_by_order_what_another_published(homes: Homes) ->
     refused = homes.valise(*order, "--bureau", "LV/ncb")
     assert refused.code == 1
     assert homes.valise(*order, "--reason", "mistaken", "--bureau", EUROPOL).code == 2
-    assert homes.valise(*order, "--bureau", EUROPOL, "--json").code == 0
+    for action in ("watch", "arrest", "locate"):  # a record of its own of that name is another
+        own = person("R-30", action_sought=action, audience={"to": ["GE/ncb"]})
+        homes.valise("publish", "-", "--bureau", EUROPOL, "--wait", "0", given=own)
+    (ordered,) = notices(homes.valise(*order, "--bureau", EUROPOL, "--json"))
+    story = homes.valise("trace", ordered["notice"], "--bureau", EUROPOL, "--json")
+    assert (ordered["state"], story.code, story.value["newest"]) == ("routed", 0, None)
     (line,) = [
         each
         for each in notices(homes.valise("inbox", "--bureau", "LV/ncb", "--json"))
