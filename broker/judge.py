@@ -6,7 +6,7 @@ record stops that record only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -251,7 +251,9 @@ class Judge:
         if approval.action_sought == REFUSE:
             return _ended_by_review(held, reference, target)
         self._check_sender(held)
-        holders, reviewers = _apart(target.holders, self.view.directory.bureau_mask(given.bureaus))
+        # By their index: one that was suspended since has no more of it than when it was given that to review.
+        reviewing = filter(None, map(self.view.directory.bureaus.get, given.bureaus))
+        holders, reviewers = _apart(target.holders, {each.index for each in reviewing})
         decision = decide(held, self.view, now, holders, released=True, reviewers=reviewers)
         if decision.state == "held":
             message = "the rules hold it although it was released"
@@ -524,9 +526,9 @@ def _check_ends(reference: Reference, target: Standing | None) -> None:
         raise InvalidReferenceError(message)
 
 
-def _apart(holders: tuple[Holder, ...], given: int) -> tuple[tuple[Holder, ...], tuple[Holder, ...]]:
+def _apart(holders: tuple[Holder, ...], given: Collection[int]) -> tuple[tuple[Holder, ...], tuple[Holder, ...]]:
     """Part the holders of a held notice: who has a version before it, and who was only given it itself to review."""
-    only = tuple(each for each in holders if given >> each.index & 1 and len(each.numbers) == 1)
+    only = tuple(each for each in holders if each.index in given and len(each.numbers) == 1)
     return tuple(each for each in holders if each not in only), only
 
 
