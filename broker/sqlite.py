@@ -24,6 +24,7 @@ from broker.sqlite_batch import Copy
 from broker.sqlite_file import Row, Transaction, Writer, checkpoint
 from broker.sqlite_pages import PAGE_BYTES, REFUSAL, Table, connect, keyed, replaced, select
 from broker.streams import DAY_MS, ROUTER, World, family_of
+from broker.threads import ended
 from broker.writing import answering
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class SqliteBus:
         if self._principal != ROUTER:
             raise ForbiddenStreamError(self._principal, "own", f"shard {shard}")
         tables = [self._file.table("read", stream, shard if family_of(stream).sharded else 0) for stream in inputs]
-        epoch = self._epochs[shard] = await self._file.write(partial(_own, shard, self._epochs.get(shard, 0)))
+        epoch = await ended(self._next_epoch(shard))  # cancelled before it knows, it would take itself for another
         # Only now: the old owner can no longer move them.
         places = {table: self._place(str(shard), table) for table in tables}
         bounds = [(self._file.watch.start(table), self._file.watch.ends([table])[0]) for table in tables]
@@ -149,6 +150,10 @@ class SqliteBus:
             for (table, place), each in zip(places.items(), bounds, strict=True)
         ]
         yield _Shard(self._file, shard, epoch, places, [each for each in gaps if each])
+
+    async def _next_epoch(self, shard: int) -> int:
+        epoch = self._epochs[shard] = await self._file.write(partial(_own, shard, self._epochs.get(shard, 0)))
+        return epoch
 
     async def create(self, streams: Sequence[str], shards: int = 1) -> None:
         """Make the tables that do not exist yet."""

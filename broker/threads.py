@@ -6,9 +6,9 @@ A thread that goes on alone meets a second writer on the disk, or a database tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -22,7 +22,12 @@ async def to_the_end(work: Callable[..., T], *args: object, hurry: Callable[[], 
 
     `hurry` is called where somebody is cancelled who waits: it may make the work end sooner.
     """
-    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    return await ended(asyncio.to_thread(work, *args), hurry)
+
+
+async def ended(work: Coroutine[Any, Any, T], hurry: Callable[[], None] = _no_hurry) -> T:
+    """Give the answer of what must be known to have ended; as `to_the_end`."""
+    running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -382,6 +382,26 @@ async def test_a_process_that_opens_another_bus_goes_on_with_its_shard(stage: St
     for _ in range(3):
         async with stage.open(streams.ROUTER, ours) as bus, bus.own(0, []) as shard:
             await shard.commit([], Writes([(streams.REGISTER, b"entry", b"ours")]))
+
+
+async def test_who_is_cancelled_while_it_owns_a_shard_does_not_take_itself_for_another(stage: Stage) -> None:
+    """A broker is cancelled wherever it is when a directory with other streams comes, and opens its next bus."""
+    ours = Owned()
+
+    async def owned() -> None:
+        async with stage.open(streams.ROUTER, ours) as bus:
+            async with bus.own(0, []):
+                pass
+            begun = asyncio.ensure_future(bus.own(0, []).__aenter__())
+            await asyncio.sleep(0)
+            begun.cancel()
+            with suppress(asyncio.CancelledError):
+                await begun
+
+    for _ in range(2):
+        await owned()
+    async with stage.open(streams.ROUTER, ours) as bus, bus.own(0, []) as shard:
+        await shard.commit([], Writes([(streams.REGISTER, b"entry", b"ours")]))
 
 
 async def test_a_bus_that_was_left_is_not_opened_again(stage: Stage) -> None:
