@@ -100,11 +100,12 @@ async def resume(
         async with bus.own(restored.shard, [streams.VERSIONS]) as shard:
             sealer = opened()
             newest = await _compared(sealer, outside)
+            outlook = await sealer.look()  # before we are told that the shard is ours still: no successor's work
             await _forget(restored.register, shard)
             await leave_room()
             if sealer.trail.checkpoint:  # so that whoever looks for the stream's last record need not cross the room
                 await sealer.announce_cosigned(sealer.trail.checkpoint)
-            await sealer.recover()
+            await sealer.recover(outlook)
             return Resumed(sealer.trail.size, newest, len(outside), silent)
 
 

@@ -42,8 +42,10 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """How far the streams of a shard go: the head that everybody saw last, and the end of `trail`."""
+    """How far a shard goes: its decision records, the head that everybody saw last, and the end of `trail`."""
 
+    kept: int
+    """Asked before the streams were: they go at least as far, whoever writes meanwhile."""
     announced: Checkpoint | None
     end: int
 
@@ -171,12 +173,13 @@ class Sealer:
         return self._opened(await self._last_announced())
 
     async def look(self) -> Outlook:
-        """See how far the streams go. Who still owns the shard after this knows that it saw no successor's work.
+        """See how far records and streams go. Who still owns the shard after this knows that it saw no successor's work.
 
         Raises TrailError if this log, or the head that everybody saw, is not ours.
         """
         await to_the_end(self._check_key)
-        return Outlook(await self._last_announced(), await self._bus.end(TRAIL, partition=self._shard))
+        kept = self._records.size
+        return Outlook(kept, await self._last_announced(), await self._bus.end(TRAIL, partition=self._shard))
 
     async def recover(self, outlook: Outlook | None = None) -> Head | None:
         """Finish what a crash left behind; return the head that the trail then has, None for an empty log.
@@ -198,7 +201,7 @@ class Sealer:
         if outlook.announced:
             _check_announced(outlook.announced, self._trail.size, self._trail.root_of)
             self._announced = outlook.announced
-        _check_kept(self._records.size, self._trail.size)
+        _check_kept(outlook.kept, self._trail.size)  # those beyond may be a successor's by now
 
     async def foresee(self, sizes: Collection[int]) -> tuple[int, dict[int, bytes]]:
         """Tell the size that disk and record lead to, and the roots at these sizes as far; nothing is written.
@@ -206,7 +209,6 @@ class Sealer:
         The shard need not be ours: what its owner does meanwhile is seen or not. Raises TrailError where `finish` does.
         """
         await self._all_shown()
-        kept = self._records.size  # asked before the record is, which goes at least as far
         outlook = await self.look()
         frontier, wanted = self._trail.frontier(), {*sizes, *([outlook.announced.size] if outlook.announced else [])}
         roots = {size: self._trail.root_of(size) for size in wanted if size <= frontier.size}
@@ -223,7 +225,7 @@ class Sealer:
         await self._catch_up(outlook, take)
         if outlook.announced:
             _check_announced(outlook.announced, frontier.size, roots.__getitem__)
-        _check_kept(kept, frontier.size)
+        _check_kept(outlook.kept, frontier.size)
         return frontier.size, roots
 
     async def _all_shown(self) -> None:

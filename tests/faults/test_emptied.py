@@ -265,6 +265,24 @@ async def test_a_resume_empties_the_cache_only_while_the_shard_is_its_own(federa
         assert [each.delivery.delivery_number for each in await federation.inbox(TO)] == [1, 2]
 
 
+async def test_a_resume_leaves_to_a_broker_that_starts_meanwhile_what_that_commits(federation: Federation) -> None:
+    """Its supervisor starts it anew once resume has fenced it; whose step another seals ends as fenced, once more."""
+    home = owner(federation)
+    what = Restored(home.trail, home.records, home.register, home.origin, home.shard, home.key)
+    before = Trail.open(federation.trail, world.ORIGIN).size
+    started: list[int] = []
+
+    async def leave_room() -> None:
+        async with running(federation):
+            await federation.settled(TO)
+        started.append(Trail.open(federation.trail, world.ORIGIN).size)
+
+    found = await resume(what, cast("Bus", federation.bus), _seen(federation), NONE, leave_room)
+    assert found.size == before
+    assert [size > before for size in started] == [True]
+    assert Trail.open(federation.trail, world.ORIGIN).size == started[0]
+
+
 @pytest.mark.parametrize("new_log", [False, True])
 async def test_a_successor_that_comes_after_the_answer_that_the_shard_is_ours_keeps_its_cache(
     federation: Federation, *, new_log: bool
