@@ -85,9 +85,9 @@ class Register:
 
     def _is_whole(self) -> bool:
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
-        marks = [each for each in ("stamp", "owner", "emptied") if each in tables]  # caches of before lack some
-        found = {each for each in marks if self._db.execute(f"SELECT 1 FROM {each}").fetchone()}  # noqa: S608 - ours
-        return bool(found) and "emptied" not in found
+        marks = [each for each in ("stamp", "emptied") if each in tables]  # caches of before lack the second
+        found = [each for each in marks if self._db.execute(f"SELECT 1 FROM {each}").fetchone()]  # noqa: S608 - ours
+        return found == ["stamp"]
 
     def close(self) -> None:
         """Close the cache."""
@@ -156,6 +156,7 @@ class Register:
         """Say that the cache, if it was empty, has all again that its stream has; raises as `settle`."""
         with answering(), transaction(self._db):
             self.check_ours()
+            self._db.execute("INSERT OR IGNORE INTO stamp VALUES (1, 0)")  # its stream may have nothing
             self._db.execute("DELETE FROM emptied")
 
     # Reading

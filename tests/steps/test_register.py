@@ -213,6 +213,24 @@ async def test_a_cache_of_before_that_has_a_place_is_read(tmp_path: Path) -> Non
     assert looks(file) == ["revoked/ff"]
 
 
+async def test_a_cache_of_before_that_was_emptied_answers_nobody(tmp_path: Path) -> None:
+    """A version that knew no mark for it emptied it: with whose it is, and no place."""
+    file = tmp_path / "register.db"
+    with closing(Register(file)) as owner:
+        await owner.take_over(still_owned)
+    for left in ("DELETE FROM emptied", "DROP TABLE emptied"):
+        with closing(sqlite3.connect(file)) as before:
+            before.executescript(left)
+        with pytest.raises(UnavailableError):
+            looks(file)
+    with closing(Register(file)) as owner:  # a start that is cut off before it owns the shard
+        with pytest.raises(UnavailableError):
+            looks(file)
+        await owner.take_over(still_owned)
+        owner.rebuilt()
+        assert looks(file) == []
+
+
 async def test_who_looks_sees_one_moment_of_the_cache(tmp_path: Path) -> None:
     file = tmp_path / "register.db"
     with closing(Register(file)) as owner:
