@@ -173,7 +173,7 @@ class Sealer:
         return self._opened(await self._last_announced())
 
     async def look(self) -> Outlook:
-        """See how far records and streams go. Who still owns the shard after this knows that it saw no successor's work.
+        """See how far all goes. Who still owns the shard after this knows that it saw no successor's work.
 
         Raises TrailError if this log, or the head that everybody saw, is not ours.
         """
