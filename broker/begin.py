@@ -72,7 +72,7 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Call
             register.forget()  # it may belong to another past; the stream has it all
             adopter = await restored(register, bus, owner, shard)
             if lost:
-                await _end(owner, lost, tell)
+                await _end(owner, lost, tell, shard)
             trail = Trail.open(owner.trail)
             trail.go_on_as(owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
@@ -133,10 +133,14 @@ async def _compared(owner: Owner, records: Records, bus: Bus, heard: _Heard) -> 
     return _Lost(sealer, heard, await _newest(sealer, heard.outside))
 
 
-async def _end(owner: Owner, lost: _Lost, tell: Tell) -> None:
-    """Finish the old log as far as the record goes, and write down how it ended and what comes after it."""
+async def _end(owner: Owner, lost: _Lost, tell: Tell, shard: Shard) -> None:
+    """Finish the old log as far as the record goes, and write down how it ended and what comes after it.
+
+    Raises FencedError, with nothing written down, if another owns the shard by now: it goes on with the old log.
+    """
     tell(lost.heard.silent)
-    await lost.sealer.finish()
+    await lost.sealer.finish(await lost.sealer.look())
+    await shard.now()
     trail = lost.sealer.trail
     head = Checkpoint(trail.origin, trail.size, trail.root)
     ended = notes.sign_checkpoint(head, owner.key)

@@ -13,6 +13,7 @@ import pytest
 
 from broker import up
 from broker.begin import begin
+from broker.begun import ENDED, ORIGIN
 from broker.bus import Record, Writes
 from broker.errors import FencedError, NothingLostError, UnavailableError
 from broker.notes import Checkpoint, Vkey
@@ -240,6 +241,21 @@ async def test_a_new_log_that_is_refused_leaves_the_cache_alone(federation: Fede
             await begin(owner(federation), federation.bus, _seen(federation), lambda _: None, _silent)
         living.check_ours()
         assert (living.place > 0, living.place, living.keys("next/")) == (True, place, numbers)
+
+
+async def test_a_log_that_another_goes_on_with_meanwhile_is_not_ended(federation: Federation) -> None:
+    """A supervisor starts the broker anew; the next log would name an end that the old one did not have."""
+    home, bus = owner(federation), cast("Bus", federation.bus)
+    trail = Trail.open(federation.trail, world.ORIGIN)
+    beyond = [Outside(Checkpoint(trail.origin, trail.size + 1, bytes(32)), "AT")]
+
+    def overtaken(_: Sequence[str]) -> None:
+        bus.memory.epochs[0] += 1
+
+    with pytest.raises(FencedError):
+        await begin(home, bus, lambda _: beyond, overtaken, _silent)
+    assert not (federation.trail / ORIGIN).exists()
+    assert not list(federation.trail.glob(f"{ENDED}*"))
 
 
 async def test_a_resume_empties_the_cache_only_while_the_shard_is_its_own(federation: Federation) -> None:
