@@ -40,7 +40,7 @@ def list_agreements(given: Everywhere, bureau: str | None) -> None:
         for each in found
     ]
     answer.show(
-        f"{len(rows)} agreements; directory version {directory.version}",
+        f"{answer.count(len(rows), 'agreement')}; directory version {directory.version}",
         {"version": directory.version, "agreements": rows, "stale": stale},
         as_json=given.as_json,
         table=answer.Table(

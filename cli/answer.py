@@ -95,6 +95,11 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """Write a number of things: `one` names one of them, `many` several, by default with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def when(ms: int | None) -> str:
     """Write a time for people, in UTC."""
     if ms is None:

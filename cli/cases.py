@@ -37,7 +37,8 @@ def cases(given: Everywhere, file: Path | None, bureau: str | None) -> None:
         except FileExistsError as error:
             message = f"{file} is there already: name another, or remove it"
             raise ConfigurationError(message) from error
-    first = f"{home.bureau} opened {len(found)} notices for {len({each['case'] for each in found})} cases"
+    opened, numbers = answer.count(len(found), "notice"), len({each["case"] for each in found})
+    first = f"{home.bureau} opened {opened} for {answer.count(numbers, 'case')}"
     answer.show(
         f"{first}: {file}" if file else first,
         found,

@@ -83,7 +83,7 @@ def sign(
         answer.aside(f"refused: {each}")
     issuing.tell_bare(home)
     answer.show(
-        f"{len(done.issued)} certificates, {len(done.refused)} requests refused",
+        f"{answer.count(len(done.issued), 'certificate')}, {answer.count(len(done.refused), 'request')} refused",
         {"issued": list(map(str, done.issued)), "refused": done.refused},
         as_json=given.as_json,
         table=answer.Table(("send to its member",), [(str(each),) for each in done.issued]),
@@ -150,7 +150,7 @@ def list_issued(given: Everywhere) -> None:
     now, known, out = clock(), stops(home), stopped(home)
     rows = [_row(each, now, known.get(each.principal, Stop(stopped=False))) for each in issuing.kept(home)]
     answer.show(
-        f"{len(rows)} certificates; stopped: {', '.join(sorted(out)) or 'nobody'}",
+        f"{answer.count(len(rows), 'certificate')}; stopped: {', '.join(sorted(out)) or 'nobody'}",
         {"certificates": rows, "stopped": sorted(out)},
         as_json=given.as_json,
         table=answer.Table(

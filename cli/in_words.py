@@ -34,9 +34,8 @@ def became(story: Story) -> str:
     silent = f"; silent: {', '.join(story.silent)}" if story.silent else ""
     warned = f"; warnings: {', '.join(story.warnings)}" if story.warnings else ""
     when = answer.when(story.decided_at)
-    return (
-        f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {len(story.reached)} bureaus{silent}{warned}"
-    )
+    reached = answer.count(len(story.reached), "bureau")
+    return f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {reached}{silent}{warned}"
 
 
 def _review(each: Reached) -> str:

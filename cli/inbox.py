@@ -74,7 +74,7 @@ def _list(
     lines = list(box.lines(box.before_newest(limit) if limit else 0))
     alarms = box.journal.alarms()
     answer.show(
-        f"{count} notices for {home.bureau}, {new} of them new{troubled(alarms)}"
+        f"{answer.count(count, 'notice')} for {home.bureau}, {new} of them new{troubled(alarms)}"
         + _not_all(count, len(lines))
         + (f"; {len(doubted)} IN DOUBT: see `valise key revoked`" if doubted else ""),
         {
@@ -137,7 +137,8 @@ async def _drain(collector: Collector, found: Collected) -> None:
     found.refused = (await collector.drain(progress("taken in", "deliveries"))).refused
     if found.refused:
         answer.aside(
-            f"{found.refused} deliveries do not hold and are shown to nobody: see the alarms of `valise inbox`"
+            f"{answer.count(found.refused, 'delivery does', 'deliveries do')} not hold and can be opened by nobody: "
+            "see the alarms of `valise inbox`"
         )
 
 

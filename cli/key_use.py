@@ -88,7 +88,7 @@ def show(given: Everywhere) -> None:
     """List every key of the directory, those first whose bureau should have moved on."""
     found = sorted(found_in(operator_home(given.home)), key=lambda each: not each.lagging)
     lagging = sorted({each.bureau for each in found if each.lagging})
-    first = f"{len(found)} keys; " + (
+    first = f"{answer.count(len(found), 'key')}; " + (
         f"still signing with an old key: {', '.join(lagging)}" if lagging else "nobody signs with an old key"
     )
     answer.show(

@@ -292,7 +292,7 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
     answered = _follow(home)
     rows = [_row(home, each) for each in keyring.all_kept(home.folder, home.member)]
     answer.show(
-        f"{len(rows)} keys of {home.member}",
+        f"{answer.count(len(rows), 'key')} of {home.member}",
         rows,
         as_json=given.as_json,
         table=answer.Table(

@@ -37,8 +37,9 @@ def list_members(given: Everywhere, bureau: str | None) -> None:
     """List the members of the federation."""
     directory, stale = newest(given.home, bureau)
     rows = [_row(directory, name) for name in sorted(directory.members)]
+    held = f"{answer.count(len(rows), 'member')}, {answer.count(len(directory.bureaus), 'bureau')}"
     answer.show(
-        f"{len(rows)} members, {len(directory.bureaus)} bureaus; directory version {directory.version}",
+        f"{held}; directory version {directory.version}",
         {
             "federation": directory.federation, "version": directory.version, "digest": directory.digest,
             "members": rows, "stale": stale,
@@ -230,7 +231,8 @@ def _accepted(folder: Path, done: invitation.Accepted) -> Iterator[str]:
         yield "there is no directory yet: whoever signs the first draft has read what it founds"
         return
     found = done.opened.directory
-    yield f"directory version {found.version}: {len(found.members)} members, {len(found.bureaus)} bureaus"
+    held = f"{answer.count(len(found.members), 'member')}, {answer.count(len(found.bureaus), 'bureau')}"
+    yield f"directory version {found.version}: {held}"
     if done.pinned:
         yield f"root {done.root}, pinned here"
     else:

@@ -331,7 +331,7 @@ def _first(rows: list[dict[str, Any]], done: Done) -> str:
         return f"{done.waits}: what was published is kept in the outbox; {in_words.TRIES_AGAIN}"
     if len(rows) == 1:
         row = rows[0]
-        reached = f" to {row['bureaus']} bureaus" if row["state"] == "routed" else ""
+        reached = f" to {answer.count(row['bureaus'], 'bureau')}" if row["state"] == "routed" else ""
         return f"{row['state']}{reached}" + (f": {answer.one_line(row['detail'])}" if row["detail"] else "")
     counts: dict[str, int] = {}
     for row in rows:

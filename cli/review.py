@@ -38,7 +38,7 @@ def list_(given: Everywhere, bureau: str | None) -> None:
     now = clock()
     oldest = f", the oldest for {(now - lines[0].taken_at) / HOUR_MS:.1f} h" if lines else ""
     answer.show(
-        f"{len(lines)} notices wait for {home.bureau}{oldest}",
+        f"{answer.count(len(lines), 'notice waits', 'notices wait')} for {home.bureau}{oldest}",
         {
             "bureau": home.bureau, "waiting": [_value(each, now) for each in lines],
             "refused": collected.refused, "stale": collected.stale,

@@ -174,8 +174,9 @@ def list_revoked(given: Everywhere, bureau: str | None) -> None:
     held = sum(len(each) for doubt in found for each in doubt.held.values())
     answered = sum(len(doubt.answered) for doubt in found)
     answer.show(
-        f"{len(found)} revoked keys; {len(mine)} notices of {home.member} to confirm again or withdraw, "
-        f"{held} deliveries and {answered} receipts in doubt",
+        f"{answer.count(len(found), 'revoked key')}; {answer.count(len(mine), 'notice')} of {home.member} to confirm "
+        f"again or withdraw, {answer.count(held, 'delivery', 'deliveries')} and {answer.count(answered, 'receipt')} "
+        "in doubt",
         {"stale": stale, "keys": [_value(each) for each in found]},
         as_json=given.as_json,
         table=answer.Table(("key", "of", "in doubt since", "notice", "record", "recorded", "with", "to do"), rows),
@@ -240,7 +241,8 @@ def _show_operator(given: Everywhere) -> None:
     rows = [row for said, notices in found for row in _operator_rows(said, notices, directory)]
     doubted = sum(len(notices) for _, notices in found)
     answer.show(
-        f"{len(found)} revoked keys; {doubted} notices in force wait for their issuer to confirm them again",
+        f"{answer.count(len(found), 'revoked key')}; in force and to be confirmed again by its issuer: "
+        f"{answer.count(doubted, 'notice')}",
         {
             "stale": False,
             "keys": [{**asdict(said), "issued": [asdict(each) for each in notices]} for said, notices in found],

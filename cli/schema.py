@@ -98,7 +98,7 @@ def check(given: Everywhere, file: IO[str]) -> None:
         except NoticeRejectedError as error:
             problems.append({"record": draft.record, "code": error.code, "detail": _said(draft, error)})
     answer.show(
-        f"{len(read)} drafts, {len(problems)} with problems",
+        f"{answer.count(len(read), 'draft')}, {len(problems)} with problems",
         {"drafts": len(read), "problems": problems},
         as_json=given.as_json,
         table=answer.Table(("record", "code", "detail"), [tuple(each.values()) for each in problems]),

@@ -71,7 +71,7 @@ def export(given: Everywhere, notices: tuple[str, ...], file: Path, digests_only
 
 def _first(made: Bundle, file: Path, looks: list[Looked]) -> str:
     leaves = sum(each.startswith("leaf/") for each in made.parts)
-    what = f"{len(made.manifest.notices)} notices, {leaves} leaves"
+    what = f"{answer.count(len(made.manifest.notices), 'notice')}, {answer.count(leaves, 'leaf', 'leaves')}"
     if made.manifest.data == "digests":
         return f"{file}: {what}, digests only"
     numbers = ", ".join(str(each.leaf_number) for each in looks)

@@ -83,7 +83,8 @@ def _first(checked: Checked) -> str:
         return f"The bundle does not hold: {checked.wrong[0]}"
     manifest = checked.bundle.manifest
     what = "with data" if manifest.data == "clear" else "digests only"
-    return f"The bundle is good: {len(manifest.notices)} notices, {len(checked.told)} leaves, {what}"
+    held = f"{answer.count(len(manifest.notices), 'notice')}, {answer.count(len(checked.told), 'leaf', 'leaves')}"
+    return f"The bundle is good: {held}, {what}"
 
 
 def _lines(checked: Checked, cases: Cases) -> list[str]:

@@ -44,7 +44,8 @@ def reads(given: Everywhere, notice: str | None, case_files: tuple[Path, ...], l
     more = f"; the newest {len(numbers)} leaves of {total:,}" if total > len(numbers) else ""
     closed = sum(1 for each in rows if each["case_digest"] and not each["case"])
     answer.show(
-        f"{len(rows)} times a notice was read or looked at; {closed} case numbers its bureau has not told{more}",
+        f"{answer.count(len(rows), 'time')} a notice was read or looked at; {answer.count(closed, 'case number')} its "
+        f"bureau has not told{more}",
         rows,
         as_json=given.as_json,
         table=answer.Table(

@@ -143,14 +143,14 @@ def _decision(record: bytes) -> DecisionRecord | None:
 def _cells(line: dict[str, Any]) -> tuple[str, ...]:
     outcome = " ".join(filter(None, (line["kind"], line["code"], line.get("result"))))
     about = f"leaf {line['about']}" if line["about"] is not None else ""
-    notices = f"{line['notices']} notices" if line.get("notices", 1) != 1 else ""
+    notices = answer.count(line["notices"], "notice") if line.get("notices", 1) != 1 else ""
     return (
         str(line["leaf"]),
         line["at"][:19].replace("T", " "),
         outcome,
         line.get("notice") or notices or about,
         line.get("issuer") or line.get("by") or line.get("came_on") or "",
-        f"{line['recipients']} bureaus" if "recipients" in line else line.get("reason", ""),
+        answer.count(line["recipients"], "bureau") if "recipients" in line else line.get("reason", ""),
     )
 
 
@@ -158,7 +158,8 @@ def _first(found: Found, lines: list[dict[str, Any]], hint: str) -> str:
     if not found.total:
         return f"no leaf fits{hint}"
     more = found.total - len(lines)
-    return f"{found.total:,} leaves fit" + (f"; the newest {len(lines)} of them, {more:,} more" if more else "")
+    fit = answer.count(found.total, "leaf fits", "leaves fit")
+    return fit + (f"; the newest {len(lines)} of them, {more:,} more" if more else "")
 
 
 def _hint(home: Opened, asked: dict[str, Any]) -> str:

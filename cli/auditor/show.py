@@ -114,8 +114,8 @@ def _headline(first: dict[str, Any], count: int) -> str:
     if "notice" not in first:
         return f"Leaf {first['leaf']}: {first['kind']}"
     state = first["code"] or first["kind"]
-    recipients = len(first["recipients"])
-    return f"Notice {first['notice']} of {first['issuer']}: {state}, {recipients} recipients, {count} leaves"
+    held = f"{answer.count(len(first['recipients']), 'recipient')}, {answer.count(count, 'leaf', 'leaves')}"
+    return f"Notice {first['notice']} of {first['issuer']}: {state}, {held}"
 
 
 def _chapter(chapter: dict[str, Any]) -> list[str]:

@@ -269,7 +269,8 @@ def _lost(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _compared(report: Report) -> str:
-    return f"{report.heads:,} heads, {report.deliveries:,} deliveries and {report.told:,} outcomes"
+    heads, deliveries = answer.count(report.heads, "head"), answer.count(report.deliveries, "delivery", "deliveries")
+    return f"{heads}, {deliveries} and {answer.count(report.told, 'outcome')}"
 
 
 def _print(checked: Checked) -> None:
@@ -281,7 +282,7 @@ def _print(checked: Checked) -> None:
         ("leaves", f"{report.size:,}"),
         ("root", report.root.hex()),
         ("key", str(pinned)),
-        ("compared with", f"{len(checked.others.files)} files: {_compared(report)}"),
+        ("compared with", f"{answer.count(len(checked.others.files), 'file')}: {_compared(report)}"),
         *_left_out(checked.others),
         *_beyond(report),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),

@@ -146,7 +146,7 @@ def _versions(given: Everywhere) -> None:
     if len(set(newest.values())) > 1:
         where = ", ".join(f"{digest} in shard {shard}" for shard, digest in newest.items())
     answer.show(
-        f"{len(rows)} times a policy set was adopted; in force: {where}",
+        f"{answer.count(len(rows), 'time')} a policy set was adopted; in force: {where}",
         rows,
         as_json=given.as_json,
         table=answer.Table(

@@ -62,5 +62,6 @@ def check_executed(given: Everywhere, member: str) -> None:
     owed = unexecuted(operator_home(given.home).folder, member)
     if owed:
         lines = [f"  {each.bureau}: {each.notice} of {each.issuer} (leaf {each.leaf_number})" for each in owed]
-        message = f"{member} has not executed {len(owed)} withdrawals; it would keep what was withdrawn:"
+        many = answer.count(len(owed), "withdrawal")
+        message = f"{member} has not executed {many}; it would keep what was withdrawn:"
         raise ConfigurationError("\n".join([message, *map(answer.safe, lines)]))

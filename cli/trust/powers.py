@@ -9,6 +9,7 @@ from broker.trust.bundle import Opened
 from broker.trust.draft import Draft
 from broker.trust.roles import ROOT, SNAPSHOT, TIMESTAMP
 from broker.trust.voices import Voices
+from cli import answer
 
 
 def called(member: str, keyid: str) -> str:
@@ -42,6 +43,6 @@ def _entering(after: Voices, entered: frozenset[str]) -> Iterator[str]:
 def _thresholds(after: Mapping[str, int], before: Mapping[str, int]) -> Iterator[str]:
     for role, many in sorted(after.items()):
         if role in before and before[role] != many:
-            yield f"{role}: {many} members must sign a change, {before[role]} had to before"
+            yield f"{role}: {answer.count(many, 'member')} must sign a change, {before[role]} had to before"
         elif role not in before and not roles.is_member(role) and role not in (ROOT, SNAPSHOT, TIMESTAMP):
-            yield f"{role}: {many} members must sign a change"
+            yield f"{role}: {answer.count(many, 'member')} must sign a change"

@@ -309,7 +309,7 @@ def test_a_bundle_goes_through_no_link_that_was_put_there_and_no_look_is_on_reco
 
 def test_the_answer_comes_first_and_what_a_bundle_cannot_show_is_said(homes: Homes, clear: Path) -> None:
     lines = homes.audit("verify", str(clear), "--vkey", homes.vkey).out.splitlines()
-    assert lines[0].startswith("The bundle is good: 1 notices")
+    assert lines[0].startswith("The bundle is good: 1 notice,")
     assert any("that nothing was left out" in each for each in lines)
 
 

@@ -74,7 +74,7 @@ def test_two_members_join_exchange_and_audit_with_the_commands_of_the_readme(tmp
     with _broker(home):
         _valise(home, "subscribe", "organised-crime.*", "--bureau", "GE/organised-crime")
         published = _valise(home, "publish", str(draft), "--bureau", "LV/organised-crime", "--wait", "45")
-        assert "routed to 1 bureaus" in published
-        assert "1 notices for GE/organised-crime" in _valise(home, "inbox", "--bureau", "GE/organised-crime")
+        assert "routed to 1 bureau\n" in published
+        assert "1 notice for GE/organised-crime" in _valise(home, "inbox", "--bureau", "GE/organised-crime")
     (home / "bus.db").unlink()
     assert "The trail is good" in _valise(home, "audit", "verify", "--policy", str(POLICIES))

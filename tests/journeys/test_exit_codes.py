@@ -38,7 +38,7 @@ def test_what_is_not_decided_does_not_hold_or_may_be_stale_is_not_called_done(
     inbox = ("inbox", "--bureau", "LV/ncb", "--json")
     found = homes.valise(*inbox)
     assert (found.code, found.value["refused"], found.value["stale"]) == (4, 1, False)
-    assert "1 deliveries do not hold" in capsys.readouterr().err
+    assert "1 delivery does not hold" in capsys.readouterr().err
     assert homes.valise(*inbox).code == 0
 
     listings = (

@@ -407,7 +407,7 @@ def test_a_story_names_recipients_what_they_saw_rules_and_receipts(told: tuple[L
 
 def test_a_story_is_told_in_lines(told: tuple[Ledger, str]) -> None:
     lines = show(told[0], told[1]).stdout.splitlines()
-    assert lines[0].startswith(f"Notice {told[1]} of LV/ncb: routed, 1 recipients")
+    assert lines[0].startswith(f"Notice {told[1]} of LV/ncb: routed, 1 recipient,")
     assert lines[-1].startswith("valise audit verify")
 
 

@@ -88,7 +88,7 @@ def test_whoever_hands_out_roles_lowers_no_threshold_of_an_agreement(entered: Op
 
 
 def test_a_lower_threshold_is_told_to_who_signs(entered: Opened) -> None:
-    assert f"{CIRCLE}: 1 members must sign a change, 2 had to before" in wording.changes(lowered(entered), entered)
+    assert f"{CIRCLE}: 1 member must sign a change, 2 had to before" in wording.changes(lowered(entered), entered)
 
 
 def test_whoever_has_seen_the_agreement_refuses_a_change_that_too_few_signed(entered: Opened) -> None:

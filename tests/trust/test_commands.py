@@ -226,7 +226,7 @@ async def test_a_member_is_suspended_only_after_it_has_executed_every_withdrawal
         await settled(stage)
         early = await valise(home, "member", "suspend", "AT")
         assert early.code == 1
-        assert "AT has not executed 1 withdrawals" in early.err
+        assert "AT has not executed 1 withdrawal;" in early.err
         assert "AT/ncb: " in early.err
         await valise(home, "inbox", "--bureau", "AT/ncb")
         await settled(stage)
