@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,10 +32,14 @@ REVOKED = "revoked/"
 """How the register's entries of revoked keys begin."""
 
 
+class StrayRequestError(ConfigurationError):
+    """A request of whom the federation's file does not name: it must not keep out those that it does."""
+
+
 def read_request(path: Path, federation: Federation, now: int, old: Entered | None = None) -> WrittenKey:
     """Read a member's key request and check that whoever made it has the private key and may ask for it.
 
-    Raises ConfigurationError that names the file.
+    Raises ConfigurationError that names the file, StrayRequestError where the federation has no such bureau.
     """
     try:
         found = possession.check_request(path.read_bytes(), federation.federation)
@@ -45,7 +49,7 @@ def read_request(path: Path, federation: Federation, now: int, old: Entered | No
         raise ConfigurationError(message) from error
     except ConfigurationError as error:
         message = f"{path}: {error}"
-        raise ConfigurationError(message) from error
+        raise type(error)(message) from error
     return WrittenKey(
         key_id=found.public.id.hex(),
         bureau=found.asked.bureau,
@@ -59,7 +63,7 @@ def _check_wanted(found: KeyRequest, federation: Federation, now: int, old: Ente
     bureau = found.asked.bureau
     if bureau not in federation.order.bureaus:
         message = f"the federation has no bureau {bureau}: add it to its file first"
-        raise ConfigurationError(message)
+        raise StrayRequestError(message)
     if old is not None and old.directory.key(found.public.id) is None:
         found.check_entry(old.challenges.get(bureau), old.in_force(bureau, now))
 
@@ -124,14 +128,17 @@ class Composed:
     new_keys: int
 
 
-async def compose_next(home: OperatorHome, federation: Federation, requests: Sequence[Path]) -> Composed:
+async def compose_next(
+    home: OperatorHome, federation: Federation, requests: Sequence[Path], say: Callable[[str], None]
+) -> Composed:
     """Compose the next directory of the federation's file, the keys known so far and those that are asked for.
 
-    Whether a member or an agreement is suspended stands in the directory: the file says it for new ones only.
+    Stray requests are passed over, and `say` is told of each. Whether a member or an agreement is suspended stands in
+    the directory: the file says it for new ones only.
     """
     old = home.versions.newest_if_any()
     before = await entered(home, old)
-    asked = [read_request(path, federation, clock(), before) for path in requests]
+    asked = list(_asked(requests, federation, before, say))
     known = [_ended(_written(each), before, clock()) for each in old.keys.values()] if old else []
     new = [each for each in asked if each.key_id not in {one.key_id for one in known}]
     auditors = enrolled.written(
@@ -140,6 +147,16 @@ async def compose_next(home: OperatorHome, federation: Federation, requests: Seq
     kept = federation if old is None else _as_it_stands(federation, old)
     plain, annex = seed.compose(kept, [*known, *new], [_log(home)], old.version + 1 if old else 1, auditors)
     return Composed(plain, annex, len(new))
+
+
+def _asked(
+    requests: Sequence[Path], federation: Federation, before: Entered | None, say: Callable[[str], None]
+) -> Iterator[WrittenKey]:
+    for path in requests:
+        try:
+            yield read_request(path, federation, clock(), before)
+        except StrayRequestError as error:
+            say(str(error))
 
 
 def _ended(key: WrittenKey, before: Entered | None, now: int) -> WrittenKey:

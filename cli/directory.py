@@ -26,6 +26,7 @@ from cli.operator_home import NOBODY, OperatorHome, operator_folder, operator_ho
 from cli.operator_streams import told
 from cli.options import Everywhere, Group, bureau, confirm, everywhere
 from cli.trust import powers, proposing, signing, wording
+from cli.trust.proposing import Activated, Proposed
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _TABLE = partial(answer.Table, ("role", "signed by", "missing", "could sign"))
@@ -60,14 +61,32 @@ def propose(given: Everywhere, file: Path | None, requests: tuple[Path, ...]) ->
     home = operator_home(given.home)
     folders = [each for each in (requests or (home.folder.parent / "members",)) if each.is_dir()]
     federation = seed.read(file) if file else seed.seed()
-    done = asyncio.run(proposing.propose(home, federation, folders))
+    passed_over: list[str] = []
+
+    def pass_over(said: str) -> None:
+        answer.aside(f"passed over: {said}")
+        passed_over.append(said)
+
+    done = asyncio.run(proposing.propose(home, federation, folders, pass_over))
     tell(
         given,
         done.path,
         home.versions.guard().opened,
-        f"drafted a directory: {done.members} members, {done.bureaus} bureaus, {done.keys} keys ({done.new_keys} new)",
-        {"keys": done.keys, "new_keys": done.new_keys, "members": done.members, "bureaus": done.bureaus},
+        f"drafted a directory: {_held(done)} ({done.new_keys} new)",
+        {
+            "keys": done.keys,
+            "new_keys": done.new_keys,
+            "members": done.members,
+            "bureaus": done.bureaus,
+            "passed_over": passed_over,
+        },
     )
+    exits.end(exits.PARTLY if passed_over else exits.DONE)
+
+
+def _held(done: Proposed | Activated) -> str:
+    numbers = (done.members, "member"), (done.bureaus, "bureau"), (done.keys, "key")
+    return ", ".join(answer.count(*each) for each in numbers)
 
 
 def tell(

@@ -15,7 +15,7 @@ import click
 from adapters.versions import Versions
 from broker import durable, possession
 from broker import settings as settings_file
-from broker.directory import Key
+from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, ValiseError
 from broker.possession import REQUEST_TYPE, Asked, canonical
 from broker.signing import Passphrase, SigningKey
@@ -77,6 +77,8 @@ def _how(command: Callable[..., Any]) -> Callable[..., Any]:
 def new(given: Everywhere, bureau: str | None, **how: Any) -> None:
     """Make a bureau's first key, and the request with which the operator puts it into the directory."""
     folder, name, federation = _where(given.home, bureau)
+    if unnamed := _unnamed(given.home, folder, name):
+        answer.aside(unnamed)
     wanted = _wanted(folder, name, 1, **how)
     _settle_in(given.home, folder, name)
     # What a member signs with when directories and policies are decided; made once, with its first bureau's key, and
@@ -269,6 +271,27 @@ def _where(home: Path, bureau: str | None) -> tuple[Path, str, str]:
         )
         raise ConfigurationError(message)
     return folder, name, (known or settings_file.load(home / "operator")).federation
+
+
+def _unnamed(home: Path, folder: Path, bureau: str) -> str:
+    """Say that the directory known here, or at the operator's home beside, has no such bureau; "" where it has.
+
+    Who joins makes its keys before it is named: nothing is refused.
+    """
+    directory = _newest(folder) or _newest(home / "operator")
+    if directory is None or bureau in directory.bureaus:
+        return ""
+    return (
+        f"directory version {directory.version}, which is known here, has no bureau {bureau}: check how it is written; "
+        "where it is to join, the operator adds it to the federation's file before the request is taken"
+    )
+
+
+def _newest(folder: Path) -> Directory | None:
+    try:
+        return Versions(folder / "versions").newest_if_any()
+    except ValiseError:  # a home with a damaged directory says so to whoever needs it
+        return None
 
 
 def _settle_in(home: Path, folder: Path, bureau: str) -> None:

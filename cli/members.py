@@ -15,7 +15,7 @@ from broker import settings as settings_file
 from broker.directory import Directory
 from broker.errors import ConfigurationError
 from broker.streams import World
-from cli import answer, exits, keyring
+from cli import answer, exits, keyring, seed
 from cli.directory import FROM, REQUESTS, propose
 from cli.home import if_it_answers, member_home, open_bus, settling
 from cli.operator_home import operator_home
@@ -118,6 +118,9 @@ _NAME = click.argument("name", metavar="MEMBER")
 def add(given: Everywhere, name: str, file: Path | None, requests: tuple[Path, ...]) -> None:
     """Draft that MEMBER enters, from the requests that it made itself with `valise key new` (operator)."""
     folders = requests or (operator_home(given.home).folder.parent / "members",)
+    if all(each.id != name for each in (seed.read(file) if file else seed.seed()).members):
+        message = f"the federation's file has no member {name}: add it and its bureaus first, and name it with --from"
+        raise ConfigurationError(message)
     if not any(is_of(each, name) for each in found_in(folders)):
         message = (
             f"{name} has not asked to enter: it makes its keys with `valise key new --bureau {name}/NAME` and sends "

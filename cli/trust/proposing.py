@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from broker.trust.bundle import Opened, Trust
 from broker.trust.draft import Draft, Signatory, Wanted
 from broker.trust.guard import Guard
 from broker.trust.roles import POLICIES, TIMESTAMP
-from cli import challenges
+from cli import answer, challenges
 from cli.composing import compose_next, requests_in
 from cli.home import clock, world_of
 from cli.operator_home import NOBODY, OperatorHome, own_key
@@ -99,13 +99,16 @@ async def ready(home: OperatorHome) -> Guard:
     return guard
 
 
-async def propose(home: OperatorHome, federation: Federation, folders: Sequence[Path]) -> Proposed:
+async def propose(
+    home: OperatorHome, federation: Federation, folders: Sequence[Path], say: Callable[[str], None] = answer.aside
+) -> Proposed:
     """Draft the next directory: the federation's file, what members ask for in `folders`, and at first the policy set.
 
-    Raises ConfigurationError if too few members have sent their keys, VersionRefusedError if it does not hold together.
+    Of each request that is passed over, since the federation's file does not name who asks, `say` is told. Raises
+    ConfigurationError if too few members have sent their keys, VersionRefusedError if it does not hold together.
     """
     base = (await standing(home)).opened
-    asked = [signatories.read(each, federation.federation) for each in signatories.found_in(folders)]
+    asked = list(_signatories(federation, folders, say))
     new = [each for each in asked if base is None or each.member not in base.entered]
     if base is None and len(new) < draft.LEAST:
         message = (
@@ -113,7 +116,7 @@ async def propose(home: OperatorHome, federation: Federation, folders: Sequence[
             "signatory.json beside the key requests"
         )
         raise ConfigurationError(message)
-    composed = await compose_next(home, federation, requests_in(folders))
+    composed = await compose_next(home, federation, requests_in(folders), say)
     home.versions.keep(composed.annex)
     made = _first(home, composed.plain, new) if base is None else _next(composed.plain, new, base)
     written = json.loads(composed.plain)
@@ -125,6 +128,17 @@ async def propose(home: OperatorHome, federation: Federation, folders: Sequence[
 
 def _first(home: OperatorHome, plain: bytes, asked: Sequence[Signatory]) -> Draft:
     now, operator = clock(), tuple(each.public for each in operator_keys(home))
+def _signatories(federation: Federation, folders: Sequence[Path], say: Callable[[str], None]) -> Iterator[Signatory]:
+    """Read the members' requests; who is no member would count among those who sign for all."""
+    members = {each.id for each in federation.members}
+    for path in signatories.found_in(folders):
+        found = signatories.read(path, federation.federation)
+        if found.member in members:
+            yield found
+        else:
+            say(f"{path}: the federation has no member {found.member}: add it to its file first")
+
+
     root = draft.found(asked[: draft.ROOT_HOLDERS], (operator[0], operator[1]), now, None)
     made = draft.propose(Wanted(json.loads(plain), asked), None, root, now, "found the federation", OPERATOR)
     return draft.with_policies(made, PolicySet.packaged().content, 1, OPERATOR, now)

@@ -54,7 +54,7 @@ def test_an_enrolled_key_is_in_the_next_directory_and_stays(tmp_path: Path) -> N
     assert home.versions.newest().auditors[key_id].bureau == "auditor-2"
     for request in (home.folder / "auditors").glob("*.auditor.json"):
         request.unlink()
-    _, kept = json.loads(asyncio.run(compose_next(home, federation(), [])).plain)["auditors"]
+    _, kept = json.loads(asyncio.run(compose_next(home, federation(), [], print)).plain)["auditors"]
     assert kept["key_id"] == key_id.hex()
     assert enrolled.auditor(folder, folder / "auditor-2.pem", home.versions.newest()).id == "auditor-2"
     with pytest.raises(ConfigurationError, match="there are 2 keys"):

@@ -208,6 +208,26 @@ async def _reopened(home: Path) -> Stage:
     return Stage(home, federation(*BUREAUS), operator_home(home))
 
 
+async def test_a_request_of_nobody_in_the_federation_is_passed_over_and_keeps_nobody_else_out(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    stray = await valise(home, "key", "new", "--bureau", "XX/ncb")
+    assert (stray.code, "has no bureau XX/ncb: check how it is written" in stray.err) == (0, True)
+    stage, said = await _reopened(home), list[str]()
+    with pytest.raises(ConfigurationError, match="there is nothing to sign"):
+        await proposing.propose(stage.operator, stage.federation, [home / "members"], said.append)
+    assert len(said) == 2
+    assert "file has no member XX" in (await valise(home, "member", "add", "XX")).err
+    await valise(home, "key", "new", "--bureau", "FR/ncb")
+    drafted = await valise(home, "directory", "draft", "--json")
+    assert drafted.code == 6, drafted.err
+    assert drafted.value["new_keys"] == 1
+    member, bureau = drafted.value["passed_over"]
+    assert member.endswith("XX.signatory.json: the federation has no member XX: add it to its file first")
+    assert bureau.endswith("ncb.request.json: the federation has no bureau XX/ncb: add it to its file first")
+    assert drafted.err.count("passed over: ") == 2
+    assert "XX" not in json.dumps(drafted.value["changes"])
+
+
 async def test_a_member_is_suspended_only_after_it_has_executed_every_withdrawal(tmp_path: Path) -> None:
     stage = await made(tmp_path)
     home = stage.home
