@@ -218,14 +218,18 @@ def put_in_force(given: Everywhere, files: tuple[Path, ...]) -> None:
     """Publish what was signed; refused where a signature is missing."""
     done = asyncio.run(proposing.activate(operator_home(given.home), [_read(each) for each in files]))
     with_policies = " and a policy set" if done.policies else ""
+    held = _held(done)
+    first = f"wrote directory version {done.version}{with_policies}: {held}"
+    if done.already:
+        first = f"nothing was written, all of this draft is in force: directory version {done.version}, {held}"
     for each in done.differs:
         answer.aside(f"RED: {told(each)}; see `valise kafka check`")
     answer.show(
-        f"wrote directory version {done.version}{with_policies}: {done.members} members, {done.bureaus} bureaus, "
-        f"{done.keys} keys\nroot {done.root}: members that enter compare this with one another",
+        f"{first}\nroot {done.root}: members that enter compare this with one another",
         asdict(done),
         as_json=given.as_json,
-        then=given.again("valise broker up"),
+        # A broker that runs takes the next directory by itself.
+        then=given.again("valise broker up" if done.version == 1 and not done.already else "valise directory status"),
     )
 
 

@@ -5,7 +5,7 @@ A member reads the files of a draft and signs its envelopes: whoever drafts coul
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tuf.api.metadata import Root, Signed, Targets  # type: ignore[attr-defined] # not in __all__
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from broker.trust.bundle import Opened
     from broker.trust.draft import Draft
 
+_Signed = TypeVar("_Signed", bound=Signed)
+
 
 def check(draft: Draft, targets: Targets | None, base: Opened | None) -> None:
     """Refuse a draft that shows another file than is signed, or more, or signs what was in force before.
@@ -29,10 +31,9 @@ def check(draft: Draft, targets: Targets | None, base: Opened | None) -> None:
     given = roles.thresholds(targets) if targets else {}
     _check_files(draft)
     for text in draft.roots:
-        _check_newer(roles.read(Root, roles.envelope_of(text, ROOT), ROOT), ROOT, base)
+        _check_newer(Root, text, ROOT, base)
     for role, text in draft.roles.items():
-        signed = roles.read(Targets, roles.envelope_of(text, role), role)
-        _check_newer(signed, role, base)
+        signed = _check_newer(Targets, text, role, base)
         if role != TARGETS:
             # Without this an agreement, which is signed under the delegations of before, too, could go unshown.
             if role not in given:
@@ -62,7 +63,13 @@ def _check_files(draft: Draft) -> None:
         refuse(POLICIES, "the set is signed by nobody")
 
 
-def _check_newer(signed: Signed, role: str, base: Opened | None) -> None:
-    before, _ = base.seen.get(role, (0, "")) if base else (0, "")
+def _check_newer(kind: type[_Signed], text: str, role: str, base: Opened | None) -> _Signed:
+    envelope = roles.envelope_of(text, role)
+    signed = roles.read(kind, envelope, role)
+    before, digest = base.seen.get(role, (0, "")) if base else (0, "")
     if signed.version <= before:
-        refuse(role, f"version {signed.version} does not follow version {before}, which was seen before")
+        if roles.digest(envelope) == digest:
+            refuse(role, f"version {before} was activated already, as this draft has it: nothing is left to be signed")
+        overtaken = f"version {signed.version} does not follow version {before}, which was seen before"
+        refuse(role, f"{overtaken}: the draft was overtaken by another, have it drafted anew")
+    return signed

@@ -57,7 +57,7 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True)
 class Activated:
-    """The directory that was written."""
+    """The directory that was written, or that had been before."""
 
     version: int
     digest: str
@@ -69,6 +69,8 @@ class Activated:
     policies: bool
     differs: tuple[Difference, ...]
     """Settings of Kafka's topics that are not what the table of streams says."""
+    already: bool = False
+    """Whether all of it was in force before: nothing was written."""
 
 
 def operator_keys(home: OperatorHome) -> tuple[SigningKey, SigningKey]:
@@ -126,8 +128,6 @@ async def propose(
     )
 
 
-def _first(home: OperatorHome, plain: bytes, asked: Sequence[Signatory]) -> Draft:
-    now, operator = clock(), tuple(each.public for each in operator_keys(home))
 def _signatories(federation: Federation, folders: Sequence[Path], say: Callable[[str], None]) -> Iterator[Signatory]:
     """Read the members' requests; who is no member would count among those who sign for all."""
     members = {each.id for each in federation.members}
@@ -139,6 +139,8 @@ def _signatories(federation: Federation, folders: Sequence[Path], say: Callable[
             say(f"{path}: the federation has no member {found.member}: add it to its file first")
 
 
+def _first(home: OperatorHome, plain: bytes, asked: Sequence[Signatory]) -> Draft:
+    now, operator = clock(), tuple(each.public for each in operator_keys(home))
     root = draft.found(asked[: draft.ROOT_HOLDERS], (operator[0], operator[1]), now, None)
     made = draft.propose(Wanted(json.loads(plain), asked), None, root, now, "found the federation", OPERATOR)
     return draft.with_policies(made, PolicySet.packaged().content, 1, OPERATOR, now)
@@ -235,7 +237,7 @@ async def _activated(home: OperatorHome, made: Draft, keys: tuple[SigningKey, Si
     found = opened.directory
     return Activated(
         found.version, found.digest.hex(), guard.root or "", len(found.members), len(found.bureaus), len(found.keys),
-        POLICIES in made.roles, differs,
+        POLICIES in made.roles, differs, content is None and policies is None,
     )  # fmt: skip
 
 

@@ -105,6 +105,22 @@ async def test_a_member_joins_an_agreement_with_its_own_signature(tmp_path: Path
     assert shown.value["agreements"] == ["circle"]
 
 
+async def test_a_draft_that_is_in_force_or_was_overtaken_says_so(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    first = (await valise(home, "agreement", "suspend", "circle", "--json")).value["draft"]
+    second = (await valise(home, "agreement", "join", "circle", "GE", "--json")).value["draft"]
+    done = await signed(home, first, "AT/ncb", "LV/ncb")
+    assert done.out.startswith("wrote directory version 2")
+    assert done.out.splitlines()[-1].startswith("valise directory status"), "a broker that runs takes it by itself"
+    again = await valise(home, "directory", "activate", first)
+    assert again.code == 0
+    assert again.out.startswith("nothing was written, all of this draft is in force: directory version 2, 3 members")
+    for path, what in ((first, "was activated already"), (second, "the draft was overtaken by another")):
+        for words in (("show", path), ("sign", path, "--bureau", "AT/ncb", "--yes")):
+            said = await valise(home, "directory", *words)
+            assert (said.code, what in said.err) == (1, True), said
+
+
 async def test_a_directory_that_may_be_stale_is_not_called_done_and_nothing_is_drafted_from_it(tmp_path: Path) -> None:
     home = (await made(tmp_path)).home
     path = (await valise(home, "agreement", "suspend", "circle", "--json")).value["draft"]
@@ -192,22 +208,6 @@ async def test_a_member_enters_with_its_own_keys_and_a_root_that_another_told_it
     assert ("FR", ["FR"]) in [(each["role"], each["holders"]) for each in told["roles"]]
 
 
-async def test_a_member_that_has_just_entered_may_say_at_once_what_it_wants(tmp_path: Path) -> None:
-    home = (await made(tmp_path)).home
-    root = (await valise(home, "directory", "status", "--json")).value["root"]
-    await valise(home, "key", "new", "--bureau", "FR/ncb")
-    stage = replace(await _reopened(home), federation=federation(*BUREAUS, "FR/ncb"))
-    await valise(home, "directory", "trust", root, "--bureau", "FR/ncb")
-    proposed = await proposing.propose(stage.operator, stage.federation, [home / "members"])
-    assert (await signed(home, str(proposed.path), "FR/ncb", "AT/ncb", "LV/ncb")).code == 0
-    wanted = await valise(home, "subscribe", "sought.*", "--bureau", "FR/ncb")
-    assert wanted.code == 0, wanted.err
-
-
-async def _reopened(home: Path) -> Stage:
-    return Stage(home, federation(*BUREAUS), operator_home(home))
-
-
 async def test_a_request_of_nobody_in_the_federation_is_passed_over_and_keeps_nobody_else_out(tmp_path: Path) -> None:
     home = (await made(tmp_path)).home
     stray = await valise(home, "key", "new", "--bureau", "XX/ncb")
@@ -226,6 +226,22 @@ async def test_a_request_of_nobody_in_the_federation_is_passed_over_and_keeps_no
     assert bureau.endswith("ncb.request.json: the federation has no bureau XX/ncb: add it to its file first")
     assert drafted.err.count("passed over: ") == 2
     assert "XX" not in json.dumps(drafted.value["changes"])
+
+
+async def test_a_member_that_has_just_entered_may_say_at_once_what_it_wants(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    root = (await valise(home, "directory", "status", "--json")).value["root"]
+    await valise(home, "key", "new", "--bureau", "FR/ncb")
+    stage = replace(await _reopened(home), federation=federation(*BUREAUS, "FR/ncb"))
+    await valise(home, "directory", "trust", root, "--bureau", "FR/ncb")
+    proposed = await proposing.propose(stage.operator, stage.federation, [home / "members"])
+    assert (await signed(home, str(proposed.path), "FR/ncb", "AT/ncb", "LV/ncb")).code == 0
+    wanted = await valise(home, "subscribe", "sought.*", "--bureau", "FR/ncb")
+    assert wanted.code == 0, wanted.err
+
+
+async def _reopened(home: Path) -> Stage:
+    return Stage(home, federation(*BUREAUS), operator_home(home))
 
 
 async def test_a_member_is_suspended_only_after_it_has_executed_every_withdrawal(tmp_path: Path) -> None:
