@@ -17,6 +17,7 @@ from broker.errors import VersionRefusedError
 from broker.notice import DecisionRecord, Leaf, Version
 from broker.rules import PolicySet
 from broker.streams import OPERATOR
+from broker.trust import draft
 from cli import answer, exits
 from cli.directory import tell
 from cli.home import clock
@@ -29,6 +30,7 @@ from cli.trust import proposing
 from cli.trust.policies import SUFFIX, must_be_signed, propose, signed
 
 if TYPE_CHECKING:
+    from broker.trust.draft import Draft
     from cli.officer.in_force import Basis
 
 LOOK_S = 0.2
@@ -78,10 +80,10 @@ def activate(given: Everywhere, name: str, author: str, wait: float) -> None:
             versions=home.versions,
         )
         return
-    done = asyncio.run(_write(home, other, ready.content if ready else other.content, wait))
+    content, made = (ready.content, ready.draft) if ready else (other.content, None)
+    done = asyncio.run(_write(home, other, content, wait, made))
     _show(given, other, done, basis, changes)
-    if done.state == REFUSED:
-        raise click.exceptions.Exit(exits.FAILED)
+    exits.end({REFUSED: exits.FAILED, WRITTEN: exits.UNDECIDED}.get(done.state, exits.DONE))
 
 
 def try_out(policies: PolicySet, basis: Basis) -> None:
@@ -101,17 +103,23 @@ def try_out(policies: PolicySet, basis: Basis) -> None:
 # Writing
 
 
-async def _write(home: OperatorHome, policies: PolicySet, content: bytes, wait: float) -> Done:
-    """Write a set; give what became of it within `wait` seconds. Raises VersionRefusedError, UnavailableError."""
+async def _write(
+    home: OperatorHome, policies: PolicySet, content: bytes, wait: float, made: Draft | None = None
+) -> Done:
+    """Write a set; give what became of it within `wait` seconds. Raises VersionRefusedError, UnavailableError.
+
+    `made`: the draft that was signed; one that was written before and not adopted yet is only waited for.
+    """
     size = in_force.trail_of(home).size
     home.versions.keep(policies.content)
     written = codec.encode(Version("policies", content))
     async with proposing.in_turn(home, proposing.TURN_S), home.bus(OPERATOR) as bus:
         await home.versions.follow(bus)
-        with proposing.drafted_before():  # in force may be another than was compared with
-            home.versions.guard().take("policies", content, clock())
-        await bus.append(streams.VERSIONS, [(b"", written)])
-        await home.versions.follow(bus)
+        if made is None or draft.left(made, home.versions.guard().seen):
+            with proposing.drafted_before():  # in force may be another than was compared with
+                home.versions.guard().take("policies", content, clock())
+            await bus.append(streams.VERSIONS, [(b"", written)])
+            await home.versions.follow(bus)
         if home.versions.newest_digest("policies") != policies.digest:
             raise proposing.not_taken(home, f"policy set {policies.digest.hex()[:16]}")
     deadline = time.monotonic() + wait
@@ -150,7 +158,7 @@ def _show(given: Everywhere, policies: PolicySet, done: Done, basis: Basis, chan
     said = {
         ALREADY: f"{digest[:16]} is in force already",
         IN_FORCE: f"{digest[:16]} is in force since leaf {done.leaf}; to go back: valise policy activate {before}",
-        WRITTEN: f"{digest[:16]} is written; the broker adopts it as soon as it runs",
+        WRITTEN: f"{digest[:16]} is written and not adopted yet; the broker adopts it as soon as it runs",
         REFUSED: f"the broker refused it in leaf {done.leaf}: {done.detail}; {before} stays in force",
     }
     first = "\n".join([said[done.state], *(f"  {each}" for each in changes or ())])

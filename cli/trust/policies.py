@@ -14,6 +14,7 @@ from cli.trust import proposing
 
 if TYPE_CHECKING:
     from broker.trust.bundle import Opened
+    from broker.trust.draft import Draft
     from cli.operator_home import OperatorHome
 
 SUFFIX = ".draft.json"
@@ -25,6 +26,7 @@ class Signed:
 
     policies: bytes
     content: bytes
+    draft: Draft
 
 
 def must_be_signed(home: OperatorHome) -> bool:
@@ -49,4 +51,4 @@ def signed(home: OperatorHome, file: Path) -> Signed:
     """Read a draft that was signed. Raises VersionRefusedError that says who must still sign."""
     made, opened = draft.read_draft(file.read_bytes()), home.versions.guard().opened
     content = draft.allowed(made, opened)
-    return Signed((made.policies or "").encode(), content)
+    return Signed((made.policies or "").encode(), content, made)

@@ -484,13 +484,30 @@ def test_a_draft_is_activated_decides_and_is_taken_back(world: World, drafted: P
     assert world.valise("policy", "activate", before[:16], "--yes").first == f"{before[:16]} is in force already"
 
 
+def test_a_set_that_no_broker_has_adopted_is_not_called_done(world: World, drafted: Path, tmp_path: Path) -> None:
+    copy = World(world.stage)
+    copy.home = tmp_path / "home"
+    shutil.copytree(world.home, copy.home)
+    draft = _signed(copy, str(drafted))
+    for _ in range(2):  # the second finds it written, and waits again
+        done = copy.valise("policy", "activate", draft, "--yes", "--json", "--wait", "0")
+        assert (done.code, done.value["state"]) == (8, "written"), done.errors
+    shown = copy.valise("policy", "show", draft)
+    assert (shown.code, "was activated already" in shown.errors) == (1, True)
+
+
 def _activated(world: World, name: str) -> Any:
     """Draft, have two members sign, activate."""
-    draft = world.valise("policy", "activate", name, "--yes", "--json").value["draft"]
+    draft = _signed(world, name)
+    return world.valise("policy", "activate", draft, "--yes", "--json", "--wait", "60").value
+
+
+def _signed(world: World, name: str) -> str:
+    draft: str = world.valise("policy", "activate", name, "--yes", "--json").value["draft"]
     for bureau in ("LV/ncb", "GE/organised-crime"):
         signed = world.valise("policy", "sign", draft, "--bureau", bureau, "--yes")
         assert signed.code == 0, signed.errors
-    return world.valise("policy", "activate", draft, "--yes", "--json", "--wait", "60").value
+    return draft
 
 
 @pytest.mark.parametrize(
