@@ -117,17 +117,18 @@ def examine(
 
 def _head(folder: Path, key: Vkey, report: Report) -> Checkpoint:
     """Read the checkpoint; one that cannot be trusted is still examined for what it says."""
-    checkpoint = Checkpoint(key.name, 0, EMPTY_ROOT)
+    checkpoint, known = Checkpoint(key.name, 0, EMPTY_ROOT), False
     try:
         note = reading.read(folder / "checkpoint", notes.NOTE_LIMIT).decode()
-        checkpoint = notes.parse_checkpoint(notes.parse(note).text)
+        checkpoint, known = notes.parse_checkpoint(notes.parse(note).text), True
         notes.open_checkpoint(note, key)
     except FileNotFoundError:
-        if (folder / "tile").exists():
+        known = not (folder / "tile").exists()  # before the first leaf there is none
+        if not known:
             report.add("checkpoint", "is missing")
     except (OSError, UnicodeDecodeError, ProofError) as error:
         report.add("checkpoint", f"cannot be trusted: {error}")
-    report.size, report.root = checkpoint.size, checkpoint.root
+    report.size, report.root = checkpoint.size, checkpoint.root if known else None
     return checkpoint
 
 

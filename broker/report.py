@@ -47,7 +47,8 @@ class Report:
 
     origin: str
     size: int = 0
-    root: bytes = EMPTY_ROOT
+    root: bytes | None = EMPTY_ROOT
+    """None: no checkpoint could be read, and how many leaves there are (`size`) is not known."""
     leaves: int = 0
     heads: int = 0
     deliveries: int = 0

@@ -279,8 +279,8 @@ def _print(checked: Checked) -> None:
     pinned = checked.key_file or "vkey in the trail's own folder: pin one from elsewhere with --vkey"
     facts = [
         ("log", report.origin),
-        ("leaves", f"{report.size:,}"),
-        ("root", report.root.hex()),
+        ("leaves", f"{report.size:,}" if report.root else "unknown: no checkpoint could be read"),
+        ("root", report.root.hex() if report.root else "unknown"),
         ("key", str(pinned)),
         ("compared with", f"{answer.count(len(checked.others.files), 'file')}: {_compared(report)}"),
         *_left_out(checked.others),
@@ -335,8 +335,8 @@ def _value(checked: Checked) -> dict[str, Any]:
         "good": checked.code == 0,
         "exit": checked.code,
         "origin": report.origin,
-        "size": report.size,
-        "root": report.root.hex(),
+        "size": report.size if report.root else None,
+        "root": report.root.hex() if report.root else None,
         "key": str(checked.key_file) if checked.key_file else "own-folder",
         "compared": {
             "files": [str(each) for each in checked.others.files],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -103,4 +104,6 @@ def test_a_printed_command_can_be_typed_as_it_stands_whatever_a_folder_is_called
     drafted = tmp_path / "a set"
     shutil.copytree(Path(policies.__file__).parent, drafted)
     checked = said("policy", "check", str(drafted), "--home", str(tmp_path))
+    unread = json.loads(said(*verify[1:]))
+    assert (unread["size"], unread["root"], unread["good"]) == (None, None, False)
     assert shlex.split(checked)[3:] == [str(drafted), "--home", str(tmp_path)]
