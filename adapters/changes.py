@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from adapters.adapter import Draft, Rejected
@@ -11,6 +12,9 @@ from broker.errors import ValiseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+NAMED = 5
+"""Records that a refusal names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,10 @@ class _Run:
         """Raise RunRefusedError if the run looks like an accident."""
         total = len(self.drafts) + len(self.rejected)
         if len(self.rejected) > guard.rejects * total and not guard.accept_rejects:
-            raise RunRefusedError(f"{len(self.rejected)} of {total} records were rejected")
+            raise _refused(
+                f"{len(self.rejected)} of {total} records were rejected: {_some(map(_said, self.rejected))}",
+                "rejects",
+            )
         if self.withdrawn and not guard.accept_withdrawals:
             self._refuse_withdrawals(guard)
         if not guard.accept_corrections:
@@ -119,22 +126,26 @@ class _Run:
     def _refuse_withdrawals(self, guard: Guard) -> None:
         gone, before = ([self.kinds.get(each) for each in records] for records in (self.withdrawn, self.previous))
         if not self.drafts:
-            raise RunRefusedError(f"the source came back empty; {len(before)} records were published from it")
+            raise _refused(f"the source came back empty; {len(before)} records were published from it", "withdrawals")
         there = {draft.kind for draft in self.drafts.values()}
         for kind, count in Counter(before).items():
             if kind and kind not in there and gone.count(kind) == count > 1:
-                raise RunRefusedError(f"the source came back without any {kind}; {count} were published from it")
+                said = f"the source came back without any {kind}; {count} were published from it"
+                raise _refused(said, "withdrawals")
         if mass := _mass(gone, before, guard.withdrawals, guard.few):
-            raise RunRefusedError(f"{mass} are gone from the source")
+            raise _refused(f"{mass} are gone from the source: {_some(self.withdrawn)}", "withdrawals")
         if any(item.record is None for item in self.rejected):
-            raise RunRefusedError(f"{len(gone)} records are gone, and rejected records without an id may be among them")
+            said = f"{len(gone)} records are gone: {_some(self.withdrawn)}"
+            raise _refused(f"{said}; rejected records without an id may be among them", "withdrawals")
 
     def _refuse_corrections(self, guard: Guard) -> None:
         """Raise RunRefusedError if most of a source changed at once: a part or a column of it may have been lost."""
         standing = [draft for record, draft in self.drafts.items() if record in self.previous]
-        changed = [draft.kind for draft in standing if self.digests[draft.record] != self.previous[draft.record]]
-        if mass := _mass(changed, [draft.kind for draft in standing], guard.corrections, guard.few):
-            raise RunRefusedError(f"{mass} say something else than before")
+        changed = [draft for draft in standing if self.digests[draft.record] != self.previous[draft.record]]
+        kinds = [draft.kind for draft in changed]
+        if mass := _mass(kinds, [draft.kind for draft in standing], guard.corrections, guard.few):
+            names = _some(draft.record for draft in changed)
+            raise _refused(f"{mass} say something else than before: {names}", "corrections")
 
     def changes(self) -> Iterator[Change]:
         """Give what follows, withdrawals first: they must not wait for the rest."""
@@ -149,6 +160,21 @@ class _Run:
                 yield New(draft, digest)
             else:
                 yield Unchanged(record) if digest == before else Corrected(draft, digest)
+
+
+def _refused(said: str, what: str) -> RunRefusedError:
+    told = f"where that is meant, `Guard(accept_{what}=True)` lets this run pass"
+    return RunRefusedError(f"{said}. Nothing was published; {told}")
+
+
+def _said(item: Rejected) -> str:
+    return f"{item.record or item.place} ({item.field}: {item.reason})"
+
+
+def _some(every: Iterable[str]) -> str:
+    """Name a few, and say where there are more."""
+    first = list(islice(every, NAMED + 1))
+    return f"{', '.join(first[:NAMED])} and others" if len(first) > NAMED else ", ".join(first)
 
 
 def _mass(some: Sequence[str | None], every: Sequence[str | None], share: float, few: int) -> str | None:

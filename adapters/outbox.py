@@ -31,7 +31,7 @@ from adapters.wrong import why
 from broker import crash
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, NoticeRejectedError, UnavailableError
-from broker.notice import ORDERED, Header, Reference, Verified
+from broker.notice import ORDERED, RELATIONS, Header, Reference, Verified
 from broker.writing import take_back
 
 TABLES = f"""
@@ -475,13 +475,17 @@ class Outbox:
         return tuple(self._reference(pointer, bureau, draft.record) for pointer in draft.pointers)
 
     def _reference(self, pointer: Pointer, bureau: str, record: str) -> Reference:
+        if pointer.relation not in RELATIONS:
+            message = f"no pointer has the relation {pointer.relation!r}: it is one of {', '.join(RELATIONS)}"
+            raise InvalidReferenceError(message)
         if pointer.relation in _OF_ONE_RECORD and pointer.record != record:
             message = f"what {pointer.relation} a record is a version of that record"
             raise InvalidReferenceError(message)
         own = pointer.issuer in ("", bureau) or pointer.issuer.partition("/")[0] == bureau.partition("/")[0]
         found = self._current(pointer.issuer or bureau, pointer.record) if own else self._resolve(pointer)
         if found is None:
-            message = "a pointer names a record that is not known here"
+            of = pointer.issuer or bureau
+            message = f"a pointer {pointer.relation} the record {pointer.record} of {of}, which is not known here"
             raise InvalidReferenceError(message)
         return replace(found, relation=pointer.relation)
 
