@@ -27,6 +27,7 @@ from cli.home import MemberHome, going_on, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
 
 WAIT_S = 5.0
+UNDECIDED = "; nothing is decided yet, the broker may be behind or not running: `valise trace` tells later"
 REASONS = ("arrested", "surrendered", "died", "mistaken", "expired", "ordered", "no-longer-listed", "other")
 """Why a record is withdrawn, as the schema of `withdrawal.reason` lists it; --text has room for more."""
 _FILE = click.argument("file", type=click.File(encoding="utf-8"))
@@ -329,6 +330,10 @@ def _line(
 def _first(rows: list[dict[str, Any]], done: Done) -> str:
     if done.waits:
         return f"{done.waits}: what was published is kept in the outbox; {in_words.TRIES_AGAIN}"
+    return _counted(rows) + (UNDECIDED if any(row["state"] == "sent" for row in rows) else "")
+
+
+def _counted(rows: list[dict[str, Any]]) -> str:
     if len(rows) == 1:
         row = rows[0]
         reached = f" to {answer.count(row['bureaus'], 'bureau')}" if row["state"] == "routed" else ""

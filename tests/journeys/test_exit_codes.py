@@ -28,6 +28,9 @@ def test_what_is_not_decided_does_not_hold_or_may_be_stale_is_not_called_done(
     make(tmp_path)
     homes = Homes(tmp_path)
     sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "0.1", given=person("R-1"))
+    told = homes.valise("publish", "-", "--bureau", "AT/ncb", "--wait", "0", given=person("R-0")).out.splitlines()
+    assert told[0].startswith("sent; nothing is decided yet, the broker may be behind or not running"), told
+    assert told[-1].startswith("valise trace ")
     trace = ("trace", "R-1", "--bureau", "AT/ncb", "--json")
     assert (sent.code, notices(sent)[0]["state"], homes.valise(*trace).code) == (8, "sent", 8)
 
@@ -101,9 +104,9 @@ def test_a_printed_command_can_be_typed_as_it_stands_whatever_a_folder_is_called
     (home / "operator" / "trail" / "checkpoint").write_text("damaged")
     verify = shlex.split(said("audit", "verify", str(home / "operator" / "trail")))
     assert verify[:4] == ["valise", "audit", "verify", str(home / "operator" / "trail")], verify
+    unread = json.loads(said(*verify[1:]))
+    assert (unread["size"], unread["root"], unread["good"]) == (None, None, False)
     drafted = tmp_path / "a set"
     shutil.copytree(Path(policies.__file__).parent, drafted)
     checked = said("policy", "check", str(drafted), "--home", str(tmp_path))
-    unread = json.loads(said(*verify[1:]))
-    assert (unread["size"], unread["root"], unread["good"]) == (None, None, False)
     assert shlex.split(checked)[3:] == [str(drafted), "--home", str(tmp_path)]
