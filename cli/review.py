@@ -87,8 +87,11 @@ def _decide(given: Everywhere, home: MemberHome, notice: str, word: tuple[str, s
     with home.inbox() as box:
         line = box.find(notice)
         opened = box.open(line.number) if line else None
-    if line is None or all(each.notice_id != line.notice_id for each in _waiting(home)) or opened is None:
+    if line is None:
         raise NoSuchNoticeError
+    if all(each.notice_id != line.notice_id for each in _waiting(home)) or opened is None:
+        message = f"{line.id} does not wait for {home.bureau}, or no longer: see `valise review list`"
+        raise ConfigurationError(message)
     if line.state != "read":
         message = f"nobody here has opened it: valise read {line.id} --case REF --bureau {home.bureau}"
         raise ConfigurationError(message)

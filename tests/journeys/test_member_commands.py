@@ -63,7 +63,7 @@ async def _forge_for(homes: Homes, bureau: str) -> None:
         await bus.append(streams.inbox(bureau), [(b"", b"no delivery")])
 
 
-def test_what_is_held_is_opened_released_and_arrives(homes: Homes) -> None:
+def test_what_is_held_is_opened_released_and_arrives(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
     reviewer = ("--bureau", "EUROPOL/analysis")
     (sent,) = notices(publish(homes, person("R-20", topics=["wanted.red"])))
     (other,) = notices(publish(homes, person("R-21", topics=["warning.green"])))
@@ -85,6 +85,7 @@ def test_what_is_held_is_opened_released_and_arrives(homes: Homes) -> None:
     assert homes.valise("review", "release", sent["notice"], *reviewer, "--yes").code == 1
     inbox = homes.valise("inbox", "--bureau", "LV/ncb", "--json")
     assert [each["record"] for each in notices(inbox) if each["record"] in ("R-20", "R-21")] == ["R-20"]
+    assert f"{sent['notice']} does not wait for EUROPOL/analysis, or no longer" in capsys.readouterr().err
     stories = [homes.valise("trace", each["notice"], "--bureau", "AT/ncb", "--json").value for each in (sent, other)]
     assert [each["outcome"] for each in stories] == ["routed", "refused"]
 
