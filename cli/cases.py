@@ -44,7 +44,9 @@ def cases(given: Everywhere, file: Path | None, bureau: str | None) -> None:
         found,
         as_json=given.as_json,
         table=None if file else answer.Table(("at", "case", "notice", "leaf"), [_row(each) for each in found]),
-        then=f"valise audit reads --cases {shlex.quote(str(file)) if file else 'FILE'}",
+        then=f"valise audit reads --cases {shlex.quote(str(file))}"
+        if file
+        else given.again(f"valise cases --bureau {home.bureau} --to FILE"),
     )
 
 

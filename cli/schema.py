@@ -102,10 +102,16 @@ def check(given: Everywhere, file: IO[str]) -> None:
         {"drafts": len(read), "problems": problems},
         as_json=given.as_json,
         table=answer.Table(("record", "code", "detail"), [tuple(each.values()) for each in problems]),
-        then="" if problems else given.again(f"valise publish {shlex.quote(drafts.name_of(file))} --dry-run"),
+        then="" if problems else given.again(_try(drafts.name_of(file), read)),
     )
     if problems:
         raise click.exceptions.Exit(exits.FAILED)
+
+
+def _try(file: str, read: list[Draft]) -> str:
+    named = {each.bureau or "MEMBER/NAME" for each in read}
+    bureau = named.pop() if len(named) == 1 else "MEMBER/NAME"
+    return f"valise publish {shlex.quote(file)} --dry-run --bureau {shlex.quote(bureau)}"
 
 
 def _said(draft: Draft, error: NoticeRejectedError) -> str:
