@@ -19,6 +19,7 @@ from broker.notice import H3
 from broker.quick import seek_cycles_rarely
 from cli import answer, exits, in_doubt
 from cli.home import MemberHome, if_it_answers, member_home
+from cli.named import whole_id
 from cli.options import Everywhere, bureau, everywhere
 from cli.progress import progress
 from cli.publish import NoSuchNoticeError, troubled
@@ -175,7 +176,7 @@ def _begin(given: Everywhere, box: Inbox, limit: int) -> int:
     """Give the number after which what is here already is printed, and say to people where that is not all."""
     count, _ = box.count()
     if count > limit and not given.as_json:
-        answer.say(f"{count} notices are here already{_not_all(count, limit)}")
+        answer.say(f"{answer.count(count, 'notice')} here already{_not_all(count, limit)}")
     return box.before_newest(limit)
 
 
@@ -297,7 +298,7 @@ async def _read(home: MemberHome, notice: str, case: str, collected: Collected, 
             with home.inbox() as box:
                 collector = home.collector(bus, box)
                 await _drain(collector, collected)
-                line = box.find(notice)
+                line = box.find(notice) or box.find(whole_id(box.database, "deliveries", notice) or notice)
                 if line:
                     _check_terms(box, line, accept=accept)
                 opened = collector.read(line.number, case) if line else None

@@ -15,6 +15,7 @@ from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
 from cli import answer, exits, in_words
 from cli.home import MemberHome, if_it_answers, member_home
+from cli.named import whole_id
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError, troubled
 
@@ -60,7 +61,7 @@ async def _learn(home: MemberHome) -> None:
 def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Looked], Published | None]:
     """Give the story of a notice, and the newest of its record if that is a later one."""
     with home.outbox() as outbox:
-        found = outbox.find(notice)
+        found = outbox.find(notice) or outbox.find(whole_id(outbox.database, "envelopes", notice) or notice)
         story = tell(outbox.database, found.notice_id) if found else None
         if found is None or story is None:
             raise NoSuchNoticeError

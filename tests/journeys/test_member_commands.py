@@ -7,6 +7,7 @@ import json
 import re
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -22,12 +23,13 @@ from adapters.collect import Collector
 from adapters.inbox import Inbox
 from broker import settings, streams
 from broker.bus import Bus
-from broker.errors import UnavailableError
+from broker.errors import ConfigurationError, UnavailableError
 from broker.sqlite import SqliteBus
 from cli import drafts
 from cli import inbox as inbox_command
 from cli import main as command
 from cli.home import MemberHome, clock, member_home
+from cli.named import whole_id
 from cli.options import Everywhere
 from tests import federation as world
 from tests.journeys.member_homes import EUROPOL, Homes, notices, person, publish
@@ -83,9 +85,9 @@ def test_what_is_held_is_opened_released_and_arrives(homes: Homes, capsys: pytes
     assert refused.code == 0
     assert homes.valise("review", "list", *reviewer, "--json").value["waiting"] == []
     assert homes.valise("review", "release", sent["notice"], *reviewer, "--yes").code == 1
+    assert f"{sent['notice']} does not wait for EUROPOL/analysis, or no longer" in capsys.readouterr().err
     inbox = homes.valise("inbox", "--bureau", "LV/ncb", "--json")
     assert [each["record"] for each in notices(inbox) if each["record"] in ("R-20", "R-21")] == ["R-20"]
-    assert f"{sent['notice']} does not wait for EUROPOL/analysis, or no longer" in capsys.readouterr().err
     stories = [homes.valise("trace", each["notice"], "--bureau", "AT/ncb", "--json").value for each in (sent, other)]
     assert [each["outcome"] for each in stories] == ["routed", "refused"]
 
@@ -301,7 +303,7 @@ def test_who_follows_an_inbox_is_told_that_what_is_here_already_is_not_all_liste
     with pytest.raises(_EndedError):
         asyncio.run(inbox_command._follow(given, once, limit))
     told = capsys.readouterr().out
-    assert (f"{len(whole)} notices are here already; the newest 1 are listed, `--limit {len(whole)}`" in told) == said
+    assert (f"{len(whole)} notices here already; the newest 1 are listed, `--limit {len(whole)}`" in told) == said
     assert sum(each["notice"] in told for each in whole) == min(limit, len(whole))
 
 
@@ -348,6 +350,53 @@ def test_what_is_named_next_of_a_trace_can_be_done_at_the_home_at_hand(homes: Ho
     with pytest.raises(SystemExit), redirect_stdout(io.StringIO()) as said:
         command.main(["trace", "R-T1", "--bureau", "AT/ncb", "--home", str(homes.folder / "members" / "AT")])
     assert said.getvalue().splitlines()[-1].startswith(f"valise policy explain {sent['notice']} --home ")
+
+
+def test_what_is_named_next_can_be_typed_as_it_stands(homes: Homes, tmp_path: Path) -> None:
+    file = tmp_path / "draft.json"
+    file.write_text(person("R-T2"), encoding="utf-8")
+    checked = homes.valise("schema", "check", str(file)).out.splitlines()
+    assert checked[0] == "1 draft, 0 with problems"
+    assert checked[-1].startswith(f"valise publish {file} --dry-run --bureau MEMBER/NAME")
+    file.write_text(person("R-T2", bureau="AT/ncb"), encoding="utf-8")
+    assert "--bureau AT/ncb" in homes.valise("schema", "check", str(file)).out.splitlines()[-1]
+    told = homes.valise("cases", "--bureau", "LV/ncb").out.splitlines()[-1]
+    assert told.startswith("valise cases --bureau LV/ncb --to FILE")
+
+
+def test_the_beginning_of_an_id_is_enough_where_one_notice_only_begins_so(
+    homes: Homes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first,), _ = (notices(publish(homes, person(each))) for each in ("R-P1", "R-P2"))
+    begin = first["notice"][:18]
+    assert homes.valise("trace", begin, "--bureau", "AT/ncb", "--json").value["notice"] == first["notice"]
+    for bureau in ("LV/ncb", "GE/ncb"):
+        opened = homes.valise("read", begin, "--case", "R", "--bureau", bureau, "--json")
+        assert opened.value["notice"] == first["notice"]
+    assert homes.valise("trace", begin[:7], "--bureau", "AT/ncb").code == 1
+    assert "no such notice" in capsys.readouterr().err
+
+
+def test_the_beginning_of_several_ids_names_none_of_them() -> None:
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE known (notice_id BLOB)")
+    ids = [bytes.fromhex(f"0193a7c0{each:024x}") for each in (1, 2)]
+    database.executemany("INSERT INTO known VALUES (?)", [(each,) for each in ids])
+    with pytest.raises(ConfigurationError, match="several notices begin with 0193A7C0-: give more digits"):
+        whole_id(database, "known", "0193A7C0-")
+    assert whole_id(database, "known", "0193a7c1") is None
+    database.close()
+
+
+def test_a_pointer_that_leads_nowhere_is_named(homes: Homes) -> None:
+    for issuer, relation, said in (
+        ("GE/ncb", "cites", "a pointer cites the record none of GE/ncb, which is not known here"),
+        ("", "cites", "a pointer cites the record none of AT/ncb, which is not known here"),
+        ("GE/ncb", "connects", "no pointer has the relation 'connects': it is one of corrects, "),
+    ):
+        pointer = {"issuer": issuer, "record": "none", "relation": relation}
+        (refused,) = notices(publish(homes, person("R-6", pointers=[pointer])))
+        assert refused["detail"].startswith(f"invalid-reference: {said}"), refused
 
 
 def test_what_the_broker_would_reject_is_refused_before_it_leaves(homes: Homes) -> None:
