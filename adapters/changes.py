@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from adapters.adapter import Draft, Rejected
 from broker.errors import ValiseError
+from broker.few import few
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-NAMED = 5
-"""Records that a refusal names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +111,8 @@ class _Run:
         """Raise RunRefusedError if the run looks like an accident."""
         total = len(self.drafts) + len(self.rejected)
         if len(self.rejected) > guard.rejects * total and not guard.accept_rejects:
-            raise _refused(
-                f"{len(self.rejected)} of {total} records were rejected: {_some(map(_said, self.rejected))}",
-                "rejects",
-            )
+            names = few([_said(each) for each in self.rejected])
+            raise _refused(f"{len(self.rejected)} of {total} records were rejected: {names}", "rejects")
         if self.withdrawn and not guard.accept_withdrawals:
             self._refuse_withdrawals(guard)
         if not guard.accept_corrections:
@@ -133,9 +128,9 @@ class _Run:
                 said = f"the source came back without any {kind}; {count} were published from it"
                 raise _refused(said, "withdrawals")
         if mass := _mass(gone, before, guard.withdrawals, guard.few):
-            raise _refused(f"{mass} are gone from the source: {_some(self.withdrawn)}", "withdrawals")
+            raise _refused(f"{mass} are gone from the source: {few(self.withdrawn)}", "withdrawals")
         if any(item.record is None for item in self.rejected):
-            said = f"{len(gone)} records are gone: {_some(self.withdrawn)}"
+            said = f"{len(gone)} records are gone: {few(self.withdrawn)}"
             raise _refused(f"{said}; rejected records without an id may be among them", "withdrawals")
 
     def _refuse_corrections(self, guard: Guard) -> None:
@@ -144,7 +139,7 @@ class _Run:
         changed = [draft for draft in standing if self.digests[draft.record] != self.previous[draft.record]]
         kinds = [draft.kind for draft in changed]
         if mass := _mass(kinds, [draft.kind for draft in standing], guard.corrections, guard.few):
-            names = _some(draft.record for draft in changed)
+            names = few([draft.record for draft in changed])
             raise _refused(f"{mass} say something else than before: {names}", "corrections")
 
     def changes(self) -> Iterator[Change]:
@@ -169,12 +164,6 @@ def _refused(said: str, what: str) -> RunRefusedError:
 
 def _said(item: Rejected) -> str:
     return f"{item.record or item.place} ({item.field}: {item.reason})"
-
-
-def _some(every: Iterable[str]) -> str:
-    """Name a few, and say where there are more."""
-    first = list(islice(every, NAMED + 1))
-    return f"{', '.join(first[:NAMED])} and others" if len(first) > NAMED else ", ".join(first)
 
 
 def _mass(some: Sequence[str | None], every: Sequence[str | None], share: float, few: int) -> str | None:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.examine import ONCE
+from broker.few import few
 from broker.notice import RELEASED
 from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from broker.notice import Leaf, Reference
     from broker.recorded import Recorded
@@ -27,8 +28,6 @@ BUCKETS = 1 << 16
 """Parts of what is looked through for a notice's digest."""
 LOOKS, LOOKS_A_LEAF = 100_000, 32
 """Decisions read again: in all, and for each leaf. Where leaves were lost an honest log may need some walks, too."""
-NAMED = 5
-"""Bureaus that a finding names."""
 Named = tuple[str, bytes, bytes]
 """Issuer, id and header digest of a notice. A reference whose id is another's than its digest names nothing."""
 
@@ -218,7 +217,7 @@ class Holders:
         if self._held(about) & (~self._count(told) | self._ambiguous):
             missed = [name for index, name in self._of(about).items() if told.get(index) != name]
         missed += [subject.issuer] if order and subject.issuer not in told.values() else []
-        return f"ends the notice of leaf {about} and does not tell {some(missed)}" if missed else ""
+        return f"ends the notice of leaf {about} and does not tell {few(missed)}" if missed else ""
 
     def _of(self, leaf_number: int) -> dict[int, str]:
         """Name the holders of a notice by bureau index, those of the versions that it replaced included."""
@@ -268,12 +267,6 @@ class Holders:
             yield number, each
             before = each.leaf.about if _corrected(each) else None
             number = before if before is not None and before < number else None  # a forged one leads round for ever
-
-
-def some(names: Sequence[str]) -> str:
-    """Name the first of these, and say how many more there are."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def recipients(recorded: Recorded) -> dict[int, str]:

@@ -16,6 +16,7 @@ from broker import bounds, cases, likeness
 from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
 from broker.facts import Facts
+from broker.few import few
 from broker.masks import Apply, Attribute, Constant, Expression
 from broker.notice import (
     CONFIDENTIALITIES,
@@ -274,14 +275,10 @@ def _of_rule(rule: Read, trial: _Trial, own: set[str]) -> Iterator[Finding]:
 
 def _why_never(rule: Rule, others: set[str], trial: _Trial) -> str:
     if others:
-        return f"{_some(sorted(others))} always decides the same"
+        return f"{few(sorted(others), 3, 'or one of')} always decides the same"
     if rule.id in trial.beside:
         return "others always decide the same"
     return "a forbid always beats it" if rule.effect == "permit" else "nobody else permits what it forbids"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" or one of {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class _Trial:

@@ -15,7 +15,8 @@ from broker import codec
 from broker.decide import SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, SignatureError, TrailError
 from broker.examine import ONCE
-from broker.holders import LOOKS, Holders, some
+from broker.few import few
+from broker.holders import LOOKS, Holders
 from broker.index import receipt_in
 from broker.notice import (
     APPROVAL,
@@ -403,7 +404,7 @@ class _Recheck:
 
 def _who(mask: int, directory: Directory | None) -> str:
     names = directory.bureaus_in(mask) if directory else ()
-    return some(names) or f"{mask.bit_count()} bureaus"
+    return few(names) or f"{mask.bit_count()} bureaus"
 
 
 def _mask(indices: Iterable[int]) -> int:

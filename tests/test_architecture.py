@@ -13,7 +13,7 @@ from tests.conftest import FIRST
 
 ROOT = Path(__file__).parent.parent
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "crash", "durable", "reading", "writing", "scrub", "threads", "turns", "quick"),
+    ("errors", "crash", "durable", "reading", "writing", "scrub", "threads", "turns", "quick", "few"),
     ("notice", "bus", "streams", "settings"),
     (
         "flat",

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import click
 
+from broker.few import few
 from cli import answer, exits
 from cli.auditor import cases as told_cases
 from cli.auditor import content as bodies
@@ -154,7 +155,7 @@ def _notice(chapter: dict[str, Any]) -> list[tuple[str, str]]:
         told.append(
             ("to", f"{each['bureau']}, delivery {each['delivery']}: {', '.join(each['shown']) or 'header only'}")
         )
-    told += [("rule", f"{each['rule']}: {_some(each['bureaus'])}") for each in chapter["rules"]]
+    told += [("rule", f"{each['rule']}: {few(each['bureaus'], 6)}") for each in chapter["rules"]]
     return told
 
 
@@ -173,8 +174,3 @@ def _audience(routing: dict[str, Any]) -> str:
         return f"cannot be read ({routing['unreadable']})"
     named = [*routing["agreements"], *routing["to"]]
     return "everyone" if routing["everyone"] else ", ".join(named) or "nobody"
-
-
-def _some(names: list[str]) -> str:
-    most = 6
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

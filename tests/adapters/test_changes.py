@@ -62,7 +62,7 @@ def test_a_source_that_came_back_empty_withdraws_nothing() -> None:
 def test_a_mass_withdrawal_is_refused_unless_told_to() -> None:
     before = published(some(40))
     with pytest.raises(
-        RunRefusedError, match=r"20 of 40 .*: r-20, r-21, .* and others\. .*`Guard\(accept_withdrawals=True\)`"
+        RunRefusedError, match=r"20 of 40 .*: r-20, r-21, .* and 15 more\. .*`Guard\(accept_withdrawals=True\)`"
     ):
         changes(before, some(20))
     found = changes(before, some(20), Guard(accept_withdrawals=True))

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from broker import codec
-from broker.holders import LOOKS_A_LEAF, Holders, some
+from broker.few import few
+from broker.holders import LOOKS_A_LEAF, Holders
 from broker.notice import DecisionRecord, Envelope, Header, Leaf, Recipient, Reference
 from broker.recheck import UNFOLLOWED, recheck
 from broker.recorded import Recorded
@@ -161,4 +162,4 @@ def test_a_member_cannot_use_up_the_looks_of_an_honest_log_however_long_its_reco
 
 
 def test_who_is_not_told_is_named_and_those_beyond_the_first_are_counted() -> None:
-    assert (some(()), some("abcde"), some("abcdefg")) == ("", "a, b, c, d, e", "a, b, c, d, e and 2 more")
+    assert (few(()), few("abcde"), few("abcdefg")) == ("", "a, b, c, d, e", "a, b, c, d, e and 2 more")
