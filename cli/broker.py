@@ -372,7 +372,7 @@ def _bus_lines(found: Standing) -> Iterator[str]:
         yield f"RED       {name} is lost, and was not taken; `valise broker up` says more, and stops"
     for disk in found.disks:
         if disk.scarce:
-            yield f"RED       {disks.said(disk)}; make room: streams keep 30 days, however much that is"
+            yield f"RED       {disks.said(disk)}; {disks.MAKE_ROOM}"
 
 
 def _held_lines(held: list[HeldNotice]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from broker.streams import SETUP
 from cli import answer, exits, passphrases
 from cli.home import clock, member_home
 from cli.operator_home import NOBODY, OperatorHome, operator_home, tls_of
-from cli.operator_streams import Stop, has_streams, make_streams, stopped, stops
+from cli.operator_streams import NEVER, Stop, has_streams, make_streams, stopped, stops
 from cli.options import Everywhere, Group, bureau, confirm, everywhere
 from cli.trust import issuing, proposing, vouched
 from cli.trust.issuing import ADAPTER
@@ -148,7 +148,7 @@ def list_issued(given: Everywhere) -> None:
     """List the certificates that members got (operator), the newest of each last, and what was stopped."""
     home = _kafka(given)
     now, known, out = clock(), stops(home), stopped(home)
-    rows = [_row(each, now, known.get(each.principal, Stop(stopped=False))) for each in issuing.kept(home)]
+    rows = [_row(each, now, known.get(each.principal, NEVER)) for each in issuing.kept(home)]
     answer.show(
         f"{answer.count(len(rows), 'certificate')}; stopped: {', '.join(sorted(out)) or 'nobody'}",
         {"certificates": rows, "stopped": sorted(out)},

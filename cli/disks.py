@@ -10,7 +10,8 @@ from pathlib import Path
 from broker.settings import Settings
 
 SCARCE = 0.1
-"""Of a disk: with less than this free it is red. Streams keep 30 days, however much that is, and nothing makes room."""
+"""Of a disk: with less than this free it is red. Nothing makes room by itself."""
+MAKE_ROOM = "make room: streams keep 30 days, however much that is"
 
 
 Usage = Callable[[Path], tuple[int, int, int]]

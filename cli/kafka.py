@@ -160,7 +160,7 @@ def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, change
         answer.say(f"  node-{row['node']}  {row['address']:<22} {state:<18} certificate until {row['until']}{soon}")
         answer.say(f"          log {row['log']}")
         if row["scarce"]:
-            answer.say(f"          RED {row['disk']}; make room: streams keep 30 days, however much that is")
+            answer.say(f"          RED {row['disk']}; {disks.MAKE_ROOM}")
     answer.say(then)
 
 

@@ -85,6 +85,8 @@ class Stop(BaseModel):
     """When it was last resumed, ms: no node takes a certificate of before; 0: never, or with its keys of before."""
 
 
+NEVER = Stop(stopped=False)
+"""What is known of all others."""
 _STOPS = TypeAdapter(dict[str, Stop])
 
 
@@ -109,7 +111,7 @@ def stops(home: OperatorHome) -> dict[str, Stop]:
 
 def keep_stops(home: OperatorHome, found: Mapping[str, Stop]) -> None:
     """Keep them; a version before takes each of them for stopped."""
-    told = {name: each for name, each in sorted(found.items()) if each != Stop(stopped=False)}
+    told = {name: each for name, each in sorted(found.items()) if each != NEVER}
     durable.put(stopped_path(home), _STOPS.dump_json(told))
 
 

@@ -19,7 +19,7 @@ from broker.trust import roles
 from broker.trust.bundle import Opened
 from cli import answer, passphrases
 from cli.operator_home import OperatorHome
-from cli.operator_streams import Stop, keep_stops, stops
+from cli.operator_streams import NEVER, Stop, keep_stops, stops
 from cli.trust import vouched
 from cli.trust.vouched import Vouched
 
@@ -138,7 +138,7 @@ class _Issuer:
 
     def _check_not_stopped(self, asked: Vouched) -> int:
         """Check that nobody has stopped this principal since it asked; give when it was last resumed."""
-        known = stops(self.home).get(asked.principal, Stop(stopped=False))
+        known = stops(self.home).get(asked.principal, NEVER)
         if known.stopped:
             message = f"{asked.principal} was stopped: `valise certificate resume {asked.principal}` once that is over"
             raise ConfigurationError(message)
@@ -276,7 +276,7 @@ def stop(home: OperatorHome, principal: str) -> None:
     """Say that a principal may do nothing on the bus, and ask for no certificate; kept before any node hears of it."""
     with durable.alone(pki_of(home.folder)):
         found = stops(home)
-        before = found.get(principal, Stop(stopped=False))
+        before = found.get(principal, NEVER)
         keep_stops(home, found | {principal: before.model_copy(update={"stopped": True})})
 
 
@@ -287,7 +287,7 @@ def resume(home: OperatorHome, principal: str, now: int, *, old_keys: bool = Fal
     """
     with durable.alone(pki_of(home.folder)):
         found = stops(home)
-        before = found.get(principal, Stop(stopped=False))
+        before = found.get(principal, NEVER)
         if before.stopped:
             resumed = before.resumed if old_keys else _after(before.resumed, now)
             keep_stops(home, found | {principal: Stop(stopped=False, resumed=resumed)})
@@ -304,5 +304,5 @@ def _after(before: int, now: int) -> int:
 
 def in_force(home: OperatorHome, principal: str, now: int) -> Iterator[Issued]:
     """Give the certificates with which a principal can come in now, or could if it were not stopped."""
-    resumed = stops(home).get(principal, Stop(stopped=False)).resumed
+    resumed = stops(home).get(principal, NEVER).resumed
     return (each for each in kept(home, principal) if each.until > now and each.resumed == resumed)

@@ -18,6 +18,7 @@ import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
 from broker.notice import BODY_SCHEMAS
+from cli.publish import REASONS
 from schemas import loader
 from schemas.compatibility import breaks, breaks_version
 
@@ -186,3 +187,8 @@ def _faults(schema: dict[str, Any]) -> list[str]:
     text = json.dumps(schema)
     faults = [word for word in ('"logicalType"', '"enum"') if word in text]
     return faults + [item["name"] for item in _fields(schema) if not item.get("doc")]
+
+
+def test_withdraw_takes_the_reasons_that_the_schema_lists() -> None:
+    listed = loader.load("withdrawal.reason")["fields"][0]["doc"]
+    assert listed.replace(" or ", ", ").split(", ") == list(REASONS)
