@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 MEMO_LIMIT = 4096
 """Entries of one memo; full, it starts anew."""
-_TYPES = {each.name: str(each.type) for each in fields(Facts)}
+TYPES = {each.name: str(each.type) for each in fields(Facts)}
+"""Fact → the type that it is declared with."""
 CONTEXT = frozenset({"now"})
-NOTICE = frozenset(_TYPES) - CONTEXT
+NOTICE = frozenset(TYPES) - CONTEXT
 PRINCIPAL = frozenset({"member", "mandates", "cleared_for", "agreements"})
-BUREAU_SETS = frozenset(name for name, kind in _TYPES.items() if kind == "Mask")
+BUREAU_SETS = frozenset(name for name, kind in TYPES.items() if kind == "Mask")
 """Facts that are sets of bureaus, so masks already."""
-BUREAUS = BUREAU_SETS | {name for name, kind in _TYPES.items() if "BureauId" in kind}
+BUREAUS = BUREAU_SETS | {name for name, kind in TYPES.items() if "BureauId" in kind}
 """Facts that are or hold bureaus."""
-MEMBERS = frozenset({"member"}) | {name for name, kind in _TYPES.items() if "MemberId" in kind}
+MEMBERS = frozenset({"member"}) | {name for name, kind in TYPES.items() if "MemberId" in kind}
 """Facts and attributes of the bureau that are or hold members."""
 
 Scalar = str | int | bool

@@ -10,6 +10,7 @@ from broker.masks import (
     CONTEXT,
     NOTICE,
     PRINCIPAL,
+    TYPES,
     Apply,
     Attribute,
     Constant,
@@ -36,6 +37,14 @@ INSTEAD = {
     **dict.fromkeys(("get_tag", "has_tag"), "have what is meant made an attribute of the schema"),
 }
 """What to write instead of a construct that has no compiled form."""
+_SET = "Set<{}>"
+_KINDS = {"bool": "Bool", "int": "Long", "str": "String", "MemberId": "Member", "BureauId": "Bureau"}
+_KINDS |= {f"frozenset[{name}]": _SET.format(kind) for name, kind in _KINDS.items()} | {"Mask": "Set<Bureau>"}
+_OPERANDS = {
+    **dict.fromkeys(("not", "and", "or"), ("Bool",)),
+    **dict.fromkeys(("less", "less_eq", "greater", "greater_eq"), ("Long",)),
+}
+"""What each operand of an operator must be, where that is one kind."""
 
 
 def condition(template: pst.Template) -> Expression:
@@ -70,10 +79,53 @@ def _expression(node: pst.Expr) -> Expression:
         case pst.GetAttr(pst.Var(variable), name):
             return _attribute(variable, name)
         case pst.UnaryOp("not" | "is_empty" as op, arg):
-            return Apply(op, (_expression(arg),))
+            return _applied(op, arg)
         case pst.BinaryOp(op, left, right) if op in _OPERATORS:
-            return Apply(op, (_expression(left), _expression(right)))
+            return _applied(op, left, right)
     return _constant(node)
+
+
+def _applied(op: str, *operands: pst.Expr) -> Apply:
+    """Apply an operator to what it takes. Raises OutsideSubsetError.
+
+    Cedar neither checks nor evaluates what a constant keeps it from (`false && resource.kind < 3`); masks, which ask
+    whatever is quickest first, would fail there, or take 1 for true.
+    """
+    found, kinds = tuple(map(_expression, operands)), tuple(map(_kind, operands))
+    if not _fits(op, kinds):
+        message = f"{op} takes no {' and '.join(kinds)}: ask of a fact what its type in the schema allows"
+        raise OutsideSubsetError(message)
+    return Apply(op, found)
+
+
+def _fits(op: str, kinds: tuple[str, ...]) -> bool:
+    """Tell whether an operator takes operands of these kinds."""
+    entities, last = {"Bureau", "Member"}, kinds[-1]
+    if op in _OPERANDS:
+        return set(kinds) == set(_OPERANDS[op])
+    if op in ("eq", "not_eq"):
+        return len(set(kinds)) == 1 or set(kinds) == entities
+    if op == "in":
+        return kinds[0] in entities and last in {*entities, *map(_SET.format, entities)}
+    if op == "contains":
+        return kinds[0] == _SET.format(last)
+    return kinds[0].startswith("Set") and len(set(kinds)) == 1
+
+
+def _kind(node: pst.Expr) -> str:
+    """Name the type of what has a compiled form, as Cedar does."""
+    match node:
+        case pst.Var():
+            return "Bureau"
+        case pst.GetAttr(pst.Var("principal"), name):
+            return "Member" if name == "member" else _SET.format("String")
+        case pst.GetAttr(_, name):
+            return _KINDS[TYPES[name]]
+        case pst.EntityLit(value):
+            return str(value.type)
+        case pst.Set(elements):
+            return _SET.format(" or ".join(sorted({_kind(each) for each in elements})))
+    return {"LongLit": "Long", "StringLit": "String"}.get(type(node).__name__, "Bool")
 
 
 def _constant(node: pst.Expr) -> Constant:

@@ -175,6 +175,7 @@ LENIENT: list[tuple[str, str, str]] = [
     (MASKS, "if not any(_is_bureau_set(each) for each in expression.operands):", "if True:"),
     (CONDITIONS, "if template.resource not in (pst.ScopeAny(), pst.ScopeIs(_NOTICE)):", "if False:"),
     (CONDITIONS, 'if entity.type == _MEMBER and "/" not in entity.id:', "if True:"),
+    (CONDITIONS, "if not _fits(op, kinds):", "if False:"),
     (READ, "for error in cedarpy.validate_policies(text, schema).errors:", "for error in ():"),
     (READ, "if parsed.templates or len(parsed.static_policies) != 1:", "if False:"),
 ]
