@@ -320,7 +320,7 @@ class Judge:
 
     def _receipt(self, receipt: Receipt, statement: bytes) -> Ruling:
         key = f"receipts/{receipt.bureau}"
-        used = use_number(self.register.series(key), receipt.number) if receipt.number >= 1 else None
+        used = use_number(self.register.series(key), receipt.number)
         if used is None:
             return Ruling("repeated", statement=statement)
         if len(used.missing) > GAPS_LIMIT:

@@ -430,6 +430,9 @@ def _check_receipt(receipt: notice.Receipt) -> None:
     if receipt.act not in notice.RECEIPT_ACTS or receipt.result not in notice.RECEIPT_RESULTS[receipt.act]:
         message = "act, result"
         raise InvalidFieldError(message)
+    if receipt.number < 1:  # it would pass for one that was used before, and nobody be told
+        message = "number"
+        raise InvalidFieldError(message)
     if not 1 <= len(receipt.items) <= notice.RECEIPT_ITEMS:
         message = "items"
         raise InvalidFieldError(message)

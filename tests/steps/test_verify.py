@@ -566,7 +566,7 @@ def test_an_unknown_kind_of_statement_is_refused(kind: str) -> None:
     "changes",
     [
         {"act": "burnt"}, {"act": "outcome"}, {"act": "outcome", "result": "erased"}, {"act": "read", "result": "hit"},
-        {"act": "erased"}, {"items": ()}, {"items": (ReceiptItem(0, bytes(32)),) * 501},
+        {"act": "erased"}, {"number": 0}, {"number": -1}, {"items": ()}, {"items": (ReceiptItem(0, bytes(32)),) * 501},
     ],
     ids=lambda changes: ", ".join(f"{name} {str(value)[:20]}" for name, value in changes.items()),
 )  # fmt: skip
