@@ -13,6 +13,7 @@ from broker.notice import (
     Compartment,
     Envelope,
     Header,
+    Look,
     Opened,
     Origin,
     Receipt,
@@ -132,12 +133,13 @@ def reference(envelope: Envelope, relation: str) -> Reference:
     return Reference(header.issuer, header.notice_id, header_digest(envelope.header), relation)
 
 
-def statement(payload: Receipt | Subscription | Revocation, key: SigningKey) -> bytes:
+def statement(payload: Receipt | Subscription | Revocation | Look, key: SigningKey) -> bytes:
     """Sign a statement."""
     kind = {
         Receipt: notice.RECEIPT_TYPE,
         Subscription: notice.SUBSCRIPTION_TYPE,
         Revocation: notice.REVOCATION_TYPE,
+        Look: notice.LOOK_TYPE,
     }[type(payload)]
     data = codec.encode(payload)
     return codec.encode(Statement(kind, data, key.public.id, key.sign_payload(kind, data)))

@@ -10,6 +10,7 @@ from functools import cache
 from broker.cases import WrittenNotice
 from broker.notice import CONFIDENTIALITIES, KINDS, PURPOSES, Reference
 from tests.making import NOW
+from tests.model.answers import Answers
 from tests.model.life import FOLLOWING, NOT_IN_FORCE, Known, Life
 from tests.model.story import (
     GENERATIONS,
@@ -30,6 +31,8 @@ from tests.policy.tricky import ASKS_RULES, PATTERNS, SCENES, Fields
 
 LENGTH = 16
 """Acts after the first subscriptions."""
+LATER = 5
+"""Acts at the end, about keys rather; those before are the same with them and without, so that seeds stay."""
 CALM: Fields = {"purpose": "criminal-investigation", "topics": ["case"]}
 NOT_WRITTEN = ("issuer", "kind", "corrects", "released")
 """What a scene may not decide in a story."""
@@ -44,7 +47,7 @@ def story_of(seed: int) -> Story:
 class Author:
     """Tells one story; the model tells it what stands, so that what it invents is mostly about something."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, begin: int = NOW) -> None:
         self.chance = random.Random(seed)
         world = tricky.world(self.chance)
         self.bureaus = sorted(world.bureaus)
@@ -59,7 +62,8 @@ class Author:
         self.numbers = dict.fromkeys(self.bureaus, 0)
         self.generations = dict.fromkeys(self.bureaus, 0)
         self.subscriptions = 0
-        self.now = NOW
+        self.now = begin
+        self.answers = Answers(seed, self.life, self.generations)
 
     def story(self) -> Story:
         first = self.federation
@@ -74,7 +78,17 @@ class Author:
         for _, way in self.chance.choices(ways, weights, k=LENGTH):
             self.now += self.chance.choice((1, 100, 1_000, 10_000))
             self.happens(way() or self.create())
+            self.answered()
+        late = (self.sign_anew, self.sign_anew, self.end_key, self.end_key, self.restart, self.approve, self.correct)
+        for way in self.chance.choices(late, k=LATER):
+            self.now += self.chance.choice((1, 100, 10_000))
+            self.happens(way() or self.create())
+            self.answered()
         return Story(first, tuple(self.acts))
+
+    def answered(self) -> None:
+        for each in self.answers.some():
+            self.happens(each)
 
     def happens(self, act: Act) -> None:
         self.acts.append((self.now, act))
@@ -260,6 +274,26 @@ class Author:
             return None
         self.generations[bureau] = lost + (0 if self.rarely(0.2) else 1)  # who keeps the lost key is refused
         return Revoke(bureau, lost, self.rarely(0.5))
+
+    def sign_anew(self) -> Act | None:
+        """Sign the same header under the key of today, as an outbox does once its key has changed."""
+        old = [each for each in self.sent if self.life.may_not_sign(each.issuer, each.generation)]
+        target = self.chance.choice(old or self.sent) if self.sent else None
+        return Publish(replace(target, generation=self.generations[target.issuer])) if target else None
+
+    def end_key(self) -> Act | None:
+        """Let a key's time run out, soon; its bureau goes on with the next, or does not notice."""
+        bureau = self.chance.choice(self.bureaus)
+        old = self.generations[bureau]
+        if old + 1 == GENERATIONS or any(each[:2] == (bureau, old) for each in self.federation.ends):
+            return None
+        self.generations[bureau] = old + (0 if self.rarely(0.3) else 1)
+        end = (bureau, old, self.soon())
+        self.federation = replace(self.federation, ends=(*self.federation.ends, end))
+        return Change(self.federation, f"key {old} of {bureau} ends at {end[-1] % 1_000_000}")
+
+    def restart(self) -> Act:
+        return Restart()
 
     def change(self) -> Act:
         """Change one or two things of the directory."""

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tests.model.story import (
+    RESULTS,
     Act,
+    Ask,
     Change,
+    Confirm,
     Federation,
     Key,
     Line,
@@ -57,6 +60,15 @@ class Handed:
     notice: Key
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a leaf says of a notice: whose it is, and the bureaus that were handed it."""
+
+    issuer: str
+    digest: bytes
+    bureaus: frozenset[str]
+
+
 class Life:
     """What is due after each act. `oracle`: who may receive and see what."""
 
@@ -70,6 +82,9 @@ class Life:
         self.handed: list[Handed] = []
         self.numbers = Counter[str]()
         self.burnt: dict[str, set[int]] = {}
+        self.given: dict[int, Given] = {}
+        self.confirmed: set[tuple[str, int]] = set()
+        self.looks: set[bytes] = set()
         self.leaves = 0
         self.now = 0
 
@@ -83,6 +98,10 @@ class Life:
                 due = (self.subscribe(act),)
             case Revoke():
                 due = (self.revoke(act),)
+            case Confirm():
+                due = (self.confirm(act),)
+            case Ask():
+                due = (self.ask(act),)
             case Change():
                 self.federation = act.federation
             case Restart():
@@ -109,8 +128,37 @@ class Life:
         """DESIGN §6: a key is in force if no revocation stands at a lower leaf; a suspended member sends nothing."""
         return said(
             ("key-revoked", (bureau, generation) in self.revoked),
+            (
+                "key-not-in-force",
+                any(self.now >= end for *key, end in self.federation.ends if key == [bureau, generation]),
+            ),
             ("unknown-member", not self.takes_part(bureau)),
         )
+
+    def confirm(self, act: Confirm) -> Outcome:
+        """THREATS: a bureau speaks of what it was given, whatever became of that since; its issuer is told."""
+        wrong = self.may_not_sign(act.bureau, act.generation)
+        wrong |= said(("invalid-field", act.number < 1 or act.result not in RESULTS.get(act.act, ())))
+        if wrong:
+            return rejected(act.bureau, wrong)
+        if (act.bureau, act.number) in self.confirmed:
+            return Outcome("repeated", ())
+        for item in act.items:
+            given = self.given.get(item.leaf)
+            if given != Given(act.issuer, item.digest, given.bureaus | {act.bureau} if given else frozenset()):
+                return rejected(act.bureau, {"unknown-delivery"})
+        self.confirmed.add((act.bureau, act.number))
+        about = act.items[0].leaf if len(act.items) == 1 else None
+        return Outcome("receipt", (act.issuer,), frozenset([act.act]), about)
+
+    def ask(self, act: Ask) -> Outcome:
+        """§8: every look is a leaf; the member whose notices they are is told."""
+        if act.id in self.looks:
+            return Outcome("repeated", ())
+        if any(each not in self.given or self.given[each].issuer != act.issuer for each in act.leaves):
+            return replace(rejected(act.by, {"unknown-delivery"}), tell=())
+        self.looks.add(act.id)
+        return Outcome("look", (act.issuer,), about=act.leaves[0] if len(act.leaves) == 1 else None)
 
     def takes_part(self, bureau: str) -> bool:
         return member(bureau) not in self.federation.world.suspended
@@ -280,6 +328,7 @@ class Life:
             target.state = "restricted"
         if about[0] == sent.issuer or not in_force or target is None:
             return (leaf,)
+        self.given[self.leaves + 1] = Given(member(about[0]), target.digest, frozenset())
         return (leaf, Outcome("withdrawn-by-order", (member(about[0]),), about=target.leaf))
 
     def withdraw(self, sent: Sent, about: Key) -> None:
@@ -296,6 +345,7 @@ class Life:
         first, owner, held = self.leaf("routed", sent, answer, target), (member(about[0]),), target.sent
         if sent.verdict == "refuse" or held is None:
             target.state = "refused"
+            self.given[self.leaves + 1] = Given(member(about[0]), target.digest, frozenset())
             return (first, Outcome("not-released", owner, about=target.leaf))
         older = self.holding(target.corrects) if target.corrects else {}
         every = self.holding(about)
@@ -332,6 +382,8 @@ class Life:
             gone = {*replaces, *erases}
             self.handed = [each for each in self.handed if each.bureau != bureau or each.number not in gone]
             self.handed.append(Handed(bureau, self.numbers[bureau], sent.key))
+        number = self.leaves + (kind == "released")
+        self.given[number] = Given(member(sent.issuer), sent.digest, frozenset(lines))
         used = self.burnt[sent.issuer]
         gap = {"series-gap"} if len(used) < max(used) else set()  # §7: a gap is accepted and alarms the issuer
         warnings = answer.warnings | gap

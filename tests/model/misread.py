@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tests.model.life import Life
-from tests.model.story import Federation, Key, Numbers, Sent
+from tests.model.story import Ask, Confirm, Federation, Key, Numbers, Outcome, Sent
 from tests.policy import misread
 from tests.policy.oracle import Answer
 
@@ -96,6 +96,60 @@ class StaleAudience(Misread):
             return super().decide(sent, holders, given)
         finally:
             self.federation, self.patterns = in_force
+
+
+class OnlyWhatStandsIsAnswered(Misread):
+    """What was replaced or withdrawn could be confirmed no longer: nobody could answer `erased`."""
+
+    def confirm(self, act: Confirm) -> Outcome:
+        standing = {(each.bureau, self.known[each.notice].digest) for each in self.handed}
+        kept, self.given = self.given, {
+            leaf: replace(each, bureaus=frozenset(one for one in each.bureaus if (one, each.digest) in standing))
+            for leaf, each in self.given.items()
+        }  # fmt: skip
+        try:
+            return super().confirm(act)
+        finally:
+            self.given = kept
+
+
+class AnybodyAnswers(Misread):
+    """Who was not given a notice could confirm it."""
+
+    def confirm(self, act: Confirm) -> Outcome:
+        kept, self.given = self.given, {
+            leaf: replace(each, bureaus=each.bureaus | {act.bureau}) for leaf, each in self.given.items()
+        }  # fmt: skip
+        try:
+            return super().confirm(act)
+        finally:
+            self.given = kept
+
+
+class EachReceiptCounts(Misread):
+    """A receipt that comes twice would be two."""
+
+    def confirm(self, act: Confirm) -> Outcome:
+        self.confirmed.clear()
+        return super().confirm(act)
+
+
+class OnlyWhoWasSentToIsToldOfLooks(Misread):
+    """A look at what reached nobody would be refused."""
+
+    def ask(self, act: Ask) -> Outcome:
+        kept, self.given = self.given, {leaf: each for leaf, each in self.given.items() if each.bureaus}
+        try:
+            return super().ask(act)
+        finally:
+            self.given = kept
+
+
+class KeysNeverEnd(Misread):
+    """A key would sign beyond its time."""
+
+    def may_not_sign(self, bureau: str, generation: int) -> set[str]:
+        return super().may_not_sign(bureau, generation) - {"key-not-in-force"}
 
 
 MISREAD = tuple(Misread.__subclasses__())

@@ -9,42 +9,45 @@ from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
-from broker import cases, codec, members
+from broker import cases, codec, members, streams
 from broker.bus import Record
-from broker.confirm import Given
 from broker.decide import Subscriptions, View
 from broker.directory import Annex
 from broker.errors import NoticeRejectedError
+from broker.given import Givens
 from broker.holders import Holders
 from broker.judge import Judge, Ruling
-from broker.members import WrittenDirectory, WrittenKey
+from broker.members import WrittenAuditor, WrittenDirectory, WrittenKey
 from broker.merkle import Frontier
 from broker.notice import (
     BODY_SCHEMAS,
     RELEASED,
     ROUTING,
-    DecisionRecord,
     Delivery,
     Entry,
     Envelope,
-    Header,
     Row,
     Shared,
 )
 from broker.notice import Leaf as WrittenLeaf
 from broker.recorded import Recorded, remember
+from broker.records import Records
 from broker.register import Register
 from broker.route import Route, deliveries, kept, restored
 from broker.rules import PolicySet, Rules, read_rules
-from broker.signing import header_digest
 from broker.step import Done, InForce, Step
 from broker.verify import Keys, check
 from tests import making
 from tests.fake_bus import still_owned
 from tests.model.story import (
+    AUDITOR,
     GENERATIONS,
+    Act,
+    Ask,
     Change,
+    Confirm,
     Federation,
     Line,
     Outcome,
@@ -100,7 +103,6 @@ class Played:
     def __init__(self, federation: Federation, register: Register) -> None:
         self.register, self.frontier = register, Frontier()
         self.now, self.offset, self.version = 0, 0, 0
-        self.given: dict[int, Given] = {}
         self.revoked: set[bytes] = set()
         self.patterns: dict[str, tuple[str, ...]] = {}
         self.entries: list[Entry] = []
@@ -109,9 +111,10 @@ class Played:
         self.settled = register.place
         self.auditor = Auditor()
         self.adopt(federation)
-        self.judge = Judge(self.register, self.view, self.given.get)
+        self.givens = Givens(cast("Records", Kept(self.entries)))
+        self.judge = Judge(self.register, self.view, self.givens.find)
 
-    def take(self, act: Publish | Subscribe | Revoke | Change | Restart, at: int) -> tuple[Outcome, ...]:
+    def take(self, act: Act, at: int) -> tuple[Outcome, ...]:
         """Let one act happen; give the leaves that come of it."""
         match act:
             case Change():
@@ -122,8 +125,12 @@ class Played:
                 self.restart()
                 return ()
             case Publish():
-                return self.step(act.notice.issuer, codec.encode(act.notice.envelope), at)
-        outcomes = self.step(act.bureau, act.statement(at), at)
+                return self.step(notices(act.notice.issuer), codec.encode(act.notice.envelope), at)
+            case Confirm():
+                return self.step(streams.receipts(member(act.bureau)), act.statement(at), at)
+            case Ask():
+                return self.step(streams.ASKS, act.statement(at), at)
+        outcomes = self.step(notices(act.bureau), act.statement(at), at)
         if outcomes[0].kind == "subscribed" and isinstance(act, Subscribe):
             self.patterns[act.bureau] = act.patterns
         elif outcomes[0].kind == "revoked" and isinstance(act, Revoke):
@@ -142,16 +149,17 @@ class Played:
 
     def restart(self) -> None:
         """Restore the register from its compacted stream, and what was given from the decision records."""
+        before = standing(self.register)
         emptied(self.register)
         self.settled, self.unsettled = len(self.stream), {}
         self.register.restore([(key.encode(), value) for key, value in self.stream.items()], self.settled)
-        records = [(each.leaf_number, codec.decode(DecisionRecord, each.decision)) for each in self.entries]
-        self.given = {number: _given(record) for number, record in records if record.header}
-        self.judge = Judge(self.register, self.judge.view, self.given.get)
+        assert standing(self.register) == before, "what is restored is not what the steps left"
+        self.givens = Givens(cast("Records", Kept(self.entries)))
+        self.judge = Judge(self.register, self.judge.view, self.givens.find)
 
-    def step(self, bureau: str, value: bytes, at: int) -> tuple[Outcome, ...]:
-        """Take in one record of this bureau in a step of its own."""
-        record = Record(f"notices.{member(bureau).lower()}", 0, self.offset, at, b"", value)
+    def step(self, stream: str, value: bytes, at: int) -> tuple[Outcome, ...]:
+        """Take in one record in a step of its own."""
+        record = Record(stream, 0, self.offset, at, b"", value)
         self.offset += 1
         try:
             ruling = self.judge.rule(record, check(record, at, self.keys), at)
@@ -169,7 +177,7 @@ class Played:
 
     def _done(self, done: Done, rulings: list[Ruling]) -> tuple[Outcome, ...]:
         self.now = done.head.now
-        self.given |= dict(done.given)
+        self.givens.keep(done.given)
         self.entries += done.entries
         # As in ingest: the step before is settled only when this one has been applied to what it left.
         self.settled += len(self.unsettled)
@@ -177,12 +185,33 @@ class Played:
         self.unsettled = done.changes
         self.stream |= done.changes
         routes = {route.leaf_number: route for route in done.routes}
+        for route in done.routes:
+            _check_told(route, done.taken[0].value)
         for each in done.entries:
             self.auditor.follow(each, self.view.directory.everyone)
         return tuple(
             _outcome(entry, ruling, _lines(routes.get(entry.leaf_number), self.now))
             for entry, ruling in zip(done.entries, rulings, strict=True)
         )
+
+
+def standing(register: Register) -> dict[str, bytes]:
+    """Give all entries, as the steps so far left them."""
+    settled = dict(register._db.execute("SELECT key, value FROM entry"))
+    return {key: value for key, value in {**settled, **register._recent}.items() if value is not None}
+
+
+class Kept:
+    """The decision records, as the broker keeps them for itself."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self._entries = entries
+
+    def get(self, leaf_number: int) -> tuple[bytes, bytes] | None:
+        if not 0 <= leaf_number < len(self._entries):
+            return None
+        found = self._entries[leaf_number]
+        return found.decision_salt, found.decision
 
 
 class Auditor:
@@ -211,18 +240,38 @@ class Auditor:
 def written(federation: Federation, version: int) -> WrittenDirectory:
     """Write the directory of a federation, with the keys of all bureaus."""
     world = federation.world
+    ends = {(bureau, generation): end for bureau, generation, end in federation.ends}
     keys = [
-        WrittenKey(key_id=key.id.hex(), bureau=bureau, public=key.raw.hex(), valid_from=0, valid_until=ALWAYS)
+        WrittenKey(key_id=key.id.hex(), bureau=bureau, public=key.raw.hex(), valid_from=0, valid_until=until)
         for bureau in world.bureaus
-        for key in (key_of(bureau, each).public for each in range(GENERATIONS))
+        for each in range(GENERATIONS)
+        for key, until in [(key_of(bureau, each).public, ends.get((bureau, each), ALWAYS))]
     ]
-    more = {"keys": tuple(keys), "authorities": federation.authorities, "compartment_schemas": SCHEMAS}
+    looks = key_of(AUDITOR).public
+    auditor = WrittenAuditor(
+        id=AUDITOR, key_id=looks.id.hex(), public=looks.raw.hex(), valid_from=0, valid_until=ALWAYS
+    )
+    more = {
+        "keys": tuple(keys),
+        "auditors": (auditor,),
+        "authorities": federation.authorities,
+        "compartment_schemas": SCHEMAS,
+    }
     return cases._directory(world).model_copy(update={"federation": making.FEDERATION, "version": version, **more})
 
 
-def _given(record: DecisionRecord) -> Given:
-    header = codec.decode(Header, record.header)
-    return Given(header.member, header_digest(record.header), tuple(each.bureau for each in record.rows))
+def notices(bureau: str) -> str:
+    return streams.notices(member(bureau))
+
+
+def _check_told(route: Route, record: bytes | None) -> None:
+    """Check what members learn: of a receipt just the signed bytes, of nothing else than their own its decision."""
+    outcome = route.outcome
+    assert outcome == restored(kept(route)).outcome, "an outcome that is read back says something else"
+    if outcome is None or outcome.kind != "receipt":
+        return
+    assert outcome.statement == record, "the issuer is told another receipt"
+    assert (outcome.decision, outcome.decision_salt) == (b"", b""), "the issuer is told how a receipt was recorded"
 
 
 def _outcome(entry: Entry, ruling: Ruling, lines: Mapping[str, Line]) -> Outcome:

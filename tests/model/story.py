@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from hashlib import sha256
+from typing import NamedTuple
 
 from broker import cases, codec
 from broker.cases import World, WrittenNotice
@@ -15,7 +16,10 @@ from broker.notice import (
     ROUTING,
     Compartment,
     Envelope,
+    Look,
     Opened,
+    Receipt,
+    ReceiptItem,
     Reference,
     Revocation,
     Slot,
@@ -28,6 +32,12 @@ GENERATIONS = 3
 """Keys that each bureau has, all in force from the start."""
 RELATIONS = {"withdrawal": "withdraws", "restriction": "restricts", "approval": "approves"}
 """Kind that speaks of another notice → the relation that it alone may carry, and must (DESIGN §5)."""
+RESULTS: Mapping[str, tuple[str | None, ...]] = {
+    "received": (None,), "read": (None,), "outcome": ("hit", "no-trace", "not-executable"),
+    "erased": ("erased", "kept-under-national-law"),
+}  # fmt: skip
+"""What a bureau may answer → with which results."""
+AUDITOR = "auditor"
 CHANGES = ("corrects", *RELATIONS.values())
 Key = tuple[str, bytes]
 """Issuer and notice id."""
@@ -41,6 +51,8 @@ class Federation:
 
     world: World
     authorities: tuple[str, ...] = ()
+    ends: tuple[tuple[str, int, int], ...] = ()
+    """Bureau, generation of its key, and when that is no longer in force."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,54 @@ class Revoke:
         return making.statement(payload, key_of(self.bureau, self.generation + 1))
 
 
+class Item(NamedTuple):
+    """One delivery of which a receipt speaks."""
+
+    leaf: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """A bureau signs a receipt for deliveries of one issuing member's notices; `number` rises."""
+
+    bureau: str
+    issuer: str
+    act: str
+    result: str | None
+    items: tuple[Item, ...]
+    number: int
+    generation: int
+
+    def statement(self, at: int) -> bytes:
+        """Sign it."""
+        items = tuple(ReceiptItem(*each) for each in self.items)
+        payload = Receipt(
+            making.FEDERATION, self.bureau, self.issuer, self.act, items, self.result, None, self.number, at
+        )  # fmt: skip
+        return making.statement(payload, key_of(self.bureau, self.generation))
+
+    def __str__(self) -> str:
+        leaves = ", ".join(str(each.leaf) for each in self.items)
+        said = f"{self.act} ({self.result})" if self.result else self.act
+        return f"{self.bureau} says {said} of {leaves} to {self.issuer} (number {self.number}, key {self.generation})"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """An auditor is about to look at clear data of one issuing member's notices."""
+
+    by: str
+    id: bytes
+    issuer: str
+    leaves: tuple[int, ...]
+
+    def statement(self, at: int) -> bytes:
+        """Sign it."""
+        payload = Look(making.FEDERATION, self.by, self.id, self.issuer, self.leaves, "request", at)
+        return making.statement(payload, key_of(self.by))
+
+
 @dataclass(frozen=True)
 class Change:
     """A new version of the directory or its annex is adopted."""
@@ -169,7 +229,7 @@ class Restart:
     """A new owner restores the register from its stream."""
 
 
-Act = Publish | Subscribe | Revoke | Change | Restart
+Act = Publish | Subscribe | Revoke | Confirm | Ask | Change | Restart
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Tricky:
 
 def world(chance: random.Random) -> World:
     """A federation of three to six members: some suspended, some bureaus without a mandate or a language."""
-    names = [f"M{place}" for place in range(chance.randint(3, 6))]
+    names = [f"M{letter}" for letter in "ABCDEF"[: chance.randint(3, 6)]]
     bureaus = {
         f"{name}/b{place}": chance.sample(PURPOSES, chance.choice((0, 4, 6, 7, 7, 7)))
         for name in names

@@ -1,0 +1,252 @@
+"""Plays a story through a whole broker on a bus: records written as members write them, and what came read as they do.
+
+The bus stamps records with a time of its own, so the story is given back with the times at which it was judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+from broker import codec, distribute, members, streams
+from broker.bus import Bus, Record
+from broker.members import WrittenAnnex, WrittenDirectory, WrittenLog
+from broker.notice import DecisionRecord, Delivery, Entry, Envelope, Header, Leaf, Row, Shared, Version
+from broker.notice import Outcome as Told
+from broker.register import CLOCK_KEY, Register
+from broker.streams import World
+from tests import federation as world
+from tests.model.played import POLICIES, written
+from tests.model.story import Act, Ask, Change, Confirm, Federation, Line, Outcome, Publish, Restart, Story
+from tests.policy.oracle import member
+
+Open = Callable[[str], AbstractAsyncContextManager[Bus]]
+"""Opens the bus in the name of a principal."""
+OWN = ("adopted", "version-refused", "resumed")
+"""Leaves of the broker's own, of which a story says nothing."""
+PATIENCE_S = 60
+NOBODYS = 1_000_000
+"""Stands for a leaf that there is not."""
+
+
+def streams_of(federation: Federation) -> World:
+    """Name who takes part; no bureau has a certificate of its own."""
+    bureaus = tuple(federation.world.bureaus)
+    return World(tuple(sorted({member(each) for each in bureaus})), bureaus)
+
+
+@dataclass(frozen=True)
+class Took:
+    """A leaf as it stands in the trail, with what was decided."""
+
+    number: int
+    leaf: Leaf
+    record: DecisionRecord
+
+
+@dataclass
+class Whole:
+    """A broker that runs, the members that write to it, and the trail as far as it was read."""
+
+    folder: Path
+    buses: Mapping[str, Bus]
+    clock: Callable[[], int]
+    bureaus: tuple[str, ...]
+    place: int = 0
+    found: list[Took] = field(default_factory=list)
+    mine: list[int] = field(default_factory=list)
+    """Leaf numbers of what the story tells, in order: its leaves count from 0."""
+    version: int = 0
+    places: dict[str, int] = field(default_factory=dict)
+    lines: dict[tuple[int, str], Line] = field(default_factory=dict)
+    told: dict[int, set[str]] = field(default_factory=dict)
+    """Who learned of a leaf."""
+
+    async def adopt(self, federation: Federation) -> Took:
+        """Write a version of the directory, after its annex; return once it is in force."""
+        self.version += 1
+        scope = federation.world
+        annex = members.canonical(WrittenAnnex(clearances=scope.clearances, supervision=tuple(scope.supervision)))
+        directory = committed(federation, self.version, annex)
+        operator = self.buses[streams.OPERATOR]
+        await operator.append(streams.ANNEXES, [(b"", codec.encode(Version("annex", annex)))])
+        (took,) = await self.taken(
+            operator, streams.VERSIONS, codec.encode(Version("directory", members.canonical(directory)))
+        )
+        return took
+
+    async def taken(self, bus: Bus, stream: str, value: bytes) -> list[Took]:
+        """Put a record on a stream; give its leaf and what followed from it."""
+        offset = await bus.append(stream, [(b"", value)])
+        before = len(self.found)
+        async with asyncio.timeout(PATIENCE_S):
+            while not any((each.record.stream, each.record.offset) == (stream, offset) for each in self.found[before:]):
+                await self.read_on()
+        await self.gone_out()
+        return [each for each in self.found[before:] if each.record.stream == stream or each.record.header]
+
+    async def gone_out(self) -> None:
+        """Return once all that is on record was sent, and was read by those who got it."""
+        router = self.buses[streams.ROUTER]
+        last = [each.offset async for each in self.rest(router, streams.ROUTED)]
+        async with asyncio.timeout(PATIENCE_S):
+            while last and await router.place(distribute.GROUP, streams.ROUTED) <= last[-1]:
+                await router.read(streams.TRAIL, await router.end(streams.TRAIL), wait=0.02)
+        leaves = {each.number: each.leaf for each in self.found}
+        for name, bus in self.members():
+            async for each in self.rest(bus, streams.outcomes(name)):
+                self.told.setdefault(codec.decode(Told, each.value or b"").leaf_number, set()).add(name)
+            for bureau in (each for each in self.bureaus if member(each) == name):
+                async for each in self.rest(bus, streams.inbox(bureau)):
+                    delivery = codec.decode(Delivery, each.value or b"")
+                    assert delivery.bureau == bureau, "a delivery of another"
+                    self.lines[delivery.leaf_number, bureau] = line(delivery, leaves[delivery.leaf_number].now)
+
+    def members(self) -> Iterator[tuple[str, Bus]]:
+        for principal, bus in self.buses.items():
+            if principal.endswith(".adapter"):
+                yield principal.removesuffix(".adapter").upper(), bus
+
+    async def rest(self, bus: Bus, stream: str) -> AsyncIterator[Record]:
+        """Read what a stream has beyond what was read."""
+        while records := await bus.read(stream, self.places.get(stream, 0)):
+            for each in records:
+                yield each
+            self.places[stream] = records[-1].offset + 1
+
+    async def read_on(self) -> None:
+        """Read the trail as far as steps are whole."""
+        records = await self.buses[streams.ROUTER].read(streams.TRAIL, self.place, wait=0.05)
+        whole = [place for place, each in enumerate(records) if each.key == b"head"]
+        for each in records[: whole[-1] + 1 if whole else 0]:
+            self.place = each.offset + 1
+            if each.key == b"entry":
+                entry = codec.decode(Entry, each.value or b"")
+                record = codec.decode(DecisionRecord, entry.decision)
+                self.found.append(Took(entry.leaf_number, codec.decode(Leaf, entry.leaf), record))
+
+    async def act(self, act: Act) -> list[Took]:
+        """Let one act happen, but for a restart."""
+        if isinstance(act, Change):
+            return [await self.adopt(act.federation)]
+        at = self.clock()
+        if isinstance(act, Publish):
+            stream, value = streams.notices(member(act.notice.issuer)), codec.encode(act.notice.envelope)
+        elif isinstance(act, Confirm):
+            items = tuple(each._replace(leaf=self.number(each.leaf)) for each in act.items)
+            stream, value = streams.receipts(member(act.bureau)), replace(act, items=items).statement(at)
+        elif isinstance(act, Ask):
+            leaves = tuple(map(self.number, act.leaves))
+            return await self.wrote(streams.AUDITOR, streams.ASKS, replace(act, leaves=leaves).statement(at))
+        else:
+            assert not isinstance(act, Restart)
+            stream, value = streams.notices(member(act.bureau)), act.statement(at)
+        return await self.wrote(streams.adapter(streams.member_of(stream)), stream, value)
+
+    async def wrote(self, principal: str, stream: str, value: bytes) -> list[Took]:
+        took = await self.taken(self.buses[principal], stream, value)
+        self.mine += [each.number for each in took]
+        return took
+
+    def number(self, leaf: int) -> int:
+        """Give the number in the trail of a leaf of the story."""
+        return self.mine[leaf] if 0 <= leaf < len(self.mine) else NOBODYS
+
+
+def committed(federation: Federation, version: int, annex: bytes) -> WrittenDirectory:
+    logs = (WrittenLog(shard=0, vkey=str(world.LOG)),)
+    return written(federation, version).model_copy(update={"annex": sha256(annex).hexdigest(), "logs": logs})
+
+
+async def lived(
+    story: Story, folder: Path, open_bus: Open, clock: Callable[[], int], wind: Callable[[int], None]
+) -> tuple[Story, list[tuple[Outcome, ...]]]:
+    """Play a story. `wind` sets the bus's clock, where that can be set."""
+    acts, came = list[tuple[int, Act]](), list[list[Took]]()
+    async with opened(streams_of(story.federation), open_bus) as buses:
+        whole = Whole(folder, buses, clock, tuple(story.federation.world.bureaus))
+        async with world.running(folder, buses[streams.ROUTER], clock):
+            await begin(whole, story.federation)
+        for part in between_restarts(story):
+            async with world.running(folder, buses[streams.ROUTER], clock):
+                for at, act in part:
+                    wind(at)
+                    took = await whole.act(act)
+                    acts.append((took[0].leaf.now, act))
+                    came.append([] if isinstance(act, Change) else took)
+        check_register(folder, [each async for each in whole.rest(buses[streams.ROUTER], streams.REGISTER)])
+    return Story(story.federation, tuple(acts)), [tuple(outcomes(each, whole)) for each in came]
+
+
+def between_restarts(story: Story) -> list[list[tuple[int, Act]]]:
+    """Cut a story where the broker is started anew."""
+    parts = [list[tuple[int, Act]]()]
+    for at, act in story.acts:
+        if isinstance(act, Restart):
+            parts.append([])
+        else:
+            parts[-1].append((at, act))
+    return parts
+
+
+async def begin(whole: Whole, federation: Federation) -> None:
+    await whole.adopt(federation)
+    policies = codec.encode(Version("policies", POLICIES.content))
+    await whole.taken(whole.buses[streams.OPERATOR], streams.VERSIONS, policies)
+    async with asyncio.timeout(PATIENCE_S):
+        while [each.leaf.kind for each in whole.found].count(
+            "resumed"
+        ) < 2:  # members' streams are taken in from now on
+            await whole.read_on()
+    assert {each.leaf.kind for each in whole.found} == {"adopted", "resumed"}, whole.found
+
+
+@asynccontextmanager
+async def opened(scope: World, open_bus: Open) -> AsyncIterator[Mapping[str, Bus]]:
+    """Open the bus for everybody."""
+    principals = (streams.ROUTER, streams.OPERATOR, streams.AUDITOR, *map(streams.adapter, scope.members))
+    async with AsyncExitStack() as stack:
+        yield {each: await stack.enter_async_context(open_bus(each)) for each in principals}
+
+
+# ---- what came ---------------------------------------------------------------------------------------------------
+
+
+def line(delivery: Delivery, now: int) -> Line:
+    """Read what one bureau was handed. What ended between its leaf and its leaving may come with nothing opened."""
+    row, shared = codec.decode(Row, delivery.row), codec.decode(Shared, delivery.shared)
+    envelope = codec.decode(Envelope, shared.envelope)
+    parts = codec.decode_compartments(envelope.compartments)
+    shown = frozenset(each.name for each in parts if each.opened is not None)
+    said = frozenset(each.name for place, each in enumerate(parts) if row.shown >> place & 1)
+    ends = codec.decode(Header, envelope.header).shown_until
+    if not shown and ends is not None and now < ends:
+        shown = said
+    return Line(row.delivery_number, shown, tuple(sorted(delivery.replaces)), tuple(sorted(delivery.erases)))
+
+
+def outcomes(took: list[Took], whole: Whole) -> Iterator[Outcome]:
+    """Say what came of an act, with leaves counted as the story counts them."""
+    for each in took:
+        leaf = each.leaf
+        about = whole.mine.index(leaf.about) if leaf.about is not None else None
+        tell = tuple(sorted(whole.told.get(each.number, ())))
+        lines = {bureau: found for (number, bureau), found in whole.lines.items() if number == each.number}
+        codes = frozenset([leaf.code] if leaf.code else [])
+        warnings = frozenset(each.record.warnings)
+        yield Outcome(leaf.kind, tell, codes, about, warnings, lines, each.record.detail)
+
+
+def check_register(folder: Path, records: list[Record]) -> None:
+    """Hold the register that the broker has kept against one that is rebuilt from the bus."""
+    rebuilt = {each.key.decode(): each.value for each in records if each.key != CLOCK_KEY}
+    kept = Register.to_read(world.owner(folder, lambda: 0).register)
+    try:
+        entries = dict(kept._db.execute("SELECT key, value FROM entry"))
+    finally:
+        kept.close()
+    assert entries == {key: value for key, value in rebuilt.items() if value is not None}, "another register"
