@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,11 +85,12 @@ async def kinds(federation: Federation) -> list[str]:
     return [each.kind for each in await federation.leaves() if each.kind in ("held", "released", "not-released")]
 
 
+@pytest.mark.parametrize("person", [{}, {"minor": "yes"}, {"subject_categories": ("victim", "witness")}], ids=str)
 async def test_the_reviewer_sees_all_but_routing_and_sources_and_nobody_else_sees_anything(
-    reviewed: Federation,
+    reviewed: Federation, person: dict[str, Any]
 ) -> None:
     parts = ("identity", "narrative", "source")
-    _, told = await publish(reviewed, one(parts=parts).but(topics=("wanted.red",)))
+    _, told = await publish(reviewed, one(parts=parts).but(topics=("wanted.red",)).routed(**person))
     assert told.kind == "held"
     (delivery,) = await reviewed.inbox(REVIEWER, 1)
     assert delivery.shown == {"identity", "narrative"}

@@ -30,7 +30,8 @@ def check(story: Story, came: list[tuple[Outcome, ...]]) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)])
-async def test_a_broker_on_the_embedded_bus_does_what_the_model_says(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hurried", [False, True], ids=["one by one", "at once"])
+async def test_a_broker_on_the_embedded_bus_does_what_the_model_says(seed: int, hurried: bool, tmp_path: Path) -> None:
     story, clock = Author(seed).story(), Clock(NOW)
     scope, file = streams_of(story.federation), tmp_path / "bus.db"
     async with SqliteBus(file, streams.SETUP, scope, lambda: clock.now) as bus:
@@ -39,11 +40,10 @@ async def test_a_broker_on_the_embedded_bus_does_what_the_model_says(seed: int, 
     def wind(at: int) -> None:
         clock.now = at
 
-    check(
-        *await lived(
-            story, tmp_path, lambda name: SqliteBus(file, name, scope, lambda: clock.now), lambda: clock.now, wind
-        )
-    )
+    def open_bus(name: str) -> SqliteBus:
+        return SqliteBus(file, name, scope, lambda: clock.now)
+
+    check(*await lived(story, tmp_path, open_bus, lambda: clock.now, wind, hurried=hurried))
 
 
 @pytest.mark.kafka
@@ -56,7 +56,7 @@ async def test_a_broker_on_kafka_does_what_the_model_says(tmp_path: Path) -> Non
         def open_bus(name: str) -> KafkaBus:
             return KafkaBus(kafka.bootstrap, name, kafka.pki(name), scope)
 
-        check(*await lived(story, tmp_path, open_bus, now, lambda _: None))
+        check(*await lived(story, tmp_path, open_bus, now))
 
 
 def now() -> int:

@@ -6,7 +6,7 @@ The bus stamps records with a time of its own, so the story is given back with t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -15,7 +15,7 @@ from pathlib import Path
 from broker import codec, distribute, members, streams
 from broker.bus import Bus, Record
 from broker.members import WrittenAnnex, WrittenDirectory, WrittenLog
-from broker.notice import DecisionRecord, Delivery, Entry, Envelope, Header, Leaf, Row, Shared, Version
+from broker.notice import DecisionRecord, Delivery, Entry, Envelope, Header, Leaf, Recipient, Row, Shared, Version
 from broker.notice import Outcome as Told
 from broker.register import CLOCK_KEY, Register
 from broker.streams import World
@@ -47,6 +47,11 @@ class Took:
     leaf: Leaf
     record: DecisionRecord
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where on the bus it came from."""
+        return self.record.stream, self.record.offset
+
 
 @dataclass
 class Whole:
@@ -66,28 +71,56 @@ class Whole:
     told: dict[int, set[str]] = field(default_factory=dict)
     """Who learned of a leaf."""
 
-    async def adopt(self, federation: Federation) -> Took:
-        """Write a version of the directory, after its annex; return once it is in force."""
+    async def happen(self, acts: Sequence[Act]) -> list[tuple[Act, list[Took]]]:
+        """Let acts happen at once; give them in the order in which they were taken in, with the leaves of each."""
+        written = {await self.write(act): act for act in acts}
+        done = list[tuple[Act, list[Took]]]()
+        for each in await self.taken(set(written)):
+            if each.place in written:
+                done.append((written[each.place], []))
+            if each.place in written or each.record.header:  # what followed from it has a leaf without a record
+                done[-1][1].append(each)
+                self.mine += [each.number] if each.leaf.kind not in OWN else []
+        return done
+
+    async def write(self, act: Act) -> tuple[str, int]:
+        """Put what an act writes on its stream; give its place."""
+        at = self.clock()
+        if isinstance(act, Change):
+            return await self.write_directory(act.federation)
+        if isinstance(act, Publish):
+            stream, value = streams.notices(member(act.notice.issuer)), codec.encode(act.notice.envelope)
+        elif isinstance(act, Confirm):
+            items = tuple(each._replace(leaf=self.number(each.leaf)) for each in act.items)
+            stream, value = streams.receipts(member(act.bureau)), replace(act, items=items).statement(at)
+        elif isinstance(act, Ask):
+            leaves = tuple(map(self.number, act.leaves))
+            return await self.append(streams.AUDITOR, streams.ASKS, replace(act, leaves=leaves).statement(at))
+        else:
+            assert not isinstance(act, Restart)
+            stream, value = streams.notices(member(act.bureau)), act.statement(at)
+        return await self.append(streams.adapter(streams.member_of(stream)), stream, value)
+
+    async def write_directory(self, federation: Federation) -> tuple[str, int]:
+        """Write a version of the directory, after its annex."""
         self.version += 1
         scope = federation.world
         annex = members.canonical(WrittenAnnex(clearances=scope.clearances, supervision=tuple(scope.supervision)))
-        directory = committed(federation, self.version, annex)
-        operator = self.buses[streams.OPERATOR]
-        await operator.append(streams.ANNEXES, [(b"", codec.encode(Version("annex", annex)))])
-        (took,) = await self.taken(
-            operator, streams.VERSIONS, codec.encode(Version("directory", members.canonical(directory)))
-        )
-        return took
+        directory = members.canonical(committed(federation, self.version, annex))
+        await self.append(streams.OPERATOR, streams.ANNEXES, codec.encode(Version("annex", annex)))
+        return await self.append(streams.OPERATOR, streams.VERSIONS, codec.encode(Version("directory", directory)))
 
-    async def taken(self, bus: Bus, stream: str, value: bytes) -> list[Took]:
-        """Put a record on a stream; give its leaf and what followed from it."""
-        offset = await bus.append(stream, [(b"", value)])
+    async def append(self, principal: str, stream: str, value: bytes) -> tuple[str, int]:
+        return stream, await self.buses[principal].append(stream, [(b"", value)])
+
+    async def taken(self, places: set[tuple[str, int]]) -> list[Took]:
+        """Return once what lies at these places is on record and was sent; give the leaves that are new."""
         before = len(self.found)
         async with asyncio.timeout(PATIENCE_S):
-            while not any((each.record.stream, each.record.offset) == (stream, offset) for each in self.found[before:]):
+            while not places <= {each.place for each in self.found[before:]}:
                 await self.read_on()
         await self.gone_out()
-        return [each for each in self.found[before:] if each.record.stream == stream or each.record.header]
+        return self.found[before:]
 
     async def gone_out(self) -> None:
         """Return once all that is on record was sent, and was read by those who got it."""
@@ -97,6 +130,16 @@ class Whole:
             while last and await router.place(distribute.GROUP, streams.ROUTED) <= last[-1]:
                 await router.read(streams.TRAIL, await router.end(streams.TRAIL), wait=0.02)
         leaves = {each.number: each.leaf for each in self.found}
+        erased = {(each.bureau, number) for took in self.found for each in took.record.rows for number in each.erases}
+        for took in self.found:  # gone from the inbox, perhaps before it was read
+            names = (
+                [each.name for each in codec.decode(Header, took.record.header).compartments]
+                if took.record.rows
+                else []
+            )
+            for each in took.record.rows:
+                if (each.bureau, each.delivery_number) in erased:
+                    self.lines.setdefault((took.number, each.bureau), on_record(each, names))
         for name, bus in self.members():
             async for each in self.rest(bus, streams.outcomes(name)):
                 self.told.setdefault(codec.decode(Told, each.value or b"").leaf_number, set()).add(name)
@@ -129,29 +172,6 @@ class Whole:
                 record = codec.decode(DecisionRecord, entry.decision)
                 self.found.append(Took(entry.leaf_number, codec.decode(Leaf, entry.leaf), record))
 
-    async def act(self, act: Act) -> list[Took]:
-        """Let one act happen, but for a restart."""
-        if isinstance(act, Change):
-            return [await self.adopt(act.federation)]
-        at = self.clock()
-        if isinstance(act, Publish):
-            stream, value = streams.notices(member(act.notice.issuer)), codec.encode(act.notice.envelope)
-        elif isinstance(act, Confirm):
-            items = tuple(each._replace(leaf=self.number(each.leaf)) for each in act.items)
-            stream, value = streams.receipts(member(act.bureau)), replace(act, items=items).statement(at)
-        elif isinstance(act, Ask):
-            leaves = tuple(map(self.number, act.leaves))
-            return await self.wrote(streams.AUDITOR, streams.ASKS, replace(act, leaves=leaves).statement(at))
-        else:
-            assert not isinstance(act, Restart)
-            stream, value = streams.notices(member(act.bureau)), act.statement(at)
-        return await self.wrote(streams.adapter(streams.member_of(stream)), stream, value)
-
-    async def wrote(self, principal: str, stream: str, value: bytes) -> list[Took]:
-        took = await self.taken(self.buses[principal], stream, value)
-        self.mine += [each.number for each in took]
-        return took
-
     def number(self, leaf: int) -> int:
         """Give the number in the trail of a leaf of the story."""
         return self.mine[leaf] if 0 <= leaf < len(self.mine) else NOBODYS
@@ -163,23 +183,41 @@ def committed(federation: Federation, version: int, annex: bytes) -> WrittenDire
 
 
 async def lived(
-    story: Story, folder: Path, open_bus: Open, clock: Callable[[], int], wind: Callable[[int], None]
+    story: Story,
+    folder: Path,
+    open_bus: Open,
+    clock: Callable[[], int],
+    wind: Callable[[int], None] = lambda _: None,
+    *,
+    hurried: bool = False,
 ) -> tuple[Story, list[tuple[Outcome, ...]]]:
-    """Play a story. `wind` sets the bus's clock, where that can be set."""
+    """Play a story. `wind` sets the bus's clock, where that can be set.
+
+    `hurried`: nobody waits for what comes of an act, but where the next one speaks of that.
+    """
     acts, came = list[tuple[int, Act]](), list[list[Took]]()
     async with opened(streams_of(story.federation), open_bus) as buses:
         whole = Whole(folder, buses, clock, tuple(story.federation.world.bureaus))
         async with world.running(folder, buses[streams.ROUTER], clock):
             await begin(whole, story.federation)
-        for part in between_restarts(story):
+        register, written = world.owner(folder, clock).register, list[Record]()
+        for number, part in enumerate(between_restarts(story)):
+            if number % 2:  # an owner on another machine has the bus only
+                leave_behind(register)
             async with world.running(folder, buses[streams.ROUTER], clock):
-                for at, act in part:
-                    wind(at)
-                    took = await whole.act(act)
-                    acts.append((took[0].leaf.now, act))
-                    came.append([] if isinstance(act, Change) else took)
-        check_register(folder, [each async for each in whole.rest(buses[streams.ROUTER], streams.REGISTER)])
+                for group in grouped(part) if hurried else [[each] for each in part]:
+                    wind(group[-1][0])
+                    for act, took in await whole.happen([act for _, act in group]):
+                        acts.append((took[0].leaf.now, act))
+                        came.append([] if isinstance(act, Change) else took)
+            written += [each async for each in whole.rest(buses[streams.ROUTER], streams.REGISTER)]
+            check_register(register, written)
     return Story(story.federation, tuple(acts)), [tuple(outcomes(each, whole)) for each in came]
+
+
+def leave_behind(register: Path) -> None:
+    for file in register.parent.glob(f"{register.name}*"):
+        file.unlink()
 
 
 def between_restarts(story: Story) -> list[list[tuple[int, Act]]]:
@@ -193,10 +231,26 @@ def between_restarts(story: Story) -> list[list[tuple[int, Act]]]:
     return parts
 
 
+def grouped(part: list[tuple[int, Act]]) -> Iterator[list[tuple[int, Act]]]:
+    """Join what may be on its way at once: nobody reviews, answers or looks before he was sent something."""
+    group = list[tuple[int, Act]]()
+    for at, act in part:
+        waits = isinstance(act, Confirm | Ask) or (isinstance(act, Publish) and act.notice.kind == "approval")
+        if waits and group:
+            yield group
+            group = []
+        group.append((at, act))
+        if waits:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 async def begin(whole: Whole, federation: Federation) -> None:
-    await whole.adopt(federation)
     policies = codec.encode(Version("policies", POLICIES.content))
-    await whole.taken(whole.buses[streams.OPERATOR], streams.VERSIONS, policies)
+    first = await whole.write_directory(federation)
+    await whole.taken({first, await whole.append(streams.OPERATOR, streams.VERSIONS, policies)})
     async with asyncio.timeout(PATIENCE_S):
         while [each.leaf.kind for each in whole.found].count(
             "resumed"
@@ -229,11 +283,16 @@ def line(delivery: Delivery, now: int) -> Line:
     return Line(row.delivery_number, shown, tuple(sorted(delivery.replaces)), tuple(sorted(delivery.erases)))
 
 
+def on_record(row: Recipient, names: Sequence[str]) -> Line:
+    shown = frozenset(name for place, name in enumerate(names) if row.shown >> place & 1)
+    return Line(row.delivery_number, shown, tuple(sorted(row.replaces)), tuple(sorted(row.erases)))
+
+
 def outcomes(took: list[Took], whole: Whole) -> Iterator[Outcome]:
     """Say what came of an act, with leaves counted as the story counts them."""
     for each in took:
         leaf = each.leaf
-        about = whole.mine.index(leaf.about) if leaf.about is not None else None
+        about = whole.mine.index(leaf.about) if leaf.about in whole.mine else None
         tell = tuple(sorted(whole.told.get(each.number, ())))
         lines = {bureau: found for (number, bureau), found in whole.lines.items() if number == each.number}
         codes = frozenset([leaf.code] if leaf.code else [])
@@ -241,10 +300,10 @@ def outcomes(took: list[Took], whole: Whole) -> Iterator[Outcome]:
         yield Outcome(leaf.kind, tell, codes, about, warnings, lines, each.record.detail)
 
 
-def check_register(folder: Path, records: list[Record]) -> None:
+def check_register(path: Path, records: list[Record]) -> None:
     """Hold the register that the broker has kept against one that is rebuilt from the bus."""
     rebuilt = {each.key.decode(): each.value for each in records if each.key != CLOCK_KEY}
-    kept = Register.to_read(world.owner(folder, lambda: 0).register)
+    kept = Register.to_read(path)
     try:
         entries = dict(kept._db.execute("SELECT key, value FROM entry"))
     finally:
