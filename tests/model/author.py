@@ -31,8 +31,8 @@ from tests.policy.tricky import ASKS_RULES, PATTERNS, SCENES, Fields
 
 LENGTH = 16
 """Acts after the first subscriptions."""
-LATER = 5
-"""Acts at the end, about keys rather; those before are the same with them and without, so that seeds stay."""
+LATER = 8
+"""Acts at the end, about keys and who joins; those before are the same with them and without, so that seeds stay."""
 CALM: Fields = {"purpose": "criminal-investigation", "topics": ["case"]}
 NOT_WRITTEN = ("issuer", "kind", "corrects", "released")
 """What a scene may not decide in a story."""
@@ -79,7 +79,10 @@ class Author:
             self.now += self.chance.choice((1, 100, 1_000, 10_000))
             self.happens(way() or self.create())
             self.answered()
-        late = (self.sign_anew, self.sign_anew, self.end_key, self.end_key, self.restart, self.approve, self.correct)
+        late = (
+            self.sign_anew, self.sign_anew, self.end_key, self.end_key, Restart, self.approve, self.correct,
+            self.join, self.join, self.appoint, self.withdraw,
+        )  # fmt: skip
         for way in self.chance.choices(late, k=LATER):
             self.now += self.chance.choice((1, 100, 10_000))
             self.happens(way() or self.create())
@@ -292,8 +295,27 @@ class Author:
         self.federation = replace(self.federation, ends=(*self.federation.ends, end))
         return Change(self.federation, f"key {old} of {bureau} ends at {end[-1] % 1_000_000}")
 
-    def restart(self) -> Act:
-        return Restart()
+    def join(self) -> Act:
+        """Let a bureau begin, of a member or of a new one; it may take part in everything at once."""
+        chance, world = self.chance, self.federation.world
+        members = sorted({member(each) for each in self.bureaus})
+        one = chance.choice([*members, f"N{'ABCDE'[len(self.bureaus) % 5]}"])
+        bureau = f"{one}/c{len(self.bureaus)}"
+        pairs = world.transfers if one in members else [*world.transfers, *(f"{each}>{one}" for each in members)]
+        made = {
+            "bureaus": {**world.bureaus, bureau: list(PURPOSES)},
+            "transfers": pairs,
+            "reviewers": [*world.reviewers, bureau] if self.rarely(0.3) else world.reviewers,
+        }
+        self.federation = replace(self.federation, world=world.model_copy(update=made))
+        self.bureaus.append(bureau)
+        self.numbers[bureau] = self.generations[bureau] = self.answers.numbers[bureau] = 0
+        return Change(self.federation, f"{bureau} joins")
+
+    def appoint(self) -> Act:
+        """Name who may withdraw what others issued."""
+        self.federation = replace(self.federation, authorities=tuple(self.some(self.bureaus, 0, 1, 2)))
+        return Change(self.federation, f"authorities are {self.federation.authorities}")
 
     def change(self) -> Act:
         """Change one or two things of the directory."""

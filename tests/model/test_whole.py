@@ -33,7 +33,7 @@ def check(story: Story, came: list[tuple[Outcome, ...]]) -> None:
 @pytest.mark.parametrize("hurried", [False, True], ids=["one by one", "at once"])
 async def test_a_broker_on_the_embedded_bus_does_what_the_model_says(seed: int, hurried: bool, tmp_path: Path) -> None:
     story, clock = Author(seed).story(), Clock(NOW)
-    scope, file = streams_of(story.federation), tmp_path / "bus.db"
+    scope, file = streams_of(story), tmp_path / "bus.db"
     async with SqliteBus(file, streams.SETUP, scope, lambda: clock.now) as bus:
         await bus.create(list(scope.streams()))
 
@@ -50,7 +50,7 @@ async def test_a_broker_on_the_embedded_bus_does_what_the_model_says(seed: int, 
 async def test_a_broker_on_kafka_does_what_the_model_says(tmp_path: Path) -> None:
     story = Author(1, now()).story()
     story = replace(story, acts=story.acts[:FEW])
-    scope = streams_of(story.federation)
+    scope = streams_of(story)
     with running_kafka(scope) as kafka:
 
         def open_bus(name: str) -> KafkaBus:

@@ -33,9 +33,10 @@ NOBODYS = 1_000_000
 """Stands for a leaf that there is not."""
 
 
-def streams_of(federation: Federation) -> World:
-    """Name who takes part; no bureau has a certificate of its own."""
-    bureaus = tuple(federation.world.bureaus)
+def streams_of(story: Story) -> World:
+    """Name who takes part at any time; no bureau has a certificate of its own."""
+    later = [act.federation for _, act in story.acts if isinstance(act, Change)]
+    bureaus = tuple(dict.fromkeys(bureau for each in (story.federation, *later) for bureau in each.world.bureaus))
     return World(tuple(sorted({member(each) for each in bureaus})), bureaus)
 
 
@@ -196,8 +197,9 @@ async def lived(
     `hurried`: nobody waits for what comes of an act, but where the next one speaks of that.
     """
     acts, came = list[tuple[int, Act]](), list[list[Took]]()
-    async with opened(streams_of(story.federation), open_bus) as buses:
-        whole = Whole(folder, buses, clock, tuple(story.federation.world.bureaus))
+    scope = streams_of(story)
+    async with opened(scope, open_bus) as buses:
+        whole = Whole(folder, buses, clock, scope.bureaus)
         async with world.running(folder, buses[streams.ROUTER], clock):
             await begin(whole, story.federation)
         register, written = world.owner(folder, clock).register, list[Record]()
