@@ -340,7 +340,7 @@ def _encrypt(pki: Path, passphrase: bytes, before: bytes | None = None) -> list[
     keys = {path: pem.load_key(path, before) for path in _authority_keys(pki) if not _is_under(path, passphrase)}
     for path, key in keys.items():
         # Where a link leads, too: beside it the key would stay as it was.
-        pem.write(path.resolve(), pem.key_pem(key, passphrase), private=True)
+        durable.put_private(path.resolve(), pem.key_pem(key, passphrase))
     return list(keys)
 
 
@@ -362,5 +362,5 @@ def _load(pki: Path, stem: str, passphrase: bytes | None = None) -> Authority:
 
 def _write_authority(pki: Path, stem: str, authority: Authority, passphrase: bytes | None) -> None:
     # The certificate last: it is what `_stands` looks for, so a crash between the two makes both anew.
-    pem.write(pki / f"{stem}.key", pem.key_pem(authority.key, passphrase), private=True)
-    pem.write(pki / f"{stem}.pem", pem.cert_pem(authority.certificate))
+    durable.put_private(pki / f"{stem}.key", pem.key_pem(authority.key, passphrase))
+    durable.put(pki / f"{stem}.pem", pem.cert_pem(authority.certificate))

@@ -128,9 +128,9 @@ def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(member_subject(member, unit, organisation))
     with durable.alone(pki):  # over key and request: another would make a second key, and one request be for none
         if not path.is_file():
-            pem.write(path, pem.key_pem(pem.new_key()), private=True)
+            durable.put_private(path, pem.key_pem(pem.new_key()))
         asked = builder.sign(pem.load_key(path), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        pem.write(pki / f"{stem}.csr", asked)
+        durable.put(pki / f"{stem}.csr", asked)
     return asked
 
 
@@ -156,7 +156,7 @@ def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes, now
             raise ConfigurationError(
                 f"this names another root of the nodes than {trusted}: ask the operator by another way"
             )
-        pem.write(trusted, root)
+        durable.put(trusted, root)
         pem.write_leaf(pki, stem, key, chain)
     return credentials(pki, stem)
 

@@ -1,8 +1,7 @@
-"""Private keys and certificates as files: PEM, EC P-256, each put whole into its place."""
+"""Private keys and certificates as files: PEM, EC P-256."""
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -65,18 +64,6 @@ def digest(key: CertificatePublicKeyTypes) -> str:
 
 def write_leaf(pki: Path, stem: str, key: ec.EllipticCurvePrivateKey, chain: bytes) -> None:
     """Put the three files of a leaf in their places, `.crt` last: it is what makes them count."""
-    write(pki / f"{stem}.key", key_pem(key), private=True)
-    write(pki / f"{stem}.pem", key_pem(key) + chain, private=True)
-    write(pki / f"{stem}.crt", chain)
-
-
-def write(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Put a file whole into its place, durable on return; a private one for its owner alone from its first byte."""
-    aside = path.with_name(path.name + ".new")
-    aside.unlink(missing_ok=True)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    durable.sync(path.parent)
+    durable.put_private(pki / f"{stem}.key", key_pem(key))
+    durable.put_private(pki / f"{stem}.pem", key_pem(key) + chain)
+    durable.put(pki / f"{stem}.crt", chain)

@@ -22,7 +22,7 @@ from broker.trail import Trail
 from cli.invented.sites import Site
 from cli.play import Desk
 from cli.stage import Stage
-from cli.standing import held
+from cli.standing import held, note
 from cli.story import Stories
 
 NO_MANDATE = "no mandate for the purpose"
@@ -114,12 +114,14 @@ def _to_reviewers(desk: Desk, story: Story, notice_id: bytes) -> int:
 def _recorded(stage: Stage, told: Happened) -> None:
     rules = _rules_of_receiving()
     trail = Trail.open(stage.operator.folder / "trail")
-    leaves = [codec.decode(Leaf, entry) for entry in trail.entries()]
-    told.waiting = len(held(stage.operator, leaves))
-    for leaf in leaves:
+    undecided = dict[int, int]()
+    for number, entry in enumerate(trail.entries()):
+        leaf = codec.decode(Leaf, entry)
+        note(undecided, number, leaf)
         told.leaves[leaf.kind] += 1
         if leaf.kind == "rejected":
             told.rejected[leaf.code or "?"] += 1
+    told.waiting = len(held(stage.operator, undecided))
     with closing(Records.to_read(stage.operator.folder / "records.db")) as records:
         for _, _, record in records.since(0):
             told.kept_from += _kept_from(codec.decode(DecisionRecord, record), rules)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -84,8 +84,12 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
     owner = home.owner()
     trail = Trail.open(home.folder / "trail", owner.origin)
     at = codec.decode(Leaf, trail.entry(trail.size - 1)).now if trail.size else None
-    kinds = Counter[str]()
-    waits = held(home, _counted(trail, kinds, progress))
+    kinds, undecided = Counter[str](), dict[int, int]()
+    for number, entry in enumerate(trail.entries()):
+        leaf = codec.decode(Leaf, entry)
+        kinds[leaf.kind] += 1
+        note(undecided, number, leaf)
+        progress(number, trail.size)
     waiting = await _waiting(home)
     return Standing(
         federation=home.settings.federation,
@@ -101,37 +105,30 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         last_seen=_last_seen(home, home.world(), progress, trail.size),
         old_keys=_old_keys(home),
         expired=home.versions.overdue(),
-        held=waits,
+        held=held(home, undecided),
         witnessed=witnessing.standing(trail, notes.vkey(owner.origin, owner.key.public.raw), owner.witnesses, clock()),
         disks=disks.of_home(home.folder, home.settings),
     )
 
 
-def _counted(trail: Trail, kinds: Counter[str], progress: Progress) -> Iterator[Leaf]:
-    """Stream the leaves of a trail, and count their kinds."""
-    for number, entry in enumerate(trail.entries()):
-        leaf = codec.decode(Leaf, entry)
-        kinds[leaf.kind] += 1
-        progress(number, trail.size)
-        yield leaf
+def note(undecided: dict[int, int], number: int, leaf: Leaf) -> None:
+    """Take the next leaf of a trail into account: held notices that no leaf so far has decided, and since when (ms)."""
+    if leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED) and leaf.about is not None:
+        undecided.pop(leaf.about, None)  # a leaf speaks of one before it
+    if leaf.kind == "held":
+        undecided[number] = leaf.now
 
 
-def held(home: OperatorHome, leaves: Iterable[Leaf]) -> list[HeldNotice]:
-    """Find the held notices that nothing has decided, ended, replaced or let expire, in all leaves of a trail."""
-    waiting = dict[int, int]()
-    for place, leaf in enumerate(leaves):
-        if leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED) and leaf.about is not None:
-            waiting.pop(leaf.about, None)  # a leaf speaks of one before it
-        if leaf.kind == "held":
-            waiting[place] = leaf.now
+def held(home: OperatorHome, undecided: Mapping[int, int]) -> list[HeldNotice]:
+    """Tell of the held notices that nothing has decided, ended or replaced, in all leaves, what did not expire."""
     found: list[HeldNotice] = []
     limit, now = int(home.settings.review_alarm_h * 3_600_000), clock()
     path = home.folder / "records.db"
-    if not waiting or not path.is_file():
+    if not undecided or not path.is_file():
         return found
     directory = home.versions.newest()
     with closing(Records.to_read(path)) as records:
-        for place, since in waiting.items():
+        for place, since in undecided.items():
             kept = records.get(place)
             if kept is None:
                 continue

@@ -21,7 +21,7 @@ from broker.rules import PolicySet
 from broker.settings import Settings
 from cli.broker import _held_lines
 from cli.operator_home import OperatorHome
-from cli.standing import held
+from cli.standing import held, note
 from tests import federation as world
 from tests.fake_bus import Clock, FakeBus, Memory, still_owned
 from tests.federation import Federation
@@ -198,7 +198,10 @@ async def waiting(federation: Federation) -> tuple[list[list[str]], list[str]]:
     """What `valise broker status` knows of held notices: who can review each, and the first words of its lines."""
     home = OperatorHome(federation.folder, Settings(role="operator", federation=FEDERATION, bus="sqlite:../bus.db"))
     await home.versions.follow(federation.bus)
-    found = [replace(each, late=False) for each in held(home, await federation.leaves())]
+    undecided = dict[int, int]()
+    for number, leaf in enumerate(await federation.leaves()):
+        note(undecided, number, leaf)
+    found = [replace(each, late=False) for each in held(home, undecided)]
     return [each.reviewers for each in found], [" ".join(line.split()[:3]) for line in _held_lines(found)]
 
 

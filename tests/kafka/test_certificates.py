@@ -153,7 +153,7 @@ def test_keys_of_before_are_encrypted_in_their_place(pki: Path) -> None:
 def test_no_two_authorities_lie_under_two_passphrases(pki: Path, wrong: bytes | None) -> None:
     """Half of them are encrypted: neither the others nor a new one come under another passphrase, or none."""
     authorities._encrypt(pki, SECRET)
-    pem.write(pki / "root.key", pem.key_pem(pem.load_key(pki / "root.key", SECRET)))
+    durable.put(pki / "root.key", pem.key_pem(pem.load_key(pki / "root.key", SECRET)))
     before = {path.name: path.read_bytes() for path in pki.iterdir()}
     with pytest.raises(ConfigurationError, match="passphrase"):
         authorities.init_pki(pki.parent, [*MEMBERS, "EE"], NOW, passphrase=wrong)

@@ -23,8 +23,9 @@ TIMES = 200
 def put_often(file: Path, said: bytes) -> bool:
     """Put a file again and again; say whether it was always the whole of what somebody put."""
     whole, durable.ALONE_S = True, 60.0  # the others may write that long on a busy machine
+    lay = durable.put if said < b"c" else durable.put_private
     for length in range(TIMES):
-        durable.put(file, said * (length + 1))
+        lay(file, said * (length + 1))
         whole = whole and len(set(file.read_bytes())) == 1
     return whole
 
@@ -42,6 +43,25 @@ def test_what_a_killed_process_left_aside_is_written_over(tmp_path: Path) -> Non
     durable.put(tmp_path / "vkey", b"whole")
     assert (tmp_path / "vkey").read_bytes() == b"whole"
     assert not (tmp_path / "vkey.new").exists()
+
+
+def test_what_is_put_in_private_is_its_owners_alone_though_a_kill_left_a_file_open_to_others(tmp_path: Path) -> None:
+    left = tmp_path / "root.key.new"
+    left.touch()
+    left.chmod(0o644)
+    with left.open("rb") as theirs:
+        durable.put_private(tmp_path / "root.key", b"the key")
+        assert theirs.read() == b""
+    assert (tmp_path / "root.key").read_bytes() == b"the key"
+    assert {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {"root.key": 0o600}
+
+
+@pytest.mark.parametrize("lay", [durable.put, durable.put_private])
+def test_nothing_is_put_through_a_link_that_lies_aside(tmp_path: Path, lay: Callable[[Path, bytes], None]) -> None:
+    (tmp_path / "key.new").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
+        lay(tmp_path / "key", b"ours")
+    assert [each.name for each in tmp_path.iterdir()] == ["key.new"]
 
 
 def test_of_one_that_is_stopped_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

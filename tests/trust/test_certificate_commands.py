@@ -135,7 +135,7 @@ async def test_the_authorities_get_a_passphrase_and_another_by_one_command(stage
     root, change = pki / "root.key", ("certificate", "passphrase", "--json")
     assert "without a passphrase" in (await valise(home, "broker", "status")).err
     # A kill came after one of them: the same command goes on, and asks for none of before.
-    pem.write(root, pem.key_pem(pem.load_key(root), b"a long passphrase, called first"), private=True)
+    durable.put_private(root, pem.key_pem(pem.load_key(root), b"a long passphrase, called first"))
     open_ = authorities.bare(pki)
     first = await valise(home, *change, "--new-passphrase-file", named["first"])
     assert (first.code, sorted(first.value["changed"]), authorities.bare(pki)) == (0, sorted(map(str, open_)), [])
