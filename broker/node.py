@@ -27,11 +27,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from broker import certificates, durable
 from broker.errors import ConfigurationError, UnavailableError
 from broker.jars import DEPLOY, jars
-from broker.node_address import check_reach, free_ports, in_address, is_free
+from broker.node_address import check_reach, claimed, free_ports, in_address, is_claimed, is_free
 from broker.streams import SETUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 READY = "Kafka Server started"
 MIN_JAVA = 17
@@ -54,6 +54,10 @@ _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 """Of every Java process: the caller's says nothing, and file names are UTF-8 in any locale."""
 
 
+class PortHeldError(ConfigurationError):
+    """Another process has a port of a node that does not run; nothing of it was made."""
+
+
 class NodeConfig(BaseModel):
     """What is fixed for one node when the cluster is prepared."""
 
@@ -63,6 +67,11 @@ class NodeConfig(BaseModel):
     client_port: int
     internal_port: int
     controller_port: int
+
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """All three."""
+        return self.client_port, self.internal_port, self.controller_port
 
 
 class ClusterConfig(BaseModel):
@@ -76,6 +85,8 @@ class ClusterConfig(BaseModel):
     """Name or address under which clients reach the nodes, where that is not `host`."""
     listen: str = ""
     """Address on which they are served then; between themselves the nodes stay on `host`."""
+    was: tuple[str, ...] = ()
+    """Where clients reached them before: the home's settings name it until they are written, too."""
 
     @property
     def client_host(self) -> str:
@@ -100,6 +111,10 @@ class Cluster:
     def bootstrap(self) -> str:
         """Where clients connect: HOST:PORT of every node, comma separated."""
         return ",".join(f"{in_address(self.config.client_host)}:{node.client_port}" for node in self.config.nodes)
+
+    def is_at(self, address: str) -> bool:
+        """Say whether these nodes are at an address as `bootstrap` is, or were."""
+        return set(address.split(",")) <= {*self.bootstrap.split(","), *self.config.was}
 
     def folder(self, number: int) -> Path:
         """Tell where one node keeps its files."""
@@ -168,7 +183,8 @@ def prepare(
             return found
         if (data / CONFIG).is_file():
             return _resized(load(data, pki), nodes)
-        return _fix(data, pki, nodes, host, free_ports(host, 3 * nodes) if ports is None else ports)
+        drawn = free_ports(host, 3 * nodes) if ports is None else ports
+        return _keep(Cluster(data, pki, _fixed(nodes, host, drawn)))
 
 
 def _prepared(data: Path, pki: Path, nodes: int) -> Cluster | None:
@@ -184,15 +200,16 @@ def _resized(cluster: Cluster, nodes: int) -> Cluster:
     if has_data(cluster):
         raise ConfigurationError(f"{cluster.data} holds a cluster of {had}: say --nodes {had}, or give another folder")
     config, first = cluster.config, cluster.config.nodes[0]
-    own = [] if _taken(cluster) else [first.client_port, first.internal_port, first.controller_port]
+    own = () if _taken(cluster) else first.ports
     others = [each for each in free_ports(config.host, 3 * nodes) if each not in own][: 3 * nodes - len(own)]
-    made = _fix(cluster.data, cluster.pki, nodes, config.host, [*own, *others])
-    return _kept(made, config.advertised, config.listen) if config.advertised else made
+    made = _fixed(nodes, config.host, [*own, *others])
+    return _moved(cluster, made, {"advertised": config.advertised, "listen": config.listen})
 
 
 def _taken(cluster: Cluster) -> list[str]:
-    """Name the addresses of a cluster, none of whose nodes runs, that another process holds."""
-    return [each for node in cluster.config.nodes for each in _held(cluster, node)]
+    """Name the addresses of a cluster, none of whose nodes runs, that another process holds or claims."""
+    held = [each for node in cluster.config.nodes for each in _held(cluster, node)]
+    return [*held, *(f"{cluster.config.host}:{port}" for port in _ports(cluster) if is_claimed(port))]
 
 
 def _held(cluster: Cluster, node: NodeConfig) -> list[str]:
@@ -200,6 +217,10 @@ def _held(cluster: Cluster, node: NodeConfig) -> list[str]:
     bound = [(config.client_bound, node.client_port)]
     bound += [(config.host, port) for port in (node.internal_port, node.controller_port)]
     return [f"{host}:{port}" for host, port in bound if not is_free(host, port)]
+
+
+def _ports(cluster: Cluster) -> list[int]:
+    return [port for node in cluster.config.nodes for port in node.ports]
 
 
 def reach(cluster: Cluster, advertised: str, listen: str = "") -> Cluster:
@@ -214,13 +235,20 @@ def reach(cluster: Cluster, advertised: str, listen: str = "") -> Cluster:
         found = load(cluster.data, cluster.pki)
         if any(each.pid is not None for each in statuses(found)):
             raise ConfigurationError("the nodes run: stop them first with `valise kafka down`")
-        return _kept(found, advertised, listen or advertised)
+        return _moved(found, found.config, {"advertised": advertised, "listen": listen or advertised})
 
 
-def _kept(cluster: Cluster, advertised: str, listen: str) -> Cluster:
-    config = cluster.config.model_copy(update={"advertised": advertised, "listen": listen})
-    durable.put(cluster.data / CONFIG, (config.model_dump_json(indent=1) + "\n").encode())
-    return replace(cluster, config=config)
+def _moved(before: Cluster, config: ClusterConfig, reached: Mapping[str, str]) -> Cluster:
+    """Keep where the nodes are, and where they were: a kill may have kept the home's settings from saying so."""
+    after = replace(before, config=config.model_copy(update=reached))
+    was = {*before.config.was, *before.bootstrap.split(",")} - {*after.bootstrap.split(",")}
+    return _keep(replace(after, config=after.config.model_copy(update={"was": tuple(sorted(was))})))
+
+
+def _keep(cluster: Cluster) -> Cluster:
+    said = cluster.config.model_dump_json(indent=1, exclude_defaults=True)  # versions of before refuse what they lack
+    durable.put(cluster.data / CONFIG, (said + "\n").encode())
+    return cluster
 
 
 def _formatted(cluster: Cluster, number: int) -> Path:
@@ -266,12 +294,12 @@ def start(
 ) -> list[int]:
     """Start the nodes (all, if `numbers` names none) that are not running; return which were, once they serve.
 
-    Raises ConfigurationError with the node's own words if it gave up, UnavailableError if it is not ready within
-    `limit` seconds; then none that was started here is left running.
+    Raises PortHeldError where another process has a port, ConfigurationError with the node's own words if it gave up,
+    UnavailableError if it is not ready within `limit` seconds; then none that was started here is left running.
     """
     java, libs = _java(), jars(deploy, progress)
     durable.make_private(cluster.data)  # it may be the root of a disk
-    with _alone(cluster.data):
+    with _alone(cluster.data), claimed(_ports(cluster)) as others:
         if load(cluster.data, cluster.pki) != cluster:
             message = f"{cluster.data} was prepared for another number of nodes meanwhile: give the command again"
             raise ConfigurationError(message)
@@ -281,7 +309,7 @@ def start(
             if status.pid is None and (not numbers or status.number in numbers)
         ]
         for number in due:
-            _check_ports(cluster, number)
+            _check_ports(cluster, number, others)
             _fill_properties(cluster, number, tuning, deploy)
         _format(cluster, due, java, libs)
         try:
@@ -323,10 +351,10 @@ def statuses(cluster: Cluster) -> list[NodeStatus]:
 # --- preparing --------------------------------------------------------------------------------------------------------
 
 
-def _fix(data: Path, pki: Path, nodes: int, host: str, ports: Sequence[int]) -> Cluster:
+def _fixed(nodes: int, host: str, ports: Sequence[int]) -> ClusterConfig:
     if len(ports) != 3 * nodes:
         raise ConfigurationError(f"{nodes} nodes need {3 * nodes} ports, {len(ports)} were given")
-    config = ClusterConfig(
+    return ClusterConfig(
         cluster_id=_random_id(),
         host=host,
         nodes=tuple(
@@ -340,8 +368,6 @@ def _fix(data: Path, pki: Path, nodes: int, host: str, ports: Sequence[int]) -> 
             for index in range(nodes)
         ),
     )
-    durable.put(data / CONFIG, (config.model_dump_json(indent=1) + "\n").encode())
-    return Cluster(data, pki, config)
 
 
 def _random_id() -> str:
@@ -351,12 +377,12 @@ def _random_id() -> str:
             return text
 
 
-def _check_ports(cluster: Cluster, number: int) -> None:
+def _check_ports(cluster: Cluster, number: int, claimed_by_others: Collection[int]) -> None:
     if cluster.config.advertised:  # the home may have been moved to another machine
         check_reach(cluster.config.advertised, cluster.config.listen)
-    if held := _held(cluster, cluster.node(number)):
-        message = f"node {number} cannot have {held[0]}, another process holds it: end that process"
-        raise ConfigurationError(message)
+    node, host = cluster.node(number), cluster.config.host
+    if held := [*_held(cluster, node), *(f"{host}:{port}" for port in node.ports if port in claimed_by_others)]:
+        raise PortHeldError(f"node {number} cannot have {held[0]}, another process holds it: end that process")
 
 
 def _fill_properties(cluster: Cluster, number: int, tuning: Tuning, deploy: Path) -> None:

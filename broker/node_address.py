@@ -6,6 +6,8 @@ import ipaddress
 import random
 import re
 import socket
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from broker.errors import ConfigurationError
 
@@ -15,10 +17,10 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Draw so many ports that no process holds now. Raises ConfigurationError."""
+    """Draw so many ports that no process holds or claims now. Raises ConfigurationError."""
     taken: list[int] = []
     for port in random.SystemRandom().sample(range(*PORT_RANGE), PORT_RANGE[1] - PORT_RANGE[0]):
-        if is_free(host, port):
+        if is_free(host, port) and not is_claimed(port):
             taken.append(port)
         if len(taken) == count:
             return taken
@@ -33,6 +35,32 @@ def is_free(host: str, port: int) -> bool:
             # As Kafka does: what lingers of a node that was killed does not count.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def claimed(ports: Iterable[int]) -> Iterator[list[int]]:
+    """Claim ports before other processes of ours on this machine; give those that another claims already.
+
+    A node binds its own only seconds after it was started: two homes that drew the same port would both have found it
+    free. The kernel ends a claim with its process.
+    """
+    with ExitStack() as stack:
+        claims = {port: stack.enter_context(socket.socket(socket.AF_UNIX)) for port in ports}
+        yield [port for port, claim in claims.items() if not _claim(claim, port)]
+
+
+def is_claimed(port: int) -> bool:
+    """Say whether a process claims a port at this moment."""
+    with claimed([port]) as others:
+        return bool(others)
+
+
+def _claim(claim: socket.socket, port: int) -> bool:
+    try:
+        claim.bind(f"\0valise-port-{port}")  # no file: any account of the machine sees it
     except OSError:
         return False
     return True

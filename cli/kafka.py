@@ -58,11 +58,22 @@ def up(given: Everywhere, nodes: str | None) -> None:
     _check_not_emptied(place, known=known)
     before = node.load(place.data, place.pki) if known else None
     size = int(nodes) if nodes else (len(before.config.nodes) if before else 1)
-    cluster = node.prepare(place.data, place.pki, nodes=size)
-    name_all(place.folder, cluster, before.bootstrap if before else "")
-    started = node.start(cluster, progress=answer.aside)
+    cluster, started = _started(place, size)
     first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
     _show(cluster, first, given.again("valise kafka status"), as_json=given.as_json, changed=started)
+
+
+def _started(place: Place, size: int) -> tuple[node.Cluster, list[int]]:
+    """Start the nodes, on other ports where another process came to have them before the first start."""
+    for last in (False, False, True):
+        cluster = node.prepare(place.data, place.pki, nodes=size)
+        name_all(place.folder, cluster)
+        try:
+            return cluster, node.start(cluster, progress=answer.aside)
+        except node.PortHeldError:
+            if last or node.has_data(cluster):  # members know it by these
+                raise
+    raise AssertionError
 
 
 def _check_ours(place: Place, *, known: bool) -> None:

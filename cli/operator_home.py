@@ -209,23 +209,23 @@ def _settings(
     elsewhere = reach.advertised if reach else known.config.advertised if known else ""
     hosts = [*authorities.LOOPBACK, *([elsewhere] if elsewhere and elsewhere not in authorities.LOOPBACK else [])]
     pki = authorities.init_pki(folder, members, now, hosts=hosts, setup=setup, passphrase=passphrase)
-    if reach:
-        before = known or node.prepare(data, pki)
-        cluster = node.reach(before, reach.advertised, reach.listen)
-        name_all(folder, cluster, before.bootstrap)
-        address = cluster.bootstrap
-    address = address or (known or node.prepare(data, pki)).bootstrap
+    own = known if known or address else node.prepare(data, pki)
+    if own and reach:
+        own = node.reach(own, reach.advertised, reach.listen)
+    if own and (reach or not address or own.is_at(address)):
+        name_all(folder, own)
+        address = own.bootstrap
     files = {each: tls_of(each) for each in (ROUTER, OPERATOR, SETUP)}
     return Settings(role="operator", federation=federation.federation, bus=f"kafka:{address}", tls=files)
 
 
-def name_all(folder: Path, cluster: Cluster, before: str = "") -> None:
-    """Let the home name all nodes of its own, where they are now, if it names some, or where they were `before`."""
+def name_all(folder: Path, cluster: Cluster) -> None:
+    """Let the home name all nodes of its own, where they are now, if it names some, or where they were."""
     if not (folder / "settings.toml").is_file():
         return
-    settings, now = settings_file.load(folder), set(cluster.bootstrap.split(","))
-    named = set(settings.bus_address.split(","))
-    if settings.bus_kind == "kafka" and named != now and named <= now | set(before.split(",")):
+    settings = settings_file.load(folder)
+    ours = settings.bus_kind == "kafka" and cluster.is_at(settings.bus_address)
+    if ours and {*settings.bus_address.split(",")} != {*cluster.bootstrap.split(",")}:
         settings_file.save(folder, settings.model_copy(update={"bus": f"kafka:{cluster.bootstrap}"}))
 
 

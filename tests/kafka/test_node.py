@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,7 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from broker import authorities, certificates, kafka_admin, node, topics
+from broker import authorities, certificates, kafka_admin, node, node_address, settings, topics
 from broker.errors import ConfigurationError
 from broker.node_address import free_ports
 from broker.streams import World
@@ -55,7 +58,8 @@ def test_who_prepares_a_cluster_beside_another_waits_and_has_the_same_ports(tmp_
             second = other.submit(node.prepare, data, pki)
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.3)
-            first = node._fix(data, pki, 1, "127.0.0.1", free_ports("127.0.0.1", 3))
+            fixed = node._fixed(1, "127.0.0.1", free_ports("127.0.0.1", 3))
+            first = node._keep(node.Cluster(data, pki, fixed))
         assert second.result() == first == node.load(data, pki)
 
 
@@ -177,7 +181,7 @@ def test_two_clusters_that_drew_the_same_ports_have_others_before_the_second_sta
     before = node.load(data, pki)
     with socket.create_server(("127.0.0.1", before.node(1).internal_port)):
         after = node.prepare(data, pki)
-        operator_home.name_all(made.folder, after, before.bootstrap)
+        operator_home.name_all(made.folder, after)
         assert before.node(1).internal_port not in ports(after)
         assert operator_home.operator_home(tmp_path).settings.bus == f"kafka:{after.bootstrap}"
         served(after, "trail-0")
@@ -186,9 +190,87 @@ def test_two_clusters_that_drew_the_same_ports_have_others_before_the_second_sta
 
 
 def ports(cluster: node.Cluster) -> list[int]:
-    return [
-        port for each in cluster.config.nodes for port in (each.client_port, each.internal_port, each.controller_port)
-    ]
+    return [port for each in cluster.config.nodes for port in each.ports]
+
+
+def test_a_port_on_which_another_home_is_starting_its_node_is_neither_drawn_nor_started_on(
+    prepared: node.Cluster,
+) -> None:
+    """A node binds its ports seconds after it was started; until then they look free."""
+    port = prepared.node(1).controller_port
+    with node_address.claimed([port]) as others:
+        assert others == []
+        with pytest.raises(node.PortHeldError, match=f"127.0.0.1:{port}, another process holds it"):
+            node.start(prepared, tuning=node.QUICK)
+        assert not (prepared.folder(1) / "formatted").exists()
+        after = node.prepare(prepared.data, prepared.pki)
+    assert port not in ports(after)
+
+
+@pytest.mark.kafka
+def test_two_homes_that_drew_the_same_ports_and_start_at_once_both_serve(tmp_path: Path) -> None:
+    first, second = (operator_home.make(tmp_path / each, seed.seed(), "kafka").folder for each in ("a", "b"))
+    drawn = json.loads((first / "kafka" / "cluster.json").read_bytes())
+    (second / "kafka" / "cluster.json").write_text(json.dumps(drawn), encoding="utf-8")
+    settings.save(second, settings.load(second).model_copy(update={"bus": settings.load(first).bus}))
+    command = [sys.executable, "-m", "cli.main", "kafka", "up", "--home"]
+    both = [subprocess.Popen([*command, str(each.parent)]) for each in (first, second)]
+    try:
+        assert [each.wait(180) for each in both] == [0, 0]
+        buses = {settings.load(each).bus for each in (first, second)}
+        loaded = [node.load(each / "kafka", certificates.pki_of(each)) for each in (first, second)]
+        assert buses == {f"kafka:{each.bootstrap}" for each in loaded}
+        assert not {*ports(loaded[0])} & {*ports(loaded[1])}
+    finally:
+        for each in (first, second):
+            node.stop(node.load(each / "kafka", certificates.pki_of(each)), limit=0)
+
+
+KILLED = """
+import os, signal, sys
+from broker import settings
+from cli.main import main
+
+settings.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+"""Killed once the cluster says where its nodes are, before the home's settings do."""
+
+
+def killed(*command: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, *command], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_settings_that_a_kill_left_behind_other_ports_are_mended_by_the_same_command(tmp_path: Path) -> None:
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    data, pki = made.folder / "kafka", certificates.pki_of(made.folder)
+    before = node.load(data, pki)
+    with socket.create_server(("127.0.0.1", before.node(1).client_port)):
+        killed("kafka", "up", "--home", str(tmp_path))
+        after = node.load(data, pki)
+        assert settings.load(made.folder).bus == f"kafka:{before.bootstrap}" != f"kafka:{after.bootstrap}"
+        operator_home.name_all(made.folder, node.prepare(data, pki))
+    assert settings.load(made.folder).bus == f"kafka:{after.bootstrap}"
+
+
+@pytest.mark.parametrize("again", [("--advertise", "127.0.0.2"), (), ("--bus", "kafka")])
+def test_settings_that_a_kill_left_behind_where_members_reach_the_nodes_are_mended_by_the_next_command(
+    tmp_path: Path, again: tuple[str, ...]
+) -> None:
+    assert initialised(tmp_path, "--bus", "kafka").exit_code == 0
+    first = operator_home.operator_home(tmp_path).settings.bus
+    killed("broker", "init", "--advertise", ELSEWHERE, "--home", str(tmp_path))
+    assert operator_home.operator_home(tmp_path).settings.bus == first
+    assert initialised(tmp_path, *again).exit_code == 0
+    assert operator_home.operator_home(tmp_path).settings.bus == first.replace("127.0.0.1", ELSEWHERE)
+
+
+def test_another_number_of_nodes_is_reached_where_the_operator_said(prepared: node.Cluster) -> None:
+    node.reach(prepared, ELSEWHERE)
+    larger = node.prepare(prepared.data, prepared.pki, nodes=3)
+    assert {each.split(":")[0] for each in larger.bootstrap.split(",")} == {ELSEWHERE}
+    assert larger.is_at(prepared.bootstrap)
 
 
 ELSEWHERE = "127.0.0.2"
@@ -261,7 +343,7 @@ def test_a_node_whose_certificate_does_not_name_where_clients_connect_is_not_sta
 
 
 def test_nodes_that_were_moved_to_a_machine_without_their_address_are_not_started(prepared: node.Cluster) -> None:
-    moved = node._kept(prepared, "198.51.100.1", "198.51.100.1")
+    moved = node._moved(prepared, prepared.config, {"advertised": "198.51.100.1", "listen": "198.51.100.1"})
     with pytest.raises(ConfigurationError, match=r"198\.51\.100\.1 is no address of this machine: --listen names one"):
         node.start(moved, tuning=node.QUICK)
     assert not (moved.folder(1) / "formatted").exists()
