@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 WORTH = 8
 """Records below which a batch is not worth the way to another process."""
-RECORD_S = 0.05
-"""s more for each record of a batch, over the limit for one"""
 HURRY_S = 1.0
 """s that a batch may take once the broker is to stop; one that is cut off leaves its record under suspicion"""
 PAUSE_S = 1.0, 60.0
@@ -61,7 +59,7 @@ class Found(NamedTuple):
 
 
 class Checker:
-    """The second process."""
+    """The second process; a batch, of whatever size, has `limit_s`, as a single record has that is tried in a child."""
 
     def __init__(self, marker: Path, limit_s: float) -> None:
         self._marker, self._limit_s = marker, limit_s
@@ -130,21 +128,20 @@ class Checker:
     def check(self, records: Sequence[Record], nows: Sequence[int], keys: Keys) -> list[Found | None]:
         """Check a batch, each record at its own `now`. Blocks.
 
-        Gives None for what is not plainly good, or of a rare kind. Raises UnavailableError if the process dies or
-        hangs.
+        Gives None for what is not plainly good, or of a rare kind. Raises UnavailableError if the process dies, or
+        hangs for `limit_s`.
         """
         pipe, process = self._pipe, self._process
         if pipe is None or process is None:
             message = "the checking process was not started"
             raise UnavailableError(message)
         asked = [(each.stream, each.partition, each.offset, each.at, each.value) for each in records]
-        limit = self._limit_s + RECORD_S * len(records)
         # One that stands still takes nothing either: only its end lets us go on.
-        alarm = threading.Timer(limit, process.kill)
+        alarm = threading.Timer(self._limit_s, process.kill)
         alarm.start()
         try:
             changed = b"" if keys is self._keys else _packed(keys)
-            pipe.send_bytes(marshal.dumps((changed, limit, asked, list(nows))))
+            pipe.send_bytes(marshal.dumps((changed, self._limit_s, asked, list(nows))))
             answers: list[tuple[int, tuple[Any, ...]] | None] = marshal.loads(pipe.recv_bytes())  # noqa: S302 - ours
         except (EOFError, OSError) as error:
             self.close()

@@ -48,7 +48,11 @@ class Settings(BaseModel):
     witnesses: tuple[Witness, ...] = Field(default=(), description="who is asked to cosign checkpoints; [[witnesses]]")
     witness_quorum: int = Field(default=0, ge=0, description="how many of the witnesses are enough; fewer is red")
     review_alarm_h: float = Field(default=8.0, gt=0, description="hours after which a silent reviewer raises an alarm")
-    judge_limit_s: float = Field(default=30.0, gt=0, description="seconds a child may judge a record that killed us")
+    judge_limit_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds a child may check a batch, or judge a record that killed us",
+    )
 
     @model_validator(mode="after")
     def _quorum_can_be_met(self) -> Self:

@@ -176,14 +176,14 @@ def test_one_that_ends_at_its_start_is_not_started_with_every_batch(
     assert len(begun) == 1
 
 
-def test_one_that_stands_still_is_ended_and_its_batch_told_as_unavailable(
-    checker: Checker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("broker.checker.RECORD_S", 0.0)
+def test_one_that_stands_still_is_ended_and_its_batch_told_as_unavailable(checker: Checker) -> None:
+    """After the limit, of whatever size the batch is: nothing is taken in meanwhile."""
     started(checker)._limit_s = 0.3
     os.kill(checker.pid, signal.SIGSTOP)
+    batch, since = [record(notice(), offset) for offset in range(500)], time.monotonic()
     with pytest.raises(UnavailableError):  # more than its socket takes
-        checker.check([record(notice(), offset) for offset in range(500)], [NOW] * 500, keys())
+        checker.check(batch, [NOW] * 500, keys())
+    assert time.monotonic() - since < 20.0
     assert not checker.pid
 
 
