@@ -166,6 +166,8 @@ async def _follow(given: Everywhere, home: MemberHome, limit: int | None = None)
                             _print(given, line)
                         rung = _ring(box, rung)
                         if not (await collector.round(FOLLOW_WAIT_S)).records:
+                            if home.versions.newest_digest("directory") is None:  # lost or damaged meanwhile
+                                await home.versions.follow(bus)
                             collector = home.collector(bus, box)  # with the key that is in force by now
         except UnavailableError as error:
             answer.aside(f"nothing can be taken in now{_why(error)}; trying again")

@@ -327,6 +327,27 @@ def test_who_follows_an_inbox_that_another_process_keeps_tries_again(
     assert "nothing can be taken in now (another process may keep it); trying again" in capsys.readouterr().err
 
 
+class _Losing(MemberHome):
+    """A home that loses its newest directory while its inbox is followed."""
+
+    def collector(self, bus: Bus, inbox: Inbox) -> Collector:
+        path = self.folder / "versions" / (self.versions.newest_digest("directory") or b"").hex()
+        if (self.folder / "lost").exists():
+            assert path.is_file()
+            super().collector(bus, inbox)
+            raise _EndedError
+        made = super().collector(bus, inbox)
+        path.rename(self.folder / "lost")
+        return made
+
+
+def test_who_follows_an_inbox_and_loses_the_newest_directory_takes_it_once_more(homes: Homes) -> None:
+    home, given = member_home(homes.folder, "GE/ncb"), Everywhere(homes.folder, as_json=True, yes=True)
+    with pytest.raises(_EndedError):
+        asyncio.run(inbox_command._follow(given, _Losing(home.folder, home.settings, home.bureau), 1))
+    (home.folder / "lost").unlink()
+
+
 def _states(homes: Homes, bureau: str, record: str) -> list[str]:
     listed = notices(homes.valise("inbox", "--bureau", bureau, "--json"))
     return [each["state"] for each in listed if each["record"] == record]
