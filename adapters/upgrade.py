@@ -12,9 +12,10 @@ from broker import codec
 from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header
 from broker.verify import is_order
 
-VERSION = 2
+VERSION = 3
 """A file's `user_version`. From 1 on it tells orders, on others' records, apart from what is of ours; from 2 on it
-knows what withdrawals that told nobody have left with its holders, and nothing that is decided waits in it."""
+knows what withdrawals that told nobody have left with its holders, and nothing that is decided waits in it; from 3 on
+what was ordered away without a word on it before is decided, too."""
 
 
 def bring_up(database: sqlite3.Connection, holding: Holding) -> None:
@@ -22,13 +23,18 @@ def bring_up(database: sqlite3.Connection, holding: Holding) -> None:
     if version_of(database) >= VERSION:
         return
     with transaction(database):
-        before = version_of(database)  # of two processes the second finds it done
+        before = version_of(database)
+        if before >= VERSION:  # of two processes the second finds it done
+            return
         if before < 1:
             _tell_orders(database)
-        if before < VERSION:
+        ordered = _decide_ordered(database)
+        if before < 2:
             _decide(database, holding)
             _note_what_stands(database, holding)
-            database.execute(f"PRAGMA user_version = {VERSION}")
+        for bureau, record in ordered:
+            holding.settle(bureau, record)
+        database.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _tell_orders(database: sqlite3.Connection) -> None:
@@ -37,13 +43,19 @@ def _tell_orders(database: sqlite3.Connection) -> None:
     database.executemany("INSERT OR IGNORE INTO orders VALUES (?)", [(each,) for each in orders])
 
 
-def _decide(database: sqlite3.Connection, holding: Holding) -> None:
-    """Note orders and unnamed rejections of what was not decided; what is decided does not wait to be sent."""
-    database.execute(
-        "UPDATE envelopes SET outcome = ?1, compartments = NULL"
-        " WHERE outcome IS NULL AND notice_id IN (SELECT notice_id FROM outcomes WHERE kind = ?1)",
+def _decide_ordered(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Note that what an authority ordered away is decided, and forget its body; name the records of which that is."""
+    rows = database.execute(
+        "UPDATE envelopes SET outcome = ?1, compartments = NULL, sent_at = coalesce(sent_at, made_at)"
+        " WHERE outcome IS NULL AND notice_id IN (SELECT notice_id FROM outcomes WHERE kind = ?1)"
+        " RETURNING bureau, record",
         (ORDERED,),
-    )
+    ).fetchall()
+    return [(row["bureau"], row["record"]) for row in rows]
+
+
+def _decide(database: sqlite3.Connection, holding: Holding) -> None:
+    """Note unnamed rejections of what was not decided; what is decided does not wait to be sent."""
     rejected = database.execute(
         "UPDATE envelopes SET outcome = 'rejected' WHERE outcome IS NULL AND sent_digest IN ("
         " SELECT record_digest FROM outcomes WHERE kind = 'rejected'"
