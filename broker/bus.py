@@ -103,7 +103,7 @@ class Owned:
 
     name: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     last: dict[int, int] = field(default_factory=dict)
-    """By shard: its epoch (embedded bus); the offset of `register` before which nobody but us has written (Kafka)."""
+    """By shard: an epoch of ours (embedded bus); where in `register` nobody but us has written before (Kafka)."""
 
 
 class Shard(Protocol):

@@ -52,7 +52,7 @@ class SqliteBus:
     ) -> None:
         self._principal, self._world = principal, world
         self._file = _File(path, principal, world, clock)
-        self._epochs = (owned or Owned()).last
+        self._owned = owned or Owned()
         self._turn, self._fan_outs_failed = asyncio.Lock(), 0
 
     async def __aenter__(self) -> Self:
@@ -152,7 +152,8 @@ class SqliteBus:
         yield _Shard(self._file, shard, epoch, places, [each for each in gaps if each])
 
     async def _next_epoch(self, shard: int) -> int:
-        epoch = self._epochs[shard] = await self._file.write(partial(_own, shard, self._epochs.get(shard, 0)))
+        name, had = self._owned.name, shard in self._owned.last
+        epoch = self._owned.last[shard] = await self._file.write(partial(_own, shard, name, had=had))
         return epoch
 
     async def create(self, streams: Sequence[str], shards: int = 1) -> None:
@@ -504,13 +505,19 @@ def _fan_out(
         transaction.append_copies(table, records, first)
 
 
-def _own(shard: int, last: int, transaction: Transaction) -> int:
-    """Make the next epoch of a shard, unless another has made one since our `last` (0: we had none)."""
-    if last and transaction.one("SELECT epoch FROM shards WHERE shard = ?", shard) != last:
+def _own(shard: int, name: bytes, transaction: Transaction, *, had: bool) -> int:
+    """Make the next epoch of a shard, ours by our name, unless we had it and another has made one since.
+
+    By the name and not by our last epoch: we may not have been told in time of the one that we made last.
+    """
+    ours = "SELECT count(*) FROM owners JOIN shards USING (shard, epoch) WHERE shard = ? AND name = ?"
+    if had and not transaction.one(ours, shard, name):
         raise FencedError
-    return transaction.one(
+    epoch = transaction.one(
         "INSERT INTO shards VALUES (?, 1) ON CONFLICT (shard) DO UPDATE SET epoch = epoch + 1 RETURNING epoch", shard
     )
+    transaction.run("INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", shard, epoch, name)
+    return epoch
 
 
 def _expire(table: Table, before: int, transaction: Transaction) -> int:

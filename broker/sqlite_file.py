@@ -43,6 +43,7 @@ CREATE INDEX IF NOT EXISTS orphans ON shared (refs) WHERE refs <= 0;
 CREATE TABLE IF NOT EXISTS places (
     party TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (party, stream)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY, epoch INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS owners (shard INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, name BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (at INTEGER NOT NULL);
 INSERT INTO clock SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM clock);
 CREATE TABLE IF NOT EXISTS room (first INTEGER NOT NULL);
@@ -219,7 +220,10 @@ class Writer:
         await asyncio.to_thread(self._thread.join, LIMIT_S)
 
     async def do(self, job: Callable[[Transaction], T]) -> T:
-        """Run a job in the next commit; return its answer once that commit is durable."""
+        """Run a job in the next commit; return its answer once that commit is durable.
+
+        Where it is not told in time (UnavailableError) the job may have been done, and is not begun any more.
+        """
         answer: T = await self._ask(_Task(self._loop.create_future(), job))
         return answer
 
@@ -283,7 +287,7 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             transaction = Transaction(connection, self._clock)
-            outcomes = [_outcome(task.job, transaction) for task in tasks if task.job]
+            outcomes = [_outcome(_wanted(task), transaction) for task in tasks if task.job]
             connection.execute("COMMIT")
             outcomes += [_outcome(task.aside, connection) for task in tasks if task.aside]
         except sqlite3.OperationalError as error:
@@ -296,6 +300,15 @@ class Writer:
         finally:
             # One call for all: waking the loop for each would cost more than the commit.
             self._loop.call_soon_threadsafe(_tell, tasks, outcomes)
+
+
+def _wanted(task: _Task) -> Callable[[Transaction], Any]:
+    """Give a task's job; nothing is left to do for who no longer waits: a shard would be owned by nobody."""
+    return _nothing if task.job is None or task.done.cancelled() else task.job
+
+
+def _nothing(_: Transaction) -> None:
+    """Write nothing."""
 
 
 def _tell(tasks: list[_Task], outcomes: list[_Outcome]) -> None:

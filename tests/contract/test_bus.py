@@ -7,6 +7,7 @@ import itertools
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, closing, suppress
@@ -22,7 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 
-from broker import kafka_read, sqlite_pages, streams
+from broker import kafka_read, sqlite_file, sqlite_pages, streams
 from broker.bus import MAX_RECORD, Bus, Copies, Owned, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
@@ -73,6 +74,10 @@ class Embedded:
 
     def open(self, principal: str, owned: Owned | None = None) -> AbstractAsyncContextManager[Bus]:
         return SqliteBus(self.path, principal, WORLD, lambda: self.now, owned=owned)
+
+    def opened(self) -> SqliteBus:
+        """The router's, for what only this bus has."""
+        return SqliteBus(self.path, streams.ROUTER, WORLD, lambda: self.now)
 
     def member(self) -> str:
         return next(self.members)
@@ -937,6 +942,50 @@ async def test_a_locked_file_is_unavailable(embedded: Embedded) -> None:
         other.execute("ROLLBACK")
         other.close()
         assert await bus.append(streams.notices(member), values("a")) == 0
+
+
+async def test_who_was_not_told_in_time_that_the_shard_is_its_own_does_not_take_itself_for_another(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that stands still for a minute ends no broker: nobody else would go on."""
+    async with embedded.opened() as bus:
+        async with bus.own(0, []):
+            pass
+        first, second = threading.Event(), threading.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(bus._file.write(lambda _: first.wait(30)))
+            await asyncio.sleep(0)
+            with monkeypatch.context() as hasty:
+                hasty.setattr(sqlite_file, "LIMIT_S", 0.5)
+                asked = asyncio.ensure_future(bus.own(0, []).__aenter__())
+                await asyncio.sleep(0.1)
+            # In one commit with the question, and after it: its answer waits.
+            tasks.create_task(bus._file.write(lambda _: second.wait(30)))
+            await asyncio.sleep(0)
+            first.set()
+            with pytest.raises(UnavailableError, match="in time"):
+                await asked
+            second.set()
+        async with bus.own(0, []) as shard:
+            assert bus._owned.last == {0: 3}
+            await shard.commit([], Writes())
+
+
+async def test_a_question_that_nobody_waits_for_any_more_takes_the_shard_from_nobody(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with embedded.opened() as late, embedded.open(streams.ROUTER) as owner:
+        other = sqlite3.connect(embedded.path, isolation_level=None)
+        async with owner.own(0, []) as shard:
+            other.execute("BEGIN IMMEDIATE")
+            with monkeypatch.context() as hasty:
+                hasty.setattr(sqlite_file, "LIMIT_S", 0.1)
+                with pytest.raises(UnavailableError, match="in time"):
+                    await late.own(0, []).__aenter__()
+            other.execute("ROLLBACK")
+            other.close()
+            await late._file.write(lambda _: None)  # after it
+            await shard.commit([], Writes())
 
 
 @pytest.mark.parametrize("made", [True, False])
