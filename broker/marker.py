@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection
@@ -36,6 +37,8 @@ class Marker:
     def __init__(self, path: Path) -> None:
         with path.open("a+b") as file:
             file.truncate(SLOT * SLOTS)
+            # Where the disk is full it is said here: a write to memory that has no place on disk would end us (SIGBUS).
+            os.posix_fallocate(file.fileno(), 0, SLOT * SLOTS)
             self._map = mmap.mmap(file.fileno(), SLOT * SLOTS)
         self.suspects = {name for name in map(self._read, range(SLOTS)) if name}
         self._condemned: set[str] = set()

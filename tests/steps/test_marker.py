@@ -78,3 +78,9 @@ def test_where_the_end_of_a_child_cannot_be_known_the_record_stays_under_suspici
 
 def test_a_mark_of_another_record_casts_no_doubt(marker: Marker) -> None:
     assert not marker.doubts([OTHER])
+
+
+def test_its_file_has_its_place_on_disk_before_anything_is_marked(tmp_path: Path) -> None:
+    """On a full disk the first mark would otherwise end the process, by a signal that says nothing."""
+    Marker(tmp_path / "judging").close()
+    assert (tmp_path / "judging").stat().st_blocks > 0
