@@ -120,6 +120,9 @@ def _put(file: Path, data: bytes, mode: int) -> None:
         _write(fd, data)
         os.fsync(fd)  # its place in the folder need not last: the rename gives it another
         aside.replace(file)
+    except BaseException:
+        aside.unlink(missing_ok=True)  # half of a key, perhaps, on a full disk; while we hold it nobody else writes it
+        raise
     finally:
         os.close(fd)
     sync(file.parent)

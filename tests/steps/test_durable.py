@@ -112,7 +112,7 @@ def test_nothing_is_written_over_nor_through_a_link_that_was_put_there(
     assert {each.name for each in tmp_path.iterdir()} == {"link", "file"}
 
 
-@pytest.mark.parametrize("lay", [durable.put_new, durable.write_new])
+@pytest.mark.parametrize("lay", [durable.put_new, durable.write_new, durable.put, durable.put_private])
 def test_half_of_a_file_does_not_stay_where_there_is_no_room_for_it(
     tmp_path: Path, lay: Callable[[Path, bytes], None]
 ) -> None:
