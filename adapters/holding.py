@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from broker import codec
-from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header, Reference
+from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header, Reference, Verified
 from broker.signing import header_digest
 
-TABLES = """
+_FORGET = "DELETE FROM standing WHERE (bureau, record) IN (SELECT bureau, record FROM envelopes WHERE notice_id ="
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS told_nobody(
     notice_id BLOB PRIMARY KEY, compartments BLOB, followed INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS told_nobody_unfollowed ON told_nobody(notice_id) WHERE followed = 0;
-"""
+CREATE TABLE IF NOT EXISTS standing(
+    bureau TEXT NOT NULL, record TEXT NOT NULL, places TEXT NOT NULL, PRIMARY KEY(bureau, record)
+) WITHOUT ROWID;
+-- Whatever may change what stands of a record forgets it here, in the file: a Valise of before may write it, too.
+CREATE TRIGGER IF NOT EXISTS standing_published AFTER INSERT ON envelopes BEGIN
+    DELETE FROM standing WHERE bureau = new.bureau AND record = new.record;
+END;
+CREATE TRIGGER IF NOT EXISTS standing_decided AFTER UPDATE OF outcome ON envelopes
+WHEN new.outcome IS NOT old.outcome AND (
+    'rejected' IN (old.outcome, new.outcome) OR '{ORDERED}' IN (old.outcome, new.outcome)
+    -- On record is what nobody was to hold, as a withdrawal that told nobody names it.
+    OR old.outcome IS NULL AND EXISTS (
+        SELECT 1 FROM told_nobody CROSS JOIN envelopes AS e USING (notice_id)
+        WHERE e.bureau = new.bureau AND e.record = new.record))
+BEGIN
+    DELETE FROM standing WHERE bureau = new.bureau AND record = new.record;
+END;
+CREATE TRIGGER IF NOT EXISTS standing_untold AFTER INSERT ON told_nobody BEGIN {_FORGET} new.notice_id); END;
+CREATE TRIGGER IF NOT EXISTS standing_told AFTER DELETE ON told_nobody BEGIN {_FORGET} old.notice_id); END;
+CREATE TRIGGER IF NOT EXISTS standing_ordered AFTER INSERT ON orders BEGIN {_FORGET} new.notice_id); END;
+CREATE TRIGGER IF NOT EXISTS standing_foreign AFTER INSERT ON outcomes
+WHEN new.kind IN ('routed', 'held') AND NOT EXISTS (SELECT 1 FROM envelopes WHERE notice_id = new.notice_id)
+BEGIN
+    DELETE FROM standing;
+END;
+"""  # noqa: S608 -- ours
+"""To be made after the outbox's own. `standing`: what stands of records of several versions, by `place`, as worked out
+when it was last published; no row: to be worked out again."""
+_STANDING = (
+    "SELECT place, notice_id, bureau, record, version, kind, header, header_digest, outcome,"
+    " notice_id IN (SELECT notice_id FROM told_nobody) AS untold FROM ours"
+)
 _ENDS = frozenset({"corrects", "withdraws"})
 
 
@@ -33,12 +66,16 @@ class Holding:
         ends nothing. What is not decided and named by a withdrawal that told nobody is none, and ends nothing:
         whichever of the two comes first, nobody holds it after.
         """
-        rows = self._database.execute(
-            "SELECT notice_id, bureau, record, version, kind, header, header_digest, outcome,"
-            " notice_id IN (SELECT notice_id FROM told_nobody) AS untold"
-            " FROM ours WHERE bureau = ? AND record = ? ORDER BY version, place",
-            (bureau, record),
-        ).fetchall()
+        known = self._database.execute(
+            "SELECT places FROM standing WHERE bureau = ? AND record = ?", (bureau, record)
+        ).fetchone()
+        if known is None:
+            return self._worked_out(bureau, record)
+        return self._rows("place IN (SELECT value FROM json_each(?))", *known)
+
+    def _worked_out(self, bureau: str, record: str) -> list[sqlite3.Row]:
+        """Say what stands of a record from all its versions: a header read for each."""
+        rows = self._rows("bureau = ? AND record = ?", bureau, record)
         lost = {digest for row in rows if row["untold"] for digest in subjects(row)}
         taken = [
             row
@@ -51,6 +88,22 @@ class Holding:
             for row in taken
             if row["kind"] != WITHDRAWAL and row["outcome"] != ORDERED and bytes(row["header_digest"]) not in ended
         ]
+
+    def _rows(self, where: str, *values: str) -> list[sqlite3.Row]:
+        return self._database.execute(f"{_STANDING} WHERE {where} ORDER BY version, place", values).fetchall()
+
+    def went_on(self, before: Sequence[sqlite3.Row], made: Verified) -> None:
+        """Keep what stands now that a version was published over what stood `before`: nobody has decided it yet."""
+        if not before:
+            return
+        (new,) = self._database.execute(f"{_STANDING} WHERE notice_id = ?", (made.header.notice_id,)).fetchall()
+        ended = self._ended_by(new)
+        left = [row for row in before if bytes(row["header_digest"]) not in ended]
+        self._keep(new["bureau"], new["record"], [*left, new])
+
+    def _keep(self, bureau: str, record: str, standing: Sequence[sqlite3.Row]) -> None:
+        places = json.dumps([row["place"] for row in standing])
+        self._database.execute("INSERT OR REPLACE INTO standing VALUES (?, ?, ?)", (bureau, record, places))
 
     def held(self, bureau: str, record: str) -> Reference | None:
         """Find the newest notice of a record that bureaus may hold; None if all of it is withdrawn or was rejected."""
@@ -87,10 +140,12 @@ class Holding:
 
     def settle(self, bureau: str, record: str) -> None:
         """Note whether anything of a record stands; where that has changed, its source has it published again."""
+        standing = self.standing(bureau, record)
+        self._keep(bureau, record, standing)
         self._database.execute(
             "UPDATE records SET digest = x'', state = iif(?1, 'live', 'withdrawn')"
             " WHERE bureau = ?2 AND record = ?3 AND (state = 'live') != ?1",
-            (bool(self.standing(bureau, record)), bureau, record),
+            (bool(standing), bureau, record),
         )
 
     def rejected(self, digest: bytes) -> None:

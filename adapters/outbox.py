@@ -47,6 +47,8 @@ CREATE TABLE IF NOT EXISTS envelopes(
 );
 CREATE INDEX IF NOT EXISTS envelopes_unsent ON envelopes(place) WHERE sent_at IS NULL;
 CREATE INDEX IF NOT EXISTS envelopes_undecided ON envelopes(sent_digest) WHERE outcome IS NULL;
+CREATE INDEX IF NOT EXISTS envelopes_open ON envelopes(bureau, record, version) WHERE outcome IS NULL;
+CREATE INDEX IF NOT EXISTS envelopes_ordered ON envelopes(bureau, record) WHERE outcome = '{ORDERED}';
 CREATE INDEX IF NOT EXISTS envelopes_record ON envelopes(bureau, record, version);
 CREATE INDEX IF NOT EXISTS envelopes_named ON envelopes(record);
 CREATE TABLE IF NOT EXISTS records(
@@ -138,7 +140,7 @@ class Outbox:
     """
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere, wait: float = WAIT_S) -> None:
-        self.database = connect(path, heads.TABLES + dates.TABLES + holding.TABLES + TABLES, VERSION, wait)
+        self.database = connect(path, heads.TABLES + dates.TABLES + TABLES + holding.TABLES, VERSION, wait)
         count_queued(self.database, "envelopes")
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
         self._sender = Sender(self.database, maker, self.requeue)
@@ -391,14 +393,15 @@ class Outbox:
             return Refusal(draft.record, OTHER_SOURCE, f"it stands published from {kept.source}")
         if kept and kept.state == "live" and kept.digest == digest:
             return Unchanged(draft.record)
-        corrected = self.holding.held(bureau, draft.record)
+        standing = self.holding.standing(bureau, draft.record)
         try:
             references = self._references(draft, bureau)
-            if corrected:
-                references = (replace(corrected, relation="corrects"), *references)
+            if standing:
+                references = (reference_to(standing[-1], "corrects"), *references)
             made = self._make(draft, bureau, (kept.version if kept else 0) + 1, references)
         except NoticeRejectedError as error:
             return Refusal(draft.record, error.code, why(draft, error))
+        self.holding.went_on(standing, made)
         self._keep_record(bureau, draft, source, (digest, made.header.version, "live"))
         return made
 
@@ -506,9 +509,9 @@ class Outbox:
         return (kept.version, current) if kept and current else None
 
     def _is_ordered(self, bureau: str, record: str) -> bool:
-        row = self.database.execute(
-            "SELECT 1 FROM envelopes WHERE bureau = ? AND record = ? AND outcome = ? LIMIT 1", (bureau, record, ORDERED)
-        ).fetchone()
+        # The outcome in so many letters: with a value given aside, the index of such cannot be taken.
+        ordered = f"SELECT 1 FROM envelopes INDEXED BY envelopes_ordered WHERE outcome = '{ORDERED}'"  # noqa: S608 -- ours
+        row = self.database.execute(f"{ordered} AND bureau = ? AND record = ? LIMIT 1", (bureau, record)).fetchone()
         return row is not None
 
     def _record(self, bureau: str, record: str) -> _Kept | None:

@@ -66,6 +66,25 @@ def test_a_refused_draft_uses_no_number_and_stops_no_other(world: World) -> None
     outbox.close()
 
 
+def test_a_publication_costs_the_same_however_many_versions_its_record_has(world: World) -> None:
+    at, steps = world.machine("AT/ncb"), list[int]()
+    for first, last in ((0, 10), (10, 400)):
+        outbox, count = at.outbox(), 0
+        outbox.publish(draft(action_sought=f"{each}") for each in range(first, last))
+
+        def step() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        outbox.database.set_progress_handler(step, 10)
+        outbox.publish([draft(action_sought=f"{last}, too")])
+        outbox.database.set_progress_handler(None, 0)
+        steps.append(count)
+        outbox.close()
+    assert steps[1] <= 1.2 * steps[0], f"steps of SQLite: {steps}"
+
+
 async def test_a_rehearsal_makes_what_publishing_would_and_keeps_nothing(world: World) -> None:
     """Corrections, pointers within the list, what is unchanged, ordered away, or points nowhere."""
     outbox = world.machine("AT/ncb").outbox()

@@ -184,6 +184,16 @@ class Life:
                 self.outbox.disown(each)
             await self.settle()
 
+    def remembers(self) -> bool:
+        """Say whether what the outbox has kept of what stands is what it would work out from all versions now."""
+        kept = [each["place"] for each in self.outbox.holding.standing("AT/ncb", "R-1")]
+        self.outbox.database.execute("BEGIN IMMEDIATE")
+        try:
+            self.outbox.database.execute("DELETE FROM standing")
+            return kept == [each["place"] for each in self.outbox.holding.standing("AT/ncb", "R-1")]
+        finally:
+            self.outbox.database.execute("ROLLBACK")
+
     def standing(self) -> set[bytes]:
         """Name what the outbox says stands, but for what waits for a key that never comes: the broker never had it."""
         found = {bytes(each["notice_id"]): each["outcome"] for each in self.outbox.holding.standing("AT/ncb", "R-1")}
@@ -196,8 +206,10 @@ async def test_an_outbox_knows_what_the_broker_holds_of_a_record_and_can_end_all
     life = Life(world, chance, world.machine("AT/ncb").outbox())
     for act in chance.choices(ACTS, WEIGHTS, k=chance.randint(6, 26)):
         await getattr(life, act)()
+        assert life.remembers(), act
     await life.settle()
     await life.disown_all()
+    assert life.remembers()
     assert life.standing() == life.live()
     assert set(life.outbox.published("list")) == ({"R-1"} if life.outbox.standing("AT/ncb", "R-1") else set())
     await life.drop()

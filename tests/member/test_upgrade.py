@@ -21,7 +21,10 @@ from tests.member.test_withdrawals import ended, last_withdraws, named, run, sai
 
 def brought_up(at: Machine, outbox: Outbox, *changes: str) -> Outbox:
     """Close an outbox as one of before would have left its file, and open that."""
-    script = "DROP TABLE told_nobody; ALTER TABLE envelopes DROP COLUMN queued; PRAGMA user_version = 1;"
+    triggers = outbox.database.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    script = "".join(f"DROP TRIGGER {name};" for (name,) in triggers)
+    script += "DROP TABLE standing; DROP TABLE told_nobody; ALTER TABLE envelopes DROP COLUMN queued;"
+    script += "PRAGMA user_version = 1;"
     outbox.database.executescript(script + ";".join(changes))
     outbox.close()
     return at.outbox()
