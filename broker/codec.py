@@ -54,6 +54,11 @@ def prefix(name: str) -> bytes:
     return _newest(name)[0]
 
 
+def leaf_prefix(kind: str) -> bytes:
+    """Give what a leaf of this kind begins with: nothing else of it need be read to know it."""
+    return prefix("leaf") + bytes([2 * len(kind)]) + kind.encode()
+
+
 def fingerprint(name: str, version: str = "") -> bytes:
     """Give the CRC-64-AVRO fingerprint of a version, the newest if none is named, in single-object byte order."""
     return _schema(name, version or loader.latest(name))[0][2:]
@@ -174,6 +179,28 @@ def decode_plainly(kind: type[T], data: bytes) -> T:
     plain: type = kind
     value: T = _unpacker(plain)(read(_SCHEMA_OF[plain], data))
     return value
+
+
+def begin(kind: type[T], whole: type, data: bytes) -> T | None:
+    """Read the first fields of a record, those that `kind` has, and nothing behind them.
+
+    None: it is not in the form that we write today, `decode` says what it is.
+    """
+    found: T | None = _read_first(kind, whole, data)
+    return found
+
+
+def _read_first(kind: type, whole: type, data: bytes) -> Any:
+    reader = _beginning(kind, whole)
+    try:
+        return reader(data)
+    except (IndexError, ValueError):
+        return None
+
+
+@cache
+def _beginning(kind: type, whole: type) -> usual.Reader:
+    return usual.beginning(kind, *_newest(_SCHEMA_OF[whole]))
 
 
 def _read_usual(kind: type, data: bytes) -> Any:

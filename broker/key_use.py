@@ -6,15 +6,19 @@ Notices are found as long as they are in force (the register keeps their envelop
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from broker import codec
 from broker.directory import Directory
-from broker.notice import DecisionRecord, Envelope, Header, Leaf, Revocation, Standing, Statement
+from broker.notice import Envelope, Header, Leaf, Revocation, Standing, Statement
+from broker.recorded import brought
 from broker.records import Records
 from broker.register import Register
 from broker.trail import Trail
+
+Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +54,37 @@ class KeyUse:
         found = (codec.decode(Revocation, each.payload) for each in kept)
         return {each.key_id: each for each in found}
 
-    def since(self, at: int) -> dict[bytes, Use]:
-        """Tell which keys signed what was recorded from `at` on: statements, and notices that are in force."""
-        begin = self._first_leaf(at)
-        uses: dict[bytes, Use] = {}
-        for key_id, leaf_number in (*self._statements(begin), *self._notices(begin)):
-            now, before = self._now(leaf_number), uses.get(key_id, Use(0, 0))
-            uses[key_id] = Use(before.signed + 1, max(before.last, now))
-        return uses
+    def since(self, at: int, progress: Progress = lambda _done, _size: None) -> dict[bytes, Use]:
+        """Tell which keys signed what was recorded from `at` on: statements, and notices that are in force.
 
-    def in_doubt(self, revocation: Revocation, directory: Directory) -> list[Doubted]:
-        """List what stands recorded under a revoked key since it was compromised, oldest first."""
+        `progress` is told how many records and notices were looked at.
+        """
+        begin = self._first_leaf(at)
+        uses: dict[bytes, tuple[int, int]] = {}
+        for done, (key_id, leaf_number) in enumerate(chain(self._statements(begin), self._notices(begin))):
+            progress(done, 0)
+            if key_id:
+                signed, last = uses.get(key_id, (0, 0))
+                uses[key_id] = signed + 1, max(last, leaf_number)
+        # `now` of leaves never goes back.
+        return {key_id: Use(signed, self._now(last)) for key_id, (signed, last) in uses.items()}
+
+    def in_doubt(
+        self, revocation: Revocation, directory: Directory, progress: Progress = lambda _done, _size: None
+    ) -> list[Doubted]:
+        """List what stands recorded under a revoked key since it was compromised, oldest first.
+
+        `progress` is told how many notices of its member were looked at.
+        """
         if revocation.compromised_since is None:
             return []
         begin = self._first_leaf(revocation.compromised_since)
-        found = [
-            self._doubted(issuer, standing, envelope, directory)
-            for issuer, standing, envelope in self._envelopes(begin, revocation.bureau.partition("/")[0])
-            if envelope.key_id == revocation.key_id
-        ]
+        found = []
+        of_member = self._envelopes(begin, revocation.bureau.partition("/")[0])
+        for done, (issuer, standing, envelope) in enumerate(of_member):
+            progress(done, 0)
+            if envelope.key_id == revocation.key_id:
+                found.append(self._doubted(issuer, standing, envelope, directory))
         return sorted(found, key=lambda each: each.leaf_number)
 
     def _doubted(self, issuer: str, standing: Standing, envelope: Envelope, directory: Directory) -> Doubted:
@@ -78,9 +94,11 @@ class KeyUse:
         return Doubted(issuer, header.notice_id, header.record, standing.leaf_number, now, holders)
 
     def _statements(self, begin: int) -> Iterator[tuple[bytes, int]]:
+        """Give key and leaf of each record, b"" as the key where it is no statement."""
         for leaf_number, _, record in self._records.since(begin):
-            if leaf_number < self._trail.size and (statement := codec.decode(DecisionRecord, record).statement):
-                yield codec.decode(Statement, statement).key_id, leaf_number
+            if leaf_number < self._trail.size:
+                statement = brought(record).statement
+                yield codec.decode(Statement, statement).key_id if statement else b"", leaf_number
 
     def _notices(self, begin: int) -> Iterator[tuple[bytes, int]]:
         for _, standing, envelope in self._envelopes(begin):

@@ -112,7 +112,6 @@ class Records:
 
 def _releases(entries: Sequence[Entry], size: int) -> list[tuple[int, int | None]]:
     """Find the leaves from `size` on that release a held one: known by how they begin, nothing else is decoded."""
-    kind = RELEASED.encode()
-    begins = codec.prefix("leaf") + bytes([2 * len(kind)]) + kind
+    begins = codec.leaf_prefix(RELEASED)
     found = [each for each in entries if each.leaf_number >= size and each.leaf.startswith(begins)]
     return [(each.leaf_number, codec.decode(Leaf, each.leaf).about) for each in found]

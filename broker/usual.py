@@ -41,11 +41,23 @@ def reader(kind: type, head: bytes, schema: Any, made: Mapping[type, Made], chan
 
     `made` makes the values of some dataclasses from the record as a dict; `changed` converts fields of `kind`.
     """
+    return _reader(kind, head, schema, made, changed, "at != len(data)")
+
+
+def beginning(kind: type, head: bytes, schema: Any) -> Reader:
+    """Make the reader of a dataclass whose fields are the first of a record; what follows them is not looked at."""
+    first = {**schema, "fields": schema["fields"][: len(fields(kind))]}
+    return _reader(kind, head, first, {}, {}, "at > len(data)")
+
+
+def _reader(
+    kind: type, head: bytes, schema: Any, made: Mapping[type, Made], changed: Mapping[str, Made], wrong: str
+) -> Reader:
     maker = _Maker(made)
     result = maker.record(schema, kind, changed)
     body = "\n    ".join((
         f"if data[:{len(head)}] != _head or type(data) is not bytes:", "    raise ValueError", f"at = {len(head)}",
-        *maker.lines, "if at != len(data):", "    raise ValueError", f"return {result}",
+        *maker.lines, f"if {wrong}:", "    raise ValueError", f"return {result}",
     ))  # fmt: skip
     names = maker.names | {"_head": head, "_size": _size, "_number": _number}
     exec(f"def read(data):\n    {body}", names)  # noqa: S102 - names of fields, as in dataclasses itself

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.directory import Directory, Key
-from broker.key_use import KeyUse, Use
+from broker.key_use import KeyUse, Progress, Use
 from broker.notice import CLOCK_SKEW_MS, Revocation
 from broker.records import Records
 from broker.register import Register
@@ -18,8 +18,10 @@ from cli import answer
 from cli.home import clock
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere
+from cli.progress import progress
 
 WEEK_MS = 7 * DAY_MS
+SIGNED = "records and notices of the last 7 days"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +83,32 @@ def found_in(home: OperatorHome) -> list[KeyLine]:
     if not (home.folder / "records.db").is_file():
         return lines(home.versions.newest(), {}, {}, now)
     with looking(home) as use:
-        return lines(home.versions.newest(), use.revocations(), use.since(now - WEEK_MS), now)
+        uses = use.since(now - WEEK_MS, progress("looked at", SIGNED))
+        return lines(home.versions.newest(), use.revocations(), uses, now)
+
+
+def lagging(home: OperatorHome, tell: Progress) -> list[str]:
+    """Name the bureaus that signed with an old key in the last week; raises as `looking`.
+
+    Nothing is looked through where no key that could sign in that time is old.
+    """
+    now, directory = clock(), home.versions.newest()
+    if not (home.folder / "records.db").is_file():
+        return []
+    with looking(home) as use:
+        revoked = use.revocations()
+        if not any(each.old and each.until > now - WEEK_MS for each in lines(directory, revoked, {}, now)):
+            return []
+        found = lines(directory, revoked, use.since(now - WEEK_MS, tell), now)
+        return sorted({each.bureau for each in found if each.lagging})
 
 
 def show(given: Everywhere) -> None:
     """List every key of the directory, those first whose bureau should have moved on."""
     found = sorted(found_in(operator_home(given.home)), key=lambda each: not each.lagging)
-    lagging = sorted({each.bureau for each in found if each.lagging})
+    late = sorted({each.bureau for each in found if each.lagging})
     first = f"{answer.count(len(found), 'key')}; " + (
-        f"still signing with an old key: {', '.join(lagging)}" if lagging else "nobody signs with an old key"
+        f"still signing with an old key: {', '.join(late)}" if late else "nobody signs with an old key"
     )
     answer.show(
         first,

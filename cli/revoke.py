@@ -27,6 +27,7 @@ from cli.key_use import looking
 from cli.keyring import Kept
 from cli.operator_home import operator_folder, operator_home
 from cli.options import Everywhere, bureau, confirm, everywhere
+from cli.progress import progress
 
 PREFIX = 8
 WAIT_S = 10.0
@@ -237,7 +238,8 @@ def _show_operator(given: Everywhere) -> None:
         message = "the broker has taken nothing in yet: start it with `valise broker up`"
         raise ConfigurationError(message)
     with looking(home) as use:
-        found = [(each, use.in_doubt(each, directory)) for each in use.revocations().values()]
+        say = progress("looked at", "notices in force of who revoked a key")
+        found = [(each, use.in_doubt(each, directory, say)) for each in use.revocations().values()]
     rows = [row for said, notices in found for row in _operator_rows(said, notices, directory)]
     doubted = sum(len(notices) for _, notices in found)
     answer.show(

@@ -14,6 +14,7 @@ from broker.bus import Bus, Record
 from broker.distribute import GROUP
 from broker.errors import OffsetGoneError, UnavailableError
 from broker.notice import NOT_RELEASED, RELEASED, DecisionRecord, Header, Leaf
+from broker.recorded import brought
 from broker.records import Records
 from broker.streams import ROUTER, World
 from broker.trail import Trail
@@ -79,7 +80,8 @@ class Standing:
 async def standing(home: OperatorHome, progress: Progress = lambda _done, _size: None) -> Standing:
     """Look at a broker's home and its bus. Changes nothing; the broker may run meanwhile.
 
-    `progress` is told how many leaves were looked at, and of how many: first the leaves, then what they commit to.
+    `progress` is told how many leaves were looked at, and of how many: first the leaves, then what they commit to,
+    then, where a key is old, what was signed in the last week.
     """
     owner = home.owner()
     trail = Trail.open(home.folder / "trail", owner.origin)
@@ -103,7 +105,7 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         lost=waiting.lost if waiting else [],
         differs=waiting.differs if waiting else [],
         last_seen=_last_seen(home, home.world(), progress, trail.size),
-        old_keys=_old_keys(home),
+        old_keys=_old_keys(home, progress),
         expired=home.versions.overdue(),
         held=held(home, undecided),
         witnessed=witnessing.standing(trail, notes.vkey(owner.origin, owner.key.public.raw), owner.witnesses, clock()),
@@ -141,11 +143,11 @@ def held(home: OperatorHome, undecided: Mapping[int, int]) -> list[HeldNotice]:
     return found
 
 
-def _old_keys(home: OperatorHome) -> list[str] | None:
+def _old_keys(home: OperatorHome, progress: Progress) -> list[str] | None:
     if home.versions.newest_if_any() is None:
         return []
     try:
-        return sorted({each.bureau for each in key_use.found_in(home) if each.lagging})
+        return key_use.lagging(home, progress)
     except UnavailableError:
         return None
 
@@ -226,7 +228,7 @@ def _last_seen(home: OperatorHome, world: World, progress: Progress, size: int) 
         with closing(Records.to_read(path)) as records:
             for number, _, record in records.since(0):
                 progress(number, size)
-                decision = codec.decode(DecisionRecord, record)
-                if decision.at and (member := streams.member_of(decision.stream)):
-                    seen[member] = max(seen.get(member) or 0, decision.at)
+                came = brought(record)
+                if came.at and (member := streams.member_of(came.stream)):
+                    seen[member] = max(seen.get(member) or 0, came.at)
     return seen

@@ -136,13 +136,16 @@ async def test_who_signs_with_which_key_is_known(federation: Federation) -> None
     await federation.append("receipts.ge", receipt("GE/ncb", held.leaf_number, digest, "AT"))
     await federation.settled()
 
+    looked_at = list[int]()
     with looking(federation) as use:
-        ever, lately = use.since(0), use.since(NOW + HOUR)
+        ever, lately = use.since(0, lambda done, _: looked_at.append(done)), use.since(NOW + HOUR)
 
     assert (ever[OLD.public.id].last, ever[SECOND.public.id].last) == (NOW + 2 * HOUR, NOW + HOUR)
     assert ever[key_of("GE/ncb").public.id].last == NOW + 2 * HOUR
     # `settled` publishes with the old key, once.
     assert (ever[OLD.public.id].signed, lately[OLD.public.id].signed) == (2, 1)
+    assert looked_at == list(range(len(looked_at)))
+    assert len(looked_at) > sum(each.signed for each in ever.values()), "what nobody signed is looked at, too"
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from broker import codec, usual
 from broker.errors import LeftoverBytesError, NoticeRejectedError, UnreadableError
-from broker.notice import Delivery, Header, Leaf, Row, Shared
+from broker.notice import DecisionRecord, Delivery, Header, Leaf, Row, Shared
+from broker.recorded import Brought, brought
 from tests.vectors import make
 
 KINDS = tuple(codec._SCHEMA_OF)
@@ -175,3 +176,22 @@ def test_a_count_beyond_the_bytes_is_not_counted_up_to() -> None:
 
 class _Fixed:
     """Stands for a kind whose values `made` makes."""
+
+
+@given(RECORDS[DecisionRecord], st.integers(0, 400))
+def test_the_beginning_of_a_decision_says_what_the_whole_says_or_nothing(record: Any, cut: int) -> None:
+    data = codec.write("decision", record)
+    whole, first = codec.decode(DecisionRecord, data), brought(data)
+    assert isinstance(first, Brought)
+    assert [getattr(first, name) for name in Brought.__slots__] == [getattr(whole, name) for name in Brought.__slots__]
+    shorter = codec.begin(Brought, DecisionRecord, data[:cut])
+    assert shorter in (None, first)
+    assert shorter is None or cut >= len(first.header) + len(first.routing) + len(first.statement)
+
+
+def test_a_decision_of_an_earlier_schema_is_read_whole() -> None:
+    record = codec.encode(DecisionRecord("notices.at", 0, 7, 8, bytes(32), header=b"header"))
+    earlier = codec._schema("decision", "1.0")[0] + record[codec.PREFIX : -1]  # without `holders`, which is null
+    assert codec.begin(Brought, DecisionRecord, earlier) is None
+    found = brought(earlier)
+    assert (found.stream, found.at, found.header) == ("notices.at", 8, b"header")
