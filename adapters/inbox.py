@@ -180,6 +180,15 @@ class Inbox:
         query = f"SELECT {_LINE} FROM deliveries WHERE delivery_number > ? ORDER BY delivery_number"  # noqa: S608 -- ours
         return map(_line, self.database.execute(query, (after,)).fetchall())
 
+    def held_lines(self) -> list[Line]:
+        """List the deliveries that were given for a review and have not ended, oldest first."""
+        begins = codec.leaf_prefix("held")
+        query = (
+            f"SELECT {_LINE} FROM deliveries WHERE state IN ('new', 'read') AND substr(leaf, 1, ?) = ?"  # noqa: S608 -- ours
+            " ORDER BY delivery_number"
+        )
+        return list(map(_line, self.database.execute(query, (len(begins), begins))))
+
     def before_newest(self, count: int) -> int:
         """Tell after which number the newest `count` deliveries come."""
         numbers = "SELECT delivery_number FROM deliveries ORDER BY delivery_number DESC LIMIT ?"

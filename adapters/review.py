@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adapters.adapter import Draft, Pointer
 from broker import codec
-from broker.notice import APPROVAL, Audience, Header, Leaf
+from broker.notice import APPROVAL, Audience, Header
 
 if TYPE_CHECKING:
     import sqlite3
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 TOPIC = "review.decision"
 BASIS = "Review before publication (federation rules, rules 5 and 8)"
-OPEN = ("new", "read")
 
 
 def waiting(box: Inbox, outbox: sqlite3.Connection) -> list[Line]:
@@ -24,16 +23,7 @@ def waiting(box: Inbox, outbox: sqlite3.Connection) -> list[Line]:
     What was withdrawn or replaced meanwhile waits no longer.
     """
     decided = _decided(outbox)
-    return [
-        each
-        for each in box.lines()
-        if each.state in OPEN and each.notice_id not in decided and _leaf(box, each).kind == "held"
-    ]
-
-
-def _leaf(box: Inbox, line: Line) -> Leaf:
-    row = box.database.execute("SELECT leaf FROM deliveries WHERE delivery_number = ?", (line.number,)).fetchone()
-    return codec.decode(Leaf, bytes(row["leaf"]))
+    return [each for each in box.held_lines() if each.notice_id not in decided]
 
 
 def _decided(outbox: sqlite3.Connection) -> set[bytes]:

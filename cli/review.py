@@ -12,7 +12,7 @@ from broker.errors import ConfigurationError
 from broker.notice import REFUSE, RELEASE
 from cli import answer, exits
 from cli.home import MemberHome, clock, member_home
-from cli.inbox import collect
+from cli.inbox import LISTED, collect
 from cli.options import Everywhere, Group, bureau, confirm, everywhere
 from cli.publish import WAIT, NoSuchNoticeError, finish, send
 
@@ -28,20 +28,27 @@ def review() -> None:
 
 
 @review.command("list")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help=f"How many of those that wait to list, the oldest. Default: {LISTED}, with --json all.",
+)
 @bureau
 @everywhere
-def list_(given: Everywhere, bureau: str | None) -> None:
+def list_(given: Everywhere, bureau: str | None, limit: int | None) -> None:
     """List what waits for this bureau's word, the oldest first."""
     home = member_home(given.home, bureau)
     collected = asyncio.run(collect(home))
-    lines = _waiting(home)
-    now = clock()
+    waiting, now = _waiting(home), clock()
+    lines = waiting[: limit or (None if given.as_json else LISTED)]
     oldest = f", the oldest for {(now - lines[0].taken_at) / HOUR_MS:.1f} h" if lines else ""
+    if left_off := len(waiting) - len(lines):
+        oldest += f"; the oldest {len(lines):,} are listed, `--limit {len(waiting)}` lists all"
     answer.show(
-        f"{answer.count(len(lines), 'notice waits', 'notices wait')} for {home.bureau}{oldest}",
+        f"{answer.count(len(waiting), 'notice waits', 'notices wait')} for {home.bureau}{oldest}",
         {
             "bureau": home.bureau, "waiting": [_value(each, now) for each in lines],
-            "refused": collected.refused, "stale": collected.stale,
+            "left_off": left_off, "refused": collected.refused, "stale": collected.stale,
         },
         as_json=given.as_json,
         table=answer.Table(

@@ -73,6 +73,12 @@ def test_what_is_held_is_opened_released_and_arrives(homes: Homes, capsys: pytes
     assert homes.valise("trace", sent["notice"], "--bureau", "AT/ncb").code == 7
     listed = homes.valise("review", "list", *reviewer, "--json").value["waiting"]
     assert [each["notice"] for each in listed] == [sent["notice"], other["notice"]]
+    assert homes.valise("review", "list", *reviewer, "--limit", "1").code == 0
+    said = capsys.readouterr().out
+    assert "2 notices wait for EUROPOL/analysis" in said
+    assert "; the oldest 1 are listed, `--limit 2` lists all" in said
+    assert (sent["notice"] in said, other["notice"] in said) == (True, False)
+    assert homes.valise("review", "list", *reviewer, "--limit", "1", "--json").value["left_off"] == 1
     assert homes.valise("review", "release", sent["notice"], *reviewer, "--yes").code != 0, "nobody has opened it"
     for each in (sent, other):
         assert homes.valise("read", each["notice"], "--case", "R", *reviewer, "--json").code == 0
