@@ -68,6 +68,7 @@ class Checked:
 
 
 Result = Checked | RefusedError
+Progress = Callable[[int, int], object]
 
 
 @dataclass(slots=True)
@@ -124,14 +125,15 @@ class Outcomes:
             place = self.journal.place(self._stream)
             return place, await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
 
-    async def drain(self) -> Learned:
-        """Take in everything that is there now."""
+    async def drain(self, progress: Progress = lambda _done, _size: None) -> Learned:
+        """Take in everything that is there now; `progress` is told of how many records, and 0."""
         whole = Learned()
         while True:
             learned = await self.round()
             whole.new += learned.new
             whole.refused += learned.refused
             whole.records += learned.records
+            progress(whole.records, 0)
             if not learned.records:
                 return whole
 

@@ -25,6 +25,7 @@ from cli import answer, backup_keys, copied, restoring, snapshots
 from cli.home import clock
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, confirm, everywhere
+from cli.progress import progress_of
 
 OPERATOR, BUS = "operator", "bus.db"
 """What the parts of a backup are called in it."""
@@ -90,7 +91,8 @@ def restore_command(given: Everywhere, file: Path, keys: Path) -> None:
         with file.open("rb") as source:
             name, _ = vault.name_of(source)
             source.seek(0)
-            count = _restore(vault.Reader(source, backup_keys.find(keys, name)), given.home)
+            with progress_of("restored", file.stat().st_size, source.tell):
+                count = _restore(vault.Reader(source, backup_keys.find(keys, name)), given.home)
     except OSError as error:
         message = f"cannot restore {file}: {error.strerror or error}"
         raise ConfigurationError(message) from error
@@ -141,7 +143,10 @@ def _back_up(home: OperatorHome, to: Path, name: str, key: bytes) -> int:
     with snapshots.aside(folder, ASIDE) as aside:
         with aside.open("r+b") as file:
             writer = vault.Writer(file, name, key)
-            with tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            with (
+                progress_of("written", 0, lambda: aside.stat().st_size),
+                tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+            ):
                 count = _add_home(archive, home) + _add_bus(archive, home)
             writer.finish()
             file.flush()

@@ -23,6 +23,7 @@ from broker.signing import SigningKey
 from broker.streams import World
 from cli import answer, in_words, keyring
 from cli.keyring import Kept
+from cli.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,12 +306,16 @@ class MemberHome:
         forget = partial(keyring.forget, self.folder)
         return Outcomes(bus, outbox, self.versions, self.member, clock, self.settings.shard, forget)
 
+    async def take_outcomes(self, bus: Bus, outbox: Outbox) -> None:
+        """Take in all outcomes that are there now, and say how far that is."""
+        await self.outcomes(bus, outbox).drain(progress("taken in", "outcomes"))
+
     async def learn(self, bus: Bus, outbox: Outbox) -> None:
         """Take in the outcomes, then send what waits, if anything does. What cannot be sent is said and stops nothing.
 
         Raises UnavailableError where the outcomes cannot be taken in.
         """
-        await self.outcomes(bus, outbox).drain()
+        await self.take_outcomes(bus, outbox)
         if outbox.waits():
             await self.try_to_send(bus, outbox)
 

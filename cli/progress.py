@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from time import monotonic
 
 from cli import answer
 
 PROGRESS_S = 1.0
+MB = 1_000_000
 
 
 def progress(what: str, of: str = "leaves") -> Callable[[int, int], None]:
@@ -21,3 +24,27 @@ def progress(what: str, of: str = "leaves") -> Callable[[int, int], None]:
             answer.aside(f"{what} {done:,}{f' of {size:,}' if size else ''} {of}")
 
     return progress
+
+
+@contextmanager
+def progress_of(what: str, size: int, look: Callable[[], int]) -> Iterator[None]:
+    """Say how far it is, as above, while the block works: of bytes, in MB, which `look` counts in a thread of its own.
+
+    For work that calls nobody back; while it stands still nothing is said.
+    """
+    ended, say = Event(), progress(what, "MB")
+
+    def watch() -> None:
+        last = 0
+        while not ended.wait(PROGRESS_S):
+            if (done := look()) != last:
+                say(done // MB, size // MB)
+                last = done
+
+    watching = Thread(target=watch, name="progress", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()

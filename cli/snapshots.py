@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from broker.errors import ConfigurationError
+from cli.progress import progress_of
 
 PREFIX = ".snapshot."
 
@@ -27,8 +28,13 @@ def of(database: Path, folder: Path) -> Iterator[Path]:
     Raises ConfigurationError where there is none: none is made.
     """
     with aside(folder, PREFIX) as copy:
-        _copy(database, copy)
+        with progress_of(f"copied of {database.name}", _size(database), lambda: _size(copy)):
+            _copy(database, copy)
         yield copy
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _copy(database: Path, copy: Path) -> None:

@@ -54,7 +54,7 @@ async def _learn(home: MemberHome) -> None:
     async with home.bus() as bus:
         await home.versions.follow(bus)
         with home.outbox() as outbox:
-            await home.outcomes(bus, outbox).drain()
+            await home.take_outcomes(bus, outbox)
             await home.try_to_send(bus, outbox)
 
 

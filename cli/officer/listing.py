@@ -26,6 +26,7 @@ from cli.officer.rewritten import rule_changes
 from cli.officer.sets import open_set
 from cli.operator_home import OperatorHome, operator_folder, operator_home
 from cli.options import Everywhere, bureau, everywhere
+from cli.progress import progress
 
 if TYPE_CHECKING:
     from broker.directory import Agreement, Directory
@@ -226,7 +227,9 @@ def _naming(registers: Sequence[Path] | None, name: str) -> dict[str, int] | Non
     from broker.notice import Envelope, Routing  # noqa: PLC0415
 
     count: Counter[str] = Counter()
-    for (issuer, _), standing in chain.from_iterable(map(standing_notices, registers)):
+    say = progress("looked at", "notices in force")
+    for done, ((issuer, _), standing) in enumerate(chain.from_iterable(map(standing_notices, registers))):
+        say(done, 0)
         if standing.envelope:
             first = codec.decode_compartments(codec.decode(Envelope, standing.envelope).compartments)[0]
             if first.opened and name in codec.decode(Routing, first.opened.data).audience.agreements:
