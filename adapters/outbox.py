@@ -113,8 +113,15 @@ class Refusal:
 Result = Published | Refusal | Unchanged
 
 
+Progress = Callable[[int, int], object]
+
+
 def _nobody(_: Result) -> None:
     """Be told of nothing."""
+
+
+def _silent(_done: int, _size: int) -> None:
+    """Say nothing of how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +228,18 @@ class Outbox:
 
     # Publishing
 
-    def publish(self, drafts: Iterable[Draft], source: str = "", cursor: Cursor | None = None) -> list[Result]:
-        """Publish what is new or changed, all in one transaction with the source's cursor."""
-        drafts = list(drafts)
+    def publish(
+        self, drafts: Iterable[Draft], source: str = "", cursor: Cursor | None = None, progress: Progress = _silent
+    ) -> list[Result]:
+        """Publish what is new or changed, all in one transaction with the source's cursor.
+
+        `progress` is told how many drafts are done, and of how many.
+        """
+        drafts, results = list(drafts), list[Result]()
         with self._signing({draft.bureau or self._bureau for draft in drafts}):
-            results = [self._publish(draft, source) for draft in drafts]
+            for draft in drafts:
+                results.append(self._publish(draft, source))
+                progress(len(results), len(drafts))
             self._keep_cursor(cursor)
         return results
 

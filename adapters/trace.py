@@ -108,6 +108,15 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
     )
 
 
+def undecided(database: sqlite3.Connection) -> set[bytes]:
+    """Name our notices whose story has no outcome yet: in one look, where there are thousands."""
+    rows = database.execute(
+        "SELECT notice_id FROM envelopes WHERE outcome IS NULL AND (sent_at IS NULL OR NOT EXISTS ("
+        " SELECT 1 FROM outcomes WHERE record_digest = sent_digest AND kind = 'rejected'))"
+    )
+    return {bytes(row[0]) for row in rows}
+
+
 def untold(database: sqlite3.Connection, notice_id: bytes, decision: DecisionRecord | None) -> tuple[str, ...]:
     """Name who was given a record since it was last withdrawn, and is told neither of this end nor of a later one.
 

@@ -19,12 +19,13 @@ from adapters.changes import Unchanged
 from adapters.heads import Alarm, Journal
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
-from adapters.trace import Story, trace
+from adapters.trace import Story, trace, undecided
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
 from cli import answer, drafts, exits, in_words
 from cli.home import MemberHome, going_on, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
+from cli.progress import progress
 
 WAIT_S = 5.0
 UNDECIDED = "; nothing is decided yet, the broker may be behind or not running: `valise trace` tells later"
@@ -92,7 +93,8 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
         try_out(given, home, read, "-" if file is sys.stdin else file.name)
         exits.end(exits.DONE if answered else exits.UNAVAILABLE)
         return
-    finish(given, home, asyncio.run(send(home, lambda outbox: outbox.publish(read), wait)))
+    say = progress("signed", "notices")
+    finish(given, home, asyncio.run(send(home, lambda outbox: outbox.publish(read, progress=say), wait)))
 
 
 @click.command()
@@ -255,16 +257,24 @@ def _waits(outbox: Outbox, results: Sequence[Result], stories: dict[bytes, Story
 
 
 async def _await_outcomes(outcomes: Outcomes, outbox: Outbox, results: Sequence[Result], deadline: float) -> None:
+    ours = {each.notice_id for each in results if isinstance(each, Published)}
+    say = progress("decided", "notices")
     while True:
         left = deadline - time.monotonic()
         await outcomes.round(max(0.0, min(left, 0.5)))
-        if left <= 0 or all(story.outcome for story in _stories(outbox, results).values()):
+        waits = len(ours & undecided(outbox.database))
+        if left <= 0 or not waits:
             return
+        say(len(ours) - waits, len(ours))
 
 
 def _stories(outbox: Outbox, results: Sequence[Result]) -> dict[bytes, Story]:
-    found = {each.notice_id: trace(outbox.database, each.notice_id) for each in results if isinstance(each, Published)}
-    return {notice_id: story for notice_id, story in found.items() if story}
+    found, say = dict[bytes, Story](), progress("told of", "notices")
+    for each in results:
+        if isinstance(each, Published) and (story := trace(outbox.database, each.notice_id)):
+            found[each.notice_id] = story
+            say(len(found), len(results))
+    return found
 
 
 def finish(given: Everywhere, home: MemberHome, done: Done) -> None:
