@@ -25,7 +25,7 @@ REFUSAL = "the bus file cannot be used now"
 PAGE_BYTES = 16 << 20
 """the most that one read brings into memory, but for a single larger record"""
 FEW_KEYS = 16
-"""Up to so many keys are looked for in a batch as it lies, each by a search of its own; for more it is cut."""
+"""Up to so many keys are looked for in what lies there, each by a search of its own; for more batches are cut."""
 CUT_BYTES = 1 << 20
 """Keys of batches that one look cuts for that, or those of a single larger one."""
 
@@ -173,26 +173,46 @@ def replaced(connection: sqlite3.Connection, table: Table, before: int) -> list[
     return offsets
 
 
+def _few(table: Table, count: int) -> str:
+    """Look for some of a few keys, ?4 and after, in the keys as they lie.
+
+    All else of a row is read where one was found: it lies behind a value, on other pages. What only looks like a key,
+    across two keys of a batch, is told where that is cut into keys.
+    """
+    held = " OR ".join(f"instr(key, ?{place})" for place in range(4, 4 + count))
+    row = "json_array(offset, hex(key), iif(ifnull(shared, 0) < 0, hex(substr(value, 1, ?3)), NULL))"
+    return (
+        f"SELECT json_group_array(json((SELECT {row} FROM s{table.id} WHERE offset = place))) FILTER (WHERE found),"  # noqa: S608
+        f" ifnull(max(place), -2) FROM (SELECT offset AS place, {held} AS found FROM s{table.id}"
+        " WHERE offset >= ?1 ORDER BY offset LIMIT ?2)"
+    )
+
+
+def _many(table: Table, _count: int) -> str:
+    """Look for some of many keys, ?4 in hex: of batches all are given, as far as one look cuts them."""
+    row = "SELECT offset, hex(key) AS named, ifnull(shared, 0) < 0 AS many, hex(substr(value, 1, ?3)) AS back"
+    rows = f"{row} FROM s{table.id} WHERE offset >= ?1 ORDER BY offset LIMIT ?2"
+    cut = "iif(many, length(named) / 2, 0)"
+    before = f"sum({cut}) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) - {cut} AS before"
+    return (
+        "SELECT json_group_array(json_array(offset, named, iif(many, back, NULL))) FILTER (WHERE found),"  # noqa: S608
+        " ifnull(max(offset), -2)"
+        " FROM (SELECT *, many OR named IN (SELECT value FROM json_each(?4)) AS found"
+        f" FROM (SELECT * FROM (SELECT *, {before} FROM ({rows})) WHERE before < {CUT_BYTES}))"
+    )
+
+
+def _hex_of(keys: Sequence[bytes]) -> str:
+    return json.dumps([each.hex().upper() for each in keys])
+
+
 def keyed(
     table: Table, keys: Sequence[bytes], offset: int, limit: int, connection: sqlite3.Connection
 ) -> tuple[list[tuple[int, bytes]], int]:
     """Name the records of some keys (offset, key), in `limit` rows from `offset` on; and where to go on, or -1."""
-    sought = json.dumps([each.hex().upper() for each in keys])
-    # Whether a batch has one of a few keys is looked for in its hex, and made sure of where it is cut into keys.
-    held = "EXISTS (SELECT 1 FROM json_each(?1) AS t WHERE instr(named, t.value))" if len(keys) <= FEW_KEYS else "true"
-    row = "SELECT offset, hex(key) AS named, ifnull(shared, 0) < 0 AS many, hex(substr(value, 1, ?2)) AS back"
-    rows = f"{row} FROM s{table.id} WHERE offset >= ?3 ORDER BY offset LIMIT ?4"
-    if len(keys) > FEW_KEYS:
-        cut = "iif(many, length(named) / 2, 0)"
-        before = f"sum({cut}) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) - {cut} AS before"
-        rows = f"SELECT * FROM (SELECT *, {before} FROM ({rows})) WHERE before < {CUT_BYTES}"  # noqa: S608
+    look, sought = (_few, tuple(keys)) if len(keys) <= FEW_KEYS else (_many, (_hex_of(keys),))
     with answering(REFUSAL):
-        packed, last = connection.execute(
-            "SELECT json_group_array(json_array(offset, named, iif(many, back, NULL))) FILTER (WHERE found),"  # noqa: S608
-            f" ifnull(max(offset), -2) FROM (SELECT *, iif(many, {held}, named IN (SELECT value FROM json_each(?1)))"
-            f" AS found FROM ({rows}))",
-            (sought, BACK, offset, limit),
-        ).fetchone()
+        packed, last = connection.execute(look(table, len(keys)), (offset, limit, BACK, *sought)).fetchone()
     wanted, found = frozenset(keys), list[tuple[int, bytes]]()
     for end, key, back in json.loads(packed):
         in_row = keys_of(bytes.fromhex(key), bytes.fromhex(back)) if back is not None else [(0, bytes.fromhex(key))]
