@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,12 @@ import structlog
 from broker import codec, crash, streams
 from broker.bus import NOTHING_LOST, passed_over
 from broker.errors import FencedError, OffsetGoneError
+from broker.handover import COPIES
 from broker.notice import Entry, Routed
 from broker.route import Route, deliveries, restored, told
 
 if TYPE_CHECKING:
-    from broker.bus import Bus, Copies
+    from broker.bus import Bus, Copies, Record
     from broker.erase import Eraser
     from broker.handover import Committed, Handover
     from broker.seal import Sealer
@@ -73,13 +74,12 @@ class Distribute:
         """
         place = await self._held(await self._bus.place(GROUP, streams.ROUTED, partition=self._shard))
         while records := await self._bus.read(streams.ROUTED, place, limit=READ_LIMIT, partition=self._shard):
-            routes = [restored(codec.decode(Routed, record.value or b"")) for record in records]
-            # The sealer has recovered all that was committed before we owned the shard; this is beyond it.
-            if any(route.leaf_number >= self._sealer.trail.size for route in routes):
-                raise FencedError
-            place = records[-1].offset + 1
-            await self._send(routes, self._proofs(routes), place)
-            log.info("routed.copied-again", leaves=len(routes), place=place)
+            for routes, place in _parts(records):
+                # The sealer has recovered all that was committed before we owned the shard; this is beyond it.
+                if any(route.leaf_number >= self._sealer.trail.size for route in routes):
+                    raise FencedError
+                await self._send(routes, self._proofs(routes), place)
+                log.info("routed.copied-again", leaves=len(routes), place=place)
 
     async def _held(self, place: int) -> int:
         """Give our place, moved on over what is lost where the operator said so: bureaus find the gap themselves."""
@@ -176,3 +176,16 @@ class Distribute:
         await self._bus.keep_place(GROUP, streams.ROUTED, place, partition=self._shard)
         crash.here("distribute.kept-place")
         log.debug("routed.copied", leaves=len(routes), copies=sum(len(each.own) for each in parcel.copies))
+
+
+def _parts(records: Sequence[Record]) -> Iterator[tuple[list[Route], int]]:
+    """Make the routes of records again, as many at once as a step may bring, and the place behind them."""
+    routes, copies = list[Route](), 0
+    for record in records:
+        routes.append(restored(codec.decode(Routed, record.value or b"")))
+        copies += len(routes[-1].lines.recipients)
+        if copies >= COPIES:
+            yield routes, record.offset + 1
+            routes, copies = [], 0
+    if routes:
+        yield routes, records[-1].offset + 1

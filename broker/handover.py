@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 STEPS_WAITING = 1
 """Committed steps that may wait to be sealed before ingest waits, too."""
+COPIES = 20_000
+"""Deliveries on their way in one step at the most, unless a single record brings more.
+
+Each holds some 1.2 KB until it has left, and three batches may be under way: 140 notices to 1,000 bureaus are 170 MB.
+"""
 
 
 @dataclass(frozen=True, slots=True)

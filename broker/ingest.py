@@ -19,7 +19,7 @@ import structlog
 from broker import crash, streams
 from broker.checker import WORTH, Checker, Found
 from broker.errors import CouldNotBeJudgedError, NoticeRejectedError
-from broker.handover import Committed, Handover
+from broker.handover import COPIES, Committed, Handover
 from broker.judge import Checked, Judge, Ruling, refused
 from broker.notice import Verified
 from broker.quick import quick
@@ -129,22 +129,20 @@ class Ingest:
         while True:
             await self._out.enter(most)
             started = clock()
-            taken = await self._shard.take(self._pace.limit, TAKE_WAIT_S)
+            taken = await self._shard.take(limit := self._limit(), TAKE_WAIT_S)
             if any(record.stream == streams.VERSIONS for record in taken):
                 await self._adopter.fetch_annexes(self._bus)
             if taken:
                 await checked.put(await to_the_end(self._check_all, taken, hurry=self._checker.hurry))
-                most = self._most(len(taken))
+                most = _most(len(taken), limit)
                 await asyncio.sleep(max(0.0, started + self._pace.pause_s - clock()))
             else:
                 self._out.leave()
 
-    def _most(self, taken: int) -> int:
-        """Say how many batches may be under way after one of this size."""
-        if taken == self._pace.limit:
-            return PRESSED
-        # One at a time leaves bus, disk and the second core idle by turns: from a quarter on, that is missed.
-        return BUSY if 4 * taken >= self._pace.limit else UNHURRIED
+    def _limit(self) -> int:
+        """Say how many records a step takes: fewer where each may go to so many bureaus that memory would be short."""
+        bureaus = len(self._keys.directory.bureaus) if self._keys else 1
+        return max(1, min(self._pace.limit, COPIES // max(1, bureaus)))
 
     def _check_all(self, taken: Sequence[Record]) -> list[Ahead]:
         nows = [self._clock_of(record) for record in taken]
@@ -257,6 +255,14 @@ class Ingest:
         done.forget_writes()
         log.debug("step.committed", leaves=len(done.entries), size=done.head.size)
         await self._out.put(Committed(done, offsets.get(streams.ROUTED, -1) + 1, last))
+
+
+def _most(taken: int, limit: int) -> int:
+    """Say how many batches may be under way after one of this size."""
+    if taken == limit:
+        return PRESSED
+    # One at a time leaves bus, disk and the second core idle by turns: from a quarter on, that is missed.
+    return BUSY if 4 * taken >= limit else UNHURRIED
 
 
 def _judged(act: Callable[[], T]) -> T | NoticeRejectedError:
