@@ -197,7 +197,7 @@ def _many(table: Table, _count: int) -> str:
     return (
         "SELECT json_group_array(json_array(offset, named, iif(many, back, NULL))) FILTER (WHERE found),"  # noqa: S608
         " ifnull(max(offset), -2)"
-        " FROM (SELECT *, many OR named IN (SELECT value FROM json_each(?4)) AS found"
+        " FROM (SELECT *, iif(many, true, named IN (SELECT value FROM json_each(?4))) AS found"
         f" FROM (SELECT * FROM (SELECT *, {before} FROM ({rows})) WHERE before < {CUT_BYTES}))"
     )
 
