@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 SUFFIX = ".avsc"
 
 
-def names() -> list[tuple[str, str]]:
+@cache  # they are installed with the code that asks for them, and asked for with each directory that is read
+def names() -> tuple[tuple[str, str], ...]:
     """List every schema and version, sorted; versions by number, so that 1.10 follows 1.9."""
     found = [
         (folder.name, file.name.removesuffix(SUFFIX))
@@ -22,7 +24,7 @@ def names() -> list[tuple[str, str]]:
         for file in folder.iterdir()
         if file.name.endswith(SUFFIX)
     ]
-    return sorted(found, key=lambda item: (item[0], _order(item[1])))
+    return tuple(sorted(found, key=lambda item: (item[0], _order(item[1]))))
 
 
 def latest(name: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Self
 
@@ -43,6 +43,11 @@ class Memory:
     epochs: dict[int, int] = field(default_factory=dict)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     breaks: deque[bool] = field(default_factory=deque)
+
+    def copy(self) -> Memory:
+        """Give a bus on which the same records lie; what comes from now on comes on one of the two."""
+        parts = {place: replace(each, records=list(each.records)) for place, each in self.partitions.items()}
+        return Memory(Clock(self.clock.now), parts, dict(self.places), dict(self.epochs))
 
     def partition(self, stream: str, number: int) -> _Partition:
         """Find a partition, made at its first use."""

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
-import signal
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +25,7 @@ from broker.sqlite import SqliteBus
 from broker.streams import World as Streams
 from tests.fake_bus import FakeBus
 from tests.honest_broker import BUREAUS, LOG
+from tests.killed import killed
 from tests.making import FEDERATION, NOW, key_of
 from tests.member.conftest import Machine, World, draft, sent_under_the_next_key
 
@@ -499,9 +498,9 @@ def _bus(path: Path) -> SqliteBus:
     return SqliteBus(path, "lv.adapter", Streams(("AT", "LV", "GE"), BUREAUS), lambda: NOW)
 
 
-def _collect_until_killed(folder: str, point: str) -> None:
+def _collect_until_killed(folder: Path, point: str) -> None:
     crash.arm(point)
-    asyncio.run(_collect(Path(folder)))
+    asyncio.run(_collect(folder))
 
 
 async def _collect(folder: Path) -> int:
@@ -525,10 +524,7 @@ async def test_kill_9_loses_no_delivery_and_no_receipt(world: World, tmp_path: P
             await replace(broker, bus=operator).publish_directory()
         for each in sent:
             await broker.route(each, {"LV/ncb": ALL})
-    process = multiprocessing.get_context("spawn").Process(target=_collect_until_killed, args=(str(tmp_path), point))
-    process.start()
-    await asyncio.to_thread(process.join, 60)
-    assert process.exitcode == -signal.SIGKILL
+    killed(_collect_until_killed, tmp_path, point)
     assert await _collect(tmp_path) == 0
     inbox = Inbox(tmp_path / "inbox.db")
     assert [each.record for each in inbox.lines()] == ["R-1", "R-2"]

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
-import signal
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -28,6 +26,7 @@ from broker.streams import World as Streams
 from broker.verify import Arrival, verify
 from schemas import loader
 from tests.honest_broker import BUREAUS, HonestBroker, directory
+from tests.killed import killed
 from tests.making import NOW, key_of
 from tests.making import Draft as Making
 from tests.member.conftest import World, draft
@@ -477,8 +476,7 @@ async def _flush(outbox: Outbox, path: Path) -> None:
         await outbox.flush(bus)
 
 
-def _publish_until_killed(folder: str, point: str) -> None:
-    home = Path(folder)
+def _publish_until_killed(home: Path, point: str) -> None:
     maker = Maker(members.parse(members.canonical(directory())), key_of, lambda: NOW, os.urandom)
     outbox = Outbox(home / "outbox.db", maker, "AT/ncb")
     outbox.publish([draft("R-1"), draft("R-2")])
@@ -490,10 +488,7 @@ def _publish_until_killed(folder: str, point: str) -> None:
 
 @pytest.mark.parametrize("point", ["outbox.stored", "outbox.appended", "outbox.marked"])
 async def test_kill_9_loses_nothing_and_leaves_no_gap(tmp_path: Path, point: str) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_publish_until_killed, args=(str(tmp_path), point))
-    process.start()
-    await asyncio.to_thread(process.join, 60)
-    assert process.exitcode == -signal.SIGKILL
+    killed(_publish_until_killed, tmp_path, point)
     maker = Maker(members.parse(members.canonical(directory())), key_of, lambda: NOW, os.urandom)
     outbox = Outbox(tmp_path / "outbox.db", maker, "AT/ncb")
     assert outbox.cursor("list") == "two"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -57,15 +58,26 @@ def places(ledger: Ledger, *more: str) -> list[str]:
     return [f"{each['place']}: {each['what']}" for each in value["findings"]]
 
 
-@pytest.fixture
-async def ledger(tmp_path: Path) -> Ledger:
-    """A trail of 600 leaves in four steps, whose heads and deliveries AT's collector kept."""
-    ledger = Ledger(tmp_path / "home")
-    await ledger.recover()
-    for count in (5, 245, 300, 50):
-        await ledger.step(count)
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    """A trail of 600 leaves in four steps, whose heads and deliveries AT's collector kept; each test takes a copy."""
+    ledger = Ledger(tmp_path_factory.mktemp("kept") / "home")
+
+    async def work() -> None:
+        await ledger.recover()
+        for count in (5, 245, 300, 50):
+            await ledger.step(count)
+
+    asyncio.run(work())
     ledger.stop()
     ledger.keep()
+    return ledger
+
+
+@pytest.fixture
+def ledger(kept: Ledger, tmp_path: Path) -> Ledger:
+    ledger = kept.copy(tmp_path / "home")
+    ledger.stop()
     return ledger
 
 

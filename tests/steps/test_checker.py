@@ -71,6 +71,14 @@ def checker(tmp_path: Path) -> Iterator[Checker]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checker]:
+    """For who asks it about notices and does it no harm."""
+    made = Checker(tmp_path_factory.mktemp("shared") / "judging", LIMIT_S)
+    yield made
+    made.close()
+
+
 def started(checker: Checker) -> Checker:
     deadline = time.monotonic() + LIMIT_S
     while not checker.ready():
@@ -91,34 +99,34 @@ def record(value: bytes, offset: int = 0) -> Record:
     return Record("notices.at", 0, offset, NOW, b"", value)
 
 
-def test_a_good_notice_is_found_as_we_would_find_it(checker: Checker) -> None:
+def test_a_good_notice_is_found_as_we_would_find_it(shared: Checker) -> None:
     arrived = record(notice())
-    (found,) = started(checker).check([arrived], [NOW], keys())
+    (found,) = started(shared).check([arrived], [NOW], keys())
     assert found is not None
     assert found.value() == check(arrived, NOW, keys())
 
 
-def test_a_receipt_is_found_as_we_would_find_it(checker: Checker) -> None:
+def test_a_receipt_is_found_as_we_would_find_it(shared: Checker) -> None:
     statement = receipt("AT/ncb", 0, bytes(32), "GE")
     arrived = Record("receipts.at", 0, 0, NOW, b"", statement)
-    (found,) = started(checker).check([arrived], [NOW], keys())
+    (found,) = started(shared).check([arrived], [NOW], keys())
     assert found is not None
     assert found.value() == check(arrived, NOW, keys())
 
 
-def test_what_is_not_plainly_good_is_left_to_us(checker: Checker) -> None:
+def test_what_is_not_plainly_good_is_left_to_us(shared: Checker) -> None:
     good = notice()
     bad = good[:-1] + bytes([good[-1] ^ 1])
-    answers = started(checker).check([record(bad), record(good, 1), record(b"", 2)], [NOW] * 3, keys())
+    answers = started(shared).check([record(bad), record(good, 1), record(b"", 2)], [NOW] * 3, keys())
     assert [each is not None for each in answers] == [False, True, False]
 
 
-def test_a_revoked_key_is_not_good_there_either(checker: Checker) -> None:
+def test_a_revoked_key_is_not_good_there_either(shared: Checker) -> None:
     arrived = record(notice())
     verified = check(arrived, NOW, keys())
     assert isinstance(verified, Verified)
     revoked = Keys(members.parse(members.canonical(world.directory())), {verified.envelope.key_id})
-    assert started(checker).check([arrived], [NOW], revoked) == [None]
+    assert started(shared).check([arrived], [NOW], revoked) == [None]
 
 
 def test_its_death_is_told_and_the_next_batch_starts_another(checker: Checker) -> None:
@@ -130,8 +138,8 @@ def test_its_death_is_told_and_the_next_batch_starts_another(checker: Checker) -
     assert found is not None
 
 
-def test_a_signal_to_the_group_of_the_broker_is_left_to_the_broker(checker: Checker) -> None:
-    assert os.getpgid(started(checker).pid) != os.getpgid(0)
+def test_a_signal_to_the_group_of_the_broker_is_left_to_the_broker(shared: Checker) -> None:
+    assert os.getpgid(started(shared).pid) != os.getpgid(0)
 
 
 def test_no_file_of_the_present_folder_runs_in_it(
@@ -220,7 +228,7 @@ def asked(check: str, limit_s: float, marker: Path) -> Iterator[tuple[Connection
 
 
 def test_it_ends_by_itself_where_its_parent_cannot_end_it(tmp_path: Path) -> None:
-    with asked("exec('while True: pass')", 2.0, tmp_path / "judging") as (_, child):
+    with asked("exec('while True: pass')", 0.5, tmp_path / "judging") as (_, child):
         assert child.wait(LIMIT_S) == -signal.SIGALRM
     assert Marker(tmp_path / "judging").suspects == {"notices.at/0/0"}
 
@@ -231,14 +239,14 @@ def test_a_bug_that_one_record_hits_is_left_to_us(tmp_path: Path) -> None:
         child.kill()
 
 
-def test_keys_go_to_it_only_where_they_have_changed(checker: Checker) -> None:
+def test_keys_go_to_it_only_where_they_have_changed(shared: Checker) -> None:
     arrived, same = record(notice()), keys()
     for _ in range(2):
-        (found,) = started(checker).check([arrived], [NOW], same)
+        (found,) = started(shared).check([arrived], [NOW], same)
         assert found is not None
     verified = check(arrived, NOW, same)
     assert isinstance(verified, Verified)
-    assert checker.check([arrived], [NOW], Keys(same.directory, {verified.envelope.key_id})) == [None]
+    assert shared.check([arrived], [NOW], Keys(same.directory, {verified.envelope.key_id})) == [None]
 
 
 def test_it_loads_no_library_that_checking_does_not_need() -> None:

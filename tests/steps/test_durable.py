@@ -9,13 +9,13 @@ import resource
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from broker import durable
 from broker.errors import UnavailableError
+from tests.killed import AFRESH
 
 TIMES = 200
 
@@ -32,7 +32,7 @@ def put_often(file: Path, said: bytes) -> bool:
 
 def test_processes_that_put_the_same_file_at_once_all_do_and_it_is_whole(tmp_path: Path) -> None:
     file = tmp_path / "vkey"
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as processes:
+    with ProcessPoolExecutor(4, mp_context=AFRESH) as processes:
         assert all(processes.map(put_often, [file] * 4, [b"a", b"b", b"c", b"d"]))
     assert len(file.read_bytes()) == TIMES
     assert [each.name for each in tmp_path.iterdir()] == ["vkey"]
@@ -89,7 +89,7 @@ def put_first(folder: Path, said: bytes) -> list[int]:
 
 
 def test_of_processes_that_put_the_same_new_file_at_once_one_does_and_the_others_see_all_of_it(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as processes:
+    with ProcessPoolExecutor(3, mp_context=AFRESH) as processes:
         own = list(processes.map(put_first, [tmp_path] * 3, [b"a", b"b", b"c"]))
     assert sorted(each for one in own for each in one) == list(range(TIMES))
     for said, one in zip((b"a", b"b", b"c"), own, strict=True):

@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 _LIBRARY = "logging.getLogger('aiokafka.cluster').warning('No broker for %s', 'inbox')"
 
 
@@ -30,12 +28,11 @@ def test_a_library_s_traceback_stays_on_its_line() -> None:
     assert "ZeroDivisionError" in said["traceback"]
 
 
-@pytest.mark.parametrize("level", ["warning", "error"])
-def test_people_are_told_nothing_by_libraries(level: str) -> None:
+def test_people_are_told_nothing_by_libraries() -> None:
     command = (
         "import logging",
         "from cli import main",
         "try: main.main(['member', '--help'])",
         "except SystemExit: pass",
     )
-    assert _stderr(*command, _LIBRARY.replace("warning", level)) == ""
+    assert _stderr(*command, _LIBRARY, _LIBRARY.replace("warning", "error")) == ""

@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import cache
 from hashlib import sha256
 
 import pytest
@@ -47,6 +48,11 @@ def world() -> tuple[Directory, Annex]:
 
 def load(policy_set: PolicySet) -> Rules:
     return Rules.load(policy_set, *world())
+
+
+@cache
+def packaged() -> Rules:
+    return load(PACKAGED)
 
 
 def facts(directory: Directory, **fields: object) -> Facts:
@@ -174,7 +180,7 @@ def test_a_compiled_form_that_differs_from_cedar_is_found(other: str) -> None:
 def test_the_packaged_set_loads_and_reads_back_the_same() -> None:
     assert PolicySet.parse(PACKAGED.content) == PACKAGED
     assert PACKAGED.digest == sha256(PACKAGED.content).digest()
-    assert load(PACKAGED).digest == PACKAGED.digest
+    assert packaged().digest == PACKAGED.digest
 
 
 @pytest.mark.parametrize(
@@ -309,7 +315,7 @@ def test_silence_means_no_and_forbid_beats_permit() -> None:
 
 def test_hits_name_the_rules_and_for_whom_they_were_met() -> None:
     directory, _ = world()
-    hits = {each.rule: each.bureaus for each in load(PACKAGED).judge(facts(directory, deny=["RU", "GE/ncb"])).hits}
+    hits = {each.rule: each.bureaus for each in packaged().judge(facts(directory, deny=["RU", "GE/ncb"])).hits}
     assert hits["owner-denial"] == directory.mask(["RU", "GE/ncb"])
     assert hits["mandate-receive"] == directory.everyone
     assert "owner-audience" not in hits
@@ -317,7 +323,7 @@ def test_hits_name_the_rules_and_for_whom_they_were_met() -> None:
 
 def test_an_explanation_names_what_permits_forbids_and_withholds() -> None:
     directory, _ = world()
-    rules = load(PACKAGED)
+    rules = packaged()
     index = directory.bureaus["GE/ncb"].index
     free = rules.explain(facts(directory, to=["GE"], everyone=False, minor="yes"), index)
     assert free.receives

@@ -67,22 +67,16 @@ def agree(kind: type, data: bytes | bytearray) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(data=st.data())
-def test_what_fastavro_writes_is_read_as_fastavro_reads_it(kind: type, data: st.DataObject) -> None:
+@given(data=st.data(), chance=st.randoms(use_true_random=True))
+def test_what_fastavro_writes_is_read_and_where_bytes_are_changed_read_or_refused_as_by_fastavro(
+    kind: type, data: st.DataObject, chance: random.Random
+) -> None:
     written = codec.write(codec._SCHEMA_OF[kind], data.draw(RECORDS[kind]))
     agree(kind, written)
     for size in {len(written) - 1, len(written) // 2, codec.PREFIX}:
         agree(kind, written[:size])
     agree(kind, written + b"\0")
     agree(kind, bytearray(written))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(data=st.data(), chance=st.randoms(use_true_random=True))
-def test_changed_bytes_are_read_or_refused_as_by_fastavro(
-    kind: type, data: st.DataObject, chance: random.Random
-) -> None:
-    written = codec.write(codec._SCHEMA_OF[kind], data.draw(RECORDS[kind]))
     for _ in range(CHANGED):  # to make up a record takes far longer than to read it
         agree(kind, changed(written, chance))
 

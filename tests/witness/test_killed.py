@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from broker import cosignature, crash, notes, streams
 from broker.notes import Checkpoint
 from tests.fake_bus import START
+from tests.killed import killed
 from tests.steps.ledger import ORIGIN, VKEY, Ledger
 from tests.witness.log import cosigner, identity
 
@@ -24,9 +23,9 @@ def _cosigned(ledger: Ledger) -> tuple[Checkpoint, str]:
     return head, notes.sign_checkpoint(head, ledger.key) + line
 
 
-def _cosign_until_killed(home: str, point: str) -> None:
+def _cosign_until_killed(home: Path, point: str) -> None:
     async def work() -> None:
-        ledger = Ledger(Path(home))
+        ledger = Ledger(home)
         await ledger.recover()
         await ledger.step(5)
         crash.arm(point)
@@ -40,10 +39,7 @@ async def test_a_kill_while_cosignatures_are_written_leaves_a_checkpoint_to_go_o
     tmp_path: Path, point: str
 ) -> None:
     home = tmp_path / "home"
-    process = multiprocessing.get_context("spawn").Process(target=_cosign_until_killed, args=(str(home), point))
-    process.start()
-    await asyncio.to_thread(process.join, 60)
-    assert process.exitcode == -signal.SIGKILL
+    killed(_cosign_until_killed, home, point)
     # The bus outlives the process: what it had committed and published stands there.
     twin = Ledger(tmp_path / "twin")
     await twin.recover()
