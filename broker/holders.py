@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.examine import ONCE
+from broker.facts import indices
 from broker.few import few
+from broker.members import INDEX_LIMIT
 from broker.notice import RELEASED
 from broker.verify import is_order, subject_of
 
@@ -54,20 +56,20 @@ class Holders:
         # So that no leaf costs a walk through all versions of its record.
         self._newest_of: dict[Named, int] = {}
         self._inherited: dict[int, int] = {}
-        """Leaf of a correction → who held what it replaced, as a mask."""
+        """Leaf of a correction → who held what it replaced, as a mask of places in `_met`."""
         self._replaced: set[int] = set()
         """Leaves from which something was inherited."""
-        self._names: dict[int, str] = {}
-        self._ambiguous = 0
-        """Bureau indices under which more than one name stands on record, as a mask."""
+        self._met: dict[tuple[int, str], int] = {}
+        """Bureau index and name of whoever got anything → its bit in a mask: a lie about one row is nobody else's."""
 
     def goes_on(self) -> bool:
         """Say whether the next decision can be taken in: asked once for each, before `holding`.
 
-        If not, what did not hold so far has led to so many walks that the cost would grow with the square of the log.
+        If not, what did not hold so far has led to so many walks that the cost would grow with the square of the log,
+        or has named more than there can be bureaus.
         """
         self._looks += LOOKS_A_LEAF
-        return self._looks > 0
+        return self._looks > 0 and len(self._met) <= INDEX_LIMIT
 
     def _find(self, number: int) -> Recorded | None:
         """Read a decision again."""
@@ -89,7 +91,7 @@ class Holders:
         return wrong
 
     def holding(self, recorded: Recorded) -> int | None:
-        """Count who holds what a correction corrects, as a mask; ask before `take`. None: it corrects nothing.
+        """Count who holds what a correction corrects, by index; ask before `take`. None: it corrects nothing.
 
         Of a release, too: whoever was only given it to review is not among them.
         """
@@ -108,7 +110,7 @@ class Holders:
             or self._leaf(about).header_digest != subject.header_digest
         ):
             return 0
-        return self._held(about)
+        return sum(1 << index for index in {index for index, _ in self._who(self._held(about))})
 
     def _release(self, release: Recorded) -> str:
         about = release.leaf.about
@@ -127,7 +129,7 @@ class Holders:
                     self._newest_of.clear()
                 self._corrections[named] = recorded.leaf_number
                 self._inherit(recorded.leaf_number, about)
-        elif subject.relation == "withdraws" and about is not None:
+        elif subject.relation == "withdraws" and about is not None and about not in self._ended:
             self._ended.add(about)
             self._count_anew(about)
         if subject.relation == "withdraws" or (about is None and not self.has_lost):
@@ -213,24 +215,19 @@ class Holders:
         about = end.leaf.about
         if subject.relation == "corrects" or about is None or not 0 <= about < end.leaf_number:
             return ""
-        told, order, missed = recipients(end), is_order(end.header), list[str]()
-        if self._held(about) & (~self._count(told) | self._ambiguous):
-            missed = [name for index, name in self._of(about).items() if told.get(index) != name]
+        told, order = recipients(end), is_order(end.header)
+        missed = [name for _, name in self._who(self._held(about) & ~self._count(told))]
         missed += [subject.issuer] if order and subject.issuer not in told.values() else []
         return f"ends the notice of leaf {about} and does not tell {few(missed)}" if missed else ""
 
-    def _of(self, leaf_number: int) -> dict[int, str]:
-        """Name the holders of a notice by bureau index, those of the versions that it replaced included."""
-        found: dict[int, str] = {}
-        for number, each in self._versions(leaf_number):
-            found |= self._reached(number, each)
-        return found
-
     def _held(self, leaf_number: int) -> int:
-        """Give the same as a mask, without a walk through what was counted already."""
+        """Give the holders of a notice, those of the versions that it replaced included, as a mask.
+
+        Without a walk through what was counted already.
+        """
         mask = 0
         for number, each in self._versions(leaf_number):
-            mask |= self._count(self._reached(number, each))
+            mask |= self._count(recipients(each) | self._released.get(number, {}))
             if number != leaf_number:
                 self._replaced.add(number)
             if number in self._inherited:
@@ -248,17 +245,17 @@ class Holders:
         if about in self._replaced:
             self._inherited.clear()
 
-    def _reached(self, leaf_number: int, recorded: Recorded) -> dict[int, str]:
-        return recipients(recorded) | self._released.get(leaf_number, {})
-
     def _count(self, names: dict[int, str]) -> int:
-        """Give these as a mask; note where an index stands for another bureau than before."""
+        """Give these as a mask."""
         mask = 0
-        for index, name in names.items():
-            mask |= 1 << index
-            if self._names.setdefault(index, name) != name:
-                self._ambiguous |= 1 << index
+        for each in names.items():
+            mask |= 1 << self._met.setdefault(each, len(self._met))
         return mask
+
+    def _who(self, mask: int) -> list[tuple[int, str]]:
+        """Name those of a mask, by bureau index."""
+        met = list(self._met) if mask else []
+        return sorted(met[bit] for bit in indices(mask))
 
     def _versions(self, leaf_number: int) -> Iterator[tuple[int, Recorded]]:
         """Give a notice and the versions that it replaced, newest first, up to one that was withdrawn."""

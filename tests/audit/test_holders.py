@@ -161,5 +161,45 @@ def test_a_member_cannot_use_up_the_looks_of_an_honest_log_however_long_its_reco
     assert len(looks) < 4 * len(log)
 
 
+@pytest.mark.parametrize("lie", ["row", "end"])
+def test_one_lie_costs_no_walk_through_all_versions_of_another_record(lie: str) -> None:
+    """ZZ stands once at the index of LV, whose record a member then corrects and restricts for ever; or the end of its
+    first version, which was replaced, comes again and again."""
+    log, looks = list[Recorded](), list[int]()
+
+    def find(number: int) -> Recorded:
+        looks.append(number)
+        return log[number]
+
+    holders = Holders(lambda number: log[number].leaf, find)
+    other = notice("AT/ncb").envelope()
+    holders.take(told(log, other, None, "ZZ/ncb" if lie == "row" else "LV/ncb"))
+    holders.take(told(log, end(other).envelope(), 0, "ZZ/ncb" if lie == "row" else "LV/ncb"))
+    first = last = notice("AT/ncb").envelope()
+    said, about = [holders.take(told(log, first, None, "LV/ncb"))], len(log) - 1
+    begun = about
+    for version in range(2, 450):
+        last = corrected(last, version)
+        said.append(holders.take(told(log, last, about, "LV/ncb")))
+        about = len(log) - 1
+        ends = (last, about, "restriction") if lie == "row" else (first, begun, "withdrawal")
+        said.append(holders.take(told(log, end(ends[0], ends[2]).envelope(), ends[1], "LV/ncb")))
+    assert set(said) == {""}
+    assert len(looks) < 4 * len(log)
+    assert holders.goes_on()
+
+
+def test_who_was_given_a_notice_under_anothers_index_is_a_holder_beside_the_other() -> None:
+    first, log = notice("AT/ncb").envelope(), list[Recorded]()
+    holders = Holders(lambda number: log[number].leaf, lambda number: log[number])
+    second = corrected(first, 2)
+    assert holders.take(told(log, first, None, "ZZ/ncb", "GE/ncb")) == ""
+    correction = told(log, second, 0, "LV/ncb")
+    assert holders.holding(correction) == 0b11
+    assert holders.take(correction) == ""
+    withdrawal = told(log, end(second).envelope(), 1, "LV/ncb")
+    assert holders.take(withdrawal) == "ends the notice of leaf 1 and does not tell ZZ/ncb, GE/ncb"
+
+
 def test_who_is_not_told_is_named_and_those_beyond_the_first_are_counted() -> None:
     assert (few(()), few("abcde"), few("abcdefg")) == ("", "a, b, c, d, e", "a, b, c, d, e and 2 more")
