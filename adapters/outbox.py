@@ -177,16 +177,22 @@ class Outbox:
         return int(self.database.execute("SELECT count(*) FROM envelopes WHERE sent_at IS NULL").fetchone()[0])
 
     def find(self, text: str, bureau: str | None = None) -> Published | None:
-        """Find a notice by its id, or the newest of a record: the bureau's, or another's of this member if it has none.
+        """Find a notice by its id, or the newest of a record, which may be called like an id."""
+        try:
+            found = self._published("envelopes WHERE notice_id = ?2", uuid.UUID(text).bytes, bureau)
+        except ValueError:
+            found = None
+        return found or self.newest_of(text, bureau)
+
+    def newest_of(self, record: str, bureau: str | None = None) -> Published | None:
+        """Find the newest notice of a record: the bureau's, or another's of this member if it has none.
 
         `bureau`: ours, if none is named. An order is of another's record, whatever that is called: only its id finds
         it.
         """
-        value: bytes | str
-        try:
-            query, value = "envelopes WHERE notice_id = ?2", uuid.UUID(text).bytes
-        except ValueError:
-            query, value = "ours WHERE record = ?2", text
+        return self._published("ours WHERE record = ?2", record, bureau)
+
+    def _published(self, query: str, value: bytes | str, bureau: str | None) -> Published | None:
         row = self.database.execute(
             f"SELECT * FROM {query} ORDER BY bureau = ?1 DESC, version DESC LIMIT 1",  # noqa: S608 -- two
             (bureau or self._bureau, value),

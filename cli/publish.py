@@ -176,7 +176,7 @@ def _check_published(outbox: Outbox, found: Published) -> None:
     bureau = outbox.bureau_of(found.notice_id)
     if outbox.standing(bureau, found.record):
         return
-    newest = outbox.find(found.record, bureau) or found
+    newest = outbox.newest_of(found.record, bureau) or found
     story = trace(outbox.database, newest.notice_id)
     message = "no such record is published" + (f" any more: {in_words.became(story)}" if story else "")
     raise InvalidReferenceError(message)

@@ -226,7 +226,7 @@ def _account(stage: Stage, feed: Feed, ran: Ran, found: Findings) -> Counter[str
 
 def _reached(outbox: Outbox, record: str) -> dict[str, bool]:
     """Name what the collector of the whole was shown of a record, and `received` if it has signed that."""
-    published = outbox.find(record)
+    published = outbox.newest_of(record)
     story = trace(outbox.database, published.notice_id) if published else None
     there = next((each for each in story.reached if each.bureau == WHOLE), None) if story else None
     if there is None:

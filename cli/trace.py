@@ -66,7 +66,7 @@ def _trace(home: MemberHome, notice: str) -> tuple[Story, list[Alarm], list[Look
         if found is None or story is None:
             raise NoSuchNoticeError
         # An order is of another's record, whatever of ours is called so.
-        newest = None if outbox.is_order(found.notice_id) else outbox.find(story.record, story.bureau)
+        newest = None if outbox.is_order(found.notice_id) else outbox.newest_of(story.record, story.bureau)
         later = newest if newest and newest.record == story.record and newest.version > story.version else None
         return story, Journal(outbox.database).alarms(), looks_at(outbox.database, story.leaf_number), later
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -338,6 +339,16 @@ def test_a_record_name_means_our_own_bureaus_record(world: World) -> None:
     assert (outbox.bureau_of(found.notice_id), found.version) == ("AT/ncb", 1)
     assert outbox.bureau_of(others.notice_id) == "AT/border"
     assert outbox.bureaus_with("R-1") == ["AT/border", "AT/ncb"]
+    outbox.close()
+
+
+def test_a_record_may_be_called_like_a_notice_id(world: World) -> None:
+    record, outbox = str(uuid.uuid4()), world.machine("AT/ncb").outbox()
+    (first,), (second,) = outbox.publish([draft(record)]), outbox.publish([draft(record, action_sought="arrest")])
+    assert isinstance(first, Published)
+    assert isinstance(second, Published)
+    assert [outbox.find(each) for each in (record, first.id, str(uuid.uuid4()))] == [second, first, None]
+    assert outbox.newest_of(record) == second
     outbox.close()
 
 
