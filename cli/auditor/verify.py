@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Checked:
     signatures: Signatures
     stood: Stood | None = None
     """What the named witnesses stand by; None: none was named."""
+    unmet: int = 0
+    """How many files of others are of shards of which the whole home has no trail."""
 
     @property
     def beyond(self) -> int:
@@ -82,6 +84,7 @@ class Checked:
             self.report.compared
             and not self.report.gaps
             and not self.beyond
+            and not self.unmet
             and self.signatures.whole
             and (self.decisions is None or self.decisions.whole)
         )
@@ -145,8 +148,8 @@ def verify(
 
     Exit code 0: good; 4: something does not hold; 6: sound in itself, but compared with nothing, decided under a
     policy set that was not named, not checked against the signatures under --root, with leaves that no quorum of
-    witnesses saw within the hour, or begun anew after leaves were lost: which, and who still holds something of them,
-    is told.
+    witnesses saw within the hour, without the trail of a shard of which others kept something, or begun anew after
+    leaves were lost: which, and who still holds something of them, is told.
     """
     asked = Quorum.of(witnesses, quorum)
     if trail_dir and trail_dir.is_file():
@@ -154,6 +157,8 @@ def verify(
         return
     folders = [trail_dir] if trail_dir else trails(operator_folder(given.home))
     checked = [_check(each, seen, key_file, Asked(policies, records, root, asked)) for each in folders]
+    if not trail_dir:
+        checked = _with_unmet(checked)
     code = next(
         (each for each in (exits.VERIFICATION_FAILED, exits.PARTLY) if each in {one.code for one in checked}), 0
     )
@@ -198,6 +203,12 @@ def _check(
     decisions = Decisions.of(folder, asked.policies, others, report.gaps) if wanted else None
     signatures = signed.check(folder, report, everything, asked.root)
     return Checked(folder, report, others, key_file, decisions, signatures, stood)
+
+
+def _with_unmet(checked: list[Checked]) -> list[Checked]:
+    """Count what others kept that no trail of the home was compared with: a shard's log may have been put away."""
+    unmet = set.intersection(*(set(each.others.left_out) for each in checked))
+    return [replace(each, unmet=len(unmet)) for each in checked]
 
 
 def _verify_file(given: Everywhere, file: Path, key_file: Path | None, quorum: Quorum | None, known: Cases) -> None:
@@ -250,6 +261,8 @@ def _reserve(checked: Checked) -> str:
         return f"leaves were lost: {', '.join(map(_gap, checked.report.gaps))}"
     if checked.beyond:
         return f"no quorum of witnesses saw its last {checked.beyond:,} leaves"
+    if checked.unmet:
+        return f"others kept {answer.count(checked.unmet, 'file')} of shards of which no trail is here"
     if not checked.signatures.whole:
         return "who signed directories and policy sets was not checked"
     return "not every decision was checked" if checked.code else ""

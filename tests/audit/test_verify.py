@@ -339,6 +339,19 @@ def test_what_was_kept_of_a_second_shard_is_held_against_it(homes: Homes, tmp_pa
     assert "split view" in said.out
 
 
+def test_a_home_without_the_trail_of_a_shard_that_others_saw_is_not_called_good(homes: Homes, tmp_path: Path) -> None:
+    """All of the home is asked for: a second shard's log may be put away, and nothing of it would be missed."""
+    second_shard(homes)
+    kept = tmp_path / "checkpoint.kept"
+    (homes.operator / "trail-1" / "checkpoint").rename(kept)
+    shutil.rmtree(homes.operator / "trail-1")
+    seen = ("--seen", str(kept), "--seen", str(homes.folder / "members"))
+    said = homes.audit("verify", *seen, "--json")
+    assert (said.code, said.value["findings"], said.value["compared"]["left_out"]) == (6, [], [str(kept)])
+    assert said.value["answer"].endswith("but others kept 1 file of shards of which no trail is here")
+    assert homes.audit("verify", str(homes.operator / "trail"), *seen).code == 0
+
+
 def test_a_log_that_takes_another_shards_name_is_compared_with_all(homes: Homes) -> None:
     """Its operator names it after a shard of which nobody kept anything, to be compared with nothing."""
     second_shard(homes)
