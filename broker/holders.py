@@ -211,14 +211,21 @@ class Holders:
     # Whom an end tells
 
     def _untold(self, end: Recorded, subject: Reference) -> str:
-        """Say which holders an end does not tell; the issuer, too, of what another ends by order."""
+        """Say which holders an end does not tell, or whom it tells that is none.
+
+        Of what another ends by order the issuer is told, too.
+        """
         about = end.leaf.about
-        if subject.relation == "corrects" or about is None or not 0 <= about < end.leaf_number:
+        if subject.relation == "corrects" or (about is not None and not 0 <= about < end.leaf_number):
             return ""
         told, order = recipients(end), is_order(end.header)
-        missed = [name for _, name in self._who(self._held(about) & ~self._count(told))]
-        missed += [subject.issuer] if order and subject.issuer not in told.values() else []
-        return f"ends the notice of leaf {about} and does not tell {few(missed)}" if missed else ""
+        held, reached = 0 if about is None else self._held(about), self._count(told)
+        missed = [name for _, name in self._who(held & ~reached)]
+        missed += [subject.issuer] if order and about is not None and subject.issuer not in told.values() else []
+        if missed:
+            return f"ends the notice of leaf {about} and does not tell {few(missed)}"
+        others = [name for _, name in self._who(reached & ~held) if not (order and name == subject.issuer)]
+        return f"ends a notice and tells {few(others)}, who did not hold it" if others else ""
 
     def _held(self, leaf_number: int) -> int:
         """Give the holders of a notice, those of the versions that it replaced included, as a mask.

@@ -184,7 +184,7 @@ async def test_the_operator_has_an_order_end_an_older_version(shared: Bench) -> 
     books.put(end + 1, replace(told, about=record.at, header_digest=first.header_digest), notified)
     with books.checked() as (findings, found):
         assert findings == []
-        assert said(found, end) == f"does not say that it ends the notice of leaf {record.then}"
+        assert f"does not say that it ends the notice of leaf {record.then}" in said(found, end)
 
 
 NOBODY: tuple[Recipient, ...] = ()
@@ -212,6 +212,19 @@ async def test_the_operator_says_that_a_holder_was_told_who_was_not(
     tell(books, end, (false(lv),))
     with books.checked() as (_, found):
         assert finding in said(found, end)
+
+
+@pytest.mark.parametrize("kind", ["withdrawal", "restriction"])
+async def test_the_operator_tells_of_an_end_who_never_had_what_it_ends(shared: Bench, kind: str) -> None:
+    """So RU learns that there was such a notice, whose and why it ends: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    await routed(shared, first)
+    end = await routed(shared, ended(first, kind))
+    books = await books_up_to(shared, end)
+    (lv,) = books.find(end)[1].rows
+    tell(books, end, (lv, replace(lv, index=5, bureau="RU/ncb", delivery_number=1)))
+    with books.checked() as (_, found):
+        assert said(found, end) == "ends a notice and tells RU/ncb, who did not hold it"
 
 
 async def test_the_operator_records_a_withdrawal_and_decides_nothing(shared: Bench) -> None:
