@@ -51,14 +51,13 @@ from broker.notice import (
 )
 from broker.overdue import held_key, held_since
 from broker.quick import quick
-from broker.register import Register, missing_numbers, notice_key, use_number
+from broker.register import GAPS_LIMIT, Register, missing_numbers, notice_key, use_number
+from broker.statements import further_back
 from broker.verify import is_order, reopen, subject_of
 
 if TYPE_CHECKING:
     from broker.bus import Record
 
-GAPS_LIMIT = 1000
-"""Ranges of missing numbers that one series may have; more is a broken outbox."""
 MISSING_TOLD = 100
 """Missing numbers that an outcome lists."""
 NOT_GIVEN = "no such notice is held that this bureau was given to review"
@@ -381,7 +380,7 @@ class Judge:
         """
         key = f"revoked/{revocation.key_id.hex()}"
         kept = self.register.get(key)
-        if kept is not None and not _further_back(revocation, kept):
+        if kept is not None and not further_back(revocation, _compromised_since(kept)):
             return Ruling("repeated", statement=statement, tell=(revocation.bureau.partition("/")[0],))
         found = self.view.directory.key(revocation.key_id)
         member = revocation.bureau.partition("/")[0]
@@ -400,13 +399,6 @@ class Judge:
 def _compromised_since(kept: bytes) -> int | None:
     """Tell from when on the revocation on record calls its key into doubt; None: from its own leaf."""
     return codec.decode(Revocation, codec.decode(Statement, kept).payload).compromised_since
-
-
-def _further_back(revocation: Revocation, kept: bytes) -> bool:
-    """Tell whether this revocation calls more into doubt than the one on record."""
-    before = _compromised_since(kept)
-    since = revocation.compromised_since
-    return since is not None and (before is None or since < before)
 
 
 def _follow_up(kind: str, notice: Verified, target: Standing) -> Ruling:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from broker import codec
-from broker.decide import SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
-from broker.errors import NoticeRejectedError, SignatureError, TrailError
+from broker.begun import GAP
+from broker.decide import GLASS_BROKEN, SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
+from broker.errors import NoticeRejectedError, TrailError
 from broker.examine import ONCE
 from broker.few import few
 from broker.holders import LOOKS, Holders
@@ -21,25 +22,25 @@ from broker.index import receipt_in
 from broker.notice import (
     APPROVAL,
     BEGUN,
+    CLOCK_SKEW_MS,
     KINDS,
     NOT_RELEASED,
     ORDERED,
     REFUSE,
     RELEASE,
     RELEASED,
-    SUBSCRIPTION_TYPE,
     TO_HOLDERS,
+    WITHDRAWAL,
     DecisionRecord,
+    Header,
     Leaf,
-    Statement,
-    Subscription,
     Terms,
 )
 from broker.recorded import Recorded, remember
 from broker.report import LISTED, Finding
 from broker.route import rows_hold
-from broker.signing import pae
-from broker.verify import is_order
+from broker.statements import REPEATED, STATED, Statements
+from broker.verify import is_order, subject_of
 
 if TYPE_CHECKING:
     from broker.directory import Directory
@@ -52,12 +53,26 @@ DECIDED = ONCE | {RELEASED}
 """Kinds of leaf in which it was decided who gets a notice."""
 UNRULED = TO_HOLDERS | {APPROVAL}
 """Kinds of notice for which no rule is asked: nothing holds them."""
-SHOWN_TO_REVIEW = frozenset(name for names in KINDS.values() for name in names) - {SOURCE}
+ALL_OF_IT = frozenset(name for names in KINDS.values() for name in names)
+"""Compartments that a notice may have beside its routing."""
+SHOWN_TO_REVIEW = ALL_OF_IT - {SOURCE}
 """Compartments that a reviewer is shown."""
 NOT_LAID = "the recipients in its decision record are not those whose rows it commits to"
 NEVER_GIVEN = "said to hold what it corrects, and was never given it"
 NOT_NAMED = "was given what it corrects, and is not said to hold it"
 UNFOLLOWED = "who holds what is not followed from here on: too much before it does not hold"
+WORD = {RELEASE: RELEASED, REFUSE: NOT_RELEASED}
+"""What a reviewer says → the kind of leaf that follows."""
+REFUSED, REPLACED, WITHDRAWN = "refused in review", "replaced", "withdrawn"
+ENDS = {"corrects": REPLACED, "withdraws": WITHDRAWN}
+"""Relation of a notice → what becomes of the one that it names."""
+STANDS_NOT = {
+    "approves": (REFUSED, REPLACED, WITHDRAWN),
+    "corrects": (WITHDRAWN,),
+    "restricts": (REFUSED, REPLACED, WITHDRAWN),
+    "withdraws": (REPLACED,),
+}
+"""Relation of a notice → what must not have become of the one that it names; two corrections of one `Holders` finds."""
 TERMS = {
     "allowed by policy": "allowed",
     "in the audience": "audience",
@@ -110,7 +125,7 @@ class Rechecked:
     records: int = 0
     decisions: int = 0
     others: dict[str, int] = field(default_factory=dict)
-    """Decisions by policy sets that nobody named, by digest."""
+    """Decisions, and statements whose signature was not looked at, by policy sets that nobody named, by digest."""
     receipts: int = 0
     waiting: int = 0
     """Receipts and notices that may still be on their way: no later one of that bureau or series is on record."""
@@ -153,11 +168,15 @@ class _Recheck:
         self._trail, self._grounds, self._sent = trail, grounds, sent
         self._found = Rechecked()
         self._kept: Kept | None = None
-        self._patterns: dict[str, tuple[str, ...]] = {}
+        self._statements = Statements()
         self._subscriptions: tuple[Directory | None, Subscriptions | None] = (None, None)
         self._newest: dict[tuple[str, bytes], int] = {}
         self._delivered: dict[str, int] = {}
         """The last delivery number of each bureau."""
+        self._owed: tuple[int, str] | None = None
+        """Leaf of a reviewer's or an authority's word, and the kind of leaf that has to follow it."""
+        self._over: dict[int, str] = {}
+        """Leaf of a notice → what became of it, if that ended it."""
         self._tells_holders = False
         """A decision so far said who holds what it corrects: from then on all that correct something do."""
         self._holders = Holders(lambda number: codec.decode(Leaf, trail.entry(number)), self._find, looks)
@@ -183,6 +202,7 @@ class _Recheck:
             if at % PROGRESS_EVERY == 0:
                 progress(at, size)
         self._missing(number, size)
+        self._follows("")
         self._sent_left()
         return self._found
 
@@ -205,6 +225,7 @@ class _Recheck:
             self._found.add(f"leaf {number}", f"its decision record cannot be read ({error.code})")
 
     def _event(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
+        self._follows(leaf.kind)
         self._sent.pop(leaf.header_digest or b"", None)
         if not rows_hold(leaf, record):  # it has none, and names somebody
             self._found.add(f"leaf {number}", NOT_LAID)
@@ -214,17 +235,62 @@ class _Recheck:
             self._holders.has_lost = True
         if leaf.kind == NOT_RELEASED:
             self._reviewed(number, leaf, REFUSE)
+            self._over[-1 if leaf.about is None else leaf.about] = REFUSED
         if leaf.kind == ORDERED:
             self._ordered(number, leaf)
-        if leaf.kind == "subscribed":
-            statement = codec.decode(Statement, record.statement)
-            if statement.payload_type == SUBSCRIPTION_TYPE:
-                said = codec.decode(Subscription, statement.payload)
-                self._patterns[said.bureau] = said.patterns
-                self._subscriptions = (None, None)
-                self._signed(number, leaf, statement, said.bureau)
+        if leaf.kind == REPEATED and leaf.header_digest:
+            self._repeated(number, leaf)
+        if record.statement or leaf.kind in STATED:
+            self._statement(number, leaf, record)
         if record.stream.startswith("receipts."):
             self._receipt(record)
+
+    def _statement(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
+        """Check what a bureau or an auditor said; whose signature it is, is known only with the policies."""
+        if leaf.kind == "subscribed":
+            self._subscriptions = (None, None)
+        if (grounds := self._grounds(leaf)) is None:
+            self._not_named(leaf)
+        if wrong := self._statements.take(leaf, record, grounds.directory if grounds else None):
+            self._found.add(f"leaf {number}", wrong)
+
+    def _follows(self, kind: str) -> None:
+        """Check that what a reviewer or an authority said comes about in the leaf right after it, of this kind."""
+        if self._owed and self._owed[1] != kind:
+            self._found.add(f"leaf {self._owed[0]}", f"is the word on which a notice is {self._owed[1]}, and none is")
+        self._owed = None
+
+    def _owes(self, recorded: Recorded) -> str:
+        """Name the kind of leaf that has to follow a decision, "" if none: what is over already is ended by no order.
+
+        Where leaves were lost the broker may have lost what an order ends, too.
+        """
+        about = recorded.leaf.about
+        if recorded.header.kind == APPROVAL:
+            return WORD.get(recorded.header.action_sought or "", "")
+        if about is None or about in self._over or not is_order(recorded.header) or self._holders.has_lost:
+            return ""
+        ended = self._find(about)
+        return ORDERED if ended and ended.leaf.kind in ONCE and ended.header.kind not in UNRULED else ""
+
+    def _ends(self, place: str, recorded: Recorded) -> None:
+        """Check that a notice changes none that is over, and note what it ends: the rules of `judge`."""
+        subject, about = subject_of(recorded.header), recorded.leaf.about
+        if subject is None or about is None or recorded.leaf.kind == RELEASED:
+            return
+        before = self._over.get(about, "")
+        if before in STANDS_NOT[subject.relation]:
+            self._found.add(place, f"{subject.relation} the notice of leaf {about}, which was {before}")
+        if subject.relation in ENDS:
+            self._over[about] = ENDS[subject.relation]
+
+    def _repeated(self, number: int, leaf: Leaf) -> None:
+        """Check that what is called a repetition came before, or its issuer would wait for ever."""
+        about = -1 if leaf.about is None else leaf.about
+        first = codec.decode(Leaf, self._trail.entry(about)) if 0 <= about < number else None
+        lost = first is not None and first.kind in GAP
+        if not lost and (first is None or first.header_digest != leaf.header_digest):
+            self._found.add(f"leaf {number}", f"is called {REPEATED}, and no such notice is on record before it")
 
     def _reviewed(self, number: int, leaf: Leaf, verdict: str) -> None:
         """Check that a bureau which was given the held notice said so, in the leaf before, and reviewed still."""
@@ -232,7 +298,7 @@ class _Recheck:
         given = {each.bureau for each in held.record.rows} if held and held.leaf.kind == HELD else set()
         if said is None or held is None or leaf.header_digest != held.leaf.header_digest:
             self._found.add(f"leaf {number}", "is the end of a review that is not on record")
-        elif (said.header.kind, said.header.action_sought) != (APPROVAL, verdict) or said.header.issuer not in given:
+        elif not _approves(said, held, verdict) or said.header.issuer not in given:
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and no bureau that was given it to review said so")
         elif (grounds := self._grounds(leaf)) and not grounds.directory.reviews(said.header.issuer):
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and {said.header.issuer} was no reviewing bureau then")
@@ -244,19 +310,6 @@ class _Recheck:
             self._found.add(f"leaf {number}", "is the end of a notice that is not on record")
         elif not is_order(said.header):
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and nobody has ordered it")
-
-    def _signed(self, number: int, leaf: Leaf, statement: Statement, bureau: str) -> None:
-        """Check that a bureau itself said what it wants; the directory is known only with the policies."""
-        grounds = self._grounds(leaf)
-        key = grounds.directory.key(statement.key_id) if grounds else None
-        try:
-            if key is not None and key.bureau == bureau and key.in_force(leaf.now):
-                key.public.check(statement.signature, pae(statement.payload_type, statement.payload))
-                return
-        except SignatureError:
-            pass
-        if grounds:
-            self._found.add(f"leaf {number}", f"the subscription of {bureau} was not signed by it")
 
     def _receipt(self, record: DecisionRecord) -> None:
         if self._sent.pop(record.record_digest, None):
@@ -284,23 +337,33 @@ class _Recheck:
         self._reached(recorded.header.issuer, recorded.routing.series, recorded.routing.number)
         grounds = self._grounds(recorded.leaf)
         directory = grounds.directory if grounds else None
+        self._follows(recorded.leaf.kind)
+        if recorded.leaf.kind in ONCE and (owed := self._owes(recorded)):
+            self._owed = (recorded.leaf_number, owed)
+        self._ends(place, recorded)
         self._follow(place, recorded, directory)
         if recorded.leaf.kind == RELEASED:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
+        if recorded.leaf.kind in ONCE and (wrong := _inadmissible(recorded.header, recorded.leaf, directory)):
+            self._found.add(place, wrong)
         if not rows_hold(recorded.leaf, record):
             self._found.add(place, NOT_LAID)
         if recorded.header.kind in TO_HOLDERS:
             self._compare(place, "receives", recorded.terms.receivers, _mask(recorded.shown))
+            self._shown(place, recorded, dict.fromkeys(ALL_OF_IT, recorded.terms.receivers), directory)
             if grounds and is_order(recorded.header) and not grounds.directory.may_order(recorded.header.issuer):
                 self._found.add(place, f"withdraws another's notice, and {recorded.header.issuer} is no authority")
             return
         if grounds is None:
-            digest = recorded.leaf.policies.hex()
-            self._found.others[digest] = self._found.others.get(digest, 0) + 1
+            self._not_named(recorded.leaf)
             return
         self._found.decisions += 1
         self._repeat(place, recorded, grounds)
+
+    def _not_named(self, leaf: Leaf) -> None:
+        digest = leaf.policies.hex()
+        self._found.others[digest] = self._found.others.get(digest, 0) + 1
 
     def _follow(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
         """Check who holds what it changes and is told; from where that would cost too much on nothing is said of it."""
@@ -350,7 +413,9 @@ class _Recheck:
     def _repeat(self, place: str, recorded: Recorded, grounds: Grounds) -> None:
         directory = grounds.directory
         if recorded.header.kind == APPROVAL:  # asks no rule, either
-            self._terms(place, recorded, approval_terms(recorded.header, directory), directory)
+            found = approval_terms(recorded.header, directory)
+            self._terms(place, recorded, found, directory)
+            self._shown(place, recorded, dict.fromkeys(ALL_OF_IT, found.receivers), directory)
             return
         known = recorded.facts(directory, grounds.rules.annex)
         verdict = grounds.rules.judge(known)
@@ -365,6 +430,8 @@ class _Recheck:
         )
         self._terms(place, recorded, found, directory)
         self._rules(place, recorded, verdict, directory)
+        if (GLASS_BROKEN in recorded.record.warnings) != (known.derogation and not held):
+            self._found.add(place, f"{GLASS_BROKEN}: its warnings and its routing do not say the same of it")
         see = (
             dict.fromkeys(SHOWN_TO_REVIEW, found.receivers)
             if held
@@ -380,7 +447,7 @@ class _Recheck:
     def _subscribed(self, directory: Directory) -> Subscriptions:
         made_for, made = self._subscriptions
         if made is None or made_for is not directory:
-            made = Subscriptions.of(directory, self._patterns)
+            made = Subscriptions.of(directory, self._statements.patterns)
             self._subscriptions = (directory, made)
         return made
 
@@ -389,17 +456,49 @@ class _Recheck:
         for rule in sorted(met.keys() | recorded.hits.keys()):
             self._compare(place, f"rule {rule} is met", recorded.hits.get(rule, 0), met.get(rule, 0), directory)
 
-    def _shown(self, place: str, recorded: Recorded, see: Mapping[str, int], directory: Directory) -> None:
-        """Compare what each was shown with what it may see; that nothing was kept from it, no record can say."""
-        names = [each.name for each in recorded.header.compartments]
-        for bit, name in enumerate(names):
+    def _shown(
+        self, place: str, recorded: Recorded, see: Mapping[str, int], directory: Directory | None = None
+    ) -> None:
+        """Compare what each was shown with what it may see: what one was shown is there for all who may see it.
+
+        That something was kept from all of them, no record can say.
+        """
+        receivers = _mask(recorded.shown)
+        for bit, each in enumerate(recorded.header.compartments):
             saw = sum(1 << index for index, shown in recorded.shown.items() if shown >> bit & 1)
-            self._compare(place, f"sees {name}", saw, saw & see.get(name, 0), directory)
+            self._compare(place, f"sees {each.name}", saw, see.get(each.name, 0) & receivers if saw else 0, directory)
 
     def _compare(self, place: str, what: str, said: int, found: int, directory: Directory | None = None) -> None:
         for where, mask in (("on record, not by these policies", said & ~found), ("not on record", found & ~said)):
             if mask:
                 self._found.add(place, f"{what}: {_who(mask, directory)}: {where}")
+
+
+def _approves(said: Recorded, held: Recorded, verdict: str) -> bool:
+    """Say whether a notice is this verdict on that held notice, by what its issuer signed."""
+    subject = subject_of(said.header)
+    return (
+        (said.header.kind, said.header.action_sought) == (APPROVAL, verdict)
+        and subject is not None
+        and (subject.issuer, subject.notice_id) == (held.header.issuer, held.header.notice_id)
+        and subject.header_digest == held.leaf.header_digest
+    )
+
+
+def _inadmissible(header: Header, leaf: Leaf, directory: Directory | None) -> str:
+    """Say why a notice could not have been taken in at the time of its leaf, "" where nothing is against it.
+
+    Not all that `verify` asks: what allow-lists it kept to then, and under which key it was signed, no record says.
+    """
+    if header.issued > leaf.now + CLOCK_SKEW_MS:
+        return "is older than the notice that it takes in"
+    if header.expires is not None and header.expires <= leaf.now and header.kind != WITHDRAWAL:
+        return "takes in a notice that had expired"
+    if directory and (header.federation != directory.federation or header.issuer not in directory.bureaus):
+        return f"takes in a notice of {header.issuer}, which was no bureau of this federation then"
+    if directory and not directory.is_active(header.member):
+        return f"takes in a notice of {header.member}, which was suspended then"
+    return ""
 
 
 def _who(mask: int, directory: Directory | None) -> str:

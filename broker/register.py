@@ -23,6 +23,8 @@ from broker.writing import WAIT_S, answering, keep_private, log_ahead, take_back
 
 CLOCK_KEY = b"clock"
 """Written by the bus to learn its own time; carries nothing."""
+GAPS_LIMIT = 1000
+"""Ranges of missing numbers that one series may have; more is a broken outbox."""
 _CACHED_SERIES = 4096
 ROWS = 100
 """Entries in one statement."""

@@ -45,7 +45,11 @@ PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "poli
 @click.option("--before", type=click.IntRange(min=0), help="Only leaves before this number: the next page.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, MOST), help="Leaves on one page.")
 @click.option("--shard", default=0, type=click.IntRange(min=0), help="Which shard's trail.")
-@click.option("--rebuild", is_flag=True, help="Make the index again from trail and decision records first.")
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Make the index again from trail and decision records first: once in a home that was handed over.",
+)
 @everywhere
 def search(given: Everywhere, words: tuple[str, ...], *, limit: int, shard: int, rebuild: bool, **asked: Any) -> None:
     """Find leaves, newest first. What is asked for twice may be either; different things must all fit.

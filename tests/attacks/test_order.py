@@ -43,6 +43,15 @@ async def test_an_honest_order_is_called_honest(shared: Bench) -> None:
         assert (findings, found.findings) == ([], [])
 
 
+async def test_the_operator_records_an_order_and_ends_nothing(shared: Bench) -> None:
+    """No leaf says that AT's notice has ended by it: exit 4."""
+    number = await ended(shared)
+    books = Books.of(shared)
+    del books.entries[number + 1 :]
+    with books.checked() as (_, found):
+        assert said(found, number) == "is the word on which a notice is withdrawn-by-order, and none is"
+
+
 async def test_the_operator_tells_an_issuer_of_an_order_that_nobody_gave(shared: Bench) -> None:
     """He records the end of AT's notice with no order before it; then after an ordinary notice: exit 4."""
     number = await ended(shared)

@@ -17,7 +17,7 @@ from broker.directory import NO_ANNEX
 from broker.errors import VersionRefusedError
 from broker.examine import examine
 from broker.members import WrittenDirectory
-from broker.notice import Audience, DecisionRecord, Entry, Envelope, Header, Leaf, Outcome
+from broker.notice import Audience, DecisionRecord, Entry, Envelope, Header, Leaf, Outcome, Reference
 from broker.recheck import Grounds, Rechecked, recheck
 from broker.records import Records
 from broker.route import Lines, lay
@@ -318,3 +318,131 @@ async def test_the_operator_releases_what_nobody_approved(shared: Bench) -> None
     with books.checked() as (_, found):
         assert "is released, and no bureau that was given it to review said so" in said(found, number)
     assert record.rows
+
+
+async def approved(shared: Bench) -> tuple[Books, int, int, int]:
+    """Two notices are held, and the second is released: the books, the leaves of both and of the word."""
+    first, _ = await held(shared)
+    second, other = await held(shared)
+    assert (await shared.publish(approval(second))).kind == "routed"
+    await shared.federation.settled()
+    books = Books.of(shared)
+    kinds = [codec.decode(Leaf, each.leaf).kind for each in books.entries]
+    word = max(place for place, kind in enumerate(kinds) if kind == "released") - 1
+    assert first
+    return books, other.leaf_number - 1, other.leaf_number, word
+
+
+async def test_the_operator_releases_another_notice_than_was_approved(shared: Bench) -> None:
+    """The same reviewer was given both, and has read the second. He records its word as one on the first: exit 4."""
+    books, first, _, word = await approved(shared)
+    (leaf, record), (unread, kept) = books.find(word + 1), books.find(first)
+    books.put(word, replace(books.find(word)[0], about=first), books.find(word)[1])
+    false = replace(record, header=kept.header, routing=kept.routing)
+    books.put(word + 1, replace(leaf, about=first, header_digest=unread.header_digest), false)
+    with books.checked() as (findings, found):
+        assert findings == []
+        assert said(found, word + 1) == "is released, and no bureau that was given it to review said so"
+
+
+async def test_the_operator_keeps_back_what_a_reviewer_has_released(shared: Bench) -> None:
+    """The word is on record and nothing follows; or something else does: exit 4."""
+    books, _, _, word = await approved(shared)
+    leaf, _ = books.find(word + 1)
+    started = replace(leaf, kind="resumed", header_digest=None, about=None, rows=None)
+    books.put(word + 1, started, DecisionRecord("", 0, 0, leaf.now, b""))
+    for end in (word + 2, word + 1):
+        del books.entries[end:]
+        with books.checked() as (_, found):
+            assert said(found, word) == "is the word on which a notice is released, and none is"
+
+
+async def test_the_operator_shows_one_less_than_another_who_may_see_the_same(shared: Bench) -> None:
+    """Withheld and absent look the same to LV. GE was shown it, so that it was there: exit 4."""
+    got = await shared.delivered(notice("AT/ncb", "LV/ncb", "GE/ncb"))
+    await shared.federation.settled()
+    books, number = Books.of(shared), got.delivery.leaf_number
+    leaf, record = books.find(number)
+    less = tuple(replace(each, shown=each.shown & 0b10) if each.bureau == "LV/ncb" else each for each in record.rows)
+    books.put(number, leaf, replace(record, rows=less))
+    with books.checked() as (_, found):
+        assert said(found, number) == "sees warnings: LV/ncb: not on record"
+
+
+async def test_the_operator_keeps_a_derogation_from_who_looks_for_them(shared: Bench) -> None:
+    """He strikes the warning by which an auditor finds whoever breaks the glass: exit 4."""
+    made = notice("AT/ncb").but(urgency="flash").routed(derogation="threat-to-life")
+    outcome = await shared.publish(made)
+    assert "glass-broken" in outcome.warnings
+    await shared.federation.settled()
+    books, number = Books.of(shared), outcome.leaf_number
+    leaf, record = books.find(number)
+    with books.checked() as (_, found):
+        assert said(found, number) == ""
+    books.put(number, leaf, replace(record, warnings=()))
+    with books.checked() as (_, found):
+        assert said(found, number) == "glass-broken: its warnings and its routing do not say the same of it"
+
+
+async def test_the_operator_releases_what_was_withdrawn_meanwhile(shared: Bench) -> None:
+    """The reviewer's word comes after AT has taken the notice back: an honest broker rejects it. Exit 4."""
+    books, _, number, word = await approved(shared)
+    end = (await shared.publish(withdrawal_of(books, number))).leaf_number
+    await shared.federation.settled()
+    books = Books.of(shared)
+    (said_so, verdict), (withdrawn, ended) = books.find(word), books.find(end)
+    (released, record) = books.find(word + 1)
+    del books.entries[end + 1 :]
+    books.put(word, replace(withdrawn, now=said_so.now), replace(ended, rows=books.find(number)[1].rows))
+    books.put(word + 1, replace(said_so, now=withdrawn.now), verdict)
+    books.put(end, replace(released, now=withdrawn.now), record)
+    with books.checked() as (_, found):
+        assert f"approves the notice of leaf {number}, which was withdrawn" in said(found, word + 1)
+
+
+def withdrawal_of(books: Books, number: int) -> Draft:
+    """AT's own withdrawal of a notice on record."""
+    leaf, record = books.find(number)
+    header = codec.decode(Header, record.header)
+    named = Reference("AT/ncb", header.notice_id, leaf.header_digest or b"", "withdraws")
+    made = notice("AT/ncb", kind="withdrawal", parts=("reason",))
+    return made.but(record=header.record, version=9, references=(named,))
+
+
+HOUR = 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("after", "finding"),
+    [
+        (-HOUR, "is older than the notice that it takes in"),
+        (HOUR, "takes in a notice that had expired"),
+    ],
+)
+async def test_the_operator_takes_in_a_notice_before_it_was_made_or_after_its_end(
+    shared: Bench, after: int, finding: str
+) -> None:
+    """He backdates a leaf as far as the one before lets him, or takes in what has expired: exit 4."""
+    made = notice("AT/ncb")
+    got = await shared.delivered(made.but(expires=made.make_header(()).issued + HOUR))
+    books, number = Books.of(shared), got.delivery.leaf_number
+    del books.entries[number + 1 :]
+    leaf, record = books.find(number)
+    books.put(number, replace(leaf, now=got.header.issued + after), record)
+    with books.checked() as (_, found):
+        assert said(found, number) == finding
+
+
+async def test_the_operator_goes_on_taking_in_what_a_suspended_member_publishes(shared: Bench) -> None:
+    """All members together have suspended AT. Who receives its notices may; who sends them may not: exit 4."""
+    number = (await shared.publish(notice("AT/ncb"))).leaf_number
+    await shared.federation.settled()
+    written = world.directory(1, SECOND, reviewers=(REVIEWER,), authorities=(AUTHORITY,))
+    out = tuple(
+        each.model_copy(update={"status": "suspended"}) if each.id == "AT" else each for each in written.members
+    )
+    suspended = _grounds(written.model_copy(update={"members": out}))
+    books = Books.of(shared)
+    taken_in, _ = books.find(number)
+    with books.checked(lambda leaf: suspended if leaf == taken_in else GROUNDS) as (_, found):
+        assert said(found, number).startswith("takes in a notice of AT, which was suspended then; ")

@@ -35,6 +35,7 @@ def test_every_attack_is_named() -> None:
         "issuer_and_holder_follow_a_release_and_a_refusal",
         "an_operator_who_reviewed_nothing_away_is_called_honest",
         "an_honest_order_is_called_honest",
+        "what_an_honest_broker_records_of_statements_is_called_honest",
         "what_was_signed_is_found_for_every_version_in_force",
     }
 
