@@ -1,11 +1,14 @@
 """Prints answers: the answer, a table, the next command; or one JSON value.
 
-All that a command prints goes through here (tests/test_architecture.py): much of it others wrote.
+All that a command prints goes through here (tests/test_architecture.py): much of it others wrote. Whoever reads may
+stop (`| head`): what is left of an answer then goes nowhere, and the command ends with the exit code of its work.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,14 +42,30 @@ def show(first: str, value: Any, *, as_json: bool, table: Table | None = None, t
         say(then)
 
 
-def say(text: str) -> None:
-    """Print what was asked for. A line break in it is one on the terminal: see `one_line`."""
-    click.echo(safe(text))
+def say(text: str) -> bool:
+    """Print what was asked for; False where nobody reads it any more, by which a stream of answers has to end.
+
+    A line break in it is one on the terminal: see `one_line`.
+    """
+    return _write(safe(text))
 
 
 def aside(text: str) -> None:
     """Print on stderr what goes beside the answer: a failure, a warning, how far it is."""
-    click.echo(safe(text), err=True)
+    _write(safe(text), err=True)
+
+
+def _write(text: str, *, err: bool = False) -> bool:
+    """Write a line. Whoever read may be gone: all that follows goes nowhere, and no work stops or fails by it."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        file = sys.stderr if err else sys.stdout
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, file.fileno())  # what is still in its buffer, too
+        os.close(nowhere)
+        return False
+    return True
 
 
 def in_json(value: Any, indent: int | None = None) -> str:
@@ -68,8 +87,10 @@ def _print(table: Table) -> None:
         # Text from elsewhere may hold what rich or a terminal would take for a command.
         drawn.add_row(*map(_cell, row))
     console = Console()
-    width = max(console.width, LEAST_WIDTH) if console.is_terminal else FILE_WIDTH
-    Console(width=width).print(drawn, markup=False)
+    console.width = max(console.width, LEAST_WIDTH) if console.is_terminal else FILE_WIDTH
+    with console.capture() as printed:  # rich itself would end the command with 1 where nobody reads any more
+        console.print(drawn, markup=False)
+    _write(printed.get().removesuffix("\n"))
 
 
 def _cell(text: str) -> Any:

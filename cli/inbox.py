@@ -146,10 +146,10 @@ async def _drain(collector: Collector, found: Collected) -> None:
 async def _follow(given: Everywhere, home: MemberHome, limit: int | None = None) -> None:
     """Print deliveries as they come, until interrupted; a bus that does not answer is asked again.
 
-    First, of what is here already, the newest `limit`.
+    First, of what is here already, the newest `limit`. It ends, too, once nobody reads any more.
     """
     if not given.as_json:
-        answer.say(f"following the inbox of {home.bureau}; Ctrl-C ends it")
+        _stream(f"following the inbox of {home.bureau}; Ctrl-C ends it")
     seek_cycles_rarely(PAGE_OBJECTS)
     seen, rung = None if limit else 0, 0
     while True:
@@ -178,7 +178,7 @@ def _begin(given: Everywhere, box: Inbox, limit: int) -> int:
     """Give the number after which what is here already is printed, and say to people where that is not all."""
     count, _ = box.count()
     if count > limit and not given.as_json:
-        answer.say(f"{answer.count(count, 'notice')} here already{_not_all(count, limit)}")
+        _stream(f"{answer.count(count, 'notice')} here already{_not_all(count, limit)}")
     return box.before_newest(limit)
 
 
@@ -191,7 +191,13 @@ def _ring(box: Inbox, after: int) -> int:
 
 
 def _print(given: Everywhere, line: Line) -> None:
-    answer.say(answer.in_json(_value(line)) if given.as_json else answer.one_line("  ".join(_cells(line))))
+    _stream(answer.in_json(_value(line)) if given.as_json else answer.one_line("  ".join(_cells(line))))
+
+
+def _stream(text: str) -> None:
+    """Print one of the lines that come for ever, as long as somebody reads them."""
+    if not answer.say(text):
+        exits.end(exits.UNREAD)
 
 
 def _cells(line: Line) -> tuple[str, ...]:

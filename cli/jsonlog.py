@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import structlog
+
+from cli import answer
 
 
 def to_stderr() -> None:
@@ -17,9 +18,19 @@ def to_stderr() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Line(),
     )
     logging.getLogger().handlers[:] = [_Libraries(logging.WARNING)]
+
+
+class _Line:
+    """Prints a line as all that goes to stderr is printed: a broker whose log nobody reads any more goes on."""
+
+    def info(self, line: str) -> None:
+        """Print a line."""
+        answer.aside(line)
+
+    warning = error = critical = info
 
 
 _PLAIN = logging.Formatter()

@@ -87,6 +87,7 @@ def valise(context: click.Context, home: Path | None, as_json: bool, yes: bool) 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit."""
+    stdout = sys.stdout
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # the process is ours
         os.umask(0o077)  # whatever a home gets is for its account alone; Kafka's nodes and our children keep to it, too
@@ -99,6 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(code or exits.DONE)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except SystemExit as error:
+        # Of click, which has put another in the place of a stdout that nobody reads any more (--help): nothing failed.
+        sys.exit(error.code if sys.stdout is stdout else exits.UNREAD)
     except click.ClickException as error:
         if as_json:
             answer.aside(answer.in_json({"error": "usage", "detail": error.format_message()}))
