@@ -226,6 +226,17 @@ def code_of(text: str) -> str | None:
     return _codes().get(text.strip().casefold())
 
 
+def name_of(code: str) -> str | None:
+    """Give the English name of a code; None: not in the table."""
+    return _names().get(code)
+
+
+@cache
+def _names() -> dict[str, str]:
+    lines = (line.partition(" ") for line in _TABLE.splitlines())
+    return {code: names.partition(";")[0] for code, _, names in lines}
+
+
 @cache
 def _codes() -> dict[str, str]:
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Says in words what became of a notice of ours, and of what follows it."""
+"""Says in words what became of a notice of ours, and of what follows it; and what the codes of any notice mean."""
 
 from __future__ import annotations
 
@@ -11,6 +11,30 @@ if TYPE_CHECKING:
     from adapters.outbox import Result
     from adapters.trace import Reached, Story
 
+HANDLING = {
+    "H1": "may be read; no evidence without the owner's consent",
+    "H2": "stays with this bureau; nobody else has it without the owner's grant",
+    "H3": "opened only on the owner's terms",
+}
+"""What each handling code asks of whoever reads."""
+SOURCES = {
+    "A": "beyond doubt, or reliable in all instances",
+    "B": "reliable in most instances",
+    "C": "unreliable in most instances",
+    "X": "cannot be assessed",
+}
+INFORMATION = {
+    1: "known to be true without reservation",
+    2: "known to the source, not to whoever reports it",
+    3: "not known to the source, but corroborated",
+    4: "not known to the source, and not corroborated",
+}
+"""The 4x4 grading of Europol and SIENA: of a source, and of what it says."""
+SCRIPTS = {
+    "Arab": "Arabic", "Armn": "Armenian", "Cyrl": "Cyrillic", "Geor": "Georgian", "Grek": "Greek", "Hans": "Chinese",
+    "Hant": "Chinese", "Hebr": "Hebrew", "Jpan": "Japanese", "Kore": "Korean", "Latn": "Latin",
+}  # fmt: skip
+"""ISO 15924, the scripts that names are written in most."""
 TRIES_AGAIN = "the next `valise trace` or `inbox`, or whatever publishes or withdraws, tries again"
 
 

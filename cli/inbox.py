@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Any
@@ -17,7 +16,7 @@ from adapters.inbox import Inbox, Line, Opened
 from broker.errors import ConfigurationError, UnavailableError, ValiseError
 from broker.notice import H3
 from broker.quick import seek_cycles_rarely
-from cli import answer, exits, in_doubt
+from cli import answer, exits, in_doubt, in_words, sections
 from cli.home import MemberHome, if_it_answers, member_home
 from cli.named import whole_id
 from cli.options import Everywhere, bureau, everywhere
@@ -31,12 +30,6 @@ LISTED = 100
 """Notices that are listed for people unless they say otherwise."""
 OPEN_S = 60.0
 """How long who follows an inbox keeps the bus open at least."""
-WORDS = {
-    "H1": "may be read; no evidence without the owner's consent",
-    "H2": "stays with this bureau; nobody else has it without the owner's grant",
-    "H3": "opened only on the owner's terms",
-}
-"""What each handling code asks of whoever reads."""
 _TITLES = ("number", "notice", "from", "kind", "topics", "urgency", "state", "taken")
 
 
@@ -250,7 +243,7 @@ def read(given: Everywhere, notice: str, case: str, bureau: str | None, accept: 
     value = {
         **_value(opened.line),
         "header": _header(opened),
-        "handling": {code: WORDS[code] for code in header.handling if code in WORDS},
+        "handling": {code: in_words.HANDLING[code] for code in header.handling if code in in_words.HANDLING},
         "compartments": opened.body,
         "not_shown": withheld,
         "in_doubt": doubt,
@@ -258,30 +251,10 @@ def read(given: Everywhere, notice: str, case: str, bureau: str | None, accept: 
     if given.as_json:
         answer.show("", value, as_json=True)
     else:
-        for text in ([doubt] if doubt else []) + list(_pages(opened, withheld)):
+        for text in ([doubt] if doubt else []) + list(sections.pages(opened, withheld)):
             answer.say(text)
         answer.say(given.again(f"valise inbox --bureau {home.bureau}"))
     exits.end(collected.code)
-
-
-def _pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
-    header = opened.header
-    terms = ", ".join((*header.handling, header.confidentiality))
-    yield f"{header.kind} {opened.line.id} from {header.issuer}, version {header.version} ({terms})"
-    for code in header.handling:
-        if code in WORDS:
-            yield f"{code}: {WORDS[code]}"
-    if header.handling_text:
-        yield f"handling: {answer.one_line(header.handling_text)}"
-    yield f"purpose {header.purpose}; basis: {answer.one_line(header.legal_basis)}"
-    for each in header.references:
-        yield f"{each.relation} {uuid.UUID(bytes=each.notice_id)} of {each.issuer}"
-    if header.action_sought:
-        yield f"action sought: {answer.one_line(header.action_sought)}"
-    for name, body in opened.body.items():
-        yield f"\n{name}"
-        yield json.dumps(_without_empty(body), ensure_ascii=False, indent=2, default=answer.plain)
-    yield f"\nnot shown, or empty: {', '.join(withheld) or 'nothing'}"
 
 
 class NotAcceptedError(ValiseError):
@@ -294,7 +267,7 @@ def _check_terms(box: Inbox, line: Line, *, accept: bool) -> None:
     """Show the terms of an H3 notice before it is opened. Raises NotAcceptedError."""
     opened = box.open(line.number)
     if opened and H3 in opened.header.handling and not accept:
-        terms = answer.one_line(opened.header.handling_text or WORDS[H3])
+        terms = answer.one_line(opened.header.handling_text or in_words.HANDLING[H3])
         message = f"{line.id} is H3. Its terms: {terms}. Add --accept to accept them and open it"
         raise NotAcceptedError(message)
 
@@ -333,13 +306,3 @@ def _header(opened: Opened) -> dict[str, Any]:
     header.pop("compartments")
     header["notice_id"] = opened.line.id
     return header
-
-
-def _without_empty(value: Any) -> Any:
-    """Leave out what says nothing, for people; --json has all of it."""
-    if isinstance(value, dict):
-        kept = {name: _without_empty(each) for name, each in value.items()}
-        return {name: each for name, each in kept.items() if each not in (None, [], {})}
-    if isinstance(value, list):
-        return [_without_empty(each) for each in value]
-    return value
