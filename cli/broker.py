@@ -31,9 +31,10 @@ from broker.errors import (
 )
 from broker.owner import Owner
 from broker.streams import ROUTER
-from cli import answer, copied, disks, exits, jsonlog, passphrases, refused, restoring, seed, snapshots
+from cli import answer, copied, disks, exits, jsonlog, passphrases, refused, restoring, running, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
+from cli.home import clock
 from cli.operator_home import NOBODY, OperatorHome, Reach, make, operator_folder, operator_home
 from cli.operator_streams import make_streams, told
 from cli.options import Everywhere, Group, everywhere
@@ -150,9 +151,13 @@ def next_directory(given: Everywhere, file: Path | None, requests: tuple[Path, .
     metavar="STREAM:OFFSET",
     help="Go on with a stream that has lost what was to be taken at this offset; `input-lost` names both.",
 )
+@click.option("--take-over", is_flag=True, help="Go on in the place of a broker that runs in this home; that one ends.")
 @everywhere
-def run(given: Everywhere, lost: tuple[str, ...]) -> None:
-    """Run the broker until it is stopped (SIGTERM, Ctrl-C). It logs to stderr, its end too, one JSON object a line."""
+def run(given: Everywhere, lost: tuple[str, ...], take_over: bool) -> None:
+    """Run the broker until it is stopped (SIGTERM, Ctrl-C). It logs to stderr, its end too, one JSON object a line.
+
+    Where a broker runs in this home already it is refused, unless it is to take over from that one.
+    """
     home, passed = operator_home(given.home), dict(map(_stream_and_offset, lost))
     durable.make_private(home.folder)  # one of before was open to every account
     restoring.tell_left(home.folder.parent)
@@ -161,7 +166,9 @@ def run(given: Everywhere, lost: tuple[str, ...]) -> None:
     if point := os.environ.get("VALISE_CRASH_AT"):
         crash.arm(point)
     try:
-        with refused.here():
+        with refused.here(), running.alone(home.folder, clock(), take_over=take_over) as before:
+            if before:
+                log.warning("broker.takes-over", said=f"from {before}, which ends")
             asyncio.run(_until_stopped(home, passed, as_json=given.as_json))
     except ValiseError as error:
         then = _advice(given, home, error)
@@ -171,8 +178,8 @@ def run(given: Everywhere, lost: tuple[str, ...]) -> None:
 
 def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
     """Say what to do about what the broker ended with."""
-    if isinstance(error, FencedError):
-        return "another process has taken this shard over, or emptied its cache: start this one again if none runs"
+    if isinstance(error, running.AlreadyRunningError | FencedError):
+        return _advice_on_another(given, home, error)
     if isinstance(error, InputLostError):
         goes_on = given.again(f"valise broker up --lost {shlex.quote(f'{error.stream}:{error.offset}')}")
         return f"Restore the stream if you can; if not, `{goes_on}` goes on; a leaf and its member's outcome say so"
@@ -187,6 +194,16 @@ def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
             "with a backup and with what the members hold, and restore the one that goes furthest"
         )
     return "start it again once that is mended"
+
+
+def _advice_on_another(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
+    """Say what to do about another process that runs the broker, and which it is as far as it has said so."""
+    if isinstance(error, running.AlreadyRunningError):
+        then = given.again("valise broker up --take-over")
+        return f"It goes on; `{given.again('valise broker status')}` looks at it. `{then}` takes its place, and it ends"
+    other = running.of(home.folder)
+    who = f"{other}, " if other and other.pid != os.getpid() else "another process "
+    return f"{who}has taken this shard over, or emptied its cache: start this one again if none runs"
 
 
 def _verify(home: OperatorHome) -> str:

@@ -162,15 +162,17 @@ def verified(stage: Stage) -> Report:
 
 
 @asynccontextmanager
-async def running(stage: Stage) -> AsyncIterator[None]:
+async def running(stage: Stage, *more: str) -> AsyncIterator[None]:
     """Run the broker in a process of its own (`valise broker up`) while the block runs; it logs to broker.log.
+
+    `more`: further words of that command.
 
     Raises UnavailableError if it does not come up, or has ended before it was told to.
     """
     log = stage.operator.folder / "broker.log"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cli.main", "broker", "up", "--home", str(stage.home), "--json",
+            sys.executable, "-m", "cli.main", "broker", "up", "--home", str(stage.home), "--json", *more,
             stdout=asyncio.subprocess.PIPE, stderr=errors, cwd=Path(__file__).parent.parent, env=dict(os.environ),
         )  # fmt: skip
     try:

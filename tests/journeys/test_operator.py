@@ -298,7 +298,7 @@ async def test_whoever_loses_its_shard_ends_with_exit_code_5(tmp_path: Path) -> 
     old = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
     assert old.stdout is not None
     await old.stdout.readline()
-    async with running(stage):
+    async with running(stage, "--take-over"):
         await settled(stage)
         await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
         await asyncio.wait_for(old.communicate(), 60)
@@ -330,6 +330,41 @@ def test_it_stops_when_it_is_told_to(tmp_path: Path) -> None:
             assert "is up" in broker.stdout.readline()
             broker.send_signal(number)
             assert broker.wait(timeout=60) == 0
+
+
+def test_a_second_broker_in_a_home_is_refused_unless_it_is_told_to_take_over(tmp_path: Path) -> None:
+    valise("broker", "init", "--home", str(tmp_path))
+    up = ("broker", "up", "--home", str(tmp_path))
+    command = [sys.executable, "-m", "cli.main", *up]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert "is up" in first.stdout.readline()
+
+    refused = valise(*up)
+    said = json.loads(refused.stderr.splitlines()[-1])
+    assert (refused.returncode, said["code"]) == (1, "already-running")
+    assert f"process {first.pid}, up since" in said["said"]
+    assert "--take-over" in said["then"]
+    assert first.poll() is None
+
+    second = subprocess.Popen([*command, "--take-over"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert second.stdout is not None
+    assert "is up" in second.stdout.readline()
+    _, errors = first.communicate(timeout=60)
+    fenced = json.loads(errors.splitlines()[-1])
+    assert (first.returncode, fenced["code"]) == (5, "fenced")
+    assert fenced["then"].startswith(f"process {second.pid}, up since")
+    assert valise(*up).returncode == 1
+
+    second.kill()
+    _, errors = second.communicate(timeout=60)
+    takes_over = next(json.loads(each) for each in errors.splitlines() if "broker.takes-over" in each)
+    assert takes_over["said"].startswith(f"from process {first.pid}, up since")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as third:
+        assert third.stdout is not None
+        assert "is up" in third.stdout.readline()
+        third.send_signal(signal.SIGTERM)
+        assert third.wait(timeout=60) == 0
 
 
 def test_what_looks_at_kafka_takes_the_files_that_the_settings_name(tmp_path: Path) -> None:
