@@ -66,6 +66,7 @@ CREATE TABLE IF NOT EXISTS outcomes(
 CREATE INDEX IF NOT EXISTS outcomes_notice ON outcomes(notice_id);
 CREATE INDEX IF NOT EXISTS outcomes_rejected ON outcomes(record_digest, code) WHERE kind = 'rejected';
 CREATE INDEX IF NOT EXISTS outcomes_rejected_since ON outcomes(code, leaf_number) WHERE kind = 'rejected';
+CREATE INDEX IF NOT EXISTS outcomes_subscribed ON outcomes(leaf_number) WHERE kind = 'subscribed';
 CREATE TABLE IF NOT EXISTS orders(notice_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE VIEW IF NOT EXISTS ours AS SELECT * FROM envelopes WHERE notice_id NOT IN (SELECT notice_id FROM orders);
 CREATE TABLE IF NOT EXISTS sent_again(leaf_number INTEGER PRIMARY KEY);

@@ -29,6 +29,7 @@ from adapters.refusals import (
     WrongLeafError,
     WrongRowError,
 )
+from adapters.subscriptions import check_subscription
 from adapters.trace import untold
 from adapters.upgrade import VERSION
 from adapters.versions import Versions
@@ -395,6 +396,8 @@ def _check_outcome(data: bytes, known: Known) -> Checked:
     receipt = _check_receipt(outcome, leaf, known) if leaf.kind == "receipt" else None
     if leaf.kind == "look":
         check_look(decision, leaf, known)
+    if leaf.kind == "subscribed":
+        check_subscription(decision, leaf, known)
     revocation = _check_revocation(outcome, leaf, known) if leaf.kind == "revoked" else None
     return Checked(outcome, leaf, decision, receipt, revocation)
 

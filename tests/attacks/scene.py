@@ -209,12 +209,16 @@ class Scene:
 
     async def revoke(self, data: bytes, *members: str) -> None:
         """Record a revocation as the broker does, and tell these members."""
+        await self.state("revoked", data, *members)
+
+    async def state(self, kind: str, data: bytes, *members: str) -> None:
+        """Record a statement as the broker does, in a leaf of this kind, and tell these members."""
         record = DecisionRecord("notices.lv", 0, 0, self.operator.now, sha256(data).digest(), statement=data)
         decision, salt = codec.encode(record), bytes(32)
         digest = self.operator.directory.digest
         leaf = codec.encode(
             Leaf(
-                "revoked",
+                kind,
                 self.operator.now,
                 None,
                 None,
@@ -231,7 +235,7 @@ class Scene:
         self.events[number] = Entry(number, leaf, salt, decision)
         await self.operator.seal()
         told = Outcome(
-            "revoked", None, "", None, "LV/ncb", record.record_digest, None, (), (), data, salt, decision, number,
+            kind, None, "", None, "LV/ncb", record.record_digest, None, (), (), data, salt, decision, number,
             leaf, "",
         )  # fmt: skip
         for member in members:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters import subscriptions
 from adapters.versions import Versions
 from broker import codec, members, streams
 from broker.members import WrittenAnnex, WrittenKey
@@ -360,6 +361,32 @@ def test_the_operator_subscribes_or_unsubscribes_a_bureau(books: Books) -> None:
     verdict = verified(books.home, "--policy", POLICIES)
     assert verdict.exit == 4
     assert verdict.says(f"leaf {number}: the subscription of GE/ncb was not signed by it")
+
+
+async def test_the_operator_tells_a_member_that_it_subscribes_to_what_it_never_signed(scene: Scene) -> None:
+    """He records that AT/ncb wants nothing any more, under his own key or a sister bureau's, and tells AT so: its
+    machine takes no such word, and `subscribe --list` goes on with what AT signed."""
+    payload = codec.encode(Subscription(FEDERATION, "AT/ncb", 9, ("sought.*",), NOW))
+    mine = key_of("AT/ncb")
+    await scene.state(
+        "subscribed",
+        codec.encode(
+            Statement(SUBSCRIPTION_TYPE, payload, mine.public.id, mine.sign_payload(SUBSCRIPTION_TYPE, payload))
+        ),
+        "AT",
+    )
+    assert await scene.learn() == []
+    nothing = codec.encode(Subscription(FEDERATION, "AT/ncb", 10, (), NOW))
+    alarms: list[str] = []
+    for thief, named in ((THIEVING, mine), (key_of("AT/organised-crime"), key_of("AT/organised-crime"))):
+        signature = thief.sign_payload(SUBSCRIPTION_TYPE, nothing)
+        false = codec.encode(Statement(SUBSCRIPTION_TYPE, nothing, named.public.id, signature))
+        await scene.state("subscribed", false, "AT")
+        alarms.append("issuer-key")
+        assert await scene.learn() == alarms
+    found = subscriptions.of(scene.home("AT/ncb").folder / "outbox.db", "AT/ncb")
+    assert found.adopted is not None
+    assert found.adopted.patterns == ("sought.*",)
 
 
 async def test_the_operator_judges_by_last_years_directory(scene: Scene) -> None:
