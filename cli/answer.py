@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,10 +30,24 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def show(first: str, value: Any, *, as_json: bool, table: Table | None = None, then: str = "") -> None:
-    """Print an answer. With `as_json` only `value`, on one line."""
+def show(
+    first: str,
+    value: Any,
+    *,
+    as_json: bool,
+    table: Table | None = None,
+    then: str = "",
+    beside: Mapping[str, bool | int] | None = None,
+) -> None:
+    """Print an answer. With `as_json` only `value`, on one line: an object, which says of itself if it is stale or cut.
+
+    A few commands of before answer with a list, which cannot, and scripts read it: what is to be said of it, `beside`,
+    is then one object on stderr, where any of it is so.
+    """
     if as_json:
         say(in_json(value))
+        if beside and any(beside.values()):
+            aside(in_json(beside))
         return
     say(first)
     if table and table.rows:

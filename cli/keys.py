@@ -322,7 +322,8 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
             ("bureau", "key id", "state", "until", "kept"),
             [(row["bureau"], row["key_id"][:16], row["state"], row["until"], row["kept"]) for row in rows],
         ),
-        then=given.again(f"valise key rotate --bureau {home.member}/NAME"),
+        then=given.again(f"valise key rotate --bureau {rows[0]['bureau'] if rows else f'{home.member}/NAME'}"),
+        beside={"stale": not answered},
     )
     exits.end(exits.DONE if answered else exits.UNAVAILABLE)
 

@@ -51,7 +51,8 @@ def reads(given: Everywhere, notice: str | None, case_files: tuple[Path, ...], l
         table=answer.Table(
             ("at", "who", "what", "notice", "of", "shown", "case", "leaf"), [_cells(each) for each in rows]
         ),
-        then=given.again(f"valise audit show {rows[0]['notice'] if rows else 'NOTICE'}"),
+        then=given.again(f"valise audit show {rows[0]['notice'] or rows[0]['of_leaf'] if rows else 'NOTICE'}"),
+        beside={"more": total - len(numbers)},
     )
 
 

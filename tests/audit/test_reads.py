@@ -102,4 +102,8 @@ def test_reads_are_found_by_who_and_when(homes: Homes, notice: str) -> None:
     assert homes.audit("reads", "--bureau", "GE/ncb", "--json").value == []
     assert len(homes.audit("reads", "--bureau", "LV/ncb", "--since", "2020-01-01", "--json").value) == 1
     assert homes.audit("reads", "--until", "2020-01-01", "--json").value == []
+    whole = homes.audit("reads", "--json")
+    assert (len(whole.value), whole.err) == (2, "")
+    cut = homes.audit("reads", "--limit", "1", "--json")
+    assert (len(cut.value), json.loads(cut.err.splitlines()[-1])) == (1, {"more": 1})
     assert homes.audit("reads", "01a2231b-0000-7000-8000-000000000000").code == 1
