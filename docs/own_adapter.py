@@ -111,6 +111,7 @@ def main(file: str, bureau: str) -> None:
     for each in results:
         if isinstance(each, Published):
             answer.say(f"published: {each.kind} {each.id} (record {each.record}, version {each.version})")
+            answer.say(f"  what becomes of it: valise trace {each.record} --bureau {bureau}")
     wrong = [each for each in results if isinstance(each, Refusal)]
     for each in wrong:
         answer.say(f"refused: {each.record}: {each.code}: {each.reason}")
