@@ -18,7 +18,7 @@ from cli.options import Everywhere, default_home, is_named
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cli.demo:demo", "The whole way, on invented data."),
-    "publish": ("cli.publish:publish", "Publish notices from a file, or see who would get them (--dry-run)."),
+    "publish": ("cli.publish:publish", "Publish notices from a file, or try it (--dry-run)."),
     "correct": ("cli.publish:correct", "Publish a corrected version of a record."),
     "withdraw": ("cli.publish:withdraw", "Withdraw a record from everyone who holds it."),
     "inbox": ("cli.inbox:inbox", "List what has been delivered to a bureau."),
@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cases": ("cli.cases:cases", "List for which cases a bureau opened what, for its auditor."),
     "review": ("cli.review:review", "Release or refuse notices that are held for review."),
     "trace": ("cli.trace:trace", "Tell what became of a notice of ours."),
-    "subscribe": ("cli.subscribe:subscribe", "Say which topics a bureau wants."),
+    "subscribe": ("cli.subscribe:subscribe", "Say which topics a bureau wants, or list them."),
     "agreement": ("cli.agreement:agreement", "List agreements, and draft what changes them."),
     "directory": ("cli.directory:directory", "Draft, show, sign and activate what members decide together."),
     "member": ("cli.members:member", "List members and bureaus, and draft who enters or is suspended."),

@@ -44,7 +44,12 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
 
 
 def _then(given: Everywhere, story: Story) -> str:
-    """Name what tells more: the trail where the operator's home is at hand, the rules at a member's own."""
+    """Name what tells more: the trail where the operator's home is at hand, the rules at a member's own.
+
+    Of what is not decided nothing is on record yet: it is traced again.
+    """
+    if story.outcome is None:
+        return f"valise trace {story.id} --bureau {story.bureau}"
     if (given.home / "operator" / "trail").is_dir():
         return f"valise audit show {story.id}"
     return f"valise policy explain {story.id}"
