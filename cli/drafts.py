@@ -12,7 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapters.adapter import Draft
 from broker.errors import ValiseError
+from broker.few import few
 from broker.members import no_name_twice
+from broker.notice import KINDS
 
 _DRAFT: TypeAdapter[Draft] = TypeAdapter(Draft)
 
@@ -64,6 +66,10 @@ def read(text: str, name: str) -> list[Draft]:
     ]
 
 
+_SAID = {"missing": "is missing", "dataclass_type": "is no object of its fields"}
+"""What is said of a fault whose own words speak of our program."""
+
+
 def _draft(value: Any, place: str) -> Draft:
     if not isinstance(value, dict):
         raise BadFileError(f"{place}: a draft is an object; see `valise schema show person --example`")
@@ -71,10 +77,14 @@ def _draft(value: Any, place: str) -> Draft:
     if unknown:
         raise BadFileError(f"{place}: no such field: {', '.join(unknown)}")
     try:
-        return _DRAFT.validate_python(value | {"audience": _audience(value.get("audience"))})
+        given = {"audience": _audience(value["audience"])} if "audience" in value else {}
+        return _DRAFT.validate_python(value | given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise BadFileError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        found = error.errors(include_url=False, include_input=False)
+        wrong = few([f"{'.'.join(map(str, each['loc']))}: {_SAID.get(each['type'], each['msg'])}" for each in found])
+        kind = next((each for each in KINDS if each == value.get("kind")), "person")
+        example = f"valise schema show {kind} --example"
+        raise BadFileError(f"{place}: {wrong}; see `{example}`") from error
 
 
 def _unknown(value: Any, kind: Any, place: str) -> Iterator[str]:

@@ -36,12 +36,12 @@ WAIT = click.option("--wait", default=WAIT_S, show_default=True, help="Seconds t
 
 
 class NoSuchNoticeError(ValiseError):
-    """There is no such notice here."""
+    """There is no such notice here; `more`: what whoever may see all of a trail is told besides."""
 
     code = "no-such-notice"
 
-    def __init__(self) -> None:
-        super().__init__("no such notice")
+    def __init__(self, more: str = "") -> None:
+        super().__init__(f"no such notice{more}")
 
 
 class OthersRecordError(ValiseError):

@@ -23,7 +23,6 @@ from cli.auditor.opened import Opened, opened_about
 from cli.officer import in_force
 from cli.operator_home import operator_home
 from cli.options import Everywhere, everywhere
-from cli.publish import NoSuchNoticeError
 
 RECORDED = ("routed", "held")
 
@@ -95,7 +94,7 @@ def _leaves(home: Opened, notices: Iterable[str]) -> list[_Leaf]:
         numbers = home.stories.find(name)
         made = [_leaf(home, each) for each in numbers]
         if not any(each.own for each in made):
-            raise NoSuchNoticeError
+            raise home.no_such_notice()
         found |= {each.number: each for each in made}
     return [found[each] for each in sorted(found)]
 

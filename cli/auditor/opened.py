@@ -17,6 +17,7 @@ from broker.trail import Trail
 from cli.auditor.shards import shard_of, trails
 from cli.operator_home import operator_folder
 from cli.progress import progress
+from cli.publish import NoSuchNoticeError
 from cli.story import Stories
 
 
@@ -30,6 +31,11 @@ class Opened:
     index: Index
     stories: Stories
     versions: Versions
+
+    def no_such_notice(self) -> NoSuchNoticeError:
+        """Give what is raised of a notice id or leaf number that nothing here speaks of."""
+        size = self.trail.size
+        return NoSuchNoticeError(f" among the {size:,} leaves of this trail: `valise audit search` lists them")
 
 
 @contextmanager

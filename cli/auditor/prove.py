@@ -13,7 +13,6 @@ from broker.witnessed import to_prove_with
 from cli import answer
 from cli.auditor.opened import Opened, opened
 from cli.options import Everywhere, everywhere
-from cli.publish import NoSuchNoticeError
 
 
 @click.command()
@@ -50,7 +49,7 @@ def _number(home: Opened, notice: str) -> int:
         return int(notice)
     found = home.stories.find(notice)
     if not found:
-        raise NoSuchNoticeError
+        raise home.no_such_notice()
     return found[0]
 
 

@@ -18,7 +18,6 @@ from cli.auditor.cases import Cases
 from cli.auditor.opened import Opened, opened
 from cli.auditor.search import MOST, moment
 from cli.options import Everywhere, everywhere
-from cli.publish import NoSuchNoticeError
 
 READ, LOOK = "read", "look"
 
@@ -66,7 +65,7 @@ def _leaves(home: Opened, notice: str | None, limit: int, asked: dict[str, str |
         return found.total, list(found.leaves)
     story = home.stories.find(notice)
     if not story:
-        raise NoSuchNoticeError
+        raise home.no_such_notice()
     fitting = [each for each in story if begin <= each < end and home.index.search(wanted, each, each + 1, 1).total]
     return len(fitting), list(reversed(fitting))[:limit]
 

@@ -20,7 +20,6 @@ from cli.officer import repeating
 from cli.officer.repeating import Repeated, repeat
 from cli.operator_home import operator_home
 from cli.options import Everywhere, everywhere
-from cli.publish import NoSuchNoticeError
 
 RECORDED = ("routed", "held")
 """Leaves of notices whose content the broker may hold."""
@@ -54,7 +53,7 @@ def show(
         chapters = _with_cases(home.stories.tell(home.stories.find(notice)), known)
         again = repeat(home, [each["leaf"] for each in chapters]) if redecide else []
     if not chapters:
-        raise NoSuchNoticeError
+        raise home.no_such_notice()
     if redecide:
         _repeated(given, again)
         return
