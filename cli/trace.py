@@ -13,6 +13,7 @@ from adapters.looks import Looked, looks_at
 from adapters.outbox import Published
 from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
+from broker.notice import RECEIPT_ACTS
 from cli import answer, exits, in_words
 from cli.home import MemberHome, if_it_answers, member_home
 from cli.named import whole_id
@@ -34,10 +35,7 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
         _value(story, alarms)
         | {"newest": newest.id if newest else None, "looks": [asdict(each) for each in looks], "stale": not answered},
         as_json=given.as_json,
-        table=answer.Table(
-            ("bureau", "delivery", "shown", "received", "read", "erased"),
-            [_cells(each) for each in story.reached],
-        ),
+        table=_table(story),
         then=given.again(_then(given, story)),
     )
     exits.end(exits.of_outcome(story.outcome or "sent") if answered else exits.UNAVAILABLE)
@@ -85,9 +83,23 @@ def _looked(each: Looked) -> str:
     return f"  looked at in clear by {each.by} on {answer.when(each.at)}: {reason} (leaf {each.leaf_number})"
 
 
-def _cells(each: Reached) -> tuple[str, ...]:
-    acts = ("received", "read", "erased")
-    return (each.bureau, str(each.delivery_number), ", ".join(each.shown), *(answer.when(each.at(act)) for act in acts))
+def _table(story: Story) -> answer.Table:
+    """List who was reached and what each has answered; an outcome where somebody has told one."""
+    acts = [
+        each for each in RECEIPT_ACTS if each != "outcome" or any(one.at(each) is not None for one in story.reached)
+    ]
+    rows = [
+        (each.bureau, str(each.delivery_number), ", ".join(each.shown), *(_answered(each, act) for act in acts))
+        for each in story.reached
+    ]
+    return answer.Table(("bureau", "delivery", "shown", *acts), rows)
+
+
+def _answered(each: Reached, act: str) -> str:
+    """Say when a bureau answered with an act, and with which result where that says more: one may keep what it had."""
+    results = {one.result for one in each.answers if one.act == act} - {None, act}
+    said = ", ".join(one.replace("-", " ") for one in sorted(map(str, results)))
+    return answer.when(each.at(act)) + (f", {said}" if said else "")
 
 
 def _value(story: Story, alarms: list[Alarm]) -> dict[str, Any]:
