@@ -333,12 +333,15 @@ def _role(role: str, base: Opened) -> dict[str, Any]:
         "holders": sorted({member for member, _ in keys}),
         "keys": [{"member": member, "key_id": keyid} for member, keyid in keys],
         "threshold": given.threshold,
+        "lost": sorted(roles.lost(base.targets, role)) if role in base.entered else [],
         "until": answer.when(end) + (" EXPIRED" if end <= clock() else ""),
     }
 
 
 def _holders(row: dict[str, Any]) -> str:
-    return ", ".join(powers.called(each["member"], each["key_id"]) for each in row["keys"])
+    called = ", ".join(powers.called(each["member"], each["key_id"]) for each in row["keys"])
+    lost = ", ".join(each[:16] for each in row["lost"])
+    return f"{called}, called lost: {lost}" if lost else called
 
 
 def _read(file: Path) -> Draft:

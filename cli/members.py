@@ -141,8 +141,9 @@ def add(given: Everywhere, name: str, file: Path | None, requests: tuple[Path, .
 def rekey(given: Everywhere, name: str, requests: tuple[Path, ...], *, lost: bool) -> None:
     """Draft that MEMBER speaks with the keys that it made with `valise key signatory` (operator).
 
-    Without --lost it signs with those before, too. Whoever else signs asks it by another way whether the new key,
-    which the draft names, is its own.
+    Without --lost it signs with those before, too. With it the directory says for good that the key before is lost.
+    Whoever else signs asks it by another way whether that is so, and whether the new key, which the draft names, is its
+    own.
     """
     home = operator_home(given.home)
     folders = requests or (home.folder.parent / "members",)

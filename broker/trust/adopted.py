@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from broker.errors import VersionRefusedError
+from broker.trust import voices
 from broker.trust.guard import Guard, signed_kind
 
 NOTHING = bytes(32)
@@ -23,6 +24,11 @@ class Adopted:
         self._guard, self._place = Guard(root), 0
         self._signed = [(signed_kind(each), each) for each in signed]
         self._in_force = {"directory": NOTHING, "policies": NOTHING}
+
+    @property
+    def lost(self) -> list[tuple[str, str]]:
+        """Name members and ids of their keys from which, up to now, others took over without their signature."""
+        return sorted(voices.lost(self._guard.opened.targets)) if self._guard.opened else []
 
     def take(self, kind: str, digest: bytes) -> str:
         """Say why a version cannot have been put in force; empty if enough members signed it, and nothing newer before.

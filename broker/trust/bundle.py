@@ -73,6 +73,8 @@ class WrittenMemberFile(_Written):
 
     bureaus: tuple[members.WrittenBureau, ...] = ()
     keys: tuple[members.WrittenKey, ...] = ()
+    voices: tuple[str, ...] = ()
+    """Ids of the keys with which it speaks, once one has taken over from another: what that one signed names it."""
 
 
 class WrittenAgreementFile(_Written):
@@ -124,6 +126,11 @@ class Opened:
         """Members that speak for themselves."""
         given = self.targets.delegations
         return frozenset(filter(roles.is_member, given.roles or ())) if given else frozenset()
+
+    @property
+    def voices(self) -> frozenset[str]:
+        """Ids of the keys with which members speak now; an agreement may hang on others, which are nobody's word."""
+        return frozenset(keyid for each in self.entered for keyid in self.targets.get_delegated_role(each).keyids)
 
 
 def fingerprint(root: str) -> str:
@@ -310,6 +317,14 @@ def named_members(joint: bytes) -> frozenset[str]:
     return frozenset(each for each in named if isinstance(each, str))
 
 
+def check_named(targets: Targets, joint: bytes) -> None:
+    """Check that whoever has a voice is a member: it counts in all that members decide. Raises VersionRefusedError."""
+    named, given = named_members(joint), targets.delegations
+    for each in sorted({roles.owner(key) for key in given.keys.values()} if given else ()):
+        if each not in named:
+            refuse(each, "has a voice and is no member: the federation's file (--from) has to name it first")
+
+
 def _said(role: str, text: bytes) -> dict[str, Any]:
     """Read what a role says, and check that it speaks of its own only."""
     if roles.is_member(role):
@@ -329,6 +344,7 @@ def _said(role: str, text: bytes) -> dict[str, Any]:
 def added_up(files: Mapping[str, bytes], targets: Targets, version: int) -> bytes:
     """Add up what the roles say to one directory. Raises VersionRefusedError where one speaks of what is another's."""
     said = {role: _said(role, text) for role, text in files.items()}
+    check_named(targets, files[FEDERATION])
     joint = dict(said[FEDERATION])
     bureaus, keys, agreements = (list(joint.pop(each, ())) for each in ("bureaus", "keys", "agreements"))
     if keys or "version" in joint:
@@ -341,6 +357,7 @@ def added_up(files: Mapping[str, bytes], targets: Targets, version: int) -> byte
             refuse(FEDERATION, f"speaks for {each}, which speaks for itself")
     for role, file in said.items():
         if roles.is_member(role):
+            _check_voices(role, file, targets)
             bureaus, keys = bureaus + file.get("bureaus", []), keys + file.get("keys", [])
         elif role.startswith(roles.AGREEMENT):
             _check_circle(role, file, targets)
@@ -354,6 +371,11 @@ def added_up(files: Mapping[str, bytes], targets: Targets, version: int) -> byte
             "agreements": sorted(agreements, key=lambda each: each["id"]),
         }
     )
+
+
+def _check_voices(member: str, file: Mapping[str, Any], targets: Targets) -> None:
+    if file.get("voices") and set(file["voices"]) != set(targets.get_delegated_role(member).keyids):
+        refuse(member, "names another key than that with which it speaks")
 
 
 def _check_circle(role: str, file: Mapping[str, Any], targets: Targets) -> None:

@@ -24,6 +24,8 @@ USUAL = 2
 def check(before: Opened, after: Opened) -> None:
     """Refuse an agreement that too few signed of those who could before, or that binds who has not signed it.
 
+    A key with which its member does not speak any more counts in neither: somebody else may have it.
+
     Raises VersionRefusedError.
     """
     for role in filter(is_agreement, after.written.roles):
@@ -31,9 +33,10 @@ def check(before: Opened, after: Opened) -> None:
         if role in before.written.roles:
             _check_keys_named(role, before, after)
             if after.written.files[path] != before.written.files.get(path):
-                roles.check_signed(before.targets, role, envelope)
+                roles.check_signed(before.targets, role, roles.signed_with(envelope, before.voices))
         joined = joining(role, before, after.directory.agreements[_name(role)].members) & after.entered
-        if unheard := joined - roles.standing(after.targets, role, envelope).signed:
+        heard = roles.standing(after.targets, role, roles.signed_with(envelope, after.voices)).signed
+        if unheard := joined - heard:
             refuse(role, f"binds {', '.join(sorted(unheard))} without a signature of its own")
 
 

@@ -74,7 +74,7 @@ class Wanted:
     signatories: Sequence[Signatory] = ()
     """Members that enter, or whose keys change."""
     rotated: frozenset[str] = frozenset()
-    """Members whose keys change and which have those before, too: agreements take their word for the new ones."""
+    """Members whose keys change and which have those before, too, and sign with them; of others these are lost."""
     signatures: Mapping[str, int] = field(default_factory=dict)
     """Agreement → how many of its members must sign a change of it; others keep theirs."""
 
@@ -181,7 +181,9 @@ def _targets(wanted: Wanted, base: Opened | None, now: int) -> tuple[Targets, bo
     if not old:
         standing.threshold = min(standing.threshold, ROOT_HOLDERS // 2 + 1)
     made = [standing, roles.delegated(POLICIES, joint, POLICIES_THRESHOLD)]
-    made += [roles.delegated(member, [key], 1) for member, key in sorted(voices.items())]
+    made += [
+        roles.delegated(member, [key], 1, _gone(member, key, wanted, base)) for member, key in sorted(voices.items())
+    ]
     held = [_voice(base, each).keyid for each in wanted.rotated & base.entered] if base else []
     for circle in wanted.plain["agreements"]:
         if one := circles.delegated(circle, voices, wanted.signatures.get(circle["id"]), base, held):
@@ -205,6 +207,18 @@ def _voices(wanted: Wanted, base: Opened | None) -> dict[str, Key]:
     return voices | {each.member: roles.listed(each.key, each.member) for each in wanted.signatories}
 
 
+def _gone(member: str, key: Key, wanted: Wanted, base: Opened | None) -> frozenset[str]:
+    """Tell which of a member's keys are lost: once so called, for good."""
+    if base is None or member not in base.entered:
+        return frozenset()
+    before, lost = _keyids(base.targets, member), roles.lost(base.targets, member)
+    return lost if before == {key.keyid} or member in wanted.rotated else lost | before
+
+
+def _keyids(targets: Targets, member: str) -> frozenset[str]:
+    return frozenset(targets.get_delegated_role(member).keyids)
+
+
 def _voice(base: Opened, member: str) -> Key:
     return base.targets.get_key(base.targets.get_delegated_role(member).keyids[0])
 
@@ -220,11 +234,21 @@ def _split(wanted: Wanted, targets: Targets, base: Opened | None) -> dict[str, d
         said[role] = {
             "bureaus": [each for each in wanted.plain["bureaus"] if _member(each["id"]) == role],
             "keys": [each for each in wanted.plain["keys"] if _member(each["bureau"]) == role],
+            **_voices_named(role, targets, base),
         }
     for each in wanted.plain["agreements"]:
         if (role := roles.AGREEMENT + each["id"]) in given:
             said[role] = circles.file(each, given[role], base)
     return said
+
+
+def _voices_named(member: str, targets: Targets, base: Opened | None) -> dict[str, list[str]]:
+    """Name the keys with which a member speaks, once one has taken over from another."""
+    if base is None or member not in base.entered:
+        return {}
+    keyids, said = _keyids(targets, member), json.loads(base.written.files[roles.path_of(member)])
+    changed = keyids != _keyids(base.targets, member)
+    return {"voices": sorted(keyids)} if changed or said.get("voices") else {}
 
 
 def _member(bureau: str) -> str:
@@ -281,7 +305,8 @@ def _merged(copies: Sequence[str], role: str) -> str:
 class _Asked:
     """An envelope of a draft, and who must sign it.
 
-    A new root is asked for twice, by the old one and by itself; so is an agreement whose members change.
+    A new root is asked for twice, by the old one and by itself; so is an agreement whose members change, and a member's
+    file that names another key for it, unless the one before is lost.
     """
 
     role: str
@@ -302,7 +327,7 @@ def _asked(draft: Draft, base: Opened | None) -> Iterator[_Asked]:
         if root is not None:
             yield _Asked(ROOT, text, root)
     for role, text in draft.roles.items():
-        if base is not None and _changes_circle(draft, base, role):
+        if base is not None and (_changes_circle(draft, base, role) or _takes_over(role, base, targets)):
             yield _Asked(role, text, base.targets)
         delegator = root if role == TARGETS else targets
         if delegator is not None:
@@ -314,6 +339,13 @@ def _changes_circle(draft: Draft, base: Opened, role: str) -> bool:
     path = roles.path_of(role)
     known = circles.is_agreement(role) and role in base.written.roles and TARGETS in draft.roles
     return known and draft.files.get(path) != base.written.files.get(path)
+
+
+def _takes_over(role: str, base: Opened, targets: Targets | None) -> bool:
+    """Say whether a member is to speak with another key, to which the one before has to say yes."""
+    if targets is None or role not in base.entered or _entitled(targets, role) == _keyids(base.targets, role):
+        return False
+    return not _keyids(base.targets, role) <= roles.lost(targets, role)
 
 
 def governors(draft: Draft, base: Opened | None) -> tuple[Root | None, Targets | None]:

@@ -40,7 +40,7 @@ class Guard:
     opened: Opened | None = None
     """The newest bundle that passed."""
     hears: bool = True
-    """Whether an agreement must have heard whom it binds: not again where that was taken before."""
+    """Whether those whom a directory concerns must have been heard (succession.py): not where it was taken before."""
 
     def take(self, kind: str, content: bytes, now: int | None) -> tuple[bytes, Guard]:
         """Give what a version says, and the guard that has seen it; `now` None: it was taken before.
@@ -61,11 +61,11 @@ class Guard:
         return self._opened(content, now) if kind == "directory" else self._allowed(content, now)
 
     def _opened(self, content: bytes, now: int | None) -> tuple[bytes, Guard]:
-        from broker.trust import bundle, circles  # noqa: PLC0415 -- tuf is slow to import, most commands open no bundle
+        from broker.trust import bundle, succession  # noqa: PLC0415 -- tuf is slow to import, most commands open no bundle
 
         found = bundle.open_bundle(content, bundle.Trust(self.root or "", self.seen), now)
         if self.opened is not None and self.hears:
-            circles.check(self.opened, found)
+            succession.check(self.opened, found)
         return found.plain, replace(self, seen=found.seen, opened=found)
 
     def _allowed(self, content: bytes, now: int | None) -> tuple[bytes, Guard]:

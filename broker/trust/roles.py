@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,13 +21,15 @@ from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.signer import Key, Signature, Signer, SSlibKey  # type: ignore[attr-defined] # not in __all__
 from tuf.api.dsse import SimpleEnvelope
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import DelegatedRole, Root, Signed, Targets  # type: ignore[attr-defined] # not in __all__
+from tuf.api.metadata import DelegatedRole, Role, Root, Signed, Targets  # type: ignore[attr-defined] # not in __all__
 
 from broker.errors import VersionRefusedError
 from broker.signing import PublicKey, SigningKey
 
 MEMBER = "x-valise-member"
 """Field of a key that names whose it is."""
+LOST = "x-valise-lost"
+"""Field of a member's delegation: ids of its keys from which others took over without their signature."""
 OPERATOR = "operator"
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"
 FEDERATION, POLICIES = "federation", "policies"
@@ -97,6 +99,11 @@ def keys_of(targets: Targets, member: str) -> dict[str, PublicKey]:
     return {each: PublicKey.of(bytes.fromhex(str(given.keys[each].keyval["public"]))) for each in role.keyids}
 
 
+def lost(targets: Targets, member: str) -> frozenset[str]:
+    """Give the ids of a member's keys that are lost by the word of those who hand out roles."""
+    return frozenset(targets.get_delegated_role(member).unrecognized_fields.get(LOST, ()))
+
+
 def path_of(role: str) -> str:
     """Give the one target file that a delegated role may sign."""
     if role in (FEDERATION, POLICIES):
@@ -111,9 +118,12 @@ def is_member(role: str) -> bool:
     return role[:1].isupper()
 
 
-def delegated(role: str, keys: Iterable[Key], threshold: int) -> DelegatedRole:
-    """Write a delegation."""
-    return DelegatedRole(role, [each.keyid for each in keys], threshold, terminating=True, paths=[path_of(role)])
+def delegated(role: str, keys: Iterable[Key], threshold: int, gone: Iterable[str] = ()) -> DelegatedRole:
+    """Write a delegation; `gone`: ids of a member's keys that are lost."""
+    keyids, paths, field = [each.keyid for each in keys], [path_of(role)], {LOST: sorted(gone)}
+    return DelegatedRole(
+        role, keyids, threshold, terminating=True, paths=paths, unrecognized_fields=field if field[LOST] else None
+    )
 
 
 def thresholds(targets: Targets) -> dict[str, int]:
@@ -183,6 +193,12 @@ def at(ms: int) -> datetime:
 # Signatures
 
 
+def signed_with(envelope: SimpleEnvelope[Any], keyids: Collection[str]) -> SimpleEnvelope[Any]:
+    """Give an envelope with those of its signatures that these keys made."""
+    kept = {each: signature for each, signature in envelope.signatures.items() if each in keyids}
+    return SimpleEnvelope(envelope.payload, envelope.payload_type, kept)
+
+
 def standing(delegator: Root | Targets, role: str, envelope: SimpleEnvelope[Any]) -> Standing:
     """Count whose signatures an envelope has for a role: each member once. Raises VersionRefusedError."""
     try:
@@ -208,6 +224,7 @@ def check_root(root: Root) -> None:
     """Check whose keys a root lists. Raises VersionRefusedError."""
     _check_keys(root.keys, ROOT)
     for role, given in root.roles.items():
+        _check_listed(given, root.keys, role)
         owners = [owner(root.keys[each]) for each in given.keyids if each in root.keys]
         if role in (SNAPSHOT, TIMESTAMP):
             _must(all(each == OPERATOR for each in owners), role, "is the operator's alone")
@@ -223,13 +240,30 @@ def check_delegations(targets: Targets) -> None:
     if given is None or given.roles is None:
         return
     _check_keys(given.keys, TARGETS)
+    _must(FEDERATION in given.roles, FEDERATION, "nobody was given this role")
+    own = {each for role, delegation in given.roles.items() if is_member(role) for each in delegation.keyids}
     for role, delegation in given.roles.items():
+        _check_listed(delegation, given.keys, role)
         _must(delegation.paths == [path_of(role)] and delegation.terminating, role, "may sign one file only")
-        owners = [owner(given.keys[each]) for each in delegation.keyids if each in given.keys]
+        owners = [owner(given.keys[each]) for each in delegation.keyids]
         if is_member(role):
             _must(set(owners) == {role} and delegation.threshold == 1, role, f"is signed by {role} alone")
+            _check_lost(delegation, role)
         else:
             _check_joint(role, owners, delegation.threshold, 1 if role.startswith(AGREEMENT) else LEAST)
+        if role in (FEDERATION, POLICIES):
+            _must(own.issuperset(delegation.keyids), role, "can be signed with a key with which no member speaks")
+
+
+def _check_listed(given: Role, keys: Mapping[str, Key], role: str) -> None:
+    _must(set(given.keyids) <= set(keys), role, "names a key that is not listed")
+
+
+def _check_lost(delegation: DelegatedRole, role: str) -> None:
+    gone = delegation.unrecognized_fields.get(LOST, ())
+    written = isinstance(gone, list | tuple) and all(isinstance(each, str) for each in gone)
+    _must(written and sorted(set(gone)) == list(gone), role, "does not say which of its keys are lost")
+    _must(not set(gone) & set(delegation.keyids), role, "is to speak with a key that was lost")
 
 
 def _check_joint(role: str, owners: list[str], threshold: int, least: int) -> None:

@@ -13,8 +13,6 @@ from broker.trust import bundle, roles
 from broker.trust.roles import FEDERATION, POLICIES, ROOT, TARGETS, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from broker.trust.bundle import Opened
     from broker.trust.draft import Draft
 
@@ -40,19 +38,10 @@ def check(draft: Draft, targets: Targets | None, base: Opened | None) -> None:
                 refuse(role, "nobody was given this role")
             file = draft.policies if role == POLICIES else draft.files.get(roles.path_of(role))
             bundle.check_file(signed, role, (file or "").encode())
-    _check_entering(draft, given, base)
-
-
-def _check_entering(draft: Draft, given: Iterable[str], base: Opened | None) -> None:
-    known = base.entered if base else frozenset[str]()
-    if not (entering := sorted(role for role in given if roles.is_member(role) and role not in known)):
-        return
-    path = roles.path_of(FEDERATION)
-    text = draft.files.get(path, base.written.files.get(path, "") if base else "")
-    named = bundle.named_members(text.encode())
-    for role in entering:
-        if role not in named:
-            refuse(role, "enters and is no member: the federation's file (--from) has to name it first")
+    if targets is not None:
+        path = roles.path_of(FEDERATION)
+        text = draft.files.get(path, base.written.files.get(path, "") if base else "")
+        bundle.check_named(targets, text.encode())
 
 
 def _check_files(draft: Draft) -> None:

@@ -30,6 +30,12 @@ def standing(base: Opened | None) -> Voices:
     return voices(base.root, base.targets) if base else {}
 
 
+def lost(targets: Targets | None) -> frozenset[tuple[str, str]]:
+    """List members and ids of their keys from which others took over without their signature."""
+    given = roles.thresholds(targets) if targets else {}
+    return frozenset((each, keyid) for each in given if targets for keyid in roles.lost(targets, each))
+
+
 def thresholds(root: Root | None, targets: Targets | None) -> dict[str, int]:
     """Tell how many members must sign, for each role."""
     found = {role: each.threshold for role, each in root.roles.items()} if root else {}

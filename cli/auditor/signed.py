@@ -39,6 +39,8 @@ class Signatures:
     checked: int | None
     findings: tuple[Finding, ...] = ()
     why: str = ""
+    lost: tuple[tuple[str, str], ...] = ()
+    """Members and ids of their keys that others took over from by the word of the root's holders alone."""
 
     @property
     def whole(self) -> bool:
@@ -52,10 +54,19 @@ class Signatures:
             return
         yield "signatures", f"{self.checked} directories and policy sets put in force, each signed by enough members"
         yield "signed under", f"the root {self.root.fingerprint}, {self.root.source}"
+        for member, keyid in self.lost:
+            said = "another took over without its signature, as the root's holders called it lost; ask the member"
+            yield "key lost", f"{member} (key {keyid[:16]}): {said}"
 
     def value(self) -> dict[str, Any]:
         """Give it as JSON has it."""
-        return {"root": self.root.fingerprint, "pinned": self.root.source, "checked": self.checked, "why": self.why}
+        return {
+            "root": self.root.fingerprint,
+            "pinned": self.root.source,
+            "checked": self.checked,
+            "why": self.why,
+            "lost": [{"member": member, "key_id": keyid} for member, keyid in self.lost],
+        }
 
 
 def check(trail: Path, report: Report, others: Seen, root: str | None) -> Signatures:
@@ -80,7 +91,7 @@ def check(trail: Path, report: Report, others: Seen, root: str | None) -> Signat
         for each in report.in_force
         if (reason := adopted.take(each.what, each.digest))
     ]
-    return Signatures(found, len(report.in_force) - len(wrong), tuple(wrong))
+    return Signatures(found, len(report.in_force) - len(wrong), tuple(wrong), lost=tuple(adopted.lost))
 
 
 def _root(trail: Path, others: Seen) -> Root:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from broker.trust import draft, roles, voices
 from broker.trust.bundle import Opened
@@ -24,6 +24,7 @@ def changes(made: Draft, base: Opened | None) -> Iterator[str]:
     if made.roots and root is not None:
         holders = ", ".join(called(*each) for each in sorted(after) if ROOT in after[each])
         yield f"root {root.version}: held by {holders}; {root.roles[ROOT].threshold} of them must sign a change"
+    yield from _lost(voices.lost(targets) - voices.lost(base.targets if base else None))
     yield from _entering(after, base.entered if base else frozenset())
     yield from _thresholds(voices.thresholds(root, targets), voices.thresholds(base.root, base.targets) if base else {})
     for each in sorted(before.keys() | after.keys()):
@@ -32,6 +33,14 @@ def changes(made: Draft, base: Opened | None) -> Iterator[str]:
             yield f"{called(*each)} may sign from now on: {', '.join(gained)}"
         if lost := sorted(then - now):
             yield f"{called(*each)} may not sign any more: {', '.join(lost)}"
+
+
+def _lost(found: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for member, keyid in sorted(found):
+        yield (
+            f"{called(member, keyid)} is called LOST: another takes over without its signature; ask {member} by "
+            "another way whether that is so"
+        )
 
 
 def _entering(after: Voices, entered: frozenset[str]) -> Iterator[str]:

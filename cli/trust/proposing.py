@@ -16,7 +16,7 @@ from broker.errors import ConfigurationError, VersionRefusedError
 from broker.rules import PolicySet
 from broker.signing import SigningKey
 from broker.streams import OPERATOR
-from broker.trust import bundle, circles, draft
+from broker.trust import bundle, draft, succession
 from broker.trust.bundle import Opened, Trust
 from broker.trust.draft import Draft, Signatory, Wanted
 from broker.trust.guard import Guard
@@ -267,7 +267,7 @@ def _assembled(
     with drafted_before():
         opened = bundle.open_bundle(content, Trust(root, guard.seen), clock())
         if guard.opened is not None:
-            circles.check(guard.opened, opened)
+            succession.check(guard.opened, opened)
     return opened, content, policies
 
 

@@ -15,8 +15,11 @@ from adapters.versions import Versions
 from broker import members
 from broker.notice import Leaf
 from broker.rules import PolicySet
-from broker.trust import draft
+from broker.signing import SigningKey
+from broker.trust import draft, roles
 from broker.trust.adopted import Adopted
+from broker.trust.bundle import Opened
+from broker.trust.draft import Draft
 from broker.trust.guard import ROOT_FILE
 from cli import main as command
 from tests import federation
@@ -25,6 +28,7 @@ from tests.making import NOW
 from tests.trust import signed_world as world
 from tests.trust.signed_world import changed_name, content, first_content, next_draft, opened
 from tests.trust.test_adopted import Site, allowed
+from tests.trust.test_bundle import _restamped
 
 PACKAGED = PolicySet.packaged()
 
@@ -94,6 +98,47 @@ async def test_what_was_signed_is_found_for_every_version_in_force(site: Site) -
     await site.leaves(5)
     code, value = await verified(site, world.root())
     assert (code, value["signatures"]["checked"], value["findings"]) == (6, 4, [])
+
+
+def with_another_key(base: Opened, key: SigningKey, *, asked: bool) -> Draft:
+    """AT's next key, by the word of all who hold the root; they call the one before lost, or AT has signed, too."""
+    signatories = [draft.Signatory("AT", world.root_key("AT").public, key.public)]
+    rotated = frozenset(["AT"] if asked else ())
+    made = next_draft(base, json.loads(base.plain), signatories=signatories, rotated=rotated)
+    for member in ("LV", "GE"):
+        made = world.signed_by(made, base, member)
+    return draft.sign(made, base, "AT", [key, *([world.member_key("AT")] if asked else ())])[0]
+
+
+async def test_a_key_that_was_called_lost_is_named_to_the_auditor_for_good(site: Site) -> None:
+    first = opened(first_content())
+    made, key = with_another_key(first, SigningKey.new(), asked=False), world.member_key("AT").public.id.hex()
+    second = draft.assemble(made, first, world.SNAPSHOT, world.TIMESTAMP, NOW)
+    after = opened(second, first)
+    await site.write("directory", second)
+    await site.write("directory", content(next_draft(after, changed_name(after, "GE", "Tbilisi")), after, ["GE"]))
+    assert [each.kind for each in await site.leaves(4)] == ["adopted"] * 4
+    code, value = await verified(site, world.root())
+    assert (code, value["findings"], value["signatures"]["lost"]) == (6, [], [{"member": "AT", "key_id": key}])
+
+
+async def test_the_operator_adopts_a_key_for_a_member_that_root_holders_signed_unasked(site: Site) -> None:
+    """Every other machine refuses it; a broker of his own does not: `audit verify` names the leaf, exit 4."""
+    first, his = opened(first_content()), SigningKey.new()
+    asked = with_another_key(first, his, asked=True)
+    whole = opened(draft.assemble(asked, first, world.SNAPSHOT, world.TIMESTAMP, NOW), first)
+    without = roles.envelope_of(asked.roles["AT"], "AT")
+    del without.signatures[world.member_key("AT").public.id.hex()]
+    silent = _restamped(whole.written, {"AT": roles.text_of(without)}, base=first)
+    await site.write("directory", silent)
+    (refused,) = [each for each in await site.leaves(3) if each.kind == "version-refused"]
+    assert refused
+    await site.member.follow(site.bus)
+    assert "which has not signed that, nor is it called lost" in site.member.refused()
+    leaf = await put_in_force(site, "directory", whole.plain)
+    code, value = await verified(site, world.root())
+    assert (code, leaf.directory.hex()[:16] in value["findings"][0]["what"]) == (4, True)
+    assert "which has not signed that, nor is it called lost" in value["findings"][0]["what"]
 
 
 async def test_the_operator_puts_policies_in_force_that_nobody_signed(site: Site) -> None:

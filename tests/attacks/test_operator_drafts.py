@@ -59,6 +59,19 @@ def rekeyed(base: Opened, **keys: PublicKey) -> Draft:
     return Draft(title="renewed", by="operator", roles={"targets": roles.text_of(roles.written(targets))})
 
 
+def with_stranger(base: Opened) -> Draft:
+    """Delegations by which XX, whom no file names as a member, speaks for itself and counts in what is joint."""
+    targets, key = targets_of(base.written), roles.listed(world.member_key("XX").public, "XX")
+    assert targets.delegations is not None
+    targets.delegations.keys[key.keyid] = key
+    given_by(targets)["XX"] = roles.delegated("XX", [key], 1)
+    given_by(targets)["federation"].keyids.append(key.keyid)
+    targets.version += 1
+    file = draft.json_of({"bureaus": [], "keys": []})
+    signs = {"targets": roles.text_of(roles.written(targets)), "XX": envelope("XX", file, 1)}
+    return Draft(title="renewed", by="operator", roles=signs, files={"members/XX.json": file.decode()})
+
+
 def nobody_signs(made: Draft, base: Opened, reason: str) -> None:
     """Neither shown nor signed by anybody, whatever keys lie there."""
     with pytest.raises(VersionRefusedError, match=reason):
@@ -182,6 +195,9 @@ def test_the_operator_has_a_key_signed_behind_many_others(first: Opened) -> None
 # Whose keys speak
 
 
+LOST = "is called LOST: another takes over without its signature"
+
+
 def test_the_operator_swaps_the_key_with_which_a_member_speaks(first: Opened) -> None:
     """The delegations name his key as LV's: who is asked to sign sees key and roles, and what LV loses."""
     old, his = world.member_key("LV").public.id.hex()[:16], SigningKey.new().public
@@ -192,6 +208,7 @@ def test_the_operator_swaps_the_key_with_which_a_member_speaks(first: Opened) ->
         [
             f"LV (key {his.id.hex()[:16]}) may sign from now on: {shared}",
             f"LV (key {old}) may not sign any more: {shared}",
+            f"LV (key {old}) {LOST}; ask LV by another way whether that is so",
         ]
     )
 
@@ -207,8 +224,9 @@ def test_the_operator_has_his_key_entered_as_a_joiners(first: Opened) -> None:
 
 def test_the_operator_has_somebody_enter_who_is_no_member(first: Opened) -> None:
     """His voice would be one of the two that allow policies: no member signs that, not at the founding either."""
-    made = next_draft(first, json.loads(first.plain), signatories=[world.signatory("XX")])
-    nobody_signs(made, first, "XX: enters and is no member")
+    with pytest.raises(VersionRefusedError, match="XX: has a voice and is no member"):
+        next_draft(first, json.loads(first.plain), signatories=[world.signatory("XX")])
+    nobody_signs(with_stranger(first), first, "XX: has a voice and is no member")
     founding = world.first_draft()
     joint = json.loads(founding.files["federation.json"])
     joint["members"] = [each for each in joint["members"] if each["id"] != "GE"]
@@ -219,7 +237,7 @@ def test_the_operator_has_somebody_enter_who_is_no_member(first: Opened) -> None
             "roles": founding.roles | {"federation": envelope("federation", text, 1)},
         }
     )
-    with pytest.raises(VersionRefusedError, match="GE: enters and is no member"):
+    with pytest.raises(VersionRefusedError, match="GE: has a voice and is no member"):
         draft.sign(without, None, "AT", [world.root_key("AT"), world.member_key("AT")])
     for hostile in ("[]", "{}", '{"members": 7}', '{"members": [7, {"id": 7}]}', "{"):
         broken = founding.files | {"federation.json": hostile}
@@ -256,6 +274,117 @@ def test_the_operator_calls_a_key_of_his_own_a_members(first: Opened, tmp_path: 
         signing.sign(tmp_path, "AT", rekeyed(first, AT=SigningKey.new().public), first)
     _, done = signing.sign(tmp_path, "AT", rekeyed(first, LV=SigningKey.new().public), first)
     assert done == ["targets"]
+
+
+# Round the member whose key it is
+
+
+@pytest.fixture(scope="module")
+def entered(first: Opened) -> Opened:
+    """RU has entered, too, and is in no agreement: nobody but RU could object."""
+    made = next_draft(first, json.loads(first.plain), signatories=[world.signatory("RU")])
+    return opened(world.content(made, first, [*world.ENTERED, "RU"]), first)
+
+
+def by_holders(base: Opened, made: Draft, **signers: SigningKey) -> bytes:
+    """What operator and holders of the root make of a draft with software of their own, and these keys."""
+    for holder in world.ENTERED:
+        targets = roles.envelope_of(made.roles["targets"], "targets")
+        targets.sign(roles.Pen(world.root_key(holder), holder))
+        made = draft.merge([made, made.model_copy(update={"roles": made.roles | {"targets": roles.text_of(targets)}})])
+    signed = base.written.roles | made.roles
+    for role in ("federation", *signers):
+        found = roles.envelope_of(signed[role], role)
+        for member, key in signers.items():
+            found.sign(roles.Pen(key, member))
+        signed[role] = roles.text_of(found)
+    return _restamped(base.written, signed, dict(made.files), base)
+
+
+def naming(base: Opened, member: str, key: SigningKey) -> Draft:
+    """Delegations under which a member speaks with this key, and a file of it that names the key."""
+    said = json.loads(base.written.files[f"members/{member}.json"])
+    file = draft.json_of(said | {"voices": [key.public.id.hex()]})
+    made = rekeyed(base, **{member: key.public})
+    signs = made.roles | {member: envelope(member, file, base.seen[member][0] + 1)}
+    return made.model_copy(update={"roles": signs, "files": {f"members/{member}.json": file.decode()}})
+
+
+def calling_lost(made: Draft, member: str, *keyids: str) -> Draft:
+    """The same, where the delegation calls these keys of a member lost."""
+    targets = targets_of(made)
+    given_by(targets)[member].unrecognized_fields[roles.LOST] = sorted(keyids)
+    return made.model_copy(update={"roles": made.roles | {"targets": roles.text_of(roles.written(targets))}})
+
+
+def refused(base: Opened, forged: bytes) -> str:
+    """Why every machine that has seen what was in force refuses this; empty if it takes it."""
+    try:
+        Guard(world.root(), base.seen, base).take("directory", forged, NOW)
+    except VersionRefusedError as error:
+        return str(error)
+    return ""
+
+
+def test_the_operator_and_the_root_holders_give_a_member_another_key_unasked(entered: Opened) -> None:
+    """Neither under its file of before, nor under one that names the key and that only the key itself has signed."""
+    his, own = SigningKey.new(), world.member_key("RU")
+    silent = by_holders(entered, rekeyed(entered, RU=his.public), RU=his)
+    assert "its file does not name it" in refused(entered, silent)
+    named = naming(entered, "RU", his)
+    assert "which has not signed that, nor is it called lost" in refused(entered, by_holders(entered, named, RU=his))
+    forged = by_holders(entered, calling_lost(named, "RU", "00" * 32), RU=his)
+    assert "which has not signed that, nor is it called lost" in refused(entered, forged)
+    with_own, _ = draft.sign(named, entered, "RU", [own])
+    assert refused(entered, by_holders(entered, with_own, RU=his)) == ""
+
+
+def test_the_operator_and_the_root_holders_hide_that_they_called_a_members_key_lost(entered: Opened) -> None:
+    """It stands in the directory for good, and no key comes back that was lost."""
+    his, old = SigningKey.new(), world.member_key("RU").public.id.hex()
+    taken = by_holders(entered, calling_lost(naming(entered, "RU", his), "RU", old), RU=his)
+    assert refused(entered, taken) == ""
+    after = opened(taken, entered)
+    assert roles.lost(after.targets, "RU") == {old}
+    hidden = rekeyed(after)  # nobody has another key
+    targets = targets_of(hidden)
+    given_by(targets)["RU"].unrecognized_fields.clear()
+    hidden = hidden.model_copy(update={"roles": {"targets": roles.text_of(roles.written(targets))}})
+    assert "RU: hides which of its keys were lost" in refused(after, by_holders(after, hidden))
+    back = by_holders(after, naming(after, "RU", world.member_key("RU")), RU=world.member_key("RU"))
+    assert "RU: is to speak with a key that was lost" in refused(after, back)
+
+
+def test_the_operator_and_the_root_holders_have_a_key_of_theirs_count_as_a_members(entered: Opened) -> None:
+    """In what is joint and among those who allow policies, while the member goes on speaking for itself."""
+    for role in ("federation", "policies"):
+        targets, his = targets_of(entered.written), roles.listed(SigningKey.new().public, "RU")
+        assert targets.delegations is not None
+        targets.delegations.keys[his.keyid] = his
+        given_by(targets)[role].keyids.append(his.keyid)
+        targets.version += 1
+        made = Draft(title="", by="operator", roles={"targets": roles.text_of(roles.written(targets))})
+        reason = refused(entered, by_holders(entered, made))
+        assert reason == f"{role}: can be signed with a key with which no member speaks"
+
+
+def test_the_operator_and_the_root_holders_give_who_is_no_member_a_voice(first: Opened) -> None:
+    """No machine takes it, whatever they sign: it would count in all that members decide."""
+    forged = by_holders(first, with_stranger(first), XX=world.member_key("XX"))
+    assert refused(first, forged).startswith("XX: has a voice and is no member")
+
+
+def test_the_operator_and_the_root_holders_name_a_key_that_they_do_not_list(first: Opened) -> None:
+    """What is taken apart fails in no other way than by being refused, on any machine; the broker goes on."""
+    for spoilt in ("AT", "federation"):
+        targets = targets_of(first.written)
+        if spoilt == "AT":
+            given_by(targets)[spoilt].keyids.append("ab" * 32)
+        else:
+            del given_by(targets)[spoilt]
+        targets.version += 1
+        made = Draft(title="", by="operator", roles={"targets": roles.text_of(roles.written(targets))})
+        assert refused(first, by_holders(first, made)).startswith(f"{spoilt}: ")
 
 
 # Round the members of an agreement

@@ -150,6 +150,27 @@ def test_an_agreement_whose_members_lost_too_many_keys_stays_and_they_get_theirs
         leaving(base, "GE")
 
 
+def test_who_has_keys_of_before_changes_no_agreement_that_hangs_on_them(entered: Opened) -> None:
+    """Two keys from which others took over, and the operator: nobody speaks with them any more."""
+    made = with_new_keys(without_roots(rekeying(entered, "AT", "LV"), entered, "GE"), entered, "AT", "LV")
+    _, guard = Guard(world.root(), entered.seen, entered).take("directory", assembled(made, entered), NOW)
+    base = guard.opened
+    assert base is not None
+    said = json.loads(base.written.files["agreements/circle.json"])
+    said["agreement"]["title"] = "another"
+    text = draft.json_of(said)
+    envelope = roles.text_of(roles.written(draft._signing(CIRCLE, text, base.seen[CIRCLE][0], NOW)))
+    made = Draft(title="", by="operator", roles={CIRCLE: envelope}, files={"agreements/circle.json": text.decode()})
+    for thief in ("AT", "LV"):
+        made, done = draft.sign(made, base, thief, [world.member_key(thief)])
+        assert done == [CIRCLE]
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: signed by nobody: 2 more of 2"):
+        guard.take("directory", assembled(made, base), NOW)
+    made, _ = draft.sign(made, base, "GE", [world.member_key("GE")])
+    with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: signed by GE: 1 more of 2"):
+        guard.take("directory", assembled(made, base), NOW)
+
+
 def test_who_enters_gets_its_voice_in_an_agreement_from_those_who_have_theirs() -> None:
     """RU is bound before it enters; its key counts there once two of the others have signed that it does."""
     wanted = world.plain()
@@ -161,6 +182,40 @@ def test_who_enters_gets_its_voice_in_an_agreement_from_those_who_have_theirs() 
     with pytest.raises(VersionRefusedError, match=f"{CIRCLE}: 1 more must sign: GE, LV"):
         assembled(without_roots(made, first, "AT", "RU"), first)
     assert opened(assembled(without_roots(made, first, "AT", "LV", "RU"), first), first)
+
+
+# A member gets another key
+
+
+def test_a_member_that_has_its_key_signs_with_it_that_another_takes_over(entered: Opened) -> None:
+    """And from then on with the new one alone; its file names that one, for the next to take over from."""
+    signatories = [draft.Signatory("RU", world.root_key("RU").public, new_key("RU").public)]
+    made = next_draft(entered, json.loads(entered.plain), signatories=signatories, rotated=frozenset(["RU"]))
+    made = with_new_keys(without_roots(made, entered, *world.ENTERED), entered, "RU")
+    (waiting,) = [each for each in draft.standings(made, entered) if each.missing]
+    assert waiting.role == "RU"
+    assert waiting.could == {"RU"}
+    with pytest.raises(VersionRefusedError, match="RU: 1 more must sign: RU"):
+        assembled(made, entered)
+    made, _ = draft.sign(made, entered, "RU", [world.member_key("RU")])
+    _, guard = Guard(world.root(), entered.seen, entered).take("directory", assembled(made, entered), NOW)
+    base = guard.opened
+    assert base is not None
+    assert roles.lost(base.targets, "RU") == frozenset()
+    said = json.loads(base.written.files["members/RU.json"])
+    assert said["voices"] == [new_key("RU").public.id.hex()]
+    renamed = next_draft(base, world.changed_name(base, "RU", "Moscow"))
+    assert json.loads(renamed.files["members/RU.json"])["voices"] == said["voices"]
+    _, later = guard.take("directory", assembled(with_new_keys(renamed, base, "RU"), base), NOW)
+    assert later.opened is not None
+    again = world.seeded("RU/member/3")
+    signatories = [draft.Signatory("RU", world.root_key("RU").public, again.public)]
+    third = next_draft(later.opened, json.loads(later.opened.plain), signatories=signatories)
+    lost = world.signed_by(third, later.opened, *world.ENTERED)
+    lost, _ = draft.sign(lost, later.opened, "RU", [again])
+    _, last = later.take("directory", assembled(lost, later.opened), NOW)
+    assert last.opened is not None
+    assert roles.lost(last.opened.targets, "RU") == {new_key("RU").public.id.hex()}
 
 
 def test_a_file_that_names_no_keys_yet_stays_until_something_changes(entered: Opened) -> None:
