@@ -249,6 +249,9 @@ class KafkaBus:
         tasks = [TopicPartition(stream, shard if family_of(stream).sharded else 0) for stream in inputs]
         async with AsyncExitStack() as stack:
             await self._check_still_ours(shard)
+            # Whoever came between that look and this is fenced by us, and ends: to find its name later, because our own
+            # could not be written, must not end us, too. Nobody would go on.
+            self._owned.last.pop(shard, None)
             producer = await self._client.producer(group)
             stack.push_async_callback(_discard, producer)
             owner = _Shard(shard, producer, self._check, self._client.limit, self._owned)

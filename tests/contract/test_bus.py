@@ -9,8 +9,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 
+from broker import kafka as kafka_bus
 from broker import kafka_read, sqlite_file, sqlite_pages, streams
 from broker.bus import MAX_RECORD, Bus, Copies, Owned, Record, Shard, Writes
 from broker.errors import (
@@ -944,6 +945,29 @@ async def test_a_locked_file_is_unavailable(embedded: Embedded) -> None:
         assert await bus.append(streams.notices(member), values("a")) == 0
 
 
+class Busy:
+    """Keeps the writer in a commit until it is told to go on."""
+
+    def __init__(self, bus: SqliteBus) -> None:
+        self.begun, self.over, self._bus = threading.Event(), threading.Event(), bus
+
+    async def run(self) -> None:
+        with suppress(UnavailableError):
+            await self._bus._file.write(self._wait)
+
+    def _wait(self, _: Transaction) -> None:
+        self.begun.set()
+        self.over.wait(60)
+
+
+async def put(what: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Begin what asks the writer, and return once it has."""
+    begun = asyncio.ensure_future(what)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return begun
+
+
 async def test_who_was_not_told_in_time_that_the_shard_is_its_own_does_not_take_itself_for_another(
     embedded: Embedded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -951,21 +975,20 @@ async def test_who_was_not_told_in_time_that_the_shard_is_its_own_does_not_take_
     async with embedded.opened() as bus:
         async with bus.own(0, []):
             pass
-        first, second = threading.Event(), threading.Event()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(bus._file.write(lambda _: first.wait(30)))
-            await asyncio.sleep(0)
-            with monkeypatch.context() as hasty:
-                hasty.setattr(sqlite_file, "LIMIT_S", 0.5)
-                asked = asyncio.ensure_future(bus.own(0, []).__aenter__())
-                await asyncio.sleep(0.1)
-            # In one commit with the question, and after it: its answer waits.
-            tasks.create_task(bus._file.write(lambda _: second.wait(30)))
-            await asyncio.sleep(0)
-            first.set()
+        first, second = Busy(bus), Busy(bus)
+        before = await put(first.run())
+        await asyncio.to_thread(first.begun.wait)
+        with monkeypatch.context() as hasty:
+            hasty.setattr(sqlite_file, "LIMIT_S", 2.0)
+            asked = await put(bus.own(0, []).__aenter__())
+            after = await put(second.run())  # in one commit with the question, and after it: its answer waits
+            first.over.set()
             with pytest.raises(UnavailableError, match="in time"):
                 await asked
-            second.set()
+            await after
+        assert second.begun.is_set()
+        second.over.set()
+        await before
         async with bus.own(0, []) as shard:
             assert bus._owned.last == {0: 3}
             await shard.commit([], Writes())
@@ -1150,6 +1173,76 @@ async def test_a_shard_takes_in_no_more_than_it_holds_at_once(kafka: OnKafka, mo
             taken += await shard.take(10, PATIENCE_S)
     assert [record.offset for record in taken] == list(range(128))
     assert held[0] <= kafka_read.HELD_BYTES + kafka_read.UNPACKED * 900_200
+
+
+class Overtaken(KafkaBus):
+    """Somebody comes between its look whether another has come, and its fencing of whoever has; then nothing works."""
+
+    def __init__(self, kafka: OnKafka, other: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(kafka.world.bootstrap, streams.ROUTER, kafka.world.pki(streams.ROUTER), WORLD)
+        self._comes, self._has_come = other, False
+
+    async def _check_still_ours(self, shard: int) -> None:
+        await super()._check_still_ours(shard)
+        if shard in self._owned.last and not self._has_come:
+            self._has_come = True
+            await self._comes()
+
+
+class NowFailsOnce:
+    """What an owner asks the time of: the first answer is lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_due, now = False, kafka_bus._Shard.now
+
+        async def fails(shard: kafka_bus._Shard) -> int:
+            if self.is_due:
+                self.is_due = False
+                raise UnavailableError("the node does not answer")
+            return await now(shard)
+
+        monkeypatch.setattr(kafka_bus._Shard, "now", fails)
+
+
+@pytest.mark.kafka
+async def test_a_successor_without_a_name_yet_is_fenced_by_who_wakes_and_that_one_goes_on(kafka: OnKafka) -> None:
+    ours = Owned()
+    async with kafka.open(streams.ROUTER, ours) as old, AsyncExitStack() as stack:
+        async with old.own(0, []):
+            pass
+        bare = KafkaBus(kafka.world.bootstrap, streams.ROUTER, kafka.world.pki(streams.ROUTER), WORLD)
+        producer = await bare._client.producer(f"{streams.ROUTER}.0")
+        stack.push_async_callback(producer.stop)
+        successor = kafka_bus._Shard(0, producer, bare._check, 30.0, Owned())
+        async with old.own(0, []) as shard:
+            with pytest.raises(FencedError):
+                await successor.now()
+            for _ in range(2):
+                await shard.commit([], Writes([(streams.REGISTER, b"entry", b"by who woke")]))
+
+
+@pytest.mark.kafka
+async def test_who_has_fenced_a_successor_goes_on_though_its_own_name_could_not_be_written_at_first(
+    kafka: OnKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successor has written its name, and ends: whoever fenced it must not leave the shard to it."""
+    async with AsyncExitStack() as stack:
+        new = await stack.enter_async_context(kafka.open(streams.ROUTER))
+        owners, lost = list[Shard](), NowFailsOnce(monkeypatch)
+
+        async def comes() -> None:
+            owners.append(await stack.enter_async_context(new.own(0, [])))
+            lost.is_due = True
+
+        async with Overtaken(kafka, comes) as old:
+            async with old.own(0, []) as shard:
+                await shard.commit([], Writes([(streams.REGISTER, b"entry", b"by the old")]))
+            with pytest.raises(UnavailableError):
+                await old.own(0, []).__aenter__()
+            with pytest.raises(FencedError):
+                await owners[0].now()
+            async with old.own(0, []) as shard:
+                await shard.commit([], Writes([(streams.REGISTER, b"entry", b"by the old")]))
 
 
 @pytest.mark.kafka
