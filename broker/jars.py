@@ -1,9 +1,10 @@
-"""The jars of a Kafka node: fetched by Maven, and checked one by one against the digests that the project keeps."""
+"""What a Kafka node runs on: Java, and jars that Maven fetches, each checked against the digest that we keep."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy" / "kafka"
 """pom.xml, jars.sha256, server.properties.in and log4j2.yaml; the jars lie under its target/libs."""
 FETCH_LIMIT_S = 600.0
+MIN_JAVA = 17
 
 
 def jars(deploy: Path = DEPLOY, progress: Callable[[str], None] = lambda _: None) -> Path:
@@ -95,3 +97,16 @@ def _sha256(path: Path) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def found_java() -> str:
+    """Find the Java to run. Raises ConfigurationError where there is none, or one that is too old."""
+    java = shutil.which("java")
+    if java is None:
+        raise ConfigurationError("Java is missing, which runs Apache Kafka: apt-get install openjdk-17-jre-headless")
+    command = [java, "-version"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr  # noqa: S603 -- fixed
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < MIN_JAVA:
+        raise ConfigurationError(f"{java} is not Java {MIN_JAVA} or newer: apt-get install openjdk-17-jre-headless")
+    return java

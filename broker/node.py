@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from broker import certificates, durable
+from broker import certificates, durable, node_log
 from broker.errors import ConfigurationError, UnavailableError
-from broker.jars import DEPLOY, jars
+from broker.jars import DEPLOY, found_java, jars
 from broker.node_address import check_reach, claimed, free_ports, in_address, is_claimed, is_free
 from broker.streams import SETUP
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 READY = "Kafka Server started"
-MIN_JAVA = 17
 CONFIG = "cluster.json"
 """Ids and ports of a cluster, in its folder: without it the nodes' data are not theirs any more."""
 START_LIMIT_S = 90.0
@@ -297,7 +296,7 @@ def start(
     Raises PortHeldError where another process has a port, ConfigurationError with the node's own words if it gave up,
     UnavailableError if it is not ready within `limit` seconds; then none that was started here is left running.
     """
-    java, libs = _java(), jars(deploy, progress)
+    java, libs = found_java(), jars(deploy, progress)
     durable.make_private(cluster.data)  # it may be the root of a disk
     with _alone(cluster.data), claimed(_ports(cluster)) as others:
         if load(cluster.data, cluster.pki) != cluster:
@@ -308,14 +307,17 @@ def start(
             for status in statuses(cluster)
             if status.pid is None and (not numbers or status.number in numbers)
         ]
+        emptied = _emptied(cluster)
         for number in due:
             _check_ports(cluster, number, others)
             _fill_properties(cluster, number, tuning, deploy)
-        _format(cluster, due, java, libs)
         try:
-            seen = {number: _spawn(cluster, number, java, libs, tuning, deploy) for number in due}
-            _await_ready(cluster, seen, limit)
-        except (ConfigurationError, UnavailableError):
+            # Who holds nothing comes after the others, and copies what they have.
+            for part in (set(due) - emptied, emptied & set(due)):
+                _format(cluster, sorted(part), java, libs)
+                seen = {number: _spawn(cluster, number, java, libs, tuning, deploy) for number in sorted(part)}
+                _await_ready(cluster, seen, limit)
+        except (ConfigurationError, UnavailableError, OSError):
             _end(cluster, due, limit=0)
             raise
     return due
@@ -457,6 +459,23 @@ def _format(cluster: Cluster, numbers: Sequence[int], java: str, libs: Path) -> 
         durable.write(_formatted(cluster, number), f"{cluster.config.cluster_id}\n".encode())
 
 
+def _emptied(cluster: Cluster) -> set[int]:
+    """Name the nodes that hold nothing while others have served: their disks are lost, or not mounted.
+
+    Raises ConfigurationError where they are the greater part: together they would take what others hold for outdated.
+    """
+    numbers = [each.number for each in cluster.config.nodes]
+    served = {each for each in numbers if _has_served(cluster, each)}
+    empty = {each for each in numbers if each not in served and not _formatted(cluster, each).exists()}
+    if served and 2 * len(empty) > len(numbers):
+        folders = " and ".join(str(cluster.folder(each)) for each in sorted(empty))
+        message = (
+            f"{folders} hold nothing, but {cluster.folder(min(served))} does: started so, the nodes would forget it"
+        )
+        raise ConfigurationError(f"{message}. Mount their disks there, or put the folders there")
+    return empty if served else set()
+
+
 def _formatting(cluster: Cluster, number: int, java: str, libs: Path) -> subprocess.Popen[str]:
     config = cluster.config
     quorum = ["--standalone"]
@@ -473,18 +492,6 @@ def _formatting(cluster: Cluster, number: int, java: str, libs: Path) -> subproc
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
-
-
-def _java() -> str:
-    java = shutil.which("java")
-    if java is None:
-        raise ConfigurationError("Java is missing, which runs Apache Kafka: apt-get install openjdk-17-jre-headless")
-    command = [java, "-version"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr  # noqa: S603 -- fixed
-    version = re.search(r'version "(\d+)', said)
-    if version is None or int(version[1]) < MIN_JAVA:
-        raise ConfigurationError(f"{java} is not Java {MIN_JAVA} or newer: apt-get install openjdk-17-jre-headless")
-    return java
 
 
 def _spawn(cluster: Cluster, number: int, java: str, libs: Path, tuning: Tuning, deploy: Path) -> int:
@@ -521,10 +528,10 @@ def _await_ready(cluster: Cluster, seen: dict[int, int], limit: float) -> None:
     waiting, deadline = dict(seen), time.monotonic() + limit
     while waiting:
         for number, before in list(waiting.items()):
-            if READY in _said_since(_log(cluster, number), before):
+            if READY in node_log.said_since(_log(cluster, number), before):
                 del waiting[number]
             elif _pid(cluster, number) is None:
-                raise ConfigurationError(_last_words(cluster, number, before))
+                raise ConfigurationError(f"node {number} gave up: {node_log.last_words(_log(cluster, number), before)}")
         if waiting and time.monotonic() > deadline:
             numbers = ", ".join(map(str, waiting))
             raise UnavailableError(
@@ -553,14 +560,30 @@ def _signal(cluster: Cluster, number: int, what: signal.Signals) -> None:
 
 
 def _pid(cluster: Cluster, number: int) -> int | None:
-    """Tell the process id of a node that runs; an id that another process has got since does not count."""
+    """Tell the process id of a node that runs; an id that another process has got since does not count.
+
+    Where a kill or a full disk kept it from being written, the node is found by what it was started with.
+    """
+    properties = os.fsencode(_properties(cluster, number))
     try:
-        pid = int((cluster.folder(number) / "pid").read_text(encoding="ascii"))
-        _reap(pid)
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        written = int((cluster.folder(number) / "pid").read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return None
-    return pid if os.fsencode(_properties(cluster, number)) in command.split(b"\0") else None
+        written = 0
+    if written > 0:
+        _reap(written)
+    if _was_given(written, properties):
+        return written
+    others = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
+    return next((pid for pid in others if _was_given(pid, properties)), None)
+
+
+def _was_given(pid: int, argument: bytes) -> bool:
+    """Say whether a process was started as a node with this argument."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return argument in command and b"kafka.Kafka" in command
 
 
 def _reap(pid: int) -> None:
@@ -577,31 +600,6 @@ def _properties(cluster: Cluster, number: int) -> Path:
 
 def _log(cluster: Cluster, number: int) -> Path:
     return cluster.folder(number) / "logs" / "server.log"
-
-
-def _said_since(log: Path, before: int) -> str:
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        # A log that has become smaller was rolled over: then all of it is new.
-        file.seek(before if log.stat().st_size >= before else 0)
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _last_words(cluster: Cluster, number: int, before: int) -> str:
-    log = _log(cluster, number)
-    lines = _said_since(log, before).splitlines()
-    console = cluster.folder(number) / "logs" / "console.log"
-    said = _first_complaint(lines) or console.read_text(encoding="utf-8", errors="replace").splitlines()[:1]
-    return f"node {number} gave up: {' '.join(said) or 'it did not say why'} (all of it: {log})"
-
-
-def _first_complaint(lines: Sequence[str]) -> list[str]:
-    """Find the first error that a log tells of, and its cause, which stands in the line below."""
-    for place, line in enumerate(lines):
-        if re.search(r"\] (ERROR|FATAL) ", line):
-            return [line, *(cause for cause in lines[place + 1 : place + 2] if not cause.startswith("["))]
-    return []
 
 
 @contextmanager

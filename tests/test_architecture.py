@@ -109,6 +109,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "kafka",
         "jars",
         "node_address",
+        "node_log",
         "node",
         "kafka_admin",
         "bindings",

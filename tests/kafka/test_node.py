@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -476,6 +477,48 @@ def check_copies_without_one(kafka: KafkaWorld) -> None:
     while "inbox.at.new" not in (known := admin.list_topics(timeout=30).topics):  # each node learns of it by itself
         assert time.monotonic() < deadline
     assert [len(each.replicas) for each in known["inbox.at.new"].partitions.values()] == [3]
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_of_three_nodes_that_lost_its_disk_copies_what_the_others_have_and_two_are_not_started() -> None:
+    with running_kafka(WORLD, nodes=3) as kafka:
+        assert acknowledged(kafka) == [None]
+        node.stop(kafka.cluster)
+        shutil.rmtree(kafka.cluster.folder(3))
+        assert node.start(kafka.cluster, tuning=node.QUICK) == [1, 2, 3]
+        kafka.kill(1)  # the third and the second hold all of it by now, or nothing is acknowledged
+        assert acknowledged(kafka) == [None]
+        assert end(kafka, "notices.at") == 2
+        node.stop(kafka.cluster)
+        for each in (2, 3):
+            kafka.cluster.folder(each).rename(kafka.folder / f"away-{each}")
+        with pytest.raises(ConfigurationError, match=r"node-2 and .*node-3 hold nothing, but .*node-1 does"):
+            node.start(kafka.cluster, tuning=node.QUICK)
+        assert not list(kafka.cluster.data.glob("node-[23]/data"))
+
+
+def end(kafka: KafkaWorld, topic: str) -> int:
+    who = kafka_admin.client_settings(kafka.bootstrap, kafka.credentials("router"))
+    consumer = Consumer(who | {"group.id": "router.0"})
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=60)[1])
+    finally:
+        consumer.close()
+
+
+@pytest.mark.kafka
+def test_a_node_that_a_kill_kept_from_being_noted_is_found_and_stopped(prepared: node.Cluster) -> None:
+    """Or it would keep its ports from the next one, and nothing would say that it is ours."""
+    try:
+        assert node.start(prepared, tuning=node.QUICK) == [1]
+        (prepared.folder(1) / "pid").unlink()
+        assert node.start(prepared, tuning=node.QUICK) == []
+        assert node.stop(prepared, limit=0) == [1]
+        assert [each.pid for each in node.statuses(prepared)] == [None]
+    finally:
+        node.stop(prepared, limit=0)
 
 
 @pytest.mark.kafka
