@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.helpers import create_ssl_context
 from aiokafka.producer import sender
 
 from broker import kafka_read, kafka_send
@@ -26,6 +25,7 @@ from broker.errors import ConfigurationError, FencedError, ForbiddenStreamError,
 from broker.kafka_answers import FAILED, answering
 from broker.kafka_batch import BATCH_BYTES, TRANSACTIONAL, Batch, Heads, Value, make_batches
 from broker.kafka_read import Backlog, Places, Reader
+from broker.kafka_tls import Context
 from broker.streams import REGISTER, ROUTER, SETUP, World, family_of
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ class _Client:
 
     def __init__(self, bootstrap: str, principal: str, tls: tuple[str, str, str] | None, limit: float) -> None:
         self._bootstrap, self._principal, self.limit = bootstrap, principal, limit
-        self._tls = create_ssl_context(cafile=tls[0], certfile=tls[1], keyfile=tls[2]) if tls else None
+        self._tls = Context.of(*tls) if tls else None
 
     def _settings(self) -> dict[str, Any]:
         return {

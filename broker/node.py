@@ -350,6 +350,15 @@ def statuses(cluster: Cluster) -> list[NodeStatus]:
     ]
 
 
+def is_outdated(cluster: Cluster, number: int) -> bool:
+    """Say whether a node was started before its certificate was made, which it reads at its start only."""
+    try:
+        started = (cluster.folder(number) / "pid").stat().st_mtime
+        return (cluster.pki / f"node-{number}.crt").stat().st_mtime > started
+    except FileNotFoundError:
+        return False
+
+
 # --- preparing --------------------------------------------------------------------------------------------------------
 
 

@@ -91,8 +91,7 @@ def tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, str
         else:
             message += f'add [tls."{principal}"]'
         raise ConfigurationError(message)
-    if settings.member:
-        _say_ending(settings.member, principal, folder / files.certificate)
+    _say_ending(settings.member or "", principal, folder / files.certificate)
     return (str(folder / files.ca), str(folder / files.certificate), str(folder / files.key))
 
 
@@ -118,14 +117,18 @@ def going_on(without: str) -> Iterator[None]:
 
 
 def _say_ending(member: str, principal: str, certificate: Path) -> None:
-    """Say once that a certificate soon ends, whenever that is found: without the next one the member is cut off."""
+    """Say once that a certificate soon ends, whenever that is found: without the next one its owner is cut off."""
     from broker import certificates  # noqa: PLC0415 -- only a Kafka home needs it
 
     end = certificates.expiry(certificate) if certificate.is_file() else None
     if end and end < datetime.now(UTC) + certificates.RENEW_BEFORE:
-        unit = principal.partition(".")[2]
-        whose = "--adapter" if principal == streams.adapter(member) else f"--bureau {member}/{unit}"
-        ask = f"ask for the next one with `valise certificate request {whose}` and have the operator sign it"
+        ask = "make the next one with `valise broker init`, `--from` and passphrase as before"
+        if member:
+            unit = principal.partition(".")[2]
+            whose = "--adapter" if principal == streams.adapter(member) else f"--bureau {member}/{unit}"
+            ask = f"ask for the next one with `valise certificate request {whose}` and have the operator sign it"
+        elif principal == streams.SETUP:
+            ask = "make the next one with `valise broker init --setup`, `--from` and passphrase as before"
         _say_once(f"RED: the certificate of {principal} ends {end:%Y-%m-%d}: {ask}")
 
 

@@ -168,6 +168,7 @@ def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, change
     for row in rows:
         state = f"runs (pid {row['pid']})" if row["pid"] else "is down"
         soon = "  RENEW IT: valise broker init" if row["days_left"] < SOON_DAYS else ""
+        soon = soon or ("  RUNS WITH THE ONE BEFORE: valise kafka down, then up" if row["outdated"] else "")
         answer.say(f"  node-{row['node']}  {row['address']:<22} {state:<18} certificate until {row['until']}{soon}")
         answer.say(f"          log {row['log']}")
         if row["scarce"]:
@@ -184,6 +185,7 @@ def _row(cluster: node.Cluster, found: node.NodeStatus) -> dict[str, Any]:
         "pid": found.pid,
         "until": until.date().isoformat(),
         "days_left": (until - datetime.now(UTC)).days,
+        "outdated": found.pid is not None and node.is_outdated(cluster, found.number),
         "log": str(found.log),
         "disk": disks.said(disk),
         "scarce": disk.scarce,

@@ -106,6 +106,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "kafka_read",
         "kafka_send",
         "kafka_quota",
+        "kafka_tls",
         "kafka",
         "jars",
         "node_address",

@@ -1,0 +1,45 @@
+"""The TLS context of one principal: whoever connects anew shows the certificate that lies in its file by then."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any, Self
+
+
+class Context(ssl.SSLContext):
+    """Trusts one file of authorities, and heeds that the certificate and its key are replaced before they end.
+
+    A broker that runs for a year would otherwise go on with the one that it was started with, until nodes refuse it.
+    """
+
+    _files: tuple[Path, Path]
+    _loaded: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, authorities: str, certificate: str, key: str) -> Self:
+        """Make one from PEM files; the key is not encrypted. Raises OSError for what cannot be read."""
+        made = cls(ssl.PROTOCOL_TLS_CLIENT)
+        made.load_verify_locations(authorities)
+        made._files = (Path(certificate), Path(key))
+        made.load_cert_chain(certificate, key)
+        made._loaded = made._lying()
+        return made
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        """Begin a connection, as asyncio does."""
+        self._load_again()
+        return super().wrap_bio(*arguments, **named)
+
+    def _load_again(self) -> None:
+        try:
+            if (lying := self._lying()) != self._loaded:
+                # Tried apart first: of files that are just being replaced the new one may be beside the old.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*self._files)
+                self.load_cert_chain(*self._files)
+                self._loaded = lying
+        except OSError:  # of TLS, too: the next connection tries again
+            return
+
+    def _lying(self) -> tuple[tuple[int, int], ...]:
+        return tuple((found.st_ino, found.st_mtime_ns) for found in (each.stat() for each in self._files))
