@@ -79,7 +79,7 @@ class Author:
             self.now += self.chance.choice((1, 100, 1_000, 10_000))
             self.happens(way() or self.create())
             self.answered()
-        late = (
+        late: tuple[Callable[[], Act | None], ...] = (
             self.sign_anew, self.sign_anew, self.end_key, self.end_key, Restart, self.approve, self.correct,
             self.join, self.join, self.appoint, self.withdraw,
         )  # fmt: skip

@@ -138,9 +138,9 @@ class Whole:
                 if took.record.rows
                 else []
             )
-            for each in took.record.rows:
-                if (each.bureau, each.delivery_number) in erased:
-                    self.lines.setdefault((took.number, each.bureau), on_record(each, names))
+            for row in took.record.rows:
+                if (row.bureau, row.delivery_number) in erased:
+                    self.lines.setdefault((took.number, row.bureau), on_record(row, names))
         for name, bus in self.members():
             async for each in self.rest(bus, streams.outcomes(name)):
                 self.told.setdefault(codec.decode(Told, each.value or b"").leaf_number, set()).add(name)
