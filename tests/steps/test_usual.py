@@ -176,10 +176,9 @@ class _Fixed:
 def test_the_beginning_of_a_decision_says_what_the_whole_says_or_nothing(record: Any, cut: int) -> None:
     data = codec.write("decision", record)
     whole, first = codec.decode(DecisionRecord, data), brought(data)
-    assert isinstance(first, Brought)
     assert [getattr(first, name) for name in Brought.__slots__] == [getattr(whole, name) for name in Brought.__slots__]
     shorter = codec.begin(Brought, DecisionRecord, data[:cut])
-    assert shorter in (None, first)
+    assert shorter in (None, codec.begin(Brought, DecisionRecord, data))
     assert shorter is None or cut >= len(first.header) + len(first.routing) + len(first.statement)
 
 
