@@ -74,7 +74,7 @@ class Distribute:
         """
         place = await self._held(await self._bus.place(GROUP, streams.ROUTED, partition=self._shard))
         while records := await self._bus.read(streams.ROUTED, place, limit=READ_LIMIT, partition=self._shard):
-            for routes, place in _parts(records):
+            for routes, place in parts(records):
                 # The sealer has recovered all that was committed before we owned the shard; this is beyond it.
                 if any(route.leaf_number >= self._sealer.trail.size for route in routes):
                     raise FencedError
@@ -178,13 +178,13 @@ class Distribute:
         log.debug("routed.copied", leaves=len(routes), copies=sum(len(each.own) for each in parcel.copies))
 
 
-def _parts(records: Sequence[Record]) -> Iterator[tuple[list[Route], int]]:
-    """Make the routes of records again, as many at once as a step may bring, and the place behind them."""
+def parts(records: Sequence[Record], most: int = COPIES) -> Iterator[tuple[list[Route], int]]:
+    """Make the routes of records again, those of `most` deliveries at once and no more, and the place behind them."""
     routes, copies = list[Route](), 0
     for record in records:
         routes.append(restored(codec.decode(Routed, record.value or b"")))
         copies += len(routes[-1].lines.recipients)
-        if copies >= COPIES:
+        if copies >= most:
             yield routes, record.offset + 1
             routes, copies = [], 0
     if routes:

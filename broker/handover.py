@@ -23,6 +23,11 @@ the broker's process had 702 MB, with 20 it has 236, as quickly.
 """
 
 
+def at_once(most: int, bureaus: int) -> int:
+    """Say how many records a step takes, `most` or fewer: each may go to so many bureaus."""
+    return max(1, min(most, COPIES // max(1, bureaus)))
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """A committed step; `place` is where `distribute` stands in `routed` once it is sent, `last` ends its batch."""

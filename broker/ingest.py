@@ -19,7 +19,7 @@ import structlog
 from broker import crash, streams
 from broker.checker import WORTH, Checker, Found
 from broker.errors import CouldNotBeJudgedError, NoticeRejectedError
-from broker.handover import COPIES, Committed, Handover
+from broker.handover import Committed, Handover, at_once
 from broker.judge import Checked, Judge, Ruling, refused
 from broker.notice import Verified
 from broker.quick import quick
@@ -140,9 +140,8 @@ class Ingest:
                 self._out.leave()
 
     def _limit(self) -> int:
-        """Say how many records a step takes: fewer where each may go to so many bureaus that memory would be short."""
         bureaus = len(self._keys.directory.bureaus) if self._keys else 1
-        return max(1, min(self._pace.limit, COPIES // max(1, bureaus)))
+        return at_once(self._pace.limit, bureaus)
 
     def _check_all(self, taken: Sequence[Record]) -> list[Ahead]:
         nows = [self._clock_of(record) for record in taken]
