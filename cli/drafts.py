@@ -6,6 +6,7 @@ import json
 import typing
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from functools import cache
 from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -90,7 +91,7 @@ def _draft(value: Any, place: str) -> Draft:
 def _unknown(value: Any, kind: Any, place: str) -> Iterator[str]:
     """Name the fields that nothing here reads: one more `deny`, passed over in silence, would reach whom it denies."""
     if isinstance(value, dict) and is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         for name, each in value.items():
             if name in hints:
                 yield from _unknown(each, hints[name], f"{place}{name}.")
@@ -99,6 +100,12 @@ def _unknown(value: Any, kind: Any, place: str) -> Iterator[str]:
     elif isinstance(value, list) and typing.get_origin(kind) is tuple:
         for position, each in enumerate(value):
             yield from _unknown(each, typing.get_args(kind)[0], f"{place}{position}.")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Give the types of a dataclass's fields: to work them out takes as long as all else that is done for a draft."""
+    return typing.get_type_hints(kind)
 
 
 def _audience(value: Any) -> Any:

@@ -140,7 +140,10 @@ def _history(register: Path, kept: Opened, directory: Directory, begin: int) -> 
     """Give what is in force from before `begin`, then all that was decided since; of what was released the release."""
     if not kept.trail.size:
         return
-    notices = {named: _Stands(each.leaf_number, _present(each)) for named, each in standing_notices(register)}
+    notices, say = dict[tuple[str, bytes], _Stands](), progress("looked at", "notices in force")
+    for named, each in standing_notices(register):
+        notices[named] = _Stands(each.leaf_number, _present(each))
+        say(len(notices), 0)
     first = leaf_at(kept.trail, begin)
     released = releases(kept.trail, kept.index)
     subscriptions = _subscriptions(kept, directory)
