@@ -250,14 +250,17 @@ class Outbox:
             self._keep_cursor(cursor)
         return results
 
-    def rehearse(self, drafts: Iterable[Draft]) -> list[Verified | Refusal | Unchanged]:
+    def rehearse(self, drafts: Iterable[Draft], progress: Progress = _silent) -> list[Verified | Refusal | Unchanged]:
         """Give what `publish` would make of these drafts now, one after the other, and keep nothing of it."""
-        drafts = list(drafts)
+        drafts, made = list(drafts), list[Verified | Refusal | Unchanged]()
         self._unlock({draft.bureau or self._bureau for draft in drafts})
         with answering():
             self.database.execute("BEGIN IMMEDIATE")
             try:
-                return [self._make_next(draft, "") for draft in drafts]
+                for draft in drafts:
+                    made.append(self._make_next(draft, ""))
+                    progress(len(made), len(drafts))
+                return made
             finally:
                 take_back(self.database)
                 with suppress(sqlite3.OperationalError):  # never in the place of what went wrong; the next call does it

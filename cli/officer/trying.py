@@ -12,6 +12,7 @@ from cli import answer
 from cli.home import MemberHome, clock
 from cli.officer import accounts, in_force
 from cli.options import Everywhere
+from cli.progress import progress
 
 if TYPE_CHECKING:
     from adapters.outbox import Outbox, Refusal
@@ -91,10 +92,12 @@ def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account,
     rules = Rules.load(basis.policies, basis.directory, None)
     view, read = View(basis.directory, rules, Subscriptions.unknown(basis.directory)), read_rules(basis.policies)
     with home.outbox() as outbox:
-        made, now = outbox.rehearse(drafts), clock()
+        made, now = outbox.rehearse(drafts, progress("made", "notices")), clock()
         _refuse([each for each in made if isinstance(each, Refusal)])
         found: list[tuple[Account, ...]] = []
+        say = progress("tried", "notices")
         for each in made:
+            say(len(found), len(made))
             if isinstance(each, Verified):
                 mask = basis.directory.bureau_mask(_holders(outbox, each))
                 found.append(tell(of_prospect(each, each.present, view, read, now, None, mask)))
