@@ -85,6 +85,8 @@ def _write(text: str, *, err: bool = False) -> bool:
 def in_json(value: Any, indent: int | None = None) -> str:
     """Write a value as JSON, on one line without `indent`; what a terminal would obey is escaped, not lost."""
     text = json.dumps(value, ensure_ascii=False, default=plain, indent=indent)
+    if _is_printable(text):
+        return text
     # Only within its strings JSON has what is not printable, but for the line breaks of the indentation.
     return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
@@ -115,7 +117,14 @@ def _cell(text: str) -> Any:
 
 def safe(text: str) -> str:
     """Take out what a terminal would obey; line breaks stay."""
+    if _is_printable(text):
+        return text
     return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
+
+
+def _is_printable(text: str) -> bool:
+    """Say whether a terminal obeys nothing in it but line breaks: most is so, and of many MB no list is made."""
+    return text.replace("\n", "").isprintable()
 
 
 def one_line(text: str) -> str:
