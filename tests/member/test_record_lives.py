@@ -16,6 +16,7 @@ import pytest
 from adapters.adapter import Draft
 from adapters.changes import Guard, changes
 from adapters.outbox import Outbox
+from adapters.trace import trace, undecided
 from broker import codec
 from broker.errors import InvalidReferenceError
 from broker.notice import WITHDRAWAL, Envelope, Header, Reference
@@ -194,6 +195,12 @@ class Life:
         finally:
             self.outbox.database.execute("ROLLBACK")
 
+    def undecided(self) -> set[bytes]:
+        """Name what has no outcome yet, by the story of each notice."""
+        rows = self.outbox.database.execute("SELECT notice_id FROM envelopes").fetchall()
+        stories = {bytes(each): trace(self.outbox.database, bytes(each)) for (each,) in rows}
+        return {each for each, story in stories.items() if story and not story.outcome}
+
     def standing(self) -> set[bytes]:
         """Name what the outbox says stands, but for what waits for a key that never comes: the broker never had it."""
         found = {bytes(each["notice_id"]): each["outcome"] for each in self.outbox.holding.standing("AT/ncb", "R-1")}
@@ -207,6 +214,7 @@ async def test_an_outbox_knows_what_the_broker_holds_of_a_record_and_can_end_all
     for act in chance.choices(ACTS, WEIGHTS, k=chance.randint(6, 26)):
         await getattr(life, act)()
         assert life.remembers(), act
+        assert life.undecided() == undecided(life.outbox.database), act
     await life.settle()
     await life.disown_all()
     assert life.remembers()
