@@ -90,8 +90,8 @@ def _draft(value: Any, place: str) -> Draft:
 
 def _unknown(value: Any, kind: Any, place: str) -> Iterator[str]:
     """Name the fields that nothing here reads: one more `deny`, passed over in silence, would reach whom it denies."""
-    if isinstance(value, dict) and is_dataclass(kind):
-        hints = _hints(kind)
+    hints = _hints(kind)
+    if isinstance(value, dict) and hints is not None:
         for name, each in value.items():
             if name in hints:
                 yield from _unknown(each, hints[name], f"{place}{name}.")
@@ -103,9 +103,9 @@ def _unknown(value: Any, kind: Any, place: str) -> Iterator[str]:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """Give the types of a dataclass's fields: to work them out takes as long as all else that is done for a draft."""
-    return typing.get_type_hints(kind)
+def _hints(kind: Any) -> dict[str, Any] | None:
+    """Give the types of a dataclass's fields, else None; worked out for each draft they took longer than all else."""
+    return typing.get_type_hints(kind) if is_dataclass(kind) else None
 
 
 def _audience(value: Any) -> Any:

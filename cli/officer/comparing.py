@@ -141,8 +141,8 @@ def _history(register: Path, kept: Opened, directory: Directory, begin: int) -> 
     if not kept.trail.size:
         return
     notices, say = dict[tuple[str, bytes], _Stands](), progress("looked at", "notices in force")
-    for named, each in standing_notices(register):
-        notices[named] = _Stands(each.leaf_number, _present(each))
+    for named, kept_of_it in standing_notices(register):
+        notices[named] = _Stands(kept_of_it.leaf_number, _present(kept_of_it))
         say(len(notices), 0)
     first = leaf_at(kept.trail, begin)
     released = releases(kept.trail, kept.index)
