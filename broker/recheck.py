@@ -125,7 +125,9 @@ class Rechecked:
     records: int = 0
     decisions: int = 0
     others: dict[str, int] = field(default_factory=dict)
-    """Decisions, and statements whose signature was not looked at, by policy sets that nobody named, by digest."""
+    """Decisions by policy sets that nobody named, by digest."""
+    unsigned: dict[str, int] = field(default_factory=dict)
+    """Statements under such sets, by digest: whose signature they bear is known only with the policies."""
     receipts: int = 0
     waiting: int = 0
     """Receipts and notices that may still be on their way: no later one of that bureau or series is on record."""
@@ -250,7 +252,7 @@ class _Recheck:
         if leaf.kind == "subscribed":
             self._subscriptions = (None, None)
         if (grounds := self._grounds(leaf)) is None:
-            self._not_named(leaf)
+            _count(self._found.unsigned, leaf)
         if wrong := self._statements.take(leaf, record, grounds.directory if grounds else None):
             self._found.add(f"leaf {number}", wrong)
 
@@ -356,14 +358,10 @@ class _Recheck:
                 self._found.add(place, f"withdraws another's notice, and {recorded.header.issuer} is no authority")
             return
         if grounds is None:
-            self._not_named(recorded.leaf)
+            _count(self._found.others, recorded.leaf)
             return
         self._found.decisions += 1
         self._repeat(place, recorded, grounds)
-
-    def _not_named(self, leaf: Leaf) -> None:
-        digest = leaf.policies.hex()
-        self._found.others[digest] = self._found.others.get(digest, 0) + 1
 
     def _follow(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
         """Check who holds what it changes and is told; from where that would cost too much on nothing is said of it."""
@@ -499,6 +497,11 @@ def _inadmissible(header: Header, leaf: Leaf, directory: Directory | None) -> st
     if directory and not directory.is_active(header.member):
         return f"takes in a notice of {header.member}, which was suspended then"
     return ""
+
+
+def _count(by_set: dict[str, int], leaf: Leaf) -> None:
+    digest = leaf.policies.hex()
+    by_set[digest] = by_set.get(digest, 0) + 1
 
 
 def _who(mask: int, directory: Directory | None) -> str:

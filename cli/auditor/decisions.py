@@ -65,8 +65,8 @@ class Decisions:
 
     @property
     def whole(self) -> bool:
-        """Whether every decision was checked, or none was to be."""
-        return not self.policies or not self.found.others
+        """Whether every decision and statement was checked, or none was to be."""
+        return not self.policies or not (self.found.others or self.found.unsigned)
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Tell it for people."""
@@ -82,6 +82,9 @@ class Decisions:
             yield "not followed", f"{some}: too much before it does not hold to say who held what"
         for digest, count in sorted(found.others.items() if self.policies else ()):
             yield "not repeated", f"{count:,} decisions under the policy set {digest[:16]}, which was not named"
+        for digest, count in sorted(found.unsigned.items() if self.policies else ()):
+            said = f"the signatures of {count:,} receipts and other statements under the policy set {digest[:16]}"
+            yield "not checked", f"{said}, which was not named"
 
     def value(self) -> dict[str, Any]:
         """Give it as JSON has it."""
@@ -91,6 +94,7 @@ class Decisions:
             "receipts_waiting": self.found.waiting,
             "repeated": self.found.decisions,
             "not_repeated": self.found.others,
+            "signatures_not_checked": self.found.unsigned,
             "not_followed": self.found.unfollowed,
             "not_followed_from": self.found.unfollowed_from,
             "policies": list(self.policies),
