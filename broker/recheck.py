@@ -18,7 +18,7 @@ from broker.errors import NoticeRejectedError, TrailError
 from broker.examine import ONCE
 from broker.few import few
 from broker.holders import LOOKS, Holders
-from broker.index import receipt_in
+from broker.index import look_in, receipt_in
 from broker.notice import (
     APPROVAL,
     BEGUN,
@@ -34,9 +34,10 @@ from broker.notice import (
     DecisionRecord,
     Header,
     Leaf,
+    Look,
     Terms,
 )
-from broker.recorded import Recorded, remember
+from broker.recorded import Recorded, header_in, remember
 from broker.report import LISTED, Finding
 from broker.route import rows_hold
 from broker.statements import REPEATED, STATED, Statements
@@ -253,8 +254,20 @@ class _Recheck:
             self._subscriptions = (None, None)
         if (grounds := self._grounds(leaf)) is None:
             _count(self._found.unsigned, leaf)
-        if wrong := self._statements.take(leaf, record, grounds.directory if grounds else None):
+        wrong = self._statements.take(leaf, record, grounds.directory if grounds else None)
+        if leaf.kind == "look":
+            wrong = wrong or self._looked(number, look_in(record))
+        if wrong:
             self._found.add(f"leaf {number}", wrong)
+
+    def _looked(self, number: int, look: Look | None) -> str:
+        """Say whether a look is at notices of another member than the one that is told of it, "" if not."""
+        for each in look.leaves if look else ():
+            kept = self._kept.get(each) if self._kept and 0 <= each < number else None
+            header = header_in(codec.decode(DecisionRecord, kept[1])) if kept else None
+            if look and (header is None or header.member != look.issuer_member):
+                return f"looks at leaf {each}, which is no notice of {look.issuer_member}, who is told of it"
+        return ""
 
     def _follows(self, kind: str) -> None:
         """Check that what a reviewer or an authority said comes about in the leaf right after it, of this kind."""

@@ -214,7 +214,9 @@ class Books:
         self.entries[number : number + 1] = [Entry(number, codec.encode(leaf), salt, decision)]
 
     @contextmanager
-    def checked(self, grounds: Callable[[Leaf], Grounds] = lambda _: GROUNDS) -> Iterator[tuple[list[str], Rechecked]]:
+    def checked(
+        self, grounds: Callable[[Leaf], Grounds | None] = lambda _: GROUNDS
+    ) -> Iterator[tuple[list[str], Rechecked]]:
         """Examine the trail as `audit verify --policy` does; give its findings, and those of the decisions."""
         made = self.folder / "changed"
         made.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from broker import codec
-from broker.notice import DecisionRecord, Entry, Leaf, Revocation, Statement
+from broker.notice import LOOK_TYPE, DecisionRecord, Entry, Leaf, Look, Revocation, Statement
 from tests.attacks.bench import Bench, notice
 from tests.attacks.test_review import Books, said
 from tests.making import FEDERATION, NOW, key_of, receipt, statement, subscription
@@ -193,3 +193,18 @@ async def test_the_operator_calls_a_notice_a_repetition_of_another(shared: Bench
         books.put(number, false, DecisionRecord(record.stream, 0, 0, record.at, record.record_digest))
         with books.checked() as (_, found):
             assert said(found, number) == "is called repeated, and no such notice is on record before it"
+
+
+@pytest.mark.parametrize("member", ["AT", "RU"])
+async def test_the_operator_and_an_auditor_have_another_member_told_of_a_look(
+    shared: Bench, told: Told, member: str
+) -> None:
+    """The auditor names RU as the issuer of what it looks at, so that AT hears nothing of it: exit 4."""
+    books = Books.of(shared)
+    leaf, record = books.find(told.receipt)
+    payload = codec.encode(Look(FEDERATION, "auditor-1", bytes(16), member, (told.notice,), "case 1", NOW))
+    look = codec.encode(Statement(LOOK_TYPE, payload, bytes(32), bytes(64)))
+    books.put(told.receipt, replace(leaf, kind="look", code=None), replace(record, stream="asks", statement=look))
+    with books.checked(lambda _: None) as (_, found):
+        finding = f"looks at leaf {told.notice}, which is no notice of RU, who is told of it"
+        assert said(found, told.receipt) == ("" if member == "AT" else finding)
