@@ -37,6 +37,7 @@ from broker.notice import (
     Look,
     Terms,
 )
+from broker.once import Once
 from broker.recorded import Recorded, header_in, remember
 from broker.report import LISTED, Finding
 from broker.route import rows_hold
@@ -178,6 +179,7 @@ class _Recheck:
         """The last delivery number of each bureau."""
         self._owed: tuple[int, str] | None = None
         """Leaf of a reviewer's or an authority's word, and the kind of leaf that has to follow it."""
+        self._ids, self._numbers = Once(), Once()
         self._over: dict[int, str] = {}
         """Leaf of a notice → what became of it, if that ended it."""
         self._tells_holders = False
@@ -299,6 +301,15 @@ class _Recheck:
         if subject.relation in ENDS:
             self._over[about] = ENDS[subject.relation]
 
+    def _used_before(self, recorded: Recorded) -> str:
+        """Say whether its id or its number in its series is another's: under each an issuer says one thing."""
+        header, routing, number = recorded.header, recorded.routing, recorded.leaf_number
+        if (first := self._ids.before((header.issuer, header.notice_id), number)) is not None:
+            return f"takes in a notice under the id of the one of leaf {first}"
+        if (first := self._numbers.before((header.issuer, routing.series, routing.number), number)) is not None:
+            return f"takes in a notice under the number of the one of leaf {first}"
+        return ""
+
     def _repeated(self, number: int, leaf: Leaf) -> None:
         """Check that what is called a repetition came before, or its issuer would wait for ever."""
         about = -1 if leaf.about is None else leaf.about
@@ -360,7 +371,9 @@ class _Recheck:
         if recorded.leaf.kind == RELEASED:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
-        if recorded.leaf.kind in ONCE and (wrong := _inadmissible(recorded.header, recorded.leaf, directory)):
+        if recorded.leaf.kind in ONCE and (
+            wrong := _inadmissible(recorded.header, recorded.leaf, directory) or self._used_before(recorded)
+        ):
             self._found.add(place, wrong)
         if not rows_hold(recorded.leaf, record):
             self._found.add(place, NOT_LAID)

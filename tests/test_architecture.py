@@ -71,6 +71,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "confirm",
         "bundle",
         "holders",
+        "once",
         "statements",
         "recheck",
         "given",

@@ -17,7 +17,7 @@ from broker.notice import DecisionRecord, Entry, Envelope, Header, Recipient
 from broker.recheck import NOT_LAID, recheck
 from broker.recorded import Recorded
 from broker.records import Records
-from broker.signing import decision_digest
+from broker.signing import decision_digest, header_digest
 from broker.trail import Trail
 from tests import federation as world
 from tests.attacks.bench import AUTHORITY, REVIEWER, Bench, notice
@@ -500,3 +500,26 @@ async def test_the_operator_lies_at_every_leaf_to_have_each_looked_up_through_al
 
 def _released(held: Recorded, number: int) -> Recorded:
     return replace(held, leaf_number=number, leaf=replace(held.leaf, kind="released", about=held.leaf_number))
+
+
+@pytest.mark.parametrize("name", ["id", "number"])
+async def test_the_operator_takes_in_two_notices_of_one_name(shared: Bench, name: str) -> None:
+    """AT says one thing to LV and another to GE under one id, or one number, and he takes both in: exit 4."""
+    draft = notice("AT/ncb", LV)
+    same = {"notice_id": os.urandom(16)} if name == "id" else {}
+    first = draft.but(**same)
+    at = await routed(shared, first)
+    other = replace(first.to(GE), header=first.header | {"record": "another"})
+    second = other if name == "number" else other.numbered(1, os.urandom(8))
+    outcome = await shared.publish(second.envelope())
+    assert outcome.code == f"{name}-reused"
+    then = await routed(shared, notice("AT/ncb", GE))
+    books = await books_up_to(shared, then)
+    leaf, record = books.find(then)
+    false = second.envelope()
+    routing = codec.decode_compartments(false.compartments)[0].opened
+    assert routing
+    forged = replace(record, header=false.header, routing=routing.salt + routing.data)
+    books.put(then, replace(leaf, header_digest=header_digest(false.header)), forged)
+    with books.checked() as (_, found):
+        assert said(found, then) == f"takes in a notice under the {name} of the one of leaf {at}"
