@@ -35,6 +35,7 @@ from broker.notice import (
     Header,
     Leaf,
     Look,
+    Reference,
     Terms,
 )
 from broker.once import Once
@@ -295,9 +296,11 @@ class _Recheck:
         subject, about = subject_of(recorded.header), recorded.leaf.about
         if subject is None or about is None or recorded.leaf.kind == RELEASED:
             return
-        before = self._over.get(about, "")
+        before, target = self._over.get(about, ""), self._find(about)
         if before in STANDS_NOT[subject.relation]:
             self._found.add(place, f"{subject.relation} the notice of leaf {about}, which was {before}")
+        if target and _names(subject, target) and (wrong := _no_version(recorded.header, target.header, subject)):
+            self._found.add(place, f"{subject.relation} the notice of leaf {about}, {wrong}")
         if subject.relation in ENDS:
             self._over[about] = ENDS[subject.relation]
 
@@ -504,9 +507,25 @@ def _approves(said: Recorded, held: Recorded, verdict: str) -> bool:
     return (
         (said.header.kind, said.header.action_sought) == (APPROVAL, verdict)
         and subject is not None
-        and (subject.issuer, subject.notice_id) == (held.header.issuer, held.header.notice_id)
-        and subject.header_digest == held.leaf.header_digest
+        and _names(subject, held)
     )
+
+
+def _names(subject: Reference, recorded: Recorded) -> bool:
+    """Say whether a reference names this very notice."""
+    named = (subject.issuer, subject.notice_id, subject.header_digest)
+    return named == (recorded.header.issuer, recorded.header.notice_id, recorded.leaf.header_digest)
+
+
+def _no_version(header: Header, before: Header, subject: Reference) -> str:
+    """Say why a notice cannot change the one that it names, "" if it can."""
+    if subject.relation == "approves":
+        return ""
+    if header.issuer != before.issuer and not is_order(header):
+        return f"which is {before.issuer}'s"
+    if header.record != before.record:
+        return "which is of another record"
+    return "which is no older version" if subject.relation == "corrects" and header.version <= before.version else ""
 
 
 def _inadmissible(header: Header, leaf: Leaf, directory: Directory | None) -> str:

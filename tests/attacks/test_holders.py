@@ -523,3 +523,34 @@ async def test_the_operator_takes_in_two_notices_of_one_name(shared: Bench, name
     books.put(then, replace(leaf, header_digest=header_digest(false.header)), forged)
     with books.checked() as (_, found):
         assert said(found, then) == f"takes in a notice under the {name} of the one of leaf {at}"
+
+
+@pytest.mark.parametrize(
+    ("false", "finding"),
+    [
+        ({"issuer": GE}, "which is AT/ncb's"),
+        ({"record": "another"}, "which is of another record"),
+        ({"version": 1}, "which is no older version"),
+    ],
+)
+async def test_the_operator_takes_in_a_correction_that_corrects_nothing_of_its_own(
+    shared: Bench, false: dict[str, str | int], finding: str
+) -> None:
+    """GE corrects AT's notice; or AT one of another record, or a version that is no older. He takes it in: exit 4."""
+    first = notice("AT/ncb", LV).envelope()
+    at = await routed(shared, first)
+    record = codec.decode(Header, first.header).record
+    made = notice("AT/ncb", GE).but(references=(reference(first, "corrects"),), record=record, version=2)
+    wrong = replace(made, issuer=str(false.get("issuer", made.issuer)))
+    wrong = wrong.but(**{name: value for name, value in false.items() if name != "issuer"})
+    second = wrong.envelope()
+    assert (await shared.publish(second)).code == "invalid-reference"
+    then = await routed(shared, made.numbered(1, os.urandom(8)))
+    books = await books_up_to(shared, then)
+    leaf, decision = books.find(then)
+    routing = codec.decode_compartments(second.compartments)[0].opened
+    assert routing
+    forged = replace(decision, header=second.header, routing=routing.salt + routing.data)
+    books.put(then, replace(leaf, header_digest=header_digest(second.header)), forged)
+    with books.checked() as (_, found):
+        assert f"corrects the notice of leaf {at}, {finding}" in said(found, then)
