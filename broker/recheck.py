@@ -1,8 +1,9 @@
 """Checks decision records against their leaves, and the decisions against policies that the auditor holds.
 
 Streams: the records once, in order. Of a decision is recomputed all that the record says: the four terms, who received
-it, what each was shown at most, and which rules were met. Withdrawals and restrictions ask no rule. A policy set is the
-auditor's own copy: what was decided under another is counted, by its digest, and never called good.
+it, what each was shown at most, and which rules were met; and that it could be taken in, changes what stands, and has
+come about. Withdrawals and restrictions ask no rule. A policy set is the auditor's own copy: what was decided under
+another is counted, by its digest, and never called good.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from broker import codec
+from broker.admissible import approves, inadmissible, names, no_version
 from broker.begun import GAP
 from broker.decide import GLASS_BROKEN, SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, TrailError
@@ -22,7 +24,6 @@ from broker.index import look_in, receipt_in
 from broker.notice import (
     APPROVAL,
     BEGUN,
-    CLOCK_SKEW_MS,
     KINDS,
     NOT_RELEASED,
     ORDERED,
@@ -30,12 +31,9 @@ from broker.notice import (
     RELEASE,
     RELEASED,
     TO_HOLDERS,
-    WITHDRAWAL,
     DecisionRecord,
-    Header,
     Leaf,
     Look,
-    Reference,
     Terms,
 )
 from broker.once import Once
@@ -299,7 +297,7 @@ class _Recheck:
         before, target = self._over.get(about, ""), self._find(about)
         if before in STANDS_NOT[subject.relation]:
             self._found.add(place, f"{subject.relation} the notice of leaf {about}, which was {before}")
-        if target and _names(subject, target) and (wrong := _no_version(recorded.header, target.header, subject)):
+        if target and names(subject, target) and (wrong := no_version(recorded.header, target.header, subject)):
             self._found.add(place, f"{subject.relation} the notice of leaf {about}, {wrong}")
         if subject.relation in ENDS:
             self._over[about] = ENDS[subject.relation]
@@ -327,7 +325,7 @@ class _Recheck:
         given = {each.bureau for each in held.record.rows} if held and held.leaf.kind == HELD else set()
         if said is None or held is None or leaf.header_digest != held.leaf.header_digest:
             self._found.add(f"leaf {number}", "is the end of a review that is not on record")
-        elif not _approves(said, held, verdict) or said.header.issuer not in given:
+        elif not approves(said, held, verdict) or said.header.issuer not in given:
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and no bureau that was given it to review said so")
         elif (grounds := self._grounds(leaf)) and not grounds.directory.reviews(said.header.issuer):
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and {said.header.issuer} was no reviewing bureau then")
@@ -375,7 +373,7 @@ class _Recheck:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
         if recorded.leaf.kind in ONCE and (
-            wrong := _inadmissible(recorded.header, recorded.leaf, directory) or self._used_before(recorded)
+            wrong := inadmissible(recorded.header, recorded.leaf, directory) or self._used_before(recorded)
         ):
             self._found.add(place, wrong)
         if not rows_hold(recorded.leaf, record):
@@ -499,49 +497,6 @@ class _Recheck:
         for where, mask in (("on record, not by these policies", said & ~found), ("not on record", found & ~said)):
             if mask:
                 self._found.add(place, f"{what}: {_who(mask, directory)}: {where}")
-
-
-def _approves(said: Recorded, held: Recorded, verdict: str) -> bool:
-    """Say whether a notice is this verdict on that held notice, by what its issuer signed."""
-    subject = subject_of(said.header)
-    return (
-        (said.header.kind, said.header.action_sought) == (APPROVAL, verdict)
-        and subject is not None
-        and _names(subject, held)
-    )
-
-
-def _names(subject: Reference, recorded: Recorded) -> bool:
-    """Say whether a reference names this very notice."""
-    named = (subject.issuer, subject.notice_id, subject.header_digest)
-    return named == (recorded.header.issuer, recorded.header.notice_id, recorded.leaf.header_digest)
-
-
-def _no_version(header: Header, before: Header, subject: Reference) -> str:
-    """Say why a notice cannot change the one that it names, "" if it can."""
-    if subject.relation == "approves":
-        return ""
-    if header.issuer != before.issuer and not is_order(header):
-        return f"which is {before.issuer}'s"
-    if header.record != before.record:
-        return "which is of another record"
-    return "which is no older version" if subject.relation == "corrects" and header.version <= before.version else ""
-
-
-def _inadmissible(header: Header, leaf: Leaf, directory: Directory | None) -> str:
-    """Say why a notice could not have been taken in at the time of its leaf, "" where nothing is against it.
-
-    Not all that `verify` asks: what allow-lists it kept to then, and under which key it was signed, no record says.
-    """
-    if header.issued > leaf.now + CLOCK_SKEW_MS:
-        return "is older than the notice that it takes in"
-    if header.expires is not None and header.expires <= leaf.now and header.kind != WITHDRAWAL:
-        return "takes in a notice that had expired"
-    if directory and (header.federation != directory.federation or header.issuer not in directory.bureaus):
-        return f"takes in a notice of {header.issuer}, which was no bureau of this federation then"
-    if directory and not directory.is_active(header.member):
-        return f"takes in a notice of {header.member}, which was suspended then"
-    return ""
 
 
 def _count(by_set: dict[str, int], leaf: Leaf) -> None:

@@ -71,6 +71,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "confirm",
         "bundle",
         "holders",
+        "admissible",
         "once",
         "statements",
         "recheck",
