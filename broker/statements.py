@@ -42,7 +42,12 @@ _TYPES: dict[str, tuple[str, type[Said]]] = {
 STATED = frozenset(_TYPES)
 """Kinds of leaf that record one."""
 _OF_TYPE = dict(_TYPES.values())
-_NAMES = {Receipt: "receipt", Subscription: "subscription", Revocation: "revocation", Look: "look"}
+_NAMES: dict[type[Said], str] = {
+    Receipt: "receipt",
+    Subscription: "subscription",
+    Revocation: "revocation",
+    Look: "look",
+}
 
 
 class Statements:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
 
 from broker import codec
-from broker.notice import LOOK_TYPE, DecisionRecord, Entry, Leaf, Look, Revocation, Statement
+from broker.notice import LOOK_TYPE, DecisionRecord, Leaf, Look, Revocation, Statement
 from tests.attacks.bench import Bench, notice
 from tests.attacks.test_review import Books, said
 from tests.making import FEDERATION, NOW, key_of, receipt, statement, subscription
@@ -105,22 +104,17 @@ async def test_the_operator_invents_a_receipt(shared: Bench, told: Told) -> None
         with books.checked() as (_, found):
             assert said(found, told.receipt) == "says something else than the receipt of LV/ncb that it records"
     books.put(told.receipt, leaf, record)
-    with copied(books, told.receipt, lambda leaf: leaf).checked() as (_, found):
+    with copied(books, told.receipt).checked() as (_, found):
         assert "whose number is not free" in said(found, len(books.entries) - 1)
 
 
-def copied(books: Books, number: int, change: Callable[[Leaf], Leaf]) -> Books:
+def copied(books: Books, number: int) -> Books:
     """Record a leaf once more at the end."""
     leaf, record = books.find(number)
-    last, _ = books.find(len(books.entries) - 1)
-    at = len(books.entries)
-    books.entries.append(Entry(at, *_parts(books.entries[number])))
-    books.put(at, change(replace(leaf, now=last.now)), record)
+    at, (last, _) = len(books.entries), books.find(len(books.entries) - 1)
+    books.entries.append(replace(books.entries[number], leaf_number=at))
+    books.put(at, replace(leaf, now=last.now), record)
     return books
-
-
-def _parts(entry: Entry) -> tuple[bytes, bytes, bytes]:
-    return entry.leaf, entry.decision_salt, entry.decision
 
 
 async def test_the_operator_records_a_receipt_before_it_was_signed(shared: Bench, told: Told) -> None:
@@ -136,7 +130,7 @@ async def test_the_operator_records_a_receipt_before_it_was_signed(shared: Bench
 async def test_the_operator_puts_a_subscription_of_before_in_the_place_of_the_last(shared: Bench, told: Told) -> None:
     """LV signed it, and another one since: exit 4. So it is where the last one is called a repetition of it."""
     books = Books.of(shared)
-    with copied(books, told.first, lambda leaf: leaf).checked() as (_, found):
+    with copied(books, told.first).checked() as (_, found):
         assert said(found, len(books.entries) - 1) == (
             "puts an older subscription of LV/ncb in the place of its last one"
         )
