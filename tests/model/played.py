@@ -32,6 +32,7 @@ from broker.notice import (
     Shared,
 )
 from broker.notice import Leaf as WrittenLeaf
+from broker.recheck import Grounds, recheck
 from broker.recorded import Recorded, remember
 from broker.records import Records
 from broker.register import Register
@@ -83,8 +84,9 @@ def played(story: Story, register: Register) -> list[tuple[Outcome, ...] | Excep
     try:
         for at, act in story.acts:
             came.append(broker.take(act, at))
+        broker.audited()
     except Exception as error:  # noqa: BLE001 - whatever breaks is what the story is to tell
-        came.append(error)
+        came[len(story.acts) - 1 :] = [error]  # what the auditor finds in the end is told of the last act
     finally:
         emptied(register)
     return came
@@ -110,8 +112,10 @@ class Played:
         self.unsettled: dict[str, bytes | None] = {}
         self.settled = register.place
         self.auditor = Auditor()
+        self.grounds: dict[bytes, Grounds] = {}
         self.adopt(federation)
-        self.givens = Givens(cast("Records", Kept(self.entries)))
+        self.books = Books(self.entries)
+        self.givens = Givens(cast("Records", self.books))
         self.judge = Judge(self.register, self.view, self.givens.find)
 
     def take(self, act: Act, at: int) -> tuple[Outcome, ...]:
@@ -144,8 +148,15 @@ class Played:
         world = federation.world
         annex = Annex(None, MappingProxyType(dict(world.clearances)), frozenset(world.supervision))
         self.view = View(directory, Rules(RULES, directory, annex), Subscriptions.of(directory, self.patterns))
+        self.grounds[directory.digest] = Grounds(directory, self.view.rules)
         self.in_force = InForce(directory.digest, POLICIES.digest, len(directory.by_index) - 1)
         self.keys = Keys(directory, self.revoked)
+
+    def audited(self) -> None:
+        """Check all that is on record as `audit verify --policy` does, and find nothing wrong."""
+        found = recheck(self.books, self.books, lambda leaf: self.grounds.get(leaf.directory), {})  # type: ignore[arg-type] # enough of a trail
+        assert not found.findings, f"the auditor finds {found.findings}"
+        assert not found.others, "the auditor repeats not every decision"
 
     def restart(self) -> None:
         """Restore the register from its compacted stream, and what was given from the decision records."""
@@ -154,7 +165,8 @@ class Played:
         self.settled, self.unsettled = len(self.stream), {}
         self.register.restore([(key.encode(), value) for key, value in self.stream.items()], self.settled)
         assert standing(self.register) == before, "what is restored is not what the steps left"
-        self.givens = Givens(cast("Records", Kept(self.entries)))
+        self.books = Books(self.entries)
+        self.givens = Givens(cast("Records", self.books))
         self.judge = Judge(self.register, self.judge.view, self.givens.find)
 
     def step(self, stream: str, value: bytes, at: int) -> tuple[Outcome, ...]:
@@ -201,17 +213,29 @@ def standing(register: Register) -> dict[str, bytes]:
     return {key: value for key, value in {**settled, **register._recent}.items() if value is not None}
 
 
-class Kept:
-    """The decision records, as the broker keeps them for itself."""
+class Books:
+    """Leaves and decision records in memory, growing with the trail."""
 
     def __init__(self, entries: list[Entry]) -> None:
-        self._entries = entries
+        self.entries = entries
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return len(self.entries)
+
+    def entry(self, number: int) -> bytes:
+        """Give one leaf."""
+        return self.entries[number].leaf
+
+    def since(self, begin: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """Give the records from a leaf on."""
+        return ((each.leaf_number, each.decision_salt, each.decision) for each in self.entries[begin:])
 
     def get(self, leaf_number: int) -> tuple[bytes, bytes] | None:
-        if not 0 <= leaf_number < len(self._entries):
-            return None
-        found = self._entries[leaf_number]
-        return found.decision_salt, found.decision
+        """Give the record of a leaf."""
+        there = 0 <= leaf_number < self.size
+        return (self.entries[leaf_number].decision_salt, self.entries[leaf_number].decision) if there else None
 
 
 class Auditor:
