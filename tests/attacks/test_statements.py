@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
+import pytest_asyncio
 
 from broker import codec
 from broker.notice import LOOK_TYPE, DecisionRecord, Leaf, Look, Revocation, Statement
@@ -39,7 +40,7 @@ def numbers() -> dict[str, int]:
     return {"receipt": 0, "subscription": 0}
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def told(shared: Bench, numbers: dict[str, int]) -> Told:
     """Have all of it on record, and each of it once more."""
     got = await shared.delivered(notice("AT/ncb"))
