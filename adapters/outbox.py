@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters import dates, heads, holding
+from adapters import dates, heads, holding, subscriptions
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import NO_KEY, Maker, Place, compose
@@ -148,7 +148,9 @@ class Outbox:
     """
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere, wait: float = WAIT_S) -> None:
-        self.database = connect(path, heads.TABLES + dates.TABLES + TABLES + holding.TABLES, VERSION, wait)
+        self.database = connect(
+            path, heads.TABLES + dates.TABLES + holding.TABLES + subscriptions.TABLES + TABLES, VERSION, wait
+        )
         count_queued(self.database, "envelopes")
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
         self._sender = Sender(self.database, maker, self.requeue)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 from adapters.check import Known, check_key, find_directory
-from adapters.database import connect, transaction
+from adapters.database import transaction
 from adapters.refusals import IssuerKeyError, OtherFederationError, WrongLeafError
-from adapters.upgrade import VERSION
 from broker import codec
 from broker.notice import SUBSCRIPTION_TYPE, DecisionRecord, Leaf, Statement, Subscription
 from broker.signing import pae
@@ -75,10 +72,10 @@ def _read(decision: DecisionRecord) -> tuple[Statement, Subscription]:
     return statement, codec.decode(Subscription, statement.payload)
 
 
-def keep(outbox: Path, statement: bytes) -> None:
-    """Keep a signed subscription before it is sent. Raises UnavailableError."""
+def keep(database: sqlite3.Connection, statement: bytes) -> None:
+    """Keep a signed subscription in an outbox file before it is sent. Raises UnavailableError."""
     said = codec.decode(Subscription, codec.decode(Statement, statement).payload)
-    with closing(connect(outbox, TABLES, VERSION)) as database, transaction(database):
+    with transaction(database):
         adopted = _adopted(database, said.bureau)
         if adopted:  # what it has replaced tells nobody anything more
             database.execute(
@@ -90,25 +87,24 @@ def keep(outbox: Path, statement: bytes) -> None:
         )
 
 
-def mark_sent(outbox: Path, statement: bytes, at: int) -> None:
+def mark_sent(database: sqlite3.Connection, statement: bytes, at: int) -> None:
     """Note that a subscription is on the bus. Raises UnavailableError."""
-    with closing(connect(outbox, TABLES, VERSION)) as database, transaction(database):
+    with transaction(database):
         database.execute(
             "UPDATE subscriptions SET sent_at = ? WHERE record_digest = ?", (at, sha256(statement).digest())
         )
 
 
-def of(outbox: Path, bureau: str) -> Subscribed:
+def of(database: sqlite3.Connection, bureau: str) -> Subscribed:
     """Tell what a bureau subscribes to, from its member's outbox file, once that has taken in the outcomes."""
-    with closing(connect(outbox, TABLES, VERSION)) as database:
-        adopted = _adopted(database, bureau)
-        after = adopted[0].number if adopted else -1
-        row = database.execute(
-            "SELECT s.*, o.code FROM subscriptions AS s"
-            " LEFT JOIN outcomes AS o ON o.kind = 'rejected' AND o.record_digest = s.record_digest"
-            " WHERE s.bureau = ? AND s.number > ? ORDER BY s.number DESC LIMIT 1",
-            (bureau, after),
-        ).fetchone()
+    adopted = _adopted(database, bureau)
+    after = adopted[0].number if adopted else -1
+    row = database.execute(
+        "SELECT s.*, o.code FROM subscriptions AS s"
+        " LEFT JOIN outcomes AS o ON o.kind = 'rejected' AND o.record_digest = s.record_digest"
+        " WHERE s.bureau = ? AND s.number > ? ORDER BY s.number DESC LIMIT 1",
+        (bureau, after),
+    ).fetchone()
     signed = Signed(tuple(json.loads(row["patterns"])), row["number"], row["sent_at"], row["code"]) if row else None
     return Subscribed(adopted[1] if adopted else None, signed)
 
@@ -123,7 +119,5 @@ def _adopted(database: sqlite3.Connection, bureau: str) -> tuple[Subscription, A
 
 
 def _on_record(database: sqlite3.Connection) -> Iterator[tuple[Subscription, sqlite3.Row]]:
-    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'outcomes'").fetchone():
-        return
     for row in database.execute("SELECT leaf_number, now, decision FROM outcomes WHERE kind = 'subscribed'"):
         yield _read(codec.decode(DecisionRecord, bytes(row["decision"])))[1], row

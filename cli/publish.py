@@ -90,7 +90,7 @@ def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, d
         from cli.officer.trying import try_out  # noqa: PLC0415 -- what is only for trying
 
         answered = asyncio.run(_follow(home))
-        try_out(given, home, read, "-" if file is sys.stdin else file.name)
+        try_out(given, home, read, "-" if file is sys.stdin else file.name, stale=not answered)
         exits.end(exits.DONE if answered else exits.UNAVAILABLE)
         return
     say = progress("signed", "notices")

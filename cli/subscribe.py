@@ -54,11 +54,13 @@ async def send(home: MemberHome, patterns: tuple[str, ...]) -> None:
     """Sign a subscription and put it on the member's stream."""
     from adapters import subscriptions  # noqa: PLC0415 -- with what reads outcomes, which no other command need load
 
-    statement, outbox = subscription(home, patterns), home.folder / "outbox.db"
     async with home.bus() as bus:
-        subscriptions.keep(outbox, statement)
-        await bus.append(streams.notices(home.member), [(b"", statement)])
-        subscriptions.mark_sent(outbox, statement, clock())
+        await home.versions.follow(bus)
+        with home.outbox() as outbox:
+            statement = subscription(home, patterns)
+            subscriptions.keep(outbox.database, statement)
+            await bus.append(streams.notices(home.member), [(b"", statement)])
+            subscriptions.mark_sent(outbox.database, statement, clock())
 
 
 def subscription(home: MemberHome, patterns: tuple[str, ...]) -> bytes:
@@ -72,7 +74,8 @@ def _list(given: Everywhere, home: MemberHome) -> None:
     from adapters import subscriptions  # noqa: PLC0415
 
     answered = asyncio.run(if_it_answers(_learn(home), "this is what was known before"))
-    found = subscriptions.of(home.folder / "outbox.db", home.bureau)
+    with home.outbox() as outbox:
+        found = subscriptions.of(outbox.database, home.bureau)
     answer.show(
         f"{home.bureau} {_first(found)}",
         _value(home, found) | {"stale": not answered},

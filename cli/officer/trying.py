@@ -30,8 +30,11 @@ class DraftsRefusedError(ValiseError):
     code = "refused-here"
 
 
-def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str) -> None:
-    """Say for every draft who would receive it, who not and why, and where the annex could still change the answer."""
+def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str, *, stale: bool) -> None:
+    """Say for every draft who would receive it, who not and why, and where the annex could still change the answer.
+
+    `stale`: the bus does not answer, so that what is tried by may have been replaced.
+    """
     prospects = list(zip(drafts, _prospects(home, drafts), strict=True))
     told = [(draft.record, each) for draft, found in prospects for each in found]
     same = [draft.record for draft, found in prospects if not found]
@@ -42,6 +45,7 @@ def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: 
         + [{"record": each, "bureau": None, "receives": False, "code": "unchanged", "why": UNCHANGED} for each in same],
         as_json=given.as_json,
         table=_table(told, several=len(drafts) > 1),
+        beside={"stale": stale},
     )
     if given.as_json:
         return

@@ -384,7 +384,9 @@ async def test_the_operator_tells_a_member_that_it_subscribes_to_what_it_never_s
         await scene.state("subscribed", false, "AT")
         alarms.append("issuer-key")
         assert await scene.learn() == alarms
-    found = subscriptions.of(scene.home("AT/ncb").folder / "outbox.db", "AT/ncb")
+    outbox = scene.home("AT/ncb").outbox()
+    found = subscriptions.of(outbox.database, "AT/ncb")
+    outbox.close()
     assert found.adopted is not None
     assert found.adopted.patterns == ("sought.*",)
 

@@ -498,7 +498,7 @@ def test_a_subscription_is_needed_where_nobody_is_addressed(homes: Homes) -> Non
     (before,) = notices(publish(homes, person("R-7", **draft)))
     assert before["bureaus"] == 0
     said = homes.valise("subscribe", "missing.*", "--bureau", "LV/organised-crime")
-    assert said.out.splitlines()[0] == "LV/organised-crime subscribes to missing.*"
+    assert said.out.splitlines()[0] == "LV/organised-crime subscribes to missing.*, once the broker has taken that in"
     deadline = time.monotonic() + 60
     for number in itertools.count():
         (after,) = notices(publish(homes, person(f"R-8-{number}", **draft)))

@@ -80,10 +80,11 @@ def test_what_the_broker_rejected_is_said_with_its_code(tmp_path: Path) -> None:
         false = codec.encode(home.signer().statement(SUBSCRIPTION_TYPE, payload))
 
         async def put() -> None:
-            async with SqliteBus(tmp_path / "bus.db", streams.adapter("LV"), world.world(), clock) as bus:
-                subscriptions.keep(home.folder / "outbox.db", false)
-                await bus.append(streams.notices("LV"), [(b"", false)])
-                subscriptions.mark_sent(home.folder / "outbox.db", false, clock())
+            async with home.bus() as bus:
+                with home.outbox() as outbox:
+                    subscriptions.keep(outbox.database, false)
+                    await bus.append(streams.notices("LV"), [(b"", false)])
+                    subscriptions.mark_sent(outbox.database, false, clock())
 
         asyncio.run(put())
         found = _until(homes, "rejected")
