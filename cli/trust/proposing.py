@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker import durable, streams, turns
+from broker import certificates, durable, streams, turns
 from broker.bus import Bus
 from broker.errors import ConfigurationError, VersionRefusedError
 from broker.rules import PolicySet
@@ -109,6 +109,8 @@ async def propose(
     Of each request that is passed over, since the federation's file does not name who asks, `say` is told. Raises
     ConfigurationError if too few members have sent their keys, VersionRefusedError if it does not hold together.
     """
+    if home.settings.bus_kind == "kafka":
+        _check_certifiable(federation)
     base = (await standing(home)).opened
     asked = list(_signatories(federation, folders, say))
     new = [each for each in asked if base is None or each.member not in base.entered]
@@ -126,6 +128,26 @@ async def propose(
     return Proposed(
         path, made, len(written["keys"]), composed.new_keys, len(written["members"]), len(written["bureaus"])
     )
+
+
+def _check_certifiable(federation: Federation) -> None:
+    """Refuse who could never have its certificate, before members sign that it takes part.
+
+    Raises ConfigurationError that says what to do.
+    """
+    for each in federation.members:
+        certificates.member_subject(each.id, streams.adapter(each.id).partition(".")[2])
+    for bureau in federation.order.bureaus:
+        member, _, unit = bureau.partition("/")
+        try:
+            if bureau in federation.world.certified:
+                certificates.member_subject(member, unit)
+        except ConfigurationError as error:
+            message = (
+                f"{bureau}: {error}. One that is in force already keeps its name: take `certified` from it in the "
+                "federation's file, and its member's adapter reads for it"
+            )
+            raise ConfigurationError(message) from error
 
 
 def _signatories(federation: Federation, folders: Sequence[Path], say: Callable[[str], None]) -> Iterator[Signatory]:

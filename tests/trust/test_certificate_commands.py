@@ -19,12 +19,12 @@ from broker.signing import is_encrypted
 from broker.streams import DAY_MS
 from cli import home as homes
 from cli import main as command
-from cli import passphrases
+from cli import passphrases, seed
 from cli.home import clock
-from cli.operator_home import make, tls_of
+from cli.operator_home import make, operator_home, tls_of
 from cli.operator_streams import names, stopped, stopped_path
 from cli.stage import Stage, set_up
-from cli.trust import issuing, vouched
+from cli.trust import issuing, proposing, vouched
 from tests.trust.test_commands import BUREAUS, federation, valise
 
 AT = "AT/ncb"
@@ -40,6 +40,23 @@ async def stage(tmp_path: Path) -> Stage:
         tls = {"operator": tls_of("operator")} if known.role == "operator" else {}
         settings.save(folder, known.model_copy(update={"bus": "kafka:localhost:9", "tls": tls}))
     return made
+
+
+async def test_a_bureau_that_no_certificate_could_be_made_out_to_is_refused_with_the_draft(stage: Stage) -> None:
+    """On Kafka, and if it is to have one of its own; before members sign that it takes part."""
+    operator, long, file = operator_home(stage.home), "a" * 51, stage.home / "federation.toml"
+    text = (Path(seed.__file__).parent / "seed.toml").read_text(encoding="utf-8")
+    text = text.replace('    "AD/ncb",', f'    "AD/ncb", "AD/{long}",')
+    file.write_text(f'{text}[bureau."AD/{long}"]\ncertified = true\n', encoding="utf-8")
+    told = (
+        rf"AD/{long}: '{long}' cannot be a bureau: write up to 50 lower-case letters, digits and dashes\. One that .*"
+        "take `certified` from it"
+    )
+    with pytest.raises(ConfigurationError, match=told):
+        await proposing.propose(operator, seed.read(file), [])
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UnavailableError):  # it goes on to ask the bus, which nobody runs
+        await proposing.propose(operator, seed.read(file), [])
 
 
 @pytest.mark.kafka
