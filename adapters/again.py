@@ -39,7 +39,7 @@ def can_come_again(
     """Say whether it could be accepted now. `keys`: with which it was signed, and the bureau's present one.
 
     With the same key only if a later leaf shows that it has come into force at the broker: what is guessed from our own
-    clock would be rejected again and again.
+    clock would be rejected again and again. (A notice comes again, too, once it has waited for long enough.)
     """
     signed_with, present = keys
     if signed_with != present:

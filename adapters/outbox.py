@@ -565,7 +565,7 @@ class Outbox:
     def waits(self) -> bool:
         """Say whether a flush has something to send, or to make."""
         rows = "SELECT 1 FROM envelopes WHERE sent_at IS NULL UNION ALL SELECT 1 FROM told_nobody WHERE followed = 0"
-        return self.database.execute(f"{rows} LIMIT 1").fetchone() is not None
+        return self.database.execute(f"{rows} LIMIT 1").fetchone() is not None or self.requeue.is_due()
 
     async def flush(self, bus: Bus, shard: int = 0, tell: Callable[[Result], object] = _nobody) -> int:
         """Append what waits, in order; return how many went. May append the same again after a raise.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from adapters.again import KEY_CODES, Rejection, Shown, can_come_again
 from adapters.compose import NO_KEY, Maker
 from broker import codec
+from broker.errors import KeyNotInForceError
 from broker.notice import Leaf
 
 
@@ -38,13 +39,15 @@ class Requeue:
         """Queue what was rejected for its key alone and can come again, once for each rejection."""
         for row in self._rejected():
             rejection = Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"])
-            if self.can_come_again(bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"]), rejection):
+            signed = bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"])
+            if self.can_come_again(*signed, rejection) or (self._follows(*signed) and self._is_due(row)):
                 self.again(bytes(row["notice_id"]))
                 self._answered(rejection)
 
     def _rejected(self) -> list[sqlite3.Row]:
         return self._database.execute(
-            "SELECT e.notice_id, e.bureau, e.key_id, o.record_digest, o.code, max(o.leaf_number) AS leaf_number"
+            "SELECT e.notice_id, e.bureau, e.key_id, e.sent_at, o.record_digest, o.code, o.now,"
+            " max(o.leaf_number) AS leaf_number"
             # CROSS: from what was rejected, which is little, to its envelopes.
             " FROM outcomes AS o CROSS JOIN envelopes AS e ON o.record_digest = e.sent_digest"
             " WHERE o.kind = 'rejected' AND o.code IN (SELECT value FROM json_each(?))"
@@ -52,6 +55,24 @@ class Requeue:
             " AND o.leaf_number NOT IN (SELECT leaf_number FROM sent_again) GROUP BY e.notice_id",
             (json.dumps(KEY_CODES),),
         ).fetchall()
+
+    def is_due(self) -> bool:
+        """Say whether something comes again since its key has come into force by now."""
+        return any(self._is_due(row) and self.may_follow(bytes(row["notice_id"])) for row in self._rejected())
+
+    def _is_due(self, row: sqlite3.Row) -> bool:
+        """Say whether so much time went by since it was sent as its key, at its rejection, was not yet in force for.
+
+        By time gone by, as our clock may differ from the broker's. Where it had to wait for the broker this comes too
+        early: it is rejected once more, and waits for what is left.
+        """
+        key = self._maker.directory.key(bytes(row["key_id"]))
+        if row["code"] != KeyNotInForceError.code or key is None or key.valid_from <= row["now"]:
+            return False
+        return key.in_force(row["now"] + self._maker.clock() - row["sent_at"])
+
+    def _follows(self, notice_id: bytes, bureau: str, key_id: bytes) -> bool:
+        return self._keys.get(bureau) == key_id and self.may_follow(notice_id)
 
     def before_what_builds_on_it(self) -> None:
         """Queue what is not decided, before what builds on it, if its key has changed since or was not taken.

@@ -50,10 +50,12 @@ class Machine:
     bus: FakeBus
     bureau: str
     generation: int = 0
+    ahead: int = 0
+    """How much later than at the broker it is here, ms."""
 
     def clock(self) -> int:
-        """The same time as the broker's."""
-        return NOW
+        """The same time as the broker's, unless it is said to be later."""
+        return NOW + self.ahead
 
     @property
     def versions(self) -> Versions:

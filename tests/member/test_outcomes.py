@@ -212,6 +212,24 @@ async def test_a_notice_under_a_key_that_was_not_yet_in_force_comes_again(world:
     assert (await world.sent()).count(first) == times
 
 
+async def test_a_notice_comes_again_as_soon_as_its_key_is_in_force(world: World) -> None:
+    """Though no other outcome says so; once for each rejection."""
+    wait, at, written = 10 * 60_000, world.machine("AT/ncb"), directory(version=2)
+    (data,) = await world.publish(draft())
+    keys = (each.model_copy(update={"valid_from": NOW + wait}) for each in written.keys)
+    world.broker.written = written.model_copy(update={"keys": tuple(keys)})
+    await world.broker.publish_directory()
+    await at.versions.follow(world.bus)
+    await reject(world, data, "key-not-in-force", signed=False)
+    outbox = at.outbox()
+    assert await learn(at, outbox) == ["key-not-in-force"]
+    for at.ahead, times in ((wait - 1, 0), (wait, 1), (2 * wait, 0)):
+        assert outbox.waits() == bool(times)
+        assert await outbox.flush(world.bus) == times
+    assert await world.sent() == [data, data]
+    outbox.close()
+
+
 async def test_an_auditor_is_told_of_a_receipt_as_it_was_sent(world: World) -> None:
     inbox = await sent_under_the_next_key(world)
     (kept,) = inbox.database.execute("SELECT statement FROM receipts").fetchone()
