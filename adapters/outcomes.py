@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from broker.notice import (
     RECEIPT_TYPE,
     RELEASED,
     REVOCATION_TYPE,
+    WITHDRAWAL,
     DecisionRecord,
     Leaf,
     Outcome,
@@ -122,9 +124,26 @@ class Outcomes:
                 if self.journal.place(self._stream) == place:
                     if place:  # who never followed has missed nothing that it waits for
                         self.journal.alarm(self._clock(), error.code, f"outcomes {place} to {error.start - 1}")
+                        self._give_up()
                     self.journal.move(self._stream, error.start)
             place = self.journal.place(self._stream)
             return place, await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+
+    def _give_up(self) -> None:
+        """Take for rejected what we withdrew so long ago that its outcome may be among those that the bus has dropped.
+
+        Else a record would be withdrawn here for ever that others hold. It lives here again, until its source or people
+        withdraw it anew; the broker takes that where it was withdrawn, too. An outcome that comes after all counts.
+        """
+        before = self._clock() - streams.family_of(self._stream).retention_ms
+        lost = self._database.execute(
+            "UPDATE envelopes SET outcome = 'rejected' WHERE kind = ? AND outcome IS NULL AND sent_at < ?"
+            " RETURNING header_digest, notice_id",
+            (WITHDRAWAL, before),
+        ).fetchall()
+        for digest, notice_id in lost:
+            self._outbox.holding.rejected(bytes(digest))
+            self.journal.alarm(self._clock(), "withdrawal-undecided", f"notice {uuid.UUID(bytes=bytes(notice_id))}")
 
     async def drain(self, progress: Progress = lambda _done, _size: None) -> Learned:
         """Take in everything that is there now; `progress` is told of how many records, and 0."""

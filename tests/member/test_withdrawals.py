@@ -11,7 +11,7 @@ from adapters.changes import Guard, changes
 from adapters.compose import Maker
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.trace import trace
-from broker import codec
+from broker import codec, streams
 from broker.errors import ConfigurationError, InvalidReferenceError
 from broker.notice import Envelope, Header
 from broker.signing import SigningKey
@@ -244,6 +244,54 @@ async def test_a_withdrawal_that_is_on_record_after_all_has_ended_what_it_names(
     await world.broker.route(end, TOLD)
     await learn(at, outbox)
     assert (outbox.published("list"), outbox.standing("AT/ncb", "R-1"), outbox.waits()) == ({}, None, False)
+    outbox.close()
+
+
+@pytest.mark.parametrize(("days", "given_up"), [(31, True), (29, False)])
+async def test_a_withdrawal_whose_outcome_the_bus_has_dropped_can_be_made_anew(
+    world: World, days: int, given_up: bool
+) -> None:
+    """It was rejected, and AT was away for longer than outcomes are kept: LV has the notice still.
+
+    One that is not that old waits for its outcome, which the bus cannot have dropped.
+    """
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    assert await learn(at, outbox) == []
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    await reject(world, (await world.sent())[-1], "already-expired")
+    world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
+    at.ahead = days * streams.DAY_MS
+    for _ in range(2):
+        alarms = await learn(at, outbox)
+        assert alarms == ["offset-gone", *["withdrawal-undecided"] * given_up]
+    if not given_up:
+        with pytest.raises(InvalidReferenceError):
+            outbox.withdraw("R-1")
+    else:
+        outbox.withdraw("R-1")
+        await outbox.flush(world.bus)
+        assert named((await world.sent())[-1]) == [identity(first)]
+    outbox.close()
+
+
+async def test_a_withdrawal_that_was_given_up_and_whose_outcome_comes_after_all_has_ended_its_record(
+    world: World,
+) -> None:
+    """What was dropped were outcomes before it: the broker was down, and took it in late."""
+    outbox, at = await withdrawn(world), world.machine("AT/ncb")
+    assert await learn(at, outbox) == []
+    other, *_ = await world.publish(draft("R-2"))
+    await world.broker.route(other, SHOWS)
+    world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
+    at.ahead = 31 * streams.DAY_MS
+    assert await learn(at, outbox) == ["offset-gone", "withdrawal-undecided"]
+    await world.broker.route(next(each for each in await world.sent() if said(each).kind == "withdrawal"), TOLD)
+    await learn(at, outbox)
+    assert outbox.standing("AT/ncb", "R-1") is None
     outbox.close()
 
 
