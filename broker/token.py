@@ -85,13 +85,16 @@ class Token:
         key.sign(_TRIED)
         return key
 
-    def has(self, label: str) -> bool:
-        """Say whether the token holds a private key of this label. Raises as `key`."""
+    def has(self, label: str, mark: bytes = b"") -> bool:
+        """Say whether the token holds a private key of this label and, if one is given, this id. Raises as `key`."""
         with _explained(self.label, label):
-            return self._door.tried(lambda: self._door.has(label, self._pin))
+            return self._door.tried(lambda: self._door.has(label, mark, self._pin))
 
-    def new_key(self, label: str) -> SigningKey:
-        """Make a key inside the token that can never be read out. Raises as `key`, also if the label is taken."""
+    def new_key(self, label: str, mark: bytes = b"") -> SigningKey:
+        """Make a key inside the token that can never be read out; `mark`: its id there (CKA_ID).
+
+        Raises as `key`, also if the label is taken.
+        """
         if self.has(label):
             message = (
                 f"the token {self.label} holds a key {label} already, which this home did not make: it is never "
@@ -107,6 +110,7 @@ class Token:
                 mechanism=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
                 store=True,
                 label=label,
+                id=mark or None,
                 private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.SIGN: True},
             )
         return self.key(label)
@@ -168,9 +172,11 @@ class _Door:
         self._taken = pin
         return session
 
-    def has(self, label: str, ask: Callable[[], str]) -> bool:
-        """Say whether there is a private key of this label."""
+    def has(self, label: str, mark: bytes, ask: Callable[[], str]) -> bool:
+        """Say whether there is a private key of this label and, unless that is empty, of this id."""
         wanted = {Attribute.LABEL: label, Attribute.CLASS: ObjectClass.PRIVATE_KEY}
+        if mark:
+            wanted[Attribute.ID] = mark
         return any(_asked(self.session(ask)).get_objects(wanted))
 
     def public(self, label: str, ask: Callable[[], str]) -> bytes:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from broker.directory import Directory
     from broker.token import Token
 
+MARK_BYTES = 16
 _FILE = re.compile(r"([a-z0-9-]+)(?:\.([1-9][0-9]*))?\.(pem|token)")
 
 
@@ -174,15 +175,29 @@ def make_in_token(path: Path, place: TokenPlace) -> SigningKey:
     """
     token, begun = token_of(place, path.parent), path.with_suffix(".begun")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if begun.is_file() and begun.read_bytes() == _written(place) and token.has(place.key):
+    mark = _mark(begun, place)
+    if mark and token.has(place.key, mark):
         made = token.key(place.key)
     else:
-        if not token.has(place.key):  # that of somebody else is never taken for what we have begun
-            durable.put(begun, _written(place))
-        made = token.new_key(place.key)
+        # Another home of this bureau calls its key so, too: what has the name alone is never taken for what we began.
+        mark = os.urandom(MARK_BYTES)
+        if not token.has(place.key):
+            durable.put(begun, _begun(place, mark))
+        made = token.new_key(place.key, mark)
     durable.put_new(path, _written(place))
     begun.unlink(missing_ok=True)
     return made
+
+
+def _begun(place: TokenPlace, mark: bytes) -> bytes:
+    return _written(place) + f'id = "{mark.hex()}"\n'.encode()
+
+
+def _mark(begun: Path, place: TokenPlace) -> bytes:
+    """Tell under which id (CKA_ID) this home has begun to make a key in this place; empty if it has not."""
+    content = begun.read_bytes() if begun.is_file() else b""
+    found = re.fullmatch(re.escape(_written(place)) + rb'id = "([0-9a-f]+)"\n', content)
+    return bytes.fromhex(found[1].decode()) if found else b""
 
 
 def _written(place: TokenPlace) -> bytes:

@@ -123,6 +123,21 @@ def test_a_key_that_a_kill_left_in_the_token_is_taken_up_by_the_same_command_and
         keyring.make_in_token(path, place)
 
 
+@pytest.mark.usefixtures("token")
+def test_a_key_that_another_home_of_the_bureau_made_is_never_taken_for_the_one_that_was_begun(tmp_path: Path) -> None:
+    """Killed before the token had a key of it; meanwhile the other made its own, under the same name."""
+    path, other = (tmp_path / name / "ncb.token" for name in ("keys", "other"))
+    place = TokenPlace(token=TOKEN, key=fresh())
+    path.parent.mkdir()
+    path.with_suffix(".begun").write_bytes(keyring._begun(place, os.urandom(keyring.MARK_BYTES)))
+    theirs = keyring.make_in_token(other, place)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="which this home did not make"):
+            keyring.make_in_token(path, place)
+    assert not path.exists()
+    assert keyring.Kept("AT/ncb", 1, other).load().public == theirs.public
+
+
 @pytest.mark.parametrize(
     ("module", "label", "error", "said"),
     [
