@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import notes, possession, streams
+from broker import notes, possession, reading, streams
 from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, ProofError
 from broker.members import WrittenKey, WrittenLog
@@ -42,7 +42,7 @@ def read_request(path: Path, federation: Federation, now: int, old: Entered | No
     Raises ConfigurationError that names the file, StrayRequestError where the federation has no such bureau.
     """
     try:
-        found = possession.check_request(path.read_bytes(), federation.federation)
+        found = possession.check_request(reading.read(path, possession.REQUEST_LIMIT), federation.federation)
         _check_wanted(found, federation, now, old)
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import durable, streams
+from broker import durable, reading, streams
 from broker.directory import Directory, Key
 from broker.errors import ConfigurationError, SignatureError
 from broker.members import WrittenAuditor
 from broker.notice import CLOCK_SKEW_MS
+from broker.possession import REQUEST_LIMIT
 from broker.signing import PublicKey, SigningKey, key_id, pae
 from cli import passphrases
 
@@ -88,13 +89,13 @@ def _kept(key: Key) -> WrittenAuditor:
 def _read(path: Path, federation: str, now: int) -> WrittenAuditor:
     """Read a request and check that whoever made it has the private key. Raises ConfigurationError."""
     try:
-        asked: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        asked: dict[str, str] = json.loads(reading.read(path, REQUEST_LIMIT))
         proof = bytes.fromhex(asked.pop("proof"))
         public = PublicKey.of(bytes.fromhex(asked["public"]))
         public.check(proof, pae(REQUEST_TYPE, _canonical(asked)))
         right = asked["federation"] == federation and asked["key_id"] == key_id(public.raw).hex()
         name = asked["auditor"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, SignatureError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, SignatureError) as error:
         message = f"{path} is no auditor's request: have it made again with `valise audit enrol`"
         raise ConfigurationError(message) from error
     if not right or not _ID.fullmatch(name):

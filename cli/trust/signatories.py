@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from adapters.versions import Versions
-from broker import durable
+from broker import durable, reading
 from broker.errors import ConfigurationError, SignatureError
+from broker.possession import REQUEST_LIMIT
 from broker.signing import PublicKey, SigningKey, is_encrypted, key_id, no_passphrase, pae
 from broker.trust import roles
 from broker.trust.draft import Signatory
@@ -165,13 +166,13 @@ def own(folder: Path, member: str) -> frozenset[str]:
 def read(path: Path, federation: str) -> Signatory:
     """Read a request, and check that whoever made it has both private keys. Raises ConfigurationError."""
     try:
-        asked: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        asked: dict[str, str] = json.loads(reading.read(path, REQUEST_LIMIT))
         proofs = [bytes.fromhex(asked.pop(f"{name}_proof")) for name in KEYS]
         keys = [PublicKey.of(bytes.fromhex(asked[f"{name}_key"])) for name in KEYS]
         for key, proof in zip(keys, proofs, strict=True):
             key.check(proof, pae(TYPE, _canonical(asked)))
         found = Signatory(asked["member"], *keys)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         message = f"{path} is no signatory's request: have it made again with `valise key new`"
         raise ConfigurationError(message) from error
     except SignatureError as error:

@@ -15,7 +15,8 @@ from broker.certificates import pki_of
 from broker.errors import ConfigurationError
 from broker.signing import Passphrase, SigningKey
 from broker.streams import DAY_MS
-from cli import operator_streams
+from cli import composing, operator_streams, seed
+from cli.auditor import enrolled
 from cli.home import clock
 from cli.seed import Special
 from cli.stage import Stage, set_up
@@ -149,6 +150,22 @@ async def test_a_member_lays_pipes_and_links_among_its_requests(office: Office) 
     assert [each.partition(":")[0] for each in done.refused] == [str(parcel / f"{x}.certificate.json") for x in "abcd"]
     assert {each: each.lstat().st_mtime_ns for each in parcel.rglob("*")} == before
     assert target.read_text(encoding="utf-8") == "whole"
+
+
+def test_a_member_lays_pipes_and_links_among_its_requests_for_keys(tmp_path: Path) -> None:
+    """Of a bureau's key, of those for directories and policies, of an auditor's: refused by its name, whoever reads."""
+    pipe, link, deep, long = (tmp_path / name for name in ("pipe", "link", "deep", "long"))
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    deep.write_text("[" * 16_000, encoding="utf-8")
+    long.write_bytes(bytes(1 << 20))
+    for bad in (pipe, link, deep, long):
+        with pytest.raises(ConfigurationError, match=bad.name):
+            composing.read_request(bad, seed.seed(), NOW)
+        with pytest.raises(ConfigurationError, match=bad.name):
+            signatories.read(bad, "test")
+        with pytest.raises(ConfigurationError, match=bad.name):
+            enrolled._read(bad, "test", NOW)
 
 
 async def test_somebody_sends_a_member_a_certificate_with_nodes_of_his_own(office: Office) -> None:
