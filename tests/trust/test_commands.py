@@ -316,14 +316,18 @@ async def test_a_member_takes_other_keys_and_signs_with_these_alone_from_then_on
     }  # fmt: skip
     lost = await valise(home, "member", "rekey", "AT", "--lost", "--json")  # the circle is AT's and LV's
     assert "agreement-circle" not in {each["role"] for each in lost.value["roles"]}
+    old = SigningKey.load(trust / "member.pem").public.id.hex()
+    assert f"AT (key {old[:16]}) is called LOST" in "\n".join(lost.value["changes"])
     drafted = await valise(home, "member", "rekey", "AT", "--json")
+    assert [each["role"] for each in drafted.value["roles"]].count("AT") == 2  # the old key and the new one sign
+    assert "LOST" not in "\n".join(drafted.value["changes"])
     new = SigningKey.load(trust / "member.2.pem").public.id.hex()
     assert f"AT (key {new[:16]}) may sign from now on" in "\n".join(drafted.value["changes"])
     assert (await signed(home, drafted.value["draft"], "AT/ncb", "LV/ncb", "GE/ncb")).code == 0
     rooted = await valise(home, "directory", "root", "AT", "LV", "GE", "--json")
     assert (await signed(home, rooted.value["draft"], "AT/ncb", "LV/ncb", "GE/ncb")).code == 0
     told = (await valise(home, "directory", "status", *mine, "--json")).value
-    assert told["refused"] == ""
+    assert (told["refused"], any(each["lost"] for each in told["roles"])) == ("", False)
     keys = {role["role"]: {each["key_id"] for each in role["keys"] if each["member"] == "AT"} for role in told["roles"]}
     root = SigningKey.load(trust / "root.2.pem").public.id.hex()
     assert keys.pop("root") == keys.pop("targets") == {root}
