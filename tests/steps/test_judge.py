@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,12 +18,12 @@ from broker.judge import Judge
 from broker.members import canonical, parse
 from broker.notice import Reference, Standing
 from broker.register import Register, notice_key
-from broker.rules import PolicySet, Rules
+from broker.rules import PolicySet, Rules, read_rules
 from tests import federation as world
 
 AT = "AT/ncb"
 DIRECTORY = parse(canonical(world.directory()))
-VIEW = View(DIRECTORY, Rules.load(PolicySet.packaged(), DIRECTORY, NO_ANNEX), Subscriptions.of(DIRECTORY, {}))
+VIEW = View(DIRECTORY, Rules(read_rules(PolicySet.packaged()), DIRECTORY, NO_ANNEX), Subscriptions.of(DIRECTORY, {}))
 
 
 class Counting(Register):
@@ -39,11 +39,11 @@ class Counting(Register):
 class Records:
     """Records of AT's, each a line of versions."""
 
-    def __init__(self, folder: Path) -> None:
-        self.register = Counting(folder / "register.db")
+    def __init__(self, register: Counting, first: int = 0) -> None:
+        self.register = register
         self.judge = Judge(self.register, VIEW, lambda _: None)
         self.lines: list[list[bytes]] = []
-        self.count = 0
+        self.count = first
 
     def say(self, line: int) -> None:
         """Publish a record, or correct it."""
@@ -78,35 +78,39 @@ class Records:
         return named
 
 
-@contextmanager
-def opened() -> Iterator[Records]:
-    with TemporaryDirectory() as folder:
-        records = Records(Path(folder))
-        with closing(records.register):
-            yield records
+@pytest.fixture(scope="module")
+def register(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
+    with closing(Counting(tmp_path_factory.mktemp("judge") / "register.db")) as made:
+        yield made
+
+
+LIVES = count(0, 1 << 32)
+"""Where the ids of the next records begin: all lie in one register."""
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 30)), max_size=60))
-def test_an_order_ends_the_version_that_a_walk_would_find(acts: list[tuple[bool, int, int]]) -> None:
-    with opened() as records:
-        for says, line, place in acts:
-            if says or not records.lines:
-                records.say(line)
-                continue
-            versions = records.lines[line % len(records.lines)]
-            named = versions[place % len(versions)]
-            found = records.ended(named)
-            assert (found.notice_id, found.header_digest) == (records.walked(named), records.walked(named) * 2)
+def test_an_order_ends_the_version_that_a_walk_would_find(
+    register: Counting, acts: list[tuple[bool, int, int]]
+) -> None:
+    records = Records(register, next(LIVES))
+    for says, line, place in acts:
+        if says or not records.lines:
+            records.say(line)
+            continue
+        versions = records.lines[line % len(records.lines)]
+        named = versions[place % len(versions)]
+        found = records.ended(named)
+        assert (found.notice_id, found.header_digest) == (records.walked(named), records.walked(named) * 2)
 
 
-def test_what_was_walked_through_once_is_passed_over() -> None:
-    with opened() as records:
-        for _ in range(500):
-            records.say(0)
-        (versions,) = records.lines
-        records.ended(versions[0])
+def test_what_was_walked_through_once_is_passed_over(register: Counting) -> None:
+    records = Records(register, next(LIVES))
+    for _ in range(500):
         records.say(0)
-        for named in versions:
-            before = records.register.asked
-            assert records.ended(named).notice_id == versions[-1]
-            assert records.register.asked - before <= 3
+    (versions,) = records.lines
+    records.ended(versions[0])
+    records.say(0)
+    for named in versions:
+        before = records.register.asked
+        assert records.ended(named).notice_id == versions[-1]
+        assert records.register.asked - before <= 3

@@ -349,14 +349,14 @@ def test_a_memo_never_grows_past_its_bound() -> None:
 
 
 def test_who_does_not_know_the_annex_gets_both_extremes_beside() -> None:
-    directory, annex = world()
+    directory, _ = world()
     committed = parse_with_annex(directory)
     rules = Rules.load(PACKAGED, committed, None)
     lowest, highest = rules.extremes
     secret = facts(committed, confidentiality="secret")
     assert lowest.judge(secret).receive == 0
     assert highest.judge(secret).receive == committed.everyone
-    assert Rules.load(PACKAGED, directory, annex).extremes == ()
+    assert packaged().extremes == ()
     assert Rules.load(PACKAGED, directory, None).extremes == ()
 
 
