@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -220,20 +221,18 @@ async def test_the_leaf_and_proof_of_another_notice_are_refused(world: World) ->
         check(changed(data, swap), known(broker))
 
 
-async def test_one_byte_anywhere_in_a_delivery_is_refused(world: World) -> None:
+async def test_one_bit_anywhere_in_a_delivery_is_refused_or_changes_nothing_that_is_shown(world: World) -> None:
     broker, data, _ = await made(world)
-    known_now = known(broker)
-    end = len(data)
-    for place in range(0, end, 7):
-        hostile = data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
-        try:
-            taken = check(hostile, known_now)
-        except RefusedError:
-            continue
-        # What is not bound by anything: the numbers that it asks to replace, the signature lines of unknown keys.
-        assert taken.header_digest == check(data, known_now).header_digest
-        assert taken.compartments == check(data, known_now).compartments
-        assert taken.row == check(data, known_now).row
+    honest, known_now, taken = check(data, known(broker)), known(broker), list[int]()
+    for place in range(len(data)):
+        hostile = data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+        with suppress(RefusedError):
+            found = check(hostile, known_now)
+            taken.append(place)
+            assert (found.header_digest, found.compartments, found.row) == (
+                honest.header_digest, honest.compartments, honest.row,
+            )  # fmt: skip
+    assert len(taken) < 8, taken
 
 
 async def test_what_is_no_delivery_is_refused(world: World) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker import codec
+from broker import codec, strict
 from broker.errors import LeftoverBytesError, NoticeRejectedError, UnknownSchemaError, UnreadableError
 from broker.notice import (
     Compartment,
@@ -223,15 +223,18 @@ def test_hostile_bytes_raise_a_rejection_and_nothing_else(data: bytes) -> None:
             continue
 
 
+@example(60, 3)  # fastavro counts the branches of a union from its end, too
+@example(269, 2)  # and takes any byte but 0 for true; `exercise` stands there
 @given(st.integers(0, 430), st.integers(1, 255))
 def test_a_changed_header_is_another_header_or_refused(position: int, flip: int) -> None:
     data = bytearray(make.envelope().header)
     data[position] ^= flip
     try:
         header = codec.decode(Header, bytes(data))
+        strict.check_header(header, bytes(data))
     except NoticeRejectedError:
         return
-    assert header != make.header() or data[269] != 0  # any byte but 0 is true to fastavro; `exercise` stands there
+    assert header != make.header()
 
 
 def test_a_value_that_does_not_fit_is_unreadable() -> None:
