@@ -285,9 +285,10 @@ async def test_a_grant_shows_its_compartments_and_no_more(reviewed: Federation) 
         one().but(handling=("H2",)).routed(grants=(Grant("GE", ("warnings",), NOW + DAY),)),
         one().but(handling=("H2",)).routed(grants=(Grant("GE/ncb", ("routing",), NOW + DAY),)),
         one().but(handling=("H2",)).routed(grants=(Grant("GE/ncb", (), NOW + DAY),)),
+        one().but(handling=("H2",)).routed(grants=(Grant("GE/ncb", ("warnings",), 0),)),
         one().routed(derogation="because"),
     ],
-    ids=["without H2", "to a member", "of the routing", "of nothing", "on a ground that there is not"],
+    ids=["without H2", "to a member", "of the routing", "of nothing", "until never", "on a ground that there is not"],
 )
 async def test_a_grant_or_derogation_that_says_too_little_is_refused(reviewed: Federation, draft: Draft) -> None:
     _, told = await publish(reviewed, draft)

@@ -25,6 +25,30 @@ def test_a_bureau_reads_its_inbox_and_signs_receipts() -> None:
     }
 
 
+def test_the_auditor_reads_what_proves_and_neither_notices_nor_receipts_nor_inboxes() -> None:
+    assert of("auditor") == {
+        ("topic", "versions", "read", False),
+        ("topic", "annexes", "read", False),
+        ("topic", "asks", "write", False),
+        ("topic", "trail", "read", False),
+        ("topic", "checkpoints", "read", False),
+        ("group", "auditor.", "read", True),
+    }
+
+
+def test_the_router_alone_reads_what_members_send() -> None:
+    for stream in ("notices.at", "receipts.at", "routed", "register"):
+        assert WORLD.readers(stream) == {"router"}
+    assert WORLD.readers("inbox.at.ncb") == {"at.ncb"}
+    assert WORLD.readers("inbox.at.organised-crime") == WORLD.readers("outcomes.at") == {"at.adapter"}
+
+
+def test_a_member_whose_name_begins_like_anothers_has_nothing_of_it() -> None:
+    alike = World(("EU", "EUROPOL"), ("EU/ncb", "EUROPOL/ncb"), frozenset({"EU/ncb", "EUROPOL/ncb"}))
+    assert alike.writers("receipts.eu") == {"eu.adapter", "eu.ncb"}
+    assert alike.writers("receipts.europol") == {"europol.adapter", "europol.ncb"}
+
+
 def test_the_operator_sees_lags_and_names_and_writes_versions() -> None:
     assert of("operator") == {
         ("topic", "versions", "write", False),

@@ -101,7 +101,12 @@ def test_every_authority_has_a_critical_bound_of_its_own(pki: Path, authority: s
     assert extension.critical
     assert extension.value.excluded_subtrees is None
     assert [name.value.rfc4514_string() for name in extension.value.permitted_subtrees or ()] == [bound]
-    assert leaf(pki / f"{authority}.pem").extensions.get_extension_for_class(x509.BasicConstraints).critical
+    limits = leaf(pki / f"{authority}.pem").extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (limits.critical, limits.value.ca, limits.value.path_length) == (
+        True,
+        True,
+        0,
+    )  # it makes no other authority
 
 
 def test_keys_are_for_their_owner_alone(pki: Path) -> None:

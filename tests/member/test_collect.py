@@ -339,6 +339,18 @@ async def test_what_was_withdrawn_before_anybody_read_it_is_no_gap_and_is_still_
     inbox.close()
 
 
+async def test_a_gap_is_not_passed_off_as_withdrawn_by_what_is_no_withdrawal(world: World) -> None:
+    first, second, third = await world.publish(draft("R-1"), draft("R-2"), draft("R-3"))
+    world.broker.record(first, {"LV/ncb": ALL})
+    await world.broker.route(second, {"LV/ncb": ALL}, {"LV/ncb": ("erases", 1)})
+    await world.broker.route(third, {"LV/ncb": ALL})
+    inbox = world.machine("LV/ncb").inbox()
+    await world.machine("LV/ncb").collector(inbox).drain()
+    assert [each.number for each in inbox.lines()] == [3]
+    assert sorted(each.code for each in inbox.journal.alarms()) == ["gap", "unrelated"]
+    inbox.close()
+
+
 async def test_a_file_of_before_learns_what_was_withdrawn(world: World) -> None:
     (first,) = await world.publish(draft())
     number = world.broker.record(first, {"LV/ncb": ALL})

@@ -14,11 +14,23 @@ from adapters.versions import Versions
 from broker import codec, streams
 from broker.directory import Directory
 from broker.errors import ConfigurationError
-from broker.notice import RECEIPT_TYPE, DecisionRecord, Envelope, Header, Leaf, Outcome, Recipient, Statement
+from broker.notice import (
+    RECEIPT_TYPE,
+    SUBSCRIPTION_TYPE,
+    DecisionRecord,
+    Envelope,
+    Header,
+    Leaf,
+    Outcome,
+    Receipt,
+    ReceiptItem,
+    Recipient,
+    Statement,
+)
 from broker.route import Lines, lay
 from broker.signing import SigningKey, decision_digest
 from tests.honest_broker import directory
-from tests.making import NOW, Draft, key_of
+from tests.making import NOW, Draft, key_of, statement
 from tests.making import receipt as forged
 from tests.member.conftest import Machine, World, draft, sent_under_the_next_key
 
@@ -534,6 +546,51 @@ async def test_a_receipt_that_its_bureau_did_not_sign_is_refused(world: World) -
     outbox = world.machine("AT/ncb").outbox()
     assert await learn(world.machine("AT/ncb"), outbox) == ["issuer-key"]
     outbox.close()
+
+
+def _in_another_federation() -> bytes:
+    item = (ReceiptItem(0, bytes(32)),)
+    return statement(Receipt("other", "LV/ncb", "AT", "received", item, None, None, 1, NOW), key_of("LV/ncb"))
+
+
+def _for_another_issuer() -> bytes:
+    return forged("LV/ncb", 0, bytes(32), "GE")
+
+
+def _under_another_type() -> bytes:
+    honest = codec.decode(Statement, forged("LV/ncb", 0, bytes(32), "AT"))
+    return codec.encode(replace(honest, payload_type=SUBSCRIPTION_TYPE))
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (_in_another_federation, "other-federation"),
+        (_for_another_issuer, "wrong-leaf"),
+        (_under_another_type, "wrong-leaf"),
+    ],
+)
+async def test_a_receipt_that_was_meant_for_something_else_answers_nothing(
+    world: World, make: Callable[[], bytes], code: str
+) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    outcome = world.broker.confirm(make())
+    await world.broker.seal()
+    await world.broker.tell("AT", outcome)
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == [code]
+    story = trace(outbox.database, identity(data))
+    assert story is not None
+    assert story.silent == ("LV/ncb", "GE/ncb")
+    outbox.close()
+
+
+async def test_an_outcome_that_warns_of_what_the_decision_does_not_is_refused(world: World) -> None:
+    def warning(leaf: Leaf, outcome: Outcome) -> tuple[Leaf, Outcome]:
+        return leaf, replace(outcome, warnings=("glass-broken",))
+
+    assert await put_on_record(world, warning) == ["wrong-leaf"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from broker.notice import (
     RuleHit,
     Verified,
 )
-from broker.rules import SCHEMA, PolicySet, Rules
+from broker.rules import SCHEMA, PolicySet, Rules, read_rules
 
 PACKAGED = PolicySet.packaged()
 NAMES = ("AT/ncb", "AT/border", "GE/ncb", "GE/analysis", "LV/ncb", "RU/ncb", "US/ncb")
@@ -34,16 +34,16 @@ WORLD = World(
     suspended_agreements={"old-circle": ["AT", "GE", "LV"]},
 )
 DIRECTORY, ANNEX = cases.world_of(WORLD)
-PERMIT_ALL = PolicySet.of(
-    {
-        SCHEMA: PACKAGED.files[SCHEMA],
-        "all.cedar": '// All is permitted.\n@id("all") @owner("o") @basis("b")\npermit (principal, action, resource);',
-        "cases/all.toml": '[world.bureaus]\n"AT/ncb" = []\n[[case]]\nname = "n"\n'
-        'notice = { issuer = "AT/ncb" }\nreceive = []',
-    }
-)
-PERMISSIVE = Rules.load(PERMIT_ALL, DIRECTORY, ANNEX)
-RULES = Rules.load(PACKAGED, DIRECTORY, ANNEX)
+
+
+def of_one_rule(scope: str) -> PolicySet:
+    text = f'// All of it.\n@id("all") @owner("o") @basis("b")\npermit ({scope});'
+    return PolicySet.of({SCHEMA: PACKAGED.files[SCHEMA], "one.cedar": text})
+
+
+READ, READ_ALL = read_rules(PACKAGED), read_rules(of_one_rule("principal, action, resource"))
+PERMISSIVE = Rules(READ_ALL, DIRECTORY, ANNEX)
+RULES = Rules(READ, DIRECTORY, ANNEX)
 OPENED = Opened(bytes(32), b"")
 ALL = ~0
 EVERYBODY = dict.fromkeys(NAMES, ("*",))
@@ -136,7 +136,7 @@ def test_the_issuing_bureau_never_receives_its_own_notice_but_others_of_its_memb
 
 def test_a_suspended_member_receives_nothing_even_where_all_is_permitted() -> None:
     directory, annex = cases.world_of(WORLD.model_copy(update={"suspended": ["RU"]}))
-    now = View(directory, Rules.load(PERMIT_ALL, directory, annex), Subscriptions.of(directory, EVERYBODY))
+    now = View(directory, Rules(READ_ALL, directory, annex), Subscriptions.of(directory, EVERYBODY))
     given = notice(to=["RU", "RU/ncb", "LV"], agreements=["project-millennium"], urgency="flash")
     assert "RU/ncb" not in received(decide(given, now, 0))
     assert "RU/ncb" not in received(decide(notice(everyone=True), now, 0))
@@ -251,7 +251,7 @@ def test_a_withdrawal_reaches_every_holder_and_nobody_else_whatever_the_policy_s
 
 def test_a_withdrawal_reaches_a_holder_whose_member_was_suspended_since() -> None:
     directory, annex = cases.world_of(WORLD.model_copy(update={"suspended": ["RU"]}))
-    now = View(directory, Rules.load(PACKAGED, directory, annex), Subscriptions.of(directory, {}))
+    now = View(directory, Rules(READ, directory, annex), Subscriptions.of(directory, {}))
     withdrawal = about("withdrawal", "withdraws", everyone=True)
     assert received(decide(withdrawal, now, 0, HOLDERS)) == {"GE/ncb", "RU/ncb"}
 
@@ -357,7 +357,7 @@ def test_a_correction_under_an_agreement_in_force_and_a_suspended_one_reaches_th
 
 def test_a_bureau_of_a_suspended_member_is_no_holder_for_the_rules() -> None:
     directory, annex = cases.world_of(WORLD.model_copy(update={"suspended": ["GE"]}))
-    now = View(directory, Rules.load(PACKAGED, directory, annex), Subscriptions.of(directory, EVERYBODY))
+    now = View(directory, Rules(READ, directory, annex), Subscriptions.of(directory, EVERYBODY))
     decision = decide(about("person", "corrects", agreements=["old-circle"]), now, 0, IN_THE_CIRCLE)
     assert (decision.recipients, decision.holders) == ((), directory.mask(["RU/ncb"]))
 
@@ -366,6 +366,29 @@ def test_a_notice_that_corrects_nothing_replaces_nothing() -> None:
     decision = decide(about("person", "cites", to=["GE"]), view(RULES), 0, HOLDERS)
     assert all(each.replaces == () for each in decision.recipients)
     assert decision.warnings == ()
+
+
+# Review
+
+
+REVIEWED, _ = cases.world_of(WORLD.model_copy(update={"reviewers": ["AT/border", "GE/ncb", "LV/ncb", "RU/ncb"]}))
+
+
+def test_even_where_all_may_review_it_waits_with_nobody_it_is_kept_from() -> None:
+    """Not with its own member, nor whom it denies, nor whom it protects from."""
+    rules = Rules(read_rules(of_one_rule('principal, action == Action::"review", resource')), REVIEWED, ANNEX)
+    now = View(REVIEWED, rules, Subscriptions.of(REVIEWED, EVERYBODY))
+    assert received(decide(notice(to=["US"]), now, 0)) == {"GE/ncb", "LV/ncb", "RU/ncb"}
+    decision = decide(notice(to=["US"], deny=["GE"], protected_from=["RU"]), now, 0)
+    assert (decision.state, received(decision)) == ("held", {"LV/ncb"})
+    nobody = decide(notice(to=["US"], deny=["GE"], protected_from=["RU", "LV"]), now, 0)
+    assert (nobody.state, nobody.recipients, nobody.warnings) == ("held", (), ("no-reviewer",))
+
+
+def test_what_is_released_replaces_what_its_reviewers_were_given() -> None:
+    given = (Holder(index("LV/ncb"), (7,)),)
+    decision = decide(notice(to=["LV/ncb", "GE/ncb"]), view(), 0, released=True, reviewers=given)
+    assert {each.bureau: each.replaces for each in decision.recipients} == {"LV/ncb": (7,), "GE/ncb": ()}
 
 
 # Subscriptions

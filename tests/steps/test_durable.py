@@ -64,6 +64,47 @@ def test_nothing_is_put_through_a_link_that_lies_aside(tmp_path: Path, lay: Call
     assert [each.name for each in tmp_path.iterdir()] == ["key.new"]
 
 
+Lay = Callable[[Path, bytes], None]
+
+
+@pytest.mark.parametrize(
+    ("lay", "synced"),
+    [
+        (durable.put, [("vkey.new", b"before"), ("folder", b"after")]),
+        (durable.write, [("vkey", b"after"), ("folder", b"after")]),
+        (durable.write_new, [("vkey", b"after"), ("folder", b"after")]),
+        (durable.put_new, [("aside", b""), ("folder", b""), ("folder", b"after")]),
+    ],
+    ids=["put", "write", "write_new", "put_new"],
+)
+def test_bytes_are_on_the_disk_before_they_are_in_place_and_their_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lay: Lay, synced: list[tuple[str, bytes]]
+) -> None:
+    """What a power cut could take away no kill can show: of each fsync, on what, and what was in place by then."""
+    file, folder, found = tmp_path / "folder" / "vkey", tmp_path / "folder", list[tuple[str, bytes]]()
+    folder.mkdir()
+    if lay in (durable.put, durable.write):
+        file.write_bytes(b"before")
+    real = os.fsync
+
+    def watched(fd: int) -> None:
+        name = Path(f"/proc/self/fd/{fd}").readlink().name
+        found.append(("aside" if name.startswith(".vkey.") else name, file.read_bytes() if file.exists() else b""))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    lay(file, b"after")
+    assert found == synced
+    assert file.read_bytes() == b"after"
+
+
+def test_a_folder_of_before_is_closed_to_all_but_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir(mode=0o755)
+    for each in ("before", "new"):
+        durable.make_private(tmp_path / each)
+        assert (tmp_path / each).stat().st_mode & 0o777 == 0o700
+
+
 def test_of_one_that_is_stopped_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable, "ALONE_S", 0.1)
     durable.put(tmp_path / "vkey", b"before")

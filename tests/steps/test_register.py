@@ -8,9 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker import codec
 from broker.errors import FencedError, UnavailableError
-from broker.register import Register
+from broker.notice import Series
+from broker.register import Register, missing_numbers, use_number
 from tests.fake_bus import still_owned
 
 
@@ -112,6 +116,47 @@ async def test_two_steps_that_remove_the_same_entry_are_settled_one_after_the_ot
     assert register.get("held/AT/ncb/1") is None
     register.settle(register.end_step(), 3)
     assert register.get("held/AT/ncb/1") is None
+
+
+async def test_what_the_next_step_has_changed_is_not_turned_back_when_the_one_before_it_is_settled(
+    two: tuple[Register, Register],
+) -> None:
+    register, _ = two
+    await register.take_over(still_owned)
+    register.put("next/AT/ncb", b"1")
+    first = register.end_step()
+    register.put("next/AT/ncb", b"2")
+    register.settle(first, 1)
+    assert register.get("next/AT/ncb") == b"2"
+    register.settle(register.end_step(), 2)
+    assert register.get("next/AT/ncb") == b"2"
+
+
+async def test_numbers_that_were_looked_up_before_the_cache_was_restored_are_looked_up_anew(
+    two: tuple[Register, Register],
+) -> None:
+    register, _ = two
+    await register.take_over(still_owned)
+    assert register.series("receipts/AT/ncb") == Series(0, ())
+    register.restore([(b"receipts/AT/ncb", codec.encode(Series(5, ((2, 3),))))], 1)
+    assert register.series("receipts/AT/ncb") == Series(5, ((2, 3),))
+
+
+NUMBERS = st.lists(st.integers(1, 40), max_size=60)
+
+
+@given(NUMBERS, st.integers(1, 50))
+def test_a_number_is_used_once_and_what_has_not_come_below_the_highest_is_missing(
+    numbers: list[int], limit: int
+) -> None:
+    series, used = Series(0, ()), set[int]()
+    for number in numbers:
+        after = use_number(series, number)
+        assert (after is None) == (number in used)
+        series = after or series
+        used.add(number)
+        missing = [each for each in range(1, max(used)) if each not in used]
+        assert (series.highest, missing_numbers(series, limit)) == (max(used), tuple(missing[:limit]))
 
 
 async def test_who_has_lost_the_shard_takes_no_cache_over(two: tuple[Register, Register]) -> None:

@@ -189,6 +189,19 @@ async def test_a_record_that_cannot_be_read_is_refused(ledger: Ledger) -> None:
         await ledger.restart()
 
 
+async def test_decision_records_beyond_the_record_are_refused(ledger: Ledger, tmp_path: Path) -> None:
+    await ledger.step(5)
+    ledger.stop()
+    short = Ledger(tmp_path / "short")
+    await short.step(3)
+    short.stop()
+    for each in (ledger.home / "operator").glob("records.db*"):
+        shutil.copy(each, short.home / "operator")
+    short.start()
+    with pytest.raises(TrailError, match="decision records go to leaf 5; the record ends at 3"):
+        await short.recover()
+
+
 async def test_what_retention_took_is_not_missed(ledger: Ledger) -> None:
     await ledger.step(5)
     ledger.bus.memory.cut(streams.TRAIL, await ledger.bus.end(streams.TRAIL))
@@ -196,6 +209,17 @@ async def test_what_retention_took_is_not_missed(ledger: Ledger) -> None:
     await ledger.commit(4)
     assert await ledger.restart() == ledger.steps[-1][1]
     assert [each.size for each in await published(ledger.bus)] == [5, 9]
+
+
+async def test_a_head_that_only_the_disk_has_is_refused_where_retention_took_the_record(ledger: Ledger) -> None:
+    await ledger.step(5)
+    step = await ledger.commit(2)
+    ledger.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await ledger.sealer.seal(*step)
+    ledger.bus.memory.cut(streams.TRAIL, await ledger.bus.end(streams.TRAIL))
+    with pytest.raises(TrailError, match="more than the record"):
+        await ledger.restart()
 
 
 async def test_a_published_head_that_nobody_has_any_more_is_refused(ledger: Ledger, tmp_path: Path) -> None:
@@ -415,6 +439,27 @@ async def test_what_was_committed_after_the_look_is_left_to_whoever_committed_it
     await late.sealer.finish(outlook)
     assert late.trail.size == late.records.size == before[1].size
     assert await late.restart() == successor.steps[-1][1]
+
+
+async def test_an_old_owner_shows_no_head_that_a_successor_went_beyond(home: Path, ledger: Ledger) -> None:
+    """The bus failed it between disk and stream; until it tries again another has gone on with what lies on disk."""
+    await ledger.step(2)
+    step = await ledger.commit(3)
+    ledger.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await ledger.sealer.seal(*step)
+    successor = Ledger(home, ledger.bus)
+    await successor.sealer.finish()
+    successor.frontier = ledger.frontier
+    newer = await successor.commit(1)
+    ledger.bus.memory.breaks.append(False)
+    with pytest.raises(UnavailableError):
+        await successor.sealer.seal(*newer)
+    with pytest.raises(FencedError):
+        await ledger.sealer.seal(*step)
+    assert [each.size for each in await published(ledger.bus)] == [2]
+    await successor.sealer.seal(*newer)
+    assert [each.size for each in await published(ledger.bus)] == [2, 6]
 
 
 async def test_an_old_owner_turns_no_witnessed_head_back(home: Path, ledger: Ledger) -> None:

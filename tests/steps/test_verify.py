@@ -466,6 +466,21 @@ def test_a_wrong_routing_is_refused_and_the_number_is_burnt(case: str) -> None:
     assert error.signed.routing == draft.routing
 
 
+def test_what_readers_of_avro_differ_on_is_refused() -> None:
+    """A boolean of two, which fastavro takes; which forms those are is in test_strict.py."""
+    routing = bytearray(codec.encode(HONEST.routed(audience=Audience(everyone=True)).routing))
+    assert routing[codec.PREFIX] == 1
+    routing[codec.PREFIX] = 2
+    assert type(rejected(refilled(bytes(routing), position=0))) is errors.UnreadableError
+    envelope = HONEST.envelope()
+    exercise = codec.encode(replace(codec.decode(Header, envelope.header), exercise=True))
+    (place,) = (at for at, byte in enumerate(envelope.header) if byte != exercise[at])
+    header = exercise[:place] + b"\2" + exercise[place + 1 :]
+    assert codec.decode(Header, header).exercise
+    signature = key_of("AT/ncb").sign_payload(notice.HEADER_TYPE, header)
+    assert type(rejected(replace(envelope, header=header, signature=signature))) is errors.UnreadableError
+
+
 def test_what_ends_a_notice_is_never_refused_for_whom_it_denies() -> None:
     end = Draft("AT/ncb", kind="withdrawal", parts=("reason",)).but(
         references=(Reference("AT/ncb", bytes(16), bytes(32), "withdraws"),)
