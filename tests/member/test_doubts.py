@@ -16,7 +16,7 @@ from adapters.outcomes import Outcomes
 from adapters.trace import trace
 from broker import codec
 from broker.errors import InvalidReferenceError
-from broker.notice import Envelope, Header, Outcome, Reference, Revocation
+from broker.notice import RECEIPT_TYPE, Envelope, Header, Outcome, Reference, Revocation, Statement
 from broker.signing import SigningKey, header_digest
 from tests.honest_broker import directory
 from tests.making import FEDERATION, NOW, key_of, receipt, statement
@@ -117,6 +117,14 @@ async def test_nobody_else_makes_a_member_doubt_a_key(world: World, bureau: str,
     assert await learn(world.machine("LV/ncb")) == ([], 1)
 
 
+async def test_what_was_signed_as_something_else_is_no_revocation(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, SHOWS)
+    honest = codec.decode(Statement, said())
+    await revoke(world, codec.encode(replace(honest, payload_type=RECEIPT_TYPE)), "LV")
+    assert await learn(world.machine("LV/ncb")) == ([], 1)
+
+
 async def test_the_earliest_moment_that_was_named_counts(world: World) -> None:
     for since in (None, NOW, NOW - 5):
         await revoke(world, said(since=since), "LV")
@@ -124,10 +132,11 @@ async def test_the_earliest_moment_that_was_named_counts(world: World) -> None:
     assert (found.compromised_since, found.leaf_number) == (NOW - 5, 0)
 
 
-async def test_the_next_run_of_a_source_confirms_what_is_in_doubt(world: World) -> None:
+@pytest.mark.parametrize("since", [0, NOW], ids=["long before", "at that very moment"])
+async def test_the_next_run_of_a_source_confirms_what_is_in_doubt(world: World, since: int) -> None:
     (first,) = await world.publish(draft())
     await world.broker.route(first, SHOWS)
-    await revoke(world, said(), "AT")
+    await revoke(world, said(since), "AT")
     assert len(await issued(world)) == 1
     world.broker.written = directory({"AT/ncb": 1}, 2)
     await world.broker.publish_directory()
