@@ -149,7 +149,7 @@ class Outbox:
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere, wait: float = WAIT_S) -> None:
         self.database = connect(
-            path, heads.TABLES + dates.TABLES + holding.TABLES + subscriptions.TABLES + TABLES, VERSION, wait
+            path, heads.TABLES + dates.TABLES + TABLES + holding.TABLES + subscriptions.TABLES, VERSION, wait
         )
         count_queued(self.database, "envelopes")
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)
