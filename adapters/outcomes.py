@@ -122,9 +122,9 @@ class Outcomes:
         except OffsetGoneError as error:
             with transaction(self._database):
                 if self.journal.place(self._stream) == place:
-                    if place:  # who never followed has missed nothing that it waits for
+                    if place:  # a new outbox has missed nothing
                         self.journal.alarm(self._clock(), error.code, f"outcomes {place} to {error.start - 1}")
-                        self._give_up()
+                    self._give_up()  # who never followed may have withdrawn something all the same
                     self.journal.move(self._stream, error.start)
             place = self.journal.place(self._stream)
             return place, await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
@@ -134,15 +134,18 @@ class Outcomes:
 
         Else a record would be withdrawn here for ever that others hold. It lives here again, until its source or people
         withdraw it anew; the broker takes that where it was withdrawn, too. An outcome that comes after all counts.
+        What was rejected for its key alone, and waits to come again, is none: of that the outcome is here.
         """
         before = self._clock() - streams.family_of(self._stream).retention_ms
         lost = self._database.execute(
             "UPDATE envelopes SET outcome = 'rejected' WHERE kind = ? AND outcome IS NULL AND sent_at < ?"
-            " RETURNING header_digest, notice_id",
+            " AND NOT EXISTS (SELECT 1 FROM outcomes WHERE kind = 'rejected' AND record_digest = sent_digest"
+            " AND leaf_number NOT IN (SELECT leaf_number FROM sent_again)) RETURNING header_digest, notice_id",
             (WITHDRAWAL, before),
         ).fetchall()
         for digest, notice_id in lost:
             self._outbox.holding.rejected(bytes(digest))
+            forget_body(self._database, bytes(digest))
             self.journal.alarm(self._clock(), "withdrawal-undecided", f"notice {uuid.UUID(bytes=bytes(notice_id))}")
 
     async def drain(self, progress: Progress = lambda _done, _size: None) -> Learned:

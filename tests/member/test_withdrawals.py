@@ -278,6 +278,35 @@ async def test_a_withdrawal_whose_outcome_the_bus_has_dropped_can_be_made_anew(
     outbox.close()
 
 
+async def test_a_withdrawal_is_given_up_though_no_outcome_was_ever_taken_in(world: World) -> None:
+    """AT sent it and was away before it asked what became of anything."""
+    outbox, at = await withdrawn(world), world.machine("AT/ncb")
+    await reject(world, (await world.sent())[-1], "already-expired")
+    world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
+    at.ahead = 31 * streams.DAY_MS
+    assert await learn(at, outbox) == ["withdrawal-undecided"]
+    assert outbox.standing("AT/ncb", "R-1")
+    outbox.close()
+
+
+async def test_a_withdrawal_that_waits_for_a_key_is_not_given_up(world: World) -> None:
+    """What became of it is known: it goes out by itself once AT has the next key."""
+    outbox, at = await withdrawn(world), world.machine("AT/ncb")
+    await reject(world, (await world.sent())[-1], "unknown-key", signed=False)
+    assert await learn(at, outbox) == ["unknown-key"]
+    (other,) = await world.publish(draft("R-2"))
+    await world.broker.route(other, SHOWS)
+    world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
+    at.ahead = 31 * streams.DAY_MS
+    assert await learn(at, outbox) == ["unknown-key", "offset-gone"]
+    outbox.close()
+    at.generation, before = 1, len(await world.sent())
+    outbox = at.outbox()
+    assert await outbox.flush(world.bus) == 1
+    assert [said(each).kind for each in (await world.sent())[before:]] == ["withdrawal"]
+    outbox.close()
+
+
 async def test_a_withdrawal_that_was_given_up_and_whose_outcome_comes_after_all_has_ended_its_record(
     world: World,
 ) -> None:
