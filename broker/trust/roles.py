@@ -29,7 +29,9 @@ from broker.signing import PublicKey, SigningKey
 MEMBER = "x-valise-member"
 """Field of a key that names whose it is."""
 LOST = "x-valise-lost"
-"""Field of a member's delegation: ids of its keys from which others took over without their signature."""
+"""Field of a member's delegation: ids of its keys from which others took over without their signature.
+
+Delegations in which no member has it were drafted before that was asked."""
 OPERATOR = "operator"
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"
 FEDERATION, POLICIES = "federation", "policies"
@@ -104,6 +106,12 @@ def lost(targets: Targets, member: str) -> frozenset[str]:
     return frozenset(targets.get_delegated_role(member).unrecognized_fields.get(LOST, ()))
 
 
+def tells_lost(targets: Targets) -> bool:
+    """Say whether delegations tell which keys of members are lost, be it none: those of before had no such field."""
+    given = (targets.delegations.roles if targets.delegations else None) or {}
+    return any(LOST in each.unrecognized_fields for each in given.values())
+
+
 def path_of(role: str) -> str:
     """Give the one target file that a delegated role may sign."""
     if role in (FEDERATION, POLICIES):
@@ -122,7 +130,7 @@ def delegated(role: str, keys: Iterable[Key], threshold: int, gone: Iterable[str
     """Write a delegation; `gone`: ids of a member's keys that are lost."""
     keyids, paths, field = [each.keyid for each in keys], [path_of(role)], {LOST: sorted(gone)}
     return DelegatedRole(
-        role, keyids, threshold, terminating=True, paths=paths, unrecognized_fields=field if field[LOST] else None
+        role, keyids, threshold, terminating=True, paths=paths, unrecognized_fields=field if is_member(role) else None
     )
 
 
@@ -241,6 +249,7 @@ def check_delegations(targets: Targets) -> None:
         return
     _check_keys(given.keys, TARGETS)
     _must(FEDERATION in given.roles, FEDERATION, "nobody was given this role")
+    asked = tells_lost(targets)
     own = {each for role, delegation in given.roles.items() if is_member(role) for each in delegation.keyids}
     for role, delegation in given.roles.items():
         _check_listed(delegation, given.keys, role)
@@ -248,6 +257,7 @@ def check_delegations(targets: Targets) -> None:
         owners = [owner(given.keys[each]) for each in delegation.keyids]
         if is_member(role):
             _must(set(owners) == {role} and delegation.threshold == 1, role, f"is signed by {role} alone")
+            _must(not asked or LOST in delegation.unrecognized_fields, role, "does not say which of its keys are lost")
             _check_lost(delegation, role)
         else:
             _check_joint(role, owners, delegation.threshold, 1 if role.startswith(AGREEMENT) else LEAST)

@@ -2,7 +2,8 @@
 
 Root holders hand out roles, and could give any key a member's name. So whoever has seen a member's key asks that it has
 signed the file that names the next one; or that the holders of the root say, in the delegation and for good, that it is
-lost. Neither can be done without everybody seeing it.
+lost. Neither can be done without everybody seeing it. It counts from the first delegations on that tell what is lost:
+of before there are keys that were followed lawfully by others, and whoever reads all from the beginning meets them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 
 from broker.trust import circles, roles
 from broker.trust.bundle import Opened
-from broker.trust.roles import refuse
+from broker.trust.roles import TARGETS, refuse
 
 
 def check(before: Opened, after: Opened) -> None:
@@ -20,6 +21,11 @@ def check(before: Opened, after: Opened) -> None:
     Raises VersionRefusedError.
     """
     circles.check(before, after)
+    asked = roles.tells_lost(before.targets), roles.tells_lost(after.targets)
+    if not any(asked):
+        return
+    if not asked[1]:
+        refuse(TARGETS, "hide which keys of members were lost")
     for member in sorted(before.entered & after.entered):
         _check_voice(member, before, after)
 

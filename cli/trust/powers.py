@@ -24,6 +24,8 @@ def changes(made: Draft, base: Opened | None) -> Iterator[str]:
     if made.roots and root is not None:
         holders = ", ".join(called(*each) for each in sorted(after) if ROOT in after[each])
         yield f"root {root.version}: held by {holders}; {root.roles[ROOT].threshold} of them must sign a change"
+    if base is not None and targets is not None and roles.tells_lost(targets) > roles.tells_lost(base.targets):
+        yield "no member's key is followed by another from now on without its own signature, unless it is called LOST"
     yield from _lost(voices.lost(targets) - voices.lost(base.targets if base else None))
     yield from _entering(after, base.entered if base else frozenset())
     yield from _thresholds(voices.thresholds(root, targets), voices.thresholds(base.root, base.targets) if base else {})

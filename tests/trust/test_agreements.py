@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tuf.api.metadata import Targets  # type: ignore[attr-defined] # not in __all__
 
 from broker.errors import VersionRefusedError
 from broker.signing import SigningKey
@@ -15,7 +16,7 @@ from broker.trust.guard import Guard
 from cli.trust import wording
 from tests.making import NOW
 from tests.trust import signed_world as world
-from tests.trust.signed_world import content, first_content, next_draft, opened
+from tests.trust.signed_world import content, first_content, first_draft, next_draft, opened
 from tests.trust.test_bundle import _restamped
 
 CIRCLE = "agreement-circle"
@@ -216,6 +217,66 @@ def test_a_member_that_has_its_key_signs_with_it_that_another_takes_over(entered
     _, last = later.take("directory", assembled(lost, later.opened), NOW)
     assert last.opened is not None
     assert roles.lost(last.opened.targets, "RU") == {new_key("RU").public.id.hex()}
+
+
+def of_before(made: Draft) -> Draft:
+    """The same, where the delegations do not tell yet which keys of members are lost."""
+    targets = roles.read(Targets, roles.envelope_of(made.roles["targets"], "targets"), "targets")
+    assert targets.delegations is not None
+    for given in (targets.delegations.roles or {}).values():
+        given.unrecognized_fields.pop(roles.LOST, None)
+    return made.model_copy(update={"roles": made.roles | {"targets": roles.text_of(roles.written(targets))}})
+
+
+def followed_silently(base: Opened) -> bytes:
+    """LV speaks with another key by the word of those who hand out roles, as `member rekey` drafted it before."""
+    made = rekeying(base, "LV")
+    said = json.loads(made.files["members/LV.json"])
+    del said["voices"]
+    text = draft.json_of(said)
+    signs = {"LV": roles.text_of(roles.written(draft._signing("LV", text, base.seen["LV"][0], NOW)))}
+    made = made.model_copy(
+        update={"roles": made.roles | signs, "files": made.files | {"members/LV.json": text.decode()}}
+    )
+    made = of_before(made)
+    for holder in world.ENTERED:
+        made, _ = draft.sign(made, base, holder, [world.root_key(holder)])
+    for member, key in (("AT", None), ("LV", None), ("GE", None), ("LV", new_key("LV"))):
+        made, _ = draft.sign(made, base, member, [key or world.member_key(member)])
+    return _restamped(base.written, base.written.roles | made.roles, dict(made.files), base)
+
+
+def test_a_federation_in_which_a_key_was_followed_before_the_rule_is_read_from_its_beginning() -> None:
+    """By who joins, audits or has lost what it had seen; from the first directory on that tells, the rule counts."""
+    chain = [content(of_before(first_draft()))]
+    first = opened(chain[0])
+    chain.append(followed_silently(first))
+    second = opened(chain[1], first)
+    made = with_new_keys(next_draft(second, json.loads(second.plain)), second, "LV")
+    assert set(made.roles) == {"targets"}
+    told = "no member's key is followed by another from now on without its own signature, unless it is called LOST"
+    assert wording.changes(made, second).count(told) == 1
+    chain.append(assembled(without_roots(made, second), second))
+    guard = Guard(world.root())
+    for each in chain:
+        _, guard = guard.take("directory", each, None)
+    third = guard.opened
+    assert third is not None
+    again = of_before(next_draft(third, world.changed_name(third, "AT", "Vienna"), now=NOW + draft.LIFE_MS))
+    forged = _restamped(third.written, signed_over(again, third), dict(again.files), third)
+    with pytest.raises(VersionRefusedError, match="targets: hide which keys of members were lost"):
+        guard.take("directory", forged, None)
+
+
+def signed_over(made: Draft, base: Opened) -> dict[str, str]:
+    """All that a draft leaves in force, signed by whoever has a key for it, without a look at what it shows."""
+    pens = [roles.Pen(key(each), each) for each in world.ENTERED for key in (world.root_key, world.member_key, new_key)]
+    envelopes = {role: roles.envelope_of(text, role) for role, text in made.roles.items()}
+    for role, envelope in envelopes.items():
+        for pen in pens:
+            if role != "targets" or pen.public_key.keyid in base.root.keys:
+                envelope.sign(pen)
+    return base.written.roles | {role: roles.text_of(envelope) for role, envelope in envelopes.items()}
 
 
 def test_a_file_that_names_no_keys_yet_stays_until_something_changes(entered: Opened) -> None:
