@@ -148,12 +148,16 @@ class Holding:
             (bool(standing), bureau, record),
         )
 
-    def rejected(self, digest: bytes) -> None:
-        """Note what stands, now that a notice of ours was rejected; its source has that version published again."""
+    def rejected(self, digest: bytes, *, told: bool = True) -> None:
+        """Note what stands, now that a notice of ours was rejected; its source has that version published again.
+
+        `told`: the broker has said so, after all that it had to say of what the notice names. Else what that names and
+        is not decided may be held, as its outcome, too, may be lost.
+        """
         row = self._ours(digest)
         if row is None:  # an order: of another's record, whatever that is called
             return
-        if row["kind"] == WITHDRAWAL:
+        if row["kind"] == WITHDRAWAL and (told or self._decided(subjects(row))):
             self.note_left(row)
         self._database.execute(
             "UPDATE records SET digest = x'' WHERE bureau = ? AND record = ? AND version = ?",
@@ -186,6 +190,10 @@ class Holding:
         ).rowcount
         if added and self.left_by(end, self.standing(end["bureau"], end["record"])) is None:
             self._database.execute("DELETE FROM told_nobody WHERE notice_id = ?", (end["notice_id"],))
+
+    def _decided(self, digests: set[bytes]) -> bool:
+        """Say whether all of these notices that are ours have an outcome."""
+        return all(row["outcome"] for row in map(self._ours, digests) if row)
 
     def _ours(self, digest: bytes) -> sqlite3.Row | None:
         found: sqlite3.Row | None = self._database.execute(

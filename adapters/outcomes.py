@@ -144,7 +144,7 @@ class Outcomes:
             (WITHDRAWAL, before),
         ).fetchall()
         for digest, notice_id in lost:
-            self._outbox.holding.rejected(bytes(digest))
+            self._outbox.holding.rejected(bytes(digest), told=False)
             forget_body(self._database, bytes(digest))
             self.journal.alarm(self._clock(), "withdrawal-undecided", f"notice {uuid.UUID(bytes=bytes(notice_id))}")
 

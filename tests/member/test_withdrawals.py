@@ -307,6 +307,28 @@ async def test_a_withdrawal_that_waits_for_a_key_is_not_given_up(world: World) -
     outbox.close()
 
 
+async def test_what_a_given_up_withdrawal_names_can_be_withdrawn_though_its_own_outcome_is_lost_as_well(
+    world: World,
+) -> None:
+    """LV holds the correction: that no outcome of it came is no sign that the broker never had it."""
+    (first,) = await world.publish(draft())
+    await world.broker.route(first, SHOWS)
+    (second,) = await world.publish(draft(action_sought="arrest"))
+    await world.broker.route(second, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    await reject(world, (await world.sent())[-1], "already-expired")
+    world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
+    at.ahead = 31 * streams.DAY_MS
+    assert await learn(at, outbox) == ["withdrawal-undecided"]
+    outbox.withdraw("R-1")
+    await outbox.flush(world.bus)
+    assert named((await world.sent())[-1]) == [identity(second)]
+    outbox.close()
+
+
 async def test_a_withdrawal_that_was_given_up_and_whose_outcome_comes_after_all_has_ended_its_record(
     world: World,
 ) -> None:
