@@ -95,7 +95,10 @@ def _read(path: Path, federation: str, now: int) -> WrittenAuditor:
         public.check(proof, pae(REQUEST_TYPE, _canonical(asked)))
         right = asked["federation"] == federation and asked["key_id"] == key_id(public.raw).hex()
         name = asked["auditor"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, SignatureError) as error:
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SignatureError) as error:
         message = f"{path} is no auditor's request: have it made again with `valise audit enrol`"
         raise ConfigurationError(message) from error
     if not right or not _ID.fullmatch(name):

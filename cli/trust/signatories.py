@@ -172,7 +172,10 @@ def read(path: Path, federation: str) -> Signatory:
         for key, proof in zip(keys, proofs, strict=True):
             key.check(proof, pae(TYPE, _canonical(asked)))
         found = Signatory(asked["member"], *keys)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         message = f"{path} is no signatory's request: have it made again with `valise key new`"
         raise ConfigurationError(message) from error
     except SignatureError as error:
