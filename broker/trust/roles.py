@@ -260,6 +260,7 @@ def check_delegations(targets: Targets) -> None:
             _must(not asked or LOST in delegation.unrecognized_fields, role, "does not say which of its keys are lost")
             _check_lost(delegation, role)
         else:
+            _must(LOST not in delegation.unrecognized_fields, role, "calls keys lost, which are no member's")
             _check_joint(role, owners, delegation.threshold, 1 if role.startswith(AGREEMENT) else LEAST)
         if role in (FEDERATION, POLICIES):
             _must(own.issuperset(delegation.keyids), role, "can be signed with a key with which no member speaks")

@@ -348,11 +348,29 @@ def test_the_operator_and_the_root_holders_hide_that_they_called_a_members_key_l
     assert roles.lost(after.targets, "RU") == {old}
     hidden = rekeyed(after)  # nobody has another key
     targets = targets_of(hidden)
-    given_by(targets)["RU"].unrecognized_fields.clear()
+    given_by(targets)["RU"].unrecognized_fields[roles.LOST] = []
     hidden = hidden.model_copy(update={"roles": {"targets": roles.text_of(roles.written(targets))}})
     assert "RU: hides which of its keys were lost" in refused(after, by_holders(after, hidden))
     back = by_holders(after, naming(after, "RU", world.member_key("RU")), RU=world.member_key("RU"))
     assert "RU: is to speak with a key that was lost" in refused(after, back)
+
+
+@pytest.mark.parametrize("said", [7, "ab", None, {}, [7], [[]], ["b", "a"], ["a", "a"]])
+def test_the_operator_and_the_root_holders_write_of_lost_keys_what_nobody_can_read(
+    entered: Opened, said: object
+) -> None:
+    """Of a member, of what is joint, or of one member less: nobody takes it, and so trips over it later."""
+    for role, reason in (("RU", "does not say which of its keys are lost"), ("federation", "calls keys lost")):
+        targets = targets_of(entered.written)
+        given_by(targets)[role].unrecognized_fields[roles.LOST] = said
+        targets.version += 1
+        made = Draft(title="", by="operator", roles={"targets": roles.text_of(roles.written(targets))})
+        assert f"{role}: {reason}" in refused(entered, by_holders(entered, made))
+    hidden = targets_of(entered.written)
+    given_by(hidden)["RU"].unrecognized_fields.clear()
+    hidden.version += 1
+    made = Draft(title="", by="operator", roles={"targets": roles.text_of(roles.written(hidden))})
+    assert "RU: does not say which of its keys are lost" in refused(entered, by_holders(entered, made))
 
 
 def test_the_operator_and_the_root_holders_have_a_key_of_theirs_count_as_a_members(entered: Opened) -> None:
