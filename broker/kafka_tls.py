@@ -22,8 +22,9 @@ class Context(ssl.SSLContext):
         made = cls(ssl.PROTOCOL_TLS_CLIENT)
         made.load_verify_locations(authorities)
         made._files = (Path(certificate), Path(key))
+        lying = made._lying()  # before: what is replaced while it is loaded is loaded again
         made.load_cert_chain(certificate, key)
-        made._loaded = made._lying()
+        made._loaded = lying
         return made
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:

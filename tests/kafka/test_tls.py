@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,35 @@ async def test_a_certificate_that_is_made_anew_is_shown_from_the_next_connection
         (tmp_path / "mine.key").unlink()
         await connect(port, context)
     assert [seen.get_nowait() for _ in range(4)] == [ROUTER, ROUTER, OPERATOR, OPERATOR]
+
+
+class Overtaken(Context):
+    """Its files are replaced just after it has loaded them for the first time."""
+
+    others: tuple[Path, Path] | None = None
+
+    def load_cert_chain(self, *files: Any, **named: Any) -> None:
+        super().load_cert_chain(*files, **named)
+        if self.others:
+            for other, mine in zip(self.others, self._files, strict=True):
+                shutil.copyfile(other, mine)
+            type(self).others = None
+
+
+async def test_a_certificate_that_is_made_anew_while_the_one_before_is_loaded_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki = authorities.init_pki(tmp_path, [], datetime.now(UTC))
+    for each in ("crt", "key"):
+        shutil.copyfile(pki / f"{ROUTER}.{each}", tmp_path / f"mine.{each}")
+    monkeypatch.setattr(Overtaken, "others", (pki / f"{OPERATOR}.crt", pki / f"{OPERATOR}.key"))
+    context = Overtaken.of(
+        *(str(each) for each in (pki / "nodes-ca.pem", tmp_path / "mine.crt", tmp_path / "mine.key"))
+    )
+    seen = asyncio.Queue[str]()
+    async with serving(pki, seen) as port:
+        await connect(port, context)
+    assert seen.get_nowait() == OPERATOR
 
 
 def test_who_opens_the_bus_is_told_that_a_certificate_of_the_operators_ends_soon(
