@@ -7,6 +7,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pytest
+
 from adapters import subscriptions
 from broker import codec, streams
 from broker.notice import SUBSCRIPTION_TYPE, Subscription
@@ -68,15 +70,17 @@ async def _replay(folder: Path) -> None:
         await bus.append(streams.notices("LV"), [(b"", early)])
 
 
-def test_what_the_broker_rejected_is_said_with_its_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", ["another federation", "a clock set back"])
+def test_what_the_broker_rejected_is_said_with_its_code(tmp_path: Path, why: str) -> None:
     make(tmp_path)
     homes = Homes(tmp_path)
     home = member_home(tmp_path, "LV/ncb")
     with broker_beside(tmp_path):
         homes.valise("subscribe", "sought.*", "--bureau", "LV/ncb")
         _until(homes, "patterns")
-        # Signed for another federation, as by a home whose settings somebody has changed.
-        payload = codec.encode(Subscription("another", home.bureau, clock(), ("*",), clock()))
+        # As by a home whose settings somebody has changed; or older than what is on record.
+        of, at = ("another", clock()) if why == "another federation" else (home.settings.federation, 1)
+        payload = codec.encode(Subscription(of, home.bureau, at, ("*",), at))
         false = codec.encode(home.signer().statement(SUBSCRIPTION_TYPE, payload))
 
         async def put() -> None:
