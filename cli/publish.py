@@ -196,7 +196,8 @@ def _own(outbox: Outbox, home: MemberHome, notice: str, *, asked: str | None) ->
     if found and outbox.is_order(found.notice_id):
         message = f"{notice} is an order: it stands, and no record of ours is meant"
         raise InvalidReferenceError(message)
-    having = outbox.bureaus_with(notice)  # none for an id, which means one notice and no other
+    # An id means one notice and no other, though another bureau's record be called like it.
+    having = outbox.bureaus_with(notice) if found and found.record == notice else []
     if found and having and home.bureau not in having and (asked or len(having) > 1):
         raise OthersRecordError(notice, home.bureau, having)
     return found
