@@ -44,7 +44,7 @@ _ZONED = ("until",)
 
 def pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
     """Give the lines of a notice, the header's first. `withheld`: what is withheld or was never there, which is one."""
-    yield from _head(opened)
+    yield from map(answer.one_line, _head(opened))
     names = _names_of(opened.body)
     for slot in opened.header.compartments[1:]:
         title = slot.name.replace("_", " ").upper()
@@ -70,13 +70,13 @@ def _head(opened: Opened) -> Iterator[str]:
         if code in HANDLING:
             yield f"{code}: {HANDLING[code]}"
     if header.handling_text:
-        yield f"handling: {answer.one_line(header.handling_text)}"
-    yield f"purpose {header.purpose}; basis: {answer.one_line(header.legal_basis)}"
+        yield f"handling: {header.handling_text}"
+    yield f"purpose {header.purpose}; basis: {header.legal_basis}"
     yield f"about {', '.join(header.topics)}; {header.urgency}"
     for each in header.references:
         yield f"{each.relation} {uuid.UUID(bytes=each.notice_id)} of {each.issuer}"
     if header.action_sought:
-        yield f"action sought: {answer.one_line(header.action_sought)}"
+        yield f"action sought: {header.action_sought}"
     source, told = header.source_evaluation, header.information_evaluation
     yield f"source {source or '–'}: {SOURCES.get(source or '', 'not evaluated')}"
     yield f"information {told or '–'}: {INFORMATION.get(told or 0, 'not evaluated')}"
