@@ -21,7 +21,7 @@ CREATE INDEX IF NOT EXISTS told_nobody_unfollowed ON told_nobody(notice_id) WHER
 CREATE TABLE IF NOT EXISTS standing(
     bureau TEXT NOT NULL, record TEXT NOT NULL, places TEXT NOT NULL, PRIMARY KEY(bureau, record)
 ) WITHOUT ROWID;
--- Whatever may change what stands of a record forgets it here, in the file: a Valise of before may write it, too.
+-- Whatever may change what stands of a record forgets it here, in the file: a process of before may have it open, too.
 CREATE TRIGGER IF NOT EXISTS standing_published AFTER INSERT ON envelopes BEGIN
     DELETE FROM standing WHERE bureau = new.bureau AND record = new.record;
 END;
