@@ -256,6 +256,13 @@ def test_a_record_of_another_bureau_is_not_touched(homes: Homes, capsys: pytest.
     assert (theirs["bureau"], theirs["version"], theirs["kind"]) == ("AT/organised-crime", 2, "person")
 
 
+def test_an_id_means_its_notice_though_a_record_of_another_bureau_is_called_like_it(homes: Homes) -> None:
+    (ours,) = notices(publish(homes, person("R-I")))
+    homes.valise("publish", "-", "--bureau", "AT/organised-crime", "--wait", "60", given=person(ours["notice"]))
+    ended = homes.valise("withdraw", ours["notice"], "--yes", "--json", "--wait", "60", "--bureau", "AT/ncb")
+    assert [each["record"] for each in notices(ended)] == ["R-I"]
+
+
 def test_who_follows_is_told_of_new_alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     box = Inbox(tmp_path / "inbox.db")
     box.journal.alarm(0, "gap", "LV/ncb deliveries 2 to 3")

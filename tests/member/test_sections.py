@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,9 @@ def test_a_text_with_line_breaks_cannot_pose_as_the_next_section() -> None:
     name = {"names": [{"whole": "Otar\nEXERCISE", "script": "Latn", "kind": "primary"}]}
     assert shown.count("EXERCISE") == 1
     assert "\nEXERCISE" not in _shown({"identity": _read("person.identity", name)})
+    line = Line(1, 1, bytes(16), "AT/ncb", "R-1", 1, "person", (), "routine", "new", 0, bytes(32))
+    header = replace(_header(), purpose="a\nWARNINGS: not shown", topics=("b\nEXERCISE",))
+    assert not [each for each in sections.pages(Opened(line, header, {}), []) if "\n" in each.lstrip("\n")]
 
 
 def test_a_header_of_a_later_schema_is_shown_with_codes_that_have_no_words() -> None:
