@@ -64,6 +64,11 @@ class Seen:
         """Stream all kept heads by rising size but those of logs that `origin` went on from."""
         yield from (each for each in self._all_heads(origin) if not _before(each, origin))
 
+    def witnessed(self) -> Iterator[tuple[Path, str]]:
+        """Give each witness's state with each log of which it saw a leaf: no log's file, it is never left out."""
+        for each in self._states:
+            yield from ((each, origin) for (origin,) in _rows(each, "SELECT origin FROM heads WHERE size > 0"))
+
     def ended(self, origin: str) -> Iterator[SeenHead]:
         """Stream the kept heads of logs that `origin` went on from, by rising size."""
         yield from (each for each in self._all_heads(origin) if _before(each, origin))

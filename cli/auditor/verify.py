@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from broker import notes, reading
+from broker import begun, notes, reading
 from broker.errors import ConfigurationError, ProofError
 from broker.examine import examine
 from broker.notes import Vkey
@@ -208,6 +208,12 @@ def _check(
 def _with_unmet(checked: list[Checked]) -> list[Checked]:
     """Count what others kept that no trail of the home was compared with: a shard's log may have been put away."""
     unmet = set.intersection(*(set(each.others.left_out) for each in checked))
+    here = {begun.shard_of(each.report.origin) for each in checked}
+    federations = {each[0] for each in here if each}
+    for file, origin in checked[0].others.witnessed():
+        shard = begun.shard_of(origin)
+        if shard and shard[0] in federations and shard not in here:
+            unmet.add(file)
     return [replace(each, unmet=len(unmet)) for each in checked]
 
 

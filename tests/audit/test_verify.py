@@ -19,6 +19,7 @@ from broker.records import Records
 from broker.rules import PolicySet, Rules
 from broker.tiles import Edge
 from broker.trail import Trail
+from broker.witness import TABLES
 from tests import federation as world
 from tests.audit.conftest import written_auditor
 from tests.audit.homes import Homes, standing
@@ -352,6 +353,25 @@ def test_a_home_without_the_trail_of_a_shard_that_others_saw_is_not_called_good(
     assert (said.code, said.value["findings"], said.value["compared"]["left_out"]) == (6, [], [str(kept)])
     assert said.value["answer"].endswith("but others kept 1 file of shards of which no trail is here")
     assert homes.audit("verify", str(homes.operator / "trail"), *seen).code == 0
+
+
+def test_a_home_without_the_trail_of_a_shard_that_a_witness_saw_is_not_called_good(
+    homes: Homes, tmp_path: Path
+) -> None:
+    """A witness keeps the heads of all shards in one file, which is no single log's."""
+    second_shard(homes)
+    note = (homes.operator / "trail-1" / "checkpoint").read_text(encoding="utf-8")
+    head = notes.parse_checkpoint(notes.parse(note).text)
+    state = tmp_path / "witness.db"
+    with closing(sqlite3.connect(state)) as kept:
+        kept.executescript(TABLES)
+        kept.execute("INSERT INTO heads VALUES (?, ?, ?, ?, NULL)", (head.origin, head.size, head.root, note))
+        kept.commit()
+    seen = ("--seen", str(state), "--seen", str(homes.folder / "members"))
+    there = homes.audit("verify", *seen, "--json").value["shards"]
+    assert [each["exit"] for each in there] == [0, 0]
+    shutil.rmtree(homes.operator / "trail-1")
+    assert homes.audit("verify", *seen).code == 6
 
 
 def test_a_log_that_takes_another_shards_name_is_compared_with_all(homes: Homes) -> None:
