@@ -144,11 +144,10 @@ class Played:
     def adopt(self, federation: Federation) -> None:
         """Take a version of the directory into force."""
         self.version += 1
-        directory = members.parse(members.canonical(written(federation, self.version)))
-        world = federation.world
-        annex = Annex(None, MappingProxyType(dict(world.clearances)), frozenset(world.supervision))
-        self.view = View(directory, Rules(RULES, directory, annex), Subscriptions.of(directory, self.patterns))
-        self.grounds[directory.digest] = Grounds(directory, self.view.rules)
+        made = grounds_of(members.canonical(written(federation, self.version)), federation)
+        directory = made.directory
+        self.view = View(directory, made.rules, Subscriptions.of(directory, self.patterns))
+        self.grounds[directory.digest] = made
         self.in_force = InForce(directory.digest, POLICIES.digest, len(directory.by_index) - 1)
         self.keys = Keys(directory, self.revoked)
 
@@ -205,6 +204,13 @@ class Played:
             _outcome(entry, ruling, _lines(routes.get(entry.leaf_number), self.now))
             for entry, ruling in zip(done.entries, rulings, strict=True)
         )
+
+
+def grounds_of(written: bytes, federation: Federation) -> Grounds:
+    """Compile the packaged policies for a version of the directory."""
+    directory, scope = members.parse(written), federation.world
+    annex = Annex(None, MappingProxyType(dict(scope.clearances)), frozenset(scope.supervision))
+    return Grounds(directory, Rules(RULES, directory, annex))
 
 
 def standing(register: Register) -> dict[str, bytes]:

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 from broker import codec, distribute, members, streams
 from broker.bus import Bus, Record
+from broker.examine import examine
 from broker.members import WrittenAnnex, WrittenDirectory, WrittenLog
 from broker.notice import DecisionRecord, Delivery, Entry, Envelope, Header, Leaf, Recipient, Row, Shared, Version
 from broker.notice import Outcome as Told
+from broker.owner import Owner
+from broker.recheck import Grounds, recheck
+from broker.records import Records
 from broker.register import CLOCK_KEY, Register
 from broker.streams import World
+from broker.trail import Trail
 from tests import federation as world
-from tests.model.played import POLICIES, written
+from tests.model.played import POLICIES, grounds_of, written
 from tests.model.story import Act, Ask, Change, Confirm, Federation, Line, Outcome, Publish, Restart, Story
 from tests.policy.oracle import member
 
@@ -71,6 +76,8 @@ class Whole:
     lines: dict[tuple[int, str], Line] = field(default_factory=dict)
     told: dict[int, set[str]] = field(default_factory=dict)
     """Who learned of a leaf."""
+    grounds: dict[bytes, Grounds] = field(default_factory=dict)
+    """Digest of each directory that was written → what was decided on."""
 
     async def happen(self, acts: Sequence[Act]) -> list[tuple[Act, list[Took]]]:
         """Let acts happen at once; give them in the order in which they were taken in, with the leaves of each."""
@@ -108,6 +115,7 @@ class Whole:
         scope = federation.world
         annex = members.canonical(WrittenAnnex(clearances=scope.clearances, supervision=tuple(scope.supervision)))
         directory = members.canonical(committed(federation, self.version, annex))
+        self.grounds[sha256(directory).digest()] = grounds_of(directory, federation)
         await self.append(streams.OPERATOR, streams.ANNEXES, codec.encode(Version("annex", annex)))
         return await self.append(streams.OPERATOR, streams.VERSIONS, codec.encode(Version("directory", directory)))
 
@@ -202,7 +210,8 @@ async def lived(
         whole = Whole(folder, buses, clock, scope.bureaus)
         async with world.running(folder, buses[streams.ROUTER], clock):
             await begin(whole, story.federation)
-        register, written = world.owner(folder, clock).register, list[Record]()
+        owner, written = world.owner(folder, clock), list[Record]()
+        register = owner.register
         for number, part in enumerate(between_restarts(story)):
             if number % 2:  # an owner on another machine has the bus only
                 leave_behind(register)
@@ -214,6 +223,7 @@ async def lived(
                         came.append([] if isinstance(act, Change) else took)
             written += [each async for each in whole.rest(buses[streams.ROUTER], streams.REGISTER)]
             check_register(register, written)
+        check_trail(owner, whole)
     return Story(story.federation, tuple(acts)), [tuple(outcomes(each, whole)) for each in came]
 
 
@@ -311,3 +321,15 @@ def check_register(path: Path, records: list[Record]) -> None:
     finally:
         kept.close()
     assert entries == {key: value for key, value in rebuilt.items() if value is not None}, "another register"
+
+
+def check_trail(owner: Owner, whole: Whole) -> None:
+    """Examine the files of an honest broker as `audit verify --policy` does, and find nothing wrong."""
+    assert examine(owner.trail, world.LOG).findings == []
+
+    def grounds(leaf: Leaf) -> Grounds | None:
+        return whole.grounds.get(leaf.directory) if leaf.policies == POLICIES.digest else None
+
+    with closing(Records.to_read(owner.records)) as records:
+        found = recheck(Trail.open(owner.trail), records, grounds, {})
+    assert (found.findings, found.others, found.unsigned) == ([], {}, {})
