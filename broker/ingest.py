@@ -135,7 +135,9 @@ class Ingest:
             if taken:
                 await checked.put(await to_the_end(self._check_all, taken, hurry=self._checker.hurry))
                 most = _most(len(taken), limit)
-                await asyncio.sleep(max(0.0, started + self._pace.pause_s - clock()))
+                # A full batch that many bureaus cut short is followed at once: receipts, which go to nobody, wait.
+                pause = 0.0 if len(taken) == limit < self._pace.limit else self._pace.pause_s
+                await asyncio.sleep(max(0.0, started + pause - clock()))
             else:
                 self._out.leave()
 
