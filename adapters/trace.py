@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from adapters.holding import Holding
 from broker import codec
-from broker.notice import KINDS, ROUTING, TO_HOLDERS, WITHDRAWAL, DecisionRecord, Header, Reference, RuleHit
+from broker.notice import KINDS, ORDERED, ROUTING, TO_HOLDERS, WITHDRAWAL, DecisionRecord, Header, Reference, RuleHit
 from broker.verify import subject_of
 
 
@@ -58,6 +58,8 @@ class Story:
     reached: tuple[Reached, ...]
     untold: tuple[str, ...] = ()
     """Of a withdrawal or restriction: who was given its notice and was reached neither by it nor by a later one."""
+    unreviewed: bool = False
+    """Of a held notice: its record has been withdrawn since, and nobody reviews it any more."""
 
     @property
     def expected(self) -> str:
@@ -105,7 +107,18 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
             for each in (decision.rows if decision else ())
         ),
         untold=untold(database, notice_id, decision),
+        unreviewed=row["outcome"] == "held" and _withdrawn_since(database, row),
     )
+
+
+def _withdrawn_since(database: sqlite3.Connection, row: sqlite3.Row) -> bool:
+    """Tell whether a later version of a record is its end: a withdrawal that was routed, or one ordered away."""
+    later = database.execute(
+        "SELECT 1 FROM ours WHERE bureau = ? AND record = ? AND version > ?"
+        " AND (kind = ? AND outcome = 'routed' OR outcome = ?)",
+        (row["bureau"], row["record"], row["version"], WITHDRAWAL, ORDERED),
+    )
+    return later.fetchone() is not None
 
 
 def undecided(database: sqlite3.Connection) -> set[bytes]:

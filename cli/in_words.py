@@ -48,10 +48,7 @@ def became(story: Story) -> str:
     if story.outcome == "rejected":
         return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({answer.one_line(story.detail)})"
     if story.outcome == "held":
-        reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
-        return (
-            f"{name} is held since {answer.when(story.decided_at)} in leaf {story.leaf_number} for review: {reviewers}"
-        )
+        return f"{name} {_held(story)}"
     if story.outcome == ORDERED:
         when = answer.when(story.decided_at)
         return f"{name}, decided {when} in leaf {story.leaf_number}, has been withdrawn by order of an authority"
@@ -60,6 +57,14 @@ def became(story: Story) -> str:
     when = answer.when(story.decided_at)
     reached = answer.count(len(story.reached), "bureau")
     return f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {reached}{silent}{warned}"
+
+
+def _held(story: Story) -> str:
+    when = answer.when(story.decided_at)
+    if story.unreviewed:
+        return f"was held {when} in leaf {story.leaf_number} for review; its record has been withdrawn since"
+    reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
+    return f"is held since {when} in leaf {story.leaf_number} for review: {reviewers}"
 
 
 def _review(each: Reached) -> str:

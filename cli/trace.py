@@ -38,7 +38,8 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
         table=_table(story),
         then=given.again(_then(given, story)),
     )
-    exits.end(exits.of_outcome(story.outcome or "sent") if answered else exits.UNAVAILABLE)
+    became = exits.DONE if story.unreviewed else exits.of_outcome(story.outcome or "sent")
+    exits.end(became if answered else exits.UNAVAILABLE)
 
 
 def _then(given: Everywhere, story: Story) -> str:
@@ -128,6 +129,7 @@ def _value(story: Story, alarms: list[Alarm]) -> dict[str, Any]:
             for each in story.reached
         ],
         "silent": list(story.silent),
+        "unreviewed": story.unreviewed,
         "alarms": len(alarms),
         "last_alarm": asdict(alarms[-1]) if alarms else None,
     }

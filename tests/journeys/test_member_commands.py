@@ -97,6 +97,16 @@ def test_what_is_held_is_opened_released_and_arrives(homes: Homes, capsys: pytes
     assert [each["outcome"] for each in stories] == ["routed", "refused"]
 
 
+def test_what_was_held_and_withdrawn_waits_for_no_reviewer(homes: Homes) -> None:
+    (sent,) = notices(publish(homes, person("R-26", topics=["wanted.red"])))
+    (end,) = notices(homes.valise("withdraw", "R-26", "--bureau", "AT/ncb", "--yes", "--json", "--wait", "60"))
+    assert (sent["state"], end["state"]) == ("held", "routed")
+    told = homes.valise("trace", sent["notice"], "--bureau", "AT/ncb")
+    assert told.code == 0
+    assert "its record has been withdrawn since" in told.out
+    assert homes.valise("trace", sent["notice"], "--bureau", "AT/ncb", "--json").value["unreviewed"] is True
+
+
 def test_h3_is_opened_only_on_its_terms(homes: Homes) -> None:
     terms = {"handling": ["H1", "H3"], "handling_text": "Ask AT before any act."}
     (sent,) = notices(publish(homes, person("R-22", **terms)))
