@@ -21,11 +21,15 @@ class Context(ssl.SSLContext):
         """Make one from PEM files; the key is not encrypted. Raises OSError for what cannot be read."""
         made = cls(ssl.PROTOCOL_TLS_CLIENT)
         made.load_verify_locations(authorities)
-        made._files = (Path(certificate), Path(key))
-        lying = made._lying()  # before: what is replaced while it is loaded is loaded again
-        made.load_cert_chain(certificate, key)
-        made._loaded = lying
+        made.load_from(Path(certificate), Path(key))
         return made
+
+    def load_from(self, certificate: Path, key: Path) -> None:
+        """Show the certificate of this file, and whatever replaces it. Raises OSError for what cannot be read."""
+        self._files = (certificate, key)
+        lying = self._lying()  # before: what is replaced while it is loaded is loaded again
+        self.load_cert_chain(*self._files)
+        self._loaded = lying
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """Begin a connection, as asyncio does."""

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 AGAIN_S = 1.0
+OURS_S = 5.0
+"""How often who has nothing to commit looks whether another process has taken over."""
 STEP_OBJECTS = 200_000
 """More than a step makes."""
 
@@ -97,7 +99,8 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
-            await _work(ingest, distribute, (submit.run, overdue.run, eraser.run), out, ready)
+            beside = (submit.run, overdue.run, eraser.run, partial(_watch, register))
+            await _work(ingest, distribute, beside, out, ready)
 
 
 async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
@@ -106,6 +109,13 @@ async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
         return await sealer.recover(outlook)
     except FencedError as error:
         raise UnavailableError("the old owner has just sealed its last step") from error
+
+
+async def _watch(register: Register) -> None:
+    """End who was taken over from; where nothing comes in no commit tells it. Raises FencedError, UnavailableError."""
+    while True:
+        register.check_ours()
+        await asyncio.sleep(OURS_S)
 
 
 async def _work(
@@ -117,7 +127,8 @@ async def _work(
 ) -> None:
     """Run ingest and distribute until the inputs change or one of them fails; what is committed is sent first.
 
-    Beside them witnesses are asked, silent reviewers raise an alarm, and what was erased is taken from disk.
+    Beside them witnesses are asked, silent reviewers raise an alarm, what was erased is taken from disk, and another's
+    takeover is looked for.
     """
     try:
         async with asyncio.TaskGroup() as tasks:

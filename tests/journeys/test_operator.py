@@ -350,7 +350,7 @@ def test_a_second_broker_in_a_home_is_refused_unless_it_is_told_to_take_over(tmp
     second = subprocess.Popen([*command, "--take-over"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert second.stdout is not None
     assert "is up" in second.stdout.readline()
-    _, errors = first.communicate(timeout=60)
+    _, errors = first.communicate(timeout=180)
     fenced = json.loads(errors.splitlines()[-1])
     assert (first.returncode, fenced["code"]) == (5, "fenced")
     assert fenced["then"].startswith(f"process {second.pid}, up since")

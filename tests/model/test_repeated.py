@@ -12,7 +12,7 @@ from tests.model.author import story_of
 from tests.model.played import POLICIES, Played, emptied, opened
 from tests.model.story import Outcome
 
-FEW, MANY = 2, 60
+FEW, MANY = 2, 20
 DECIDED = ("routed", "held", RELEASED)
 
 

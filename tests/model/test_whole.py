@@ -19,7 +19,7 @@ from tests.model.compare import parting, told
 from tests.model.story import Outcome, Story
 from tests.model.whole import lived, streams_of
 
-MORE = range(1, 12)
+MORE = range(1, 4)
 FEW = 30
 """Acts that are played on Kafka, where each takes a second; the first are subscriptions."""
 
