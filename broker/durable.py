@@ -195,7 +195,7 @@ def _held(aside: Path, mode: int) -> int:
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
             _lock(fd, aside.parent, deadline)
-            if _lies_at(aside, fd):
+            if lies_at(aside, fd):
                 if not is_first or not os.fstat(fd).st_mode & 0o777 & ~mode:  # some disks know no modes
                     return fd
                 is_first = False
@@ -206,7 +206,8 @@ def _held(aside: Path, mode: int) -> int:
         os.close(fd)  # who held it before us has renamed it: it is the file in place by now
 
 
-def _lies_at(path: Path, fd: int) -> bool:
+def lies_at(path: Path, fd: int) -> bool:
+    """Say whether an open file is what lies there by now: who waited for its lock may hold one that is gone."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:

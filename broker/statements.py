@@ -88,7 +88,7 @@ class Statements:
     def _is_new(self, said: Said, payload: bytes) -> bool:
         """Say whether nothing on record makes it a repetition, by the broker's own rules (`judge`)."""
         if isinstance(said, Receipt):
-            return said.number >= 1 and use_number(self._of(said.bureau), said.number) is not None
+            return use_number(self._of(said.bureau), said.number) is not None
         if isinstance(said, Subscription):
             return self._subscriptions.get(said.bureau, (0, b""))[1] != payload
         if isinstance(said, Look):
@@ -126,7 +126,7 @@ class Statements:
         return ""
 
     def _receipt(self, leaf: Leaf, said: Receipt) -> str:
-        used = use_number(self._of(said.bureau), said.number) if said.number >= 1 else None
+        used = use_number(self._of(said.bureau), said.number)
         if used is None or len(used.missing) > GAPS_LIMIT:
             return f"is the receipt {said.number} of {said.bureau}, whose number is not free"
         self._receipts[said.bureau] = used

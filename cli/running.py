@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from broker import durable
 from broker.errors import ConfigurationError
 from cli import answer
 
@@ -84,7 +85,6 @@ def _hold(file: Path, *, take_over: bool) -> tuple[int, Running | None]:
                 raise AlreadyRunningError(before) from None
             file.unlink(missing_ok=True)
             continue
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(found), file.stat()):
-                return found, before
+        if durable.lies_at(file, found):
+            return found, before
         os.close(found)  # somebody has just taken over
