@@ -105,6 +105,19 @@ def test_nor_of_one_that_took_in_changes_of_what_it_never_had() -> None:
     assert holders.take(told(log, restriction.but(references=(reference(gone, "restricts"),)).envelope(), None)) == ""
 
 
+def test_notices_that_meet_in_one_bucket_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million notices many do."""
+    monkeypatch.setattr("broker.holders.BUCKETS", 1)
+    log = list[Recorded]()
+    holders = Holders(lambda number: log[number].leaf, lambda number: log[number])
+    first, second, third = (notice("AT/ncb").envelope() for _ in range(3))
+    for each in (first, second, third):
+        assert holders.take(told(log, each, None, "GE/ncb")) == ""
+    for leaf, each in ((2, third), (0, first), (1, second)):
+        said = holders.take(told(log, end(each).envelope(), None, "GE/ncb"))
+        assert said == f"does not say that it ends the notice of leaf {leaf}"
+
+
 @pytest.mark.parametrize(("lost", "said"), [(False, "is taken in although leaf 0 had corrected it"), (True, "")])
 def test_nor_where_leaves_were_lost_of_what_corrects_one_of_them_and_comes_once_more(*, lost: bool, said: str) -> None:
     """An order then ends the notice that came again, and not its correction, of which the broker knows no more."""
