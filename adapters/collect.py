@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from adapters.again import Rejection
+from adapters.anew import begins_anew
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
 from adapters.ends import REPLACED, End, record_of
@@ -86,8 +87,7 @@ class Collector:
 
     async def round(self, wait: float = 0.0) -> Taken:
         """Take in one page of deliveries, waiting up to `wait` seconds for the first, and send what receipts wait."""
-        place = self._inbox.journal.place(self._stream)
-        records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+        place, records = await self._read(wait)
         # Whoever has deliveries to check need not know yet whether there are more heads than these.
         log = await self._follow(versions=not self._versions.newest_digest("directory"), to_end=not records)
         taken = Taken(records=len(records))
@@ -104,6 +104,15 @@ class Collector:
             self._send_again()
         await self._receipts.send(self._bus, self._shard)
         return taken
+
+    async def _read(self, wait: float) -> tuple[int, Sequence[Record]]:
+        """Give the place and what lies there."""
+        journal = self._inbox.journal
+        place = journal.place(self._stream)
+        records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+        if not records and await begins_anew(self._bus, journal, self._stream, self._shard, self._signer.clock()):
+            return await self._read(0.0)
+        return place, records
 
     def _send_again(self) -> None:
         """Queue receipts that were rejected for their key alone, once they can come again."""

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from adapters.again import KEY_CODES, Rejection
+from adapters.anew import begins_anew
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
 from adapters.database import connect, forget_body, transaction
 from adapters.following import follow
@@ -118,7 +119,7 @@ class Outcomes:
         """Give the place and what lies there."""
         place = self.journal.place(self._stream)
         try:
-            return place, await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+            records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
         except OffsetGoneError as error:
             with transaction(self._database):
                 if self.journal.place(self._stream) == place:
@@ -127,7 +128,10 @@ class Outcomes:
                     self._give_up()  # who never followed may have withdrawn something all the same
                     self.journal.move(self._stream, error.start)
             place = self.journal.place(self._stream)
-            return place, await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+            records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+        if not records and await begins_anew(self._bus, self.journal, self._stream, self._shard, self._clock()):
+            return await self._read(0.0)
+        return place, records
 
     def _give_up(self) -> None:
         """Take for rejected what we withdrew so long ago that its outcome may be among those that the bus has dropped.

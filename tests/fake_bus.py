@@ -103,6 +103,10 @@ class Memory:
         part.start = offset
         part.records = [each for each in part.records if each.offset >= offset]
 
+    def lose(self, stream: str, number: int = 0) -> None:
+        """Lose a stream, and make it again empty, as an operator does on Kafka."""
+        self.partitions[stream, number] = _Partition()
+
 
 class FakeShard:
     """The input and output of one shard, for its one owner."""

@@ -83,6 +83,25 @@ async def test_a_missing_delivery_number_is_an_alarm_and_what_came_is_kept(world
     inbox.close()
 
 
+async def test_an_inbox_that_was_lost_and_made_again_is_read_from_its_beginning(world: World) -> None:
+    """Read on from the place of before, what comes until it has grown past that would be passed over."""
+    taken, lost, came = await world.publish(draft("R-1"), draft("R-2"), draft("R-3"))
+    await world.broker.route(taken, {"LV/ncb": ALL})
+    number = await world.broker.route(lost, {"LV/ncb": ALL})
+    inbox = world.machine("LV/ncb").inbox()
+    collector = world.machine("LV/ncb").collector(inbox)
+    await collector.drain()
+    world.bus.memory.lose(streams.inbox("LV/ncb"))
+    assert (await collector.drain()).records == 0
+    assert [each.code for each in inbox.journal.alarms()] == ["stream-lost"]
+    assert "inbox.lv.ncb ends at 0 and was read up to 2" in (inbox.journal.alarms()[0].about or "")
+    await world.broker.deliver(number)  # once more, as a start does that does not know whether it had left
+    await world.broker.route(came, {"LV/ncb": ALL})
+    assert [each.record for each in (await collector.drain()).new] == ["R-3"]
+    assert [each.code for each in inbox.journal.alarms()] == ["stream-lost"]
+    inbox.close()
+
+
 async def test_a_number_that_belongs_to_another_delivery_is_refused(world: World) -> None:
     first, second = await world.publish(draft("R-1"), draft("R-2"))
     await world.broker.route(first, {"LV/ncb": ALL})

@@ -467,3 +467,19 @@ async def test_a_withdrawal_that_is_called_held_has_told_no_holder(world: World)
     await world.broker.route((await world.sent())[-1], {}, kind="held")
     assert await learn(at, outbox) == ["holders-not-told"]
     outbox.close()
+
+
+async def test_outcomes_that_were_lost_and_made_again_are_read_from_their_beginning(world: World) -> None:
+    first, second = await world.publish(draft("R-1"), draft("R-2"))
+    await world.broker.route(first, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    assert await learn(at, outbox) == []
+    world.bus.memory.lose(streams.outcomes("AT"))
+    assert await learn(at, outbox) == ["stream-lost"]
+    await world.broker.route(second, SHOWS)
+    assert await learn(at, outbox) == ["stream-lost"]
+    story = trace(outbox.database, identity(second))
+    assert story is not None
+    assert story.outcome == "routed"
+    outbox.close()
