@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record._crecords import default_records
 from aiokafka.structs import ConsumerRecord
 
@@ -20,7 +22,7 @@ from broker.fair import shares
 from broker.kafka_answers import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 BOUND = 16 << 20
 """bytes that one batch may expand to"""
@@ -75,6 +77,7 @@ class Reader:
             return records
         # Nothing came in time. That there is nothing is another thing: what is committed by now must still come.
         async with asyncio.timeout(self._limit):
+            await await_known(self._consumer, [self._place])
             end = (await self._consumer.end_offsets([self._place]))[self._place]
             while not records and await self._consumer.position(self._place) < end:
                 records = await self._poll(limit, 0.05)
@@ -139,6 +142,7 @@ class Backlog:
         """
         with answering(self._principal, "read", "a shard's inputs"):
             async with asyncio.timeout(self._limit):
+                await await_known(self._consumer, self._places)
                 starts = await self._consumer.beginning_offsets(list(self._places))
                 ends = await self._consumer.end_offsets(list(self._places))
         for place, offset in self._places.items():
@@ -257,11 +261,41 @@ def _bounded_gunzip(payload: Any) -> bytes:
     return unpacked
 
 
+_plainly = GroupCoordinator._send_req  # noqa: SLF001 -- aiokafka's own way
+_NOT_THE_COORDINATOR = (kafka_errors.NotCoordinatorForGroupError, kafka_errors.GroupCoordinatorNotAvailableError)
+
+
+async def _ask_coordinator(self: Any, request: Any) -> Any:
+    """Ask as aiokafka does, and raise what a node says of a group's places as a whole (KIP-88, OffsetFetch from 2 on).
+
+    aiokafka looks for an error beside each place, and there is none then: a node that is the coordinator no more, or
+    not yet, would be taken to say that no place was ever kept, and all would be taken in from the beginning once more.
+    """
+    answer = await _plainly(self, request)
+    code = getattr(answer, "error_code", 0) if isinstance(request, OffsetFetchRequest) else 0
+    if code:
+        error = kafka_errors.for_code(code)
+        if error in _NOT_THE_COORDINATOR:
+            self.coordinator_dead()  # another is looked for
+        raise error(self.group_id)
+    return answer
+
+
 def tune() -> None:
     """Have all consumers of aiokafka read so; doing so again changes nothing."""
     # The compiled reader looks the name up here, not in aiokafka.codec.
     default_records.gzip_decode = _bounded_gunzip
     fetcher.PartitionRecords = _Records
+    GroupCoordinator._send_req = _ask_coordinator  # noqa: SLF001 -- nothing public lies between it and its answers
+
+
+async def await_known(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> None:
+    """Wait until the nodes have told where these lie. Raises TopicAuthorizationFailedError where they refuse to.
+
+    Asked for an offset there, aiokafka would ask for the place again until our time is up: as if no node answered.
+    """
+    for place in places:
+        await consumer._client._wait_on_metadata(place.topic)  # noqa: SLF001 -- nothing public tells of a refusal
 
 
 async def raise_if_gone(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> None:
