@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 import structlog
 
 from cli import answer
+
+AGAIN_S = 60.0
+"""How soon a library's line is written once more: of a node that is down aiokafka says one 1,000 times a second."""
+KNOWN = 5_000
+"""Lines that are told apart; what a library says beyond these makes it forget the oldest."""
 
 
 def to_stderr() -> None:
@@ -20,7 +27,7 @@ def to_stderr() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: _Line(),
     )
-    logging.getLogger().handlers[:] = [_Libraries(logging.WARNING)]
+    logging.getLogger().handlers[:] = [Libraries(logging.WARNING)]
 
 
 class _Line:
@@ -36,12 +43,40 @@ class _Line:
 _PLAIN = logging.Formatter()
 
 
-class _Libraries(logging.Handler):
-    """Logs as ours what a library says: a line of text would be no JSON."""
+class Libraries(logging.Handler):
+    """Logs as ours what a library says: a line of text would be no JSON.
+
+    The same line at most once in AGAIN_S, and then how often it was said since: it would fill the disk that the trail
+    lies on. `clock` gives seconds.
+    """
+
+    def __init__(self, level: int, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(level)
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        """When a line was last written, and how often it was not since."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; names and texts are the library's own."""
-        more = {"traceback": _PLAIN.formatException(record.exc_info)} if record.exc_info else {}
         said, severity = record.getMessage(), record.levelname.lower()
+        kept = self._kept_back((record.name, said))
+        if kept is None:
+            return
+        more: dict[str, str | int] = {"kept_back": kept} if kept else {}
+        if record.exc_info:
+            more["traceback"] = _PLAIN.formatException(record.exc_info)
         # A warning whatever the library calls it: what fails for good is raised, and logged as ours.
         structlog.get_logger().warning("library.said", library=record.name, severity=severity, said=said, **more)
+
+    def _kept_back(self, line: tuple[str, str]) -> int | None:
+        """Tell how often a line was kept back before this time; None: it is kept back once more."""
+        now = self._clock()
+        at, times = self._said.get(line, (now - AGAIN_S, 0))
+        if now - at < AGAIN_S:
+            self._said[line] = (at, times + 1)
+            return None
+        self._said.pop(line, None)
+        if len(self._said) >= KNOWN:
+            del self._said[next(iter(self._said))]
+        self._said[line] = (now, 0)
+        return times

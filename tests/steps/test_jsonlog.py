@@ -28,6 +28,23 @@ def test_a_library_s_traceback_stays_on_its_line() -> None:
     assert "ZeroDivisionError" in said["traceback"]
 
 
+def test_what_a_library_says_again_and_again_is_written_once_a_minute_with_how_often() -> None:
+    """Of a topic that is gone aiokafka says a thousand lines a second, on the disk that the trail lies on."""
+    lines = _stderr(
+        "import logging",
+        "from cli import jsonlog",
+        "jsonlog.to_stderr()",
+        "now = [7.0]",
+        "logging.getLogger().handlers[:] = [jsonlog.Libraries(logging.WARNING, lambda: now[0])]",
+        "for _ in range(4): logging.getLogger('aiokafka.cluster').error('gone')",
+        "logging.getLogger('aiokafka.cluster').error('another')",
+        "now[0] += jsonlog.AGAIN_S",
+        "for _ in range(2): logging.getLogger('aiokafka.cluster').error('gone')",
+    )
+    said = [(each["said"], each.get("kept_back", 0)) for each in map(json.loads, lines.splitlines())]
+    assert said == [("gone", 0), ("another", 0), ("gone", 3)]
+
+
 def test_people_are_told_nothing_by_libraries() -> None:
     command = (
         "import logging",
