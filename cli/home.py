@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from adapters.versions import Versions
 from broker import durable, streams
 from broker import settings as settings_file
-from broker.errors import CannotSignError, ConfigurationError, UnavailableError
+from broker.errors import CannotSignError, ConfigurationError, ForbiddenStreamError, UnavailableError
 from broker.notice import Reference
 from broker.settings import Settings
 from broker.signing import SigningKey
@@ -96,15 +96,25 @@ def tls(folder: Path, settings: Settings, principal: str) -> tuple[str, str, str
 
 
 async def if_it_answers(work: Awaitable[object], meanwhile: str) -> bool:
-    """Do what needs the bus. False: it does not answer, and it was said what the command goes on with meanwhile."""
+    """Do what needs the bus. False: it does not answer, and it was said what the command goes on with meanwhile.
+
+    Or it refuses us, as it does who was stopped: what is kept here may be used all the same.
+    """
     try:
         await work
-    except UnavailableError as error:
-        why = f" ({error})" if str(error) else ""
-        what = answer.one_line(str(error)) if isinstance(error, CannotSignError) else f"the bus does not answer{why}"
-        answer.aside(f"{what}: {meanwhile}")
+    except (UnavailableError, ForbiddenStreamError) as error:
+        answer.aside(f"{_said_of(error)}: {meanwhile}")
         return False
     return True
+
+
+def _said_of(error: UnavailableError | ForbiddenStreamError) -> str:
+    """Say why the bus was of no use."""
+    if isinstance(error, ForbiddenStreamError):
+        return f"the bus refuses us ({error}; where the operator has stopped {error.principal}, ask it to resume it)"
+    if isinstance(error, CannotSignError):
+        return answer.one_line(str(error))
+    return f"the bus does not answer{f' ({error})' if str(error) else ''}"
 
 
 @contextmanager
