@@ -9,6 +9,11 @@ Anything else is a bug of ours: the process stops with nothing committed.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class ValiseError(Exception):
     """Any failure that Valise foresees; `code` is stable and never changes its meaning."""
@@ -32,6 +37,19 @@ class FencedError(UnavailableError):
     """Another process has taken over this shard, or emptied its cache; this one must stop writing at once."""
 
     code = "fenced"
+
+
+class TopicGoneError(UnavailableError):
+    """No node has the topic of a stream: nothing is written there until the operator makes it again."""
+
+    code = "topic-gone"
+
+    def __init__(self, streams: Sequence[str]) -> None:
+        super().__init__(
+            f"no node has a topic for {', '.join(streams)}: `valise kafka check` compares them, and the operator makes "
+            "it again, empty, with `valise kafka check --mend`"
+        )
+        self.streams = tuple(streams)
 
 
 class OffsetGoneError(ValiseError):

@@ -21,10 +21,16 @@ from aiokafka.producer import sender
 
 from broker import kafka_read, kafka_send
 from broker.bus import NOTHING_LOST, Copies, Owned, Place, Record, Shard, Writes
-from broker.errors import ConfigurationError, FencedError, ForbiddenStreamError, UnavailableError
+from broker.errors import (
+    ConfigurationError,
+    FencedError,
+    ForbiddenStreamError,
+    TopicGoneError,
+    UnavailableError,
+)
 from broker.kafka_answers import FAILED, answering
 from broker.kafka_batch import BATCH_BYTES, TRANSACTIONAL, Batch, Heads, Value, make_batches
-from broker.kafka_read import Backlog, Places, Reader
+from broker.kafka_read import Backlog, Places, Reader, await_known
 from broker.kafka_tls import Context
 from broker.streams import REGISTER, ROUTER, SETUP, World, family_of
 
@@ -148,13 +154,16 @@ class KafkaBus:
             with answering(self._principal, "write", _names(values)):
                 async with asyncio.timeout(self._client.limit):
                     return await self._queue_in_turn(producer, batches, lane)
-        except BaseException:
+        except BaseException as error:
             # Before anything is awaited: the next call would find a new producer, and overtake this one.
             self._fan_failed = self._fan_failed or lane in FAN_OUT_LANES
             if producer:
                 if self._producers.get(lane) is producer:
                     del self._producers[lane]
+                gone = _gone(producer, [stream for stream, _ in values])
                 await _discard(producer)
+                if isinstance(error, UnavailableError) and gone:
+                    raise TopicGoneError(gone) from error
             raise
 
     async def _queue_in_turn(
@@ -209,6 +218,7 @@ class KafkaBus:
         place = TopicPartition(stream, partition)
         with answering(self._principal, "read", stream):
             async with asyncio.timeout(self._client.limit):
+                await await_known(offsets, [place])
                 ends = await offsets.end_offsets([place])
         return int(ends[place])
 
@@ -450,6 +460,11 @@ class _Shard:
         if stamp.timestamp_type != 1:
             raise ConfigurationError(f"{REGISTER} does not stamp its records: set message.timestamp.type=LogAppendTime")
         return int(stamp.timestamp)
+
+
+def _gone(producer: AIOKafkaProducer, streams: Iterable[str]) -> list[str]:
+    """Name the streams of which no node knows where they lie."""
+    return sorted(each for each in set(streams) if producer.client.cluster.partitions_for_topic(each) is None)
 
 
 def _lane(stream: str) -> int:

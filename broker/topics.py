@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 PARTITIONS, COPIES = "partitions", "copies"
 """What no setting of a topic mends: Kafka's own kafka-topics.sh and kafka-reassign-partitions.sh do."""
+TOPIC, GONE, THERE = "topic", "gone", "there"
+"""Of a stream without a topic: whoever writes or reads it waits, until it is made again, empty."""
 THREE, MIN_INSYNC = 3, "2"
 """With so many nodes each record lies on three of them, and is acknowledged once it is on two."""
+_NOT_SET = (TOPIC, PARTITIONS, COPIES)
 INTERNAL = ("__consumer_offsets", "__transaction_state")
 """Kafka's own topics, which the places and the steps of a shard rest on."""
 
@@ -55,7 +58,7 @@ STEADY = Pace(segment=3_600_000, compaction_lag=3_600_000, tombstones=86_400_000
 
 @dataclass(frozen=True, slots=True, order=True)
 class Difference:
-    """What a topic has and the table of streams wants: one of Kafka's settings, or PARTITIONS or COPIES at least."""
+    """What a topic has and the table of streams wants: TOPIC, a setting of Kafka's, PARTITIONS or COPIES at least."""
 
     topic: str
     name: str
@@ -135,7 +138,7 @@ def establish(
 
 
 def differences(bootstrap: str, who: Credentials, world: World, *, shards: int = 1) -> list[Difference]:
-    """Compare the topics that exist with what the world wants of them (`setup` and `operator` may)."""
+    """Compare the topics with what the world wants of them (`setup` and `operator` may)."""
     wants = _Wants(world, shards, STEADY, {}, _named(bootstrap))
     return _differences(AdminClient(client_settings(bootstrap, who)), wants)
 
@@ -147,14 +150,14 @@ def copies_known(bootstrap: str, who: Credentials) -> bool:
 
 
 def mend(bootstrap: str, setup: Credentials, world: World, *, shards: int = 1) -> list[Difference]:
-    """Set what differs and can be set; return what cannot. Returns once the nodes show it."""
+    """Set what differs and can be set, of topics that are there; return what cannot. Returns once the nodes show it."""
     admin, wants = AdminClient(client_settings(bootstrap, setup)), _Wants(world, shards, STEADY, {}, _named(bootstrap))
-    _set(admin, [each for each in _differences(admin, wants) if each.name not in (PARTITIONS, COPIES)])
+    _set(admin, [each for each in _differences(admin, wants) if each.name not in _NOT_SET])
     left: list[Difference] = []
 
     def mended() -> bool:
         left[:] = _differences(admin, wants)
-        return all(each.name in (PARTITIONS, COPIES) for each in left)
+        return all(each.name in _NOT_SET for each in left)
 
     until(mended, "the settings are not in force yet")
     return left
@@ -249,7 +252,8 @@ def _found(
     wants: _Wants, known: Any, there: Sequence[str], settings: Mapping[str, Mapping[str, str]]
 ) -> list[Difference]:
     nodes = wants.nodes(known)
-    found = [each for stream in there for each in _short(stream, known.topics[stream], wants)]
+    found = [Difference(stream, TOPIC, GONE, THERE) for stream in wants.world.streams() if stream not in there]
+    found += [each for stream in there for each in _short(stream, known.topics[stream], wants)]
     for name in (*there, *INTERNAL):
         copies = min((len(each.replicas) for each in _partitions(known, name)), default=THREE)
         if nodes >= THREE > copies:

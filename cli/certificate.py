@@ -16,8 +16,8 @@ from broker.errors import ConfigurationError
 from broker.streams import SETUP
 from cli import answer, exits, passphrases
 from cli.home import clock, member_home
-from cli.operator_home import NOBODY, OperatorHome, operator_home, tls_of
-from cli.operator_streams import NEVER, Stop, has_streams, make_streams, stopped, stops
+from cli.operator_home import OperatorHome, operator_home, tls_of
+from cli.operator_streams import NEVER, Stop, has_streams, stopped, stops
 from cli.options import Everywhere, Group, bureau, confirm, everywhere
 from cli.trust import issuing, proposing, vouched
 from cli.trust.issuing import ADAPTER
@@ -180,7 +180,7 @@ def stop(given: Everywhere, principal: str) -> None:
     if not given.yes:
         confirm(f"{principal} can neither send nor receive until it is resumed: stop it?")
     issuing.stop(home, principal)
-    asyncio.run(_bind(home))
+    asyncio.run(proposing.bring_up(home))
     answer.show(
         f"{principal} may do nothing on the bus any more, and gets no certificate",
         {"stopped": sorted(stopped(home))},
@@ -202,9 +202,10 @@ def resume(given: Everywhere, principal: str, *, old_keys: bool) -> None:
     if old_keys and (live := _live(home, principal)) and not given.yes:
         confirm(f"whoever holds these keys comes in again: {', '.join(live)}; resume {principal}?")
     was_stopped = issuing.resume(home, principal, clock(), old_keys=old_keys)
-    asyncio.run(_bind(home))
+    asyncio.run(proposing.bring_up(home))
     # Also where it was not: a kill may have come between the list and the nodes.
-    not_stopped = "" if was_stopped else f"; it was not stopped, but {', '.join(sorted(stopped(home))) or 'nobody'}"
+    out = ", ".join(sorted(stopped(home))) or "nobody"
+    not_stopped = "" if was_stopped else f"; it was not stopped, stopped are: {out}"
     live = _live(home, principal)
     anew = f"its member moves pki/{principal}.key away and asks for its certificate anew: valise certificate request"
     answer.show(
@@ -267,13 +268,6 @@ async def _follow(home: OperatorHome) -> None:
         message = "the bus shows the operator no directory: `valise directory activate` the draft that is in force"
         raise ConfigurationError(message)
     await proposing.standing(home)
-
-
-async def _bind(home: OperatorHome) -> None:
-    """Bring the bindings to who was stopped, and to the directory in force: what this home knows may be older."""
-    async with proposing.in_turn(home, proposing.TURN_S):
-        if (await proposing.ready(home)).opened is None:
-            await make_streams(home, NOBODY, take_away=False)
 
 
 def _kafka(given: Everywhere) -> OperatorHome:

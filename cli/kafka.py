@@ -13,11 +13,12 @@ import click
 from broker import certificates, durable, kafka_quota, node, topics
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
-from broker.streams import OPERATOR, SETUP
+from broker.streams import OPERATOR, REGISTER, SETUP, VERSIONS
 from cli import answer, disks, exits
-from cli.operator_home import credentials, name_all, operator_folder, operator_home
+from cli.operator_home import OperatorHome, credentials, name_all, operator_folder, operator_home
 from cli.operator_streams import differences, told
 from cli.options import Everywhere, Group, everywhere
+from cli.trust import proposing
 
 SOON_DAYS = 30
 
@@ -128,19 +129,18 @@ def status(given: Everywhere) -> None:
 @click.option(
     "--mend",
     is_flag=True,
-    help="Set what differs as the table says (what is past its retention then goes), and how fast members write.",
+    help="Make and set what differs as the table says (what is past its retention then goes), who may read and write "
+    "what, and how fast members write. A topic that is gone is made again, empty.",
 )
 @everywhere
 def check(given: Everywhere, mend: bool) -> None:
-    """Compare the settings of every topic with the table of streams (exit code 1 where they differ)."""
+    """Compare every topic and who may use it with the table of streams (exit code 1 where they differ)."""
     home = operator_home(given.home)
     if home.settings.bus_kind != "kafka":
         message = f"the bus of {home.folder} is no Kafka: there is nothing to compare"
         raise ConfigurationError(message)
     if mend:
-        setup = certificates.credentials(certificates.pki_of(home.folder), SETUP)
-        topics.mend(home.settings.bus_address, setup, home.world())
-        asyncio.run(kafka_quota.bound(home.settings.bus_address, setup))
+        asyncio.run(_mend(home))
     found = differences(home)
     lines = [f"  {told(each)}" for each in found]
     if any(each.name in (topics.PARTITIONS, topics.COPIES) for each in found):
@@ -157,6 +157,25 @@ def check(given: Everywhere, mend: bool) -> None:
     )
     if found:
         raise click.exceptions.Exit(exits.FAILED)
+
+
+async def _mend(home: OperatorHome) -> None:
+    """Make what is gone, by the directory in force, then set what differs."""
+    setup = certificates.credentials(certificates.pki_of(home.folder), SETUP)
+    _check_remakable(home)
+    await proposing.bring_up(home)
+    await asyncio.to_thread(topics.mend, home.settings.bus_address, setup, home.world())
+    await kafka_quota.bound(home.settings.bus_address, setup)
+
+
+def _check_remakable(home: OperatorHome) -> None:
+    """Refuse to make empty what nothing but a node's data can bring back: the broker would forget what is in force."""
+    gone = sorted({each.topic for each in differences(home) if each.name == topics.TOPIC} & {REGISTER, VERSIONS})
+    if gone and any(home.folder.glob("trail*/checkpoint")):
+        message = (
+            f"no node has a topic for {', '.join(gone)}, though the trail has leaves: made again it would be empty"
+        )
+        raise ConfigurationError(f"{message}, and what is in force forgotten. Put the nodes' data there that have it")
 
 
 def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, changed: list[int]) -> None:

@@ -92,7 +92,8 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         kinds[leaf.kind] += 1
         note(undecided, number, leaf)
         progress(number, trail.size)
-    waiting = await _waiting(home)
+    differs = _differs(home)
+    waiting = None if differs is None else await _waiting(home)
     return Standing(
         federation=home.settings.federation,
         bus=home.settings.bus,
@@ -103,7 +104,7 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         waiting=waiting.records if waiting else None,
         late=waiting.late if waiting else {},
         lost=waiting.lost if waiting else [],
-        differs=waiting.differs if waiting else [],
+        differs=differs or [],
         last_seen=_last_seen(home, home.world(), progress, trail.size),
         old_keys=_old_keys(home, progress),
         expired=home.versions.overdue(),
@@ -157,7 +158,6 @@ class _Waiting:
     records: dict[str, int] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
-    differs: list[Difference] = field(default_factory=list)
 
 
 async def _waiting(home: OperatorHome) -> _Waiting | None:
@@ -172,10 +172,20 @@ async def _waiting(home: OperatorHome) -> _Waiting | None:
                 elif behind < 0:
                     waiting.lost.append(f"{name}:{place}")
             await _unsent(bus, home.settings.shard, waiting)
-        waiting.differs.extend(differences(home))
     except UnavailableError:
         return None
     return waiting
+
+
+def _differs(home: OperatorHome) -> list[Difference] | None:
+    """Compare the topics, which a stream that has none, and what waits there unknown for it, does not hinder.
+
+    None: the bus does not answer.
+    """
+    try:
+        return differences(home)
+    except UnavailableError:
+        return None
 
 
 async def _unsent(bus: Bus, shard: int, waiting: _Waiting) -> None:

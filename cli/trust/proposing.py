@@ -101,6 +101,16 @@ async def ready(home: OperatorHome) -> Guard:
     return guard
 
 
+async def bring_up(home: OperatorHome) -> None:
+    """Bring streams and bindings to the directory in force and to who was stopped: what this home knows may be older.
+
+    What is gone of them is made again.
+    """
+    async with in_turn(home, TURN_S):
+        if (await ready(home)).opened is None:
+            await make_streams(home, NOBODY, take_away=False)
+
+
 async def propose(
     home: OperatorHome, federation: Federation, folders: Sequence[Path], say: Callable[[str], None] = answer.aside
 ) -> Proposed:

@@ -23,7 +23,7 @@ from broker.streams import OPERATOR, SETUP, World
 from broker.trust import draft
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft, read_draft
-from cli import certificate, challenges
+from cli import challenges
 from cli.officer import activating
 from cli.operator_home import OperatorHome, make, operator_home
 from cli.stage import Stage
@@ -170,7 +170,7 @@ async def test_only_who_writes_versions_or_sets_bindings_waits_while_the_nodes_a
         issuing.stop(home, "at.ncb")
         make(tmp_path, federation(*BUREAUS), "kafka")
         with pytest.raises(UnavailableError, match="end it if it is stopped"):
-            await certificate._bind(home)  # before it looks: no node runs
+            await proposing.bring_up(home)  # before it looks: no node runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ async def test_who_binds_while_another_activates_waits_and_binds_by_what_is_in_f
     second, bound = Binding(stage.operator.folder, stage.operator.settings, worlds=[]), list[asyncio.Task[None]]()
 
     async def meanwhile() -> None:
-        bound.append(asyncio.create_task(certificate._bind(second)))
+        bound.append(asyncio.create_task(proposing.bring_up(second)))
         await asyncio.sleep(0.3)
         assert (bound[0].done(), second.worlds) == (False, [])
 
