@@ -160,9 +160,10 @@ class KafkaBus:
             if producer:
                 if self._producers.get(lane) is producer:
                     del self._producers[lane]
-                gone = _gone(producer, [stream for stream, _ in values])
+                waited = isinstance(error, UnavailableError) and isinstance(error.__cause__, _NOT_IN_TIME)
+                gone = await _gone(producer, [stream for stream, _ in values]) if waited else []
                 await _discard(producer)
-                if isinstance(error, UnavailableError) and gone:
+                if gone:
                     raise TopicGoneError(gone) from error
             raise
 
@@ -462,9 +463,17 @@ class _Shard:
         return int(stamp.timestamp)
 
 
-def _gone(producer: AIOKafkaProducer, streams: Iterable[str]) -> list[str]:
-    """Name the streams of which no node knows where they lie."""
-    return sorted(each for each in set(streams) if producer.client.cluster.partitions_for_topic(each) is None)
+_NOT_IN_TIME = (TimeoutError, kafka_errors.UnknownTopicOrPartitionError)
+
+
+async def _gone(producer: AIOKafkaProducer, streams: Iterable[str]) -> list[str]:
+    """Name the streams of which a node that answers says that there is no topic."""
+    unknown = sorted(each for each in set(streams) if producer.client.cluster.partitions_for_topic(each) is None)
+    with suppress(*FAILED):
+        async with asyncio.timeout(STOP_S):
+            there = (await producer.client.fetch_all_metadata()).topics() if unknown else ()
+            return [each for each in unknown if each not in there]
+    return []
 
 
 def _lane(stream: str) -> int:

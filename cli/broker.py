@@ -193,7 +193,9 @@ def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
             f"Nothing was written. Do not delete anything: run `{_verify(home)}`, compare "
             "with a backup and with what the members hold, and restore the one that goes furthest"
         )
-    return "start it again once that is mended"
+    refused_us = isinstance(error, ForbiddenStreamError) and home.settings.bus_kind == "kafka"
+    check = f"`{given.again('valise kafka check')}` says what is missing, and `--mend` gives it back: "
+    return f"{check if refused_us else ''}start it again once that is mended"
 
 
 def _advice_on_another(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:

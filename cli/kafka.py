@@ -148,7 +148,8 @@ def check(given: Everywhere, mend: bool) -> None:
     compared = topics.copies_known(home.settings.bus_address, credentials(home, OPERATOR))
     if not compared:
         lines.append("copies and min.insync.replicas were not compared: fewer than three nodes answer or are named")
-    first = f"{len(found)} settings of topics differ from the table" if found else "every topic is as the table says"
+    differ = f"{answer.count(len(found), 'thing differs', 'things differ')} from the table of streams"
+    first = differ if found else "every topic is as the table says"
     answer.show(
         "\n".join([first, *lines]),
         {"differs": [asdict(each) for each in found], "copies_compared": compared},

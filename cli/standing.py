@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
 from broker.distribute import GROUP
-from broker.errors import OffsetGoneError, UnavailableError
+from broker.errors import ForbiddenStreamError, OffsetGoneError, UnavailableError
 from broker.notice import NOT_RELEASED, RELEASED, DecisionRecord, Header, Leaf
 from broker.recorded import brought
 from broker.records import Records
@@ -172,7 +172,7 @@ async def _waiting(home: OperatorHome) -> _Waiting | None:
                 elif behind < 0:
                     waiting.lost.append(f"{name}:{place}")
             await _unsent(bus, home.settings.shard, waiting)
-    except UnavailableError:
+    except (UnavailableError, ForbiddenStreamError):
         return None
     return waiting
 

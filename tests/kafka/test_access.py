@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -17,8 +18,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from broker import authorities, bindings, certificates, kafka_admin, principals, topics
+from broker.bus import Copies
 from broker.certificates import FEDERATION, Credentials
-from broker.errors import ConfigurationError, ForbiddenStreamError
+from broker.errors import ConfigurationError, ForbiddenStreamError, TopicGoneError
+from broker.kafka import LIMIT_S, KafkaBus
 from broker.streams import World
 from tests.kafka import bare, impostors
 from tests.kafka.attempts import ACTS, Attempts, Outcome
@@ -470,3 +473,39 @@ def test_the_federations_name_in_other_letters_is_no_member() -> None:
     assert FEDERATION.upper() != FEDERATION
     with pytest.raises(ConfigurationError):
         certificates.member_subject(FEDERATION.upper(), "adapter")
+
+
+async def test_who_was_stopped_is_refused_at_once_and_not_told_that_no_node_answers(kafka: KafkaWorld) -> None:
+    """aiokafka asks for the place of a topic that it may not see until the time is up."""
+    setup = kafka.credentials("setup")
+    topics.establish(kafka.bootstrap, setup, WORLD, names={"at.ncb": None})
+    try:
+        async with (
+            KafkaBus(kafka.bootstrap, "at.ncb", kafka.pki("at.ncb"), WORLD) as bus,
+            asyncio.timeout(LIMIT_S / 2),
+        ):
+            for asked in (bus.end("inbox.at.ncb"), bus.read("inbox.at.ncb", 0), bus.place("copy", "inbox.at.ncb")):
+                with pytest.raises(ForbiddenStreamError):
+                    await asked
+    finally:
+        kafka.establish(WORLD)
+
+
+async def test_a_topic_that_is_gone_is_told_by_name_and_made_again(kafka: KafkaWorld) -> None:
+    """Who writes there would only hear, after a while, that no node answers."""
+    setup, operator = kafka.credentials("setup"), kafka.credentials("operator")
+    admin = AdminClient(kafka_admin.client_settings(kafka.bootstrap, setup))
+    admin.delete_topics(["inbox.at.ncb"])["inbox.at.ncb"].result(PATIENCE_S)
+    gone = topics.Difference("inbox.at.ncb", topics.TOPIC, topics.GONE, topics.THERE)
+    kafka_admin.until(lambda: gone in topics.differences(kafka.bootstrap, operator, WORLD), "it is still there")
+    copies = [Copies(b"k", b"shared", [("inbox.at.ncb", b"own"), ("inbox.lv.ncb", b"own")])]
+    try:
+        async with KafkaBus(kafka.bootstrap, "router", kafka.pki("router"), WORLD, limit=3.0) as bus:
+            with pytest.raises(TopicGoneError, match=r"no node has a topic for inbox\.at\.ncb: .*kafka check --mend"):
+                await bus.fan_out(copies)
+            topics.mend(kafka.bootstrap, setup, WORLD)  # sets, and makes nothing
+            assert gone in topics.differences(kafka.bootstrap, operator, WORLD)
+            assert kafka.establish(WORLD).created == ("inbox.at.ncb",)
+            await bus.fan_out(copies)
+    finally:
+        kafka.establish(WORLD)
