@@ -57,6 +57,8 @@ def up(given: Everywhere, nodes: str | None) -> None:
     known = (place.data / node.CONFIG).is_file()
     _check_ours(place, known=known)
     _check_not_emptied(place, known=known)
+    if known and (place.folder / "settings.toml").is_file():
+        _tell_scarce(place.folder)
     before = node.load(place.data, place.pki) if known else None
     size = int(nodes) if nodes else (len(before.config.nodes) if before else 1)
     cluster, started = _started(place, size)
@@ -196,9 +198,22 @@ def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, change
     answer.say(then)
 
 
+def _disk(cluster: node.Cluster, number: int) -> disks.Disk:
+    """Look at the disk of a node, which may have one of its own."""
+    data = cluster.folder(number) / "data"
+    return disks.look(data if data.is_dir() else cluster.data)
+
+
+def _tell_scarce(folder: Path) -> None:
+    """Say which disks are full before nodes start there: what they say themselves of it names no disk."""
+    for each in disks.of_home(folder, settings_file.load(folder)):
+        if each.scarce:
+            answer.aside(f"{disks.said(each)}; {disks.MAKE_ROOM}")
+
+
 def _row(cluster: node.Cluster, found: node.NodeStatus) -> dict[str, Any]:
     until = certificates.expiry(cluster.pki / f"node-{found.number}.crt")
-    disk = disks.look(cluster.data)
+    disk = _disk(cluster, found.number)
     return {
         "node": found.number,
         "address": found.address,

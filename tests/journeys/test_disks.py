@@ -48,6 +48,24 @@ def test_status_says_red_where_a_disk_is_nearly_full(tmp_path: Path, monkeypatch
     assert told["nodes"][0]["scarce"] is True
 
 
+def test_a_node_with_a_disk_of_its_own_is_told_by_that(tmp_path: Path) -> None:
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    status = ["status", "--json", "--home", str(tmp_path)]
+    assert str(made.folder / "kafka") in json.loads(CliRunner().invoke(kafka.kafka, status).output)["nodes"][0]["disk"]
+    (data := made.folder / "kafka" / "node-1" / "data").mkdir(parents=True)
+    assert str(data) in json.loads(CliRunner().invoke(kafka.kafka, status).output)["nodes"][0]["disk"]
+
+
+def test_who_starts_nodes_is_told_first_which_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They end with a fault in an unsafe memory access, which names no disk."""
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    monkeypatch.setattr(disks, "SCARCE", 1.1)
+    kafka._tell_scarce(made.folder)
+    assert f"GB are free where {made.folder} lies; make room" in capsys.readouterr().err
+
+
 def test_broker_status_says_red_where_a_disk_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     CliRunner().invoke(broker.broker, ["init", "--home", str(tmp_path)])
     monkeypatch.setattr(disks, "SCARCE", 0.0)  # however full the disk is that the tests run on
