@@ -97,10 +97,20 @@ def restore_command(given: Everywhere, file: Path, keys: Path) -> None:
         message = f"cannot restore {file}: {error.strerror or error}"
         raise ConfigurationError(message) from error
     answer.show(
-        f"restored {count} files of {name}; the broker does not run before it was compared with what others hold",
+        f"restored {count} files of {name}; {_before_it_runs(given.home)}",
         {"file": str(file), "files": count, "key": name},
         as_json=given.as_json,
         then=given.again("valise broker resume --seen FOLDER"),
+    )
+
+
+def _before_it_runs(home: Path) -> str:
+    """Say what has to be done before the broker runs: nothing tells that the nodes of a Kafka were restored, too."""
+    if load(home / OPERATOR).bus_kind == "sqlite":
+        return "the broker does not run before it was compared with what others hold"
+    return (
+        "the broker takes what this home lacks from the nodes, and nothing holds it back: where these were restored, "
+        "too, compare it first with what others hold; stop again who was stopped since"
     )
 
 

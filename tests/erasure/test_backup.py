@@ -103,6 +103,13 @@ def test_of_kafka_a_backup_has_the_ids_and_ports_and_nothing_that_nodes_store(tm
     assert [str(each) for each in listed if each.parts[0] == "kafka"] == ["kafka/cluster.json"]
 
 
+def test_a_restored_home_is_held_back_on_the_embedded_bus_only_and_says_so(tmp_path: Path) -> None:
+    for bus in ("sqlite", "kafka"):
+        make(tmp_path / bus, seed.seed(), bus)
+    assert "does not run before" in backup._before_it_runs(tmp_path / "sqlite")
+    assert "nothing holds it back" in backup._before_it_runs(tmp_path / "kafka")
+
+
 def test_a_backup_has_the_nodes_ids_where_their_folder_is_a_link_to_a_disk_and_asks_for_the_disk(
     tmp_path: Path,
 ) -> None:
