@@ -1,4 +1,7 @@
-"""Begins a stream anew that ends before the place to which it was read: it was lost, and made again empty."""
+"""Begins a stream anew that ends before the place to which it was read, or holds other things there.
+
+It was lost, and made again empty.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,13 @@ async def begins_anew(bus: Bus, journal: Journal, stream: str, shard: int, at: i
     place = journal.place(stream)
     if not place or place <= (end := await bus.end(stream, partition=shard)):
         return False
-    with transaction(journal.database):
-        if journal.place(stream) != place:
-            return True
-        journal.alarm(at, LOST, f"{stream} ends at {end} and was read up to {place}: it was lost and made again")
-        journal.move(stream, 0)
+    begin_anew(journal, stream, place, at, f"ends at {end} and was read up to {place}")
     return True
+
+
+def begin_anew(journal: Journal, stream: str, place: int, at: int, found: str) -> None:
+    """Set our place back from `place` to the beginning, with an alarm, unless another process moves it meanwhile."""
+    with transaction(journal.database):
+        if journal.place(stream) == place:
+            journal.alarm(at, LOST, f"{stream} {found}: it was lost and made again")
+            journal.move(stream, 0)

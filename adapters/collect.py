@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from adapters.again import Rejection
-from adapters.anew import begins_anew
+from adapters.anew import begin_anew, begins_anew
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
 from adapters.ends import REPLACED, End, record_of
@@ -31,6 +31,7 @@ from adapters.refusals import (
 from adapters.versions import Versions
 from broker import crash, notes, streams
 from broker.bus import Bus, Record
+from broker.errors import OffsetGoneError
 from broker.notice import RELEASED, WITHDRAWAL, Header
 from broker.verify import is_order
 
@@ -84,6 +85,7 @@ class Collector:
         self._signer, self._random, self._shard = signer, random, shard
         self._receipts = Receipts(inbox.database, signer)
         self._stream = streams.inbox(signer.bureau)
+        self._began_anew = False
 
     async def round(self, wait: float = 0.0) -> Taken:
         """Take in one page of deliveries, waiting up to `wait` seconds for the first, and send what receipts wait."""
@@ -93,6 +95,8 @@ class Collector:
         taken = Taken(records=len(records))
         if records:
             results = await self._check(records, log)
+            if self._misses(results) and await self._was_made_again(place, log):
+                return await self.round()
             if self._misses(results):
                 # A withdrawal that says why may lie a little further: a bus may end a page early.
                 further = await self._further(records[-1].offset + 1)
@@ -113,6 +117,23 @@ class Collector:
         if not records and await begins_anew(self._bus, journal, self._stream, self._shard, self._signer.clock()):
             return await self._read(0.0)
         return place, records
+
+    async def _was_made_again(self, place: int, log: notes.Vkey) -> bool:
+        """Begin anew, once, where what lies just before our place never came: a stream that has grown past it again."""
+        if not place or self._began_anew:
+            return False
+        try:
+            before = await self._bus.read(self._stream, place - 1, limit=1, partition=self._shard)
+        except OffsetGoneError:
+            return False
+        results = await self._check([each for each in before if each.offset == place - 1], log)
+        newest = self._inbox.newest().number
+        if not any(isinstance(each, Checked) and each.delivery.delivery_number > newest for each in results):
+            return False
+        self._began_anew = True
+        at = self._signer.clock()
+        begin_anew(self._inbox.journal, self._stream, place, at, f"holds before {place} what never came from there")
+        return True
 
     def _send_again(self) -> None:
         """Queue receipts that were rejected for their key alone, once they can come again."""
