@@ -1,6 +1,6 @@
 """Says what a broker could not have taken in, as far as decision records tell: the rules of `verify` and `judge`.
 
-Pure. Which allow-lists were kept to then, and under which key a notice was signed, no record says.
+Pure. Which allow-lists were kept to then no record says.
 """
 
 from __future__ import annotations

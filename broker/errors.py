@@ -147,11 +147,13 @@ class NoticeRejectedError(ValiseError):
     """The sender's record cannot be taken; it is recorded with `code` and passed over.
 
     `message` may name ids, digests, limits and field names, never what a field held. `signed` is the
-    `notice.Signed` of a notice whose header was signed by its issuer: its id and number are burnt.
+    `notice.Signed` of a notice whose header was signed by its issuer: its id and number are burnt. `key_id` is the
+    key that the record names, as far as it could be read.
     """
 
     code = "rejected"
     signed: object = None
+    key_id: bytes | None = None
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or (self.__doc__ or "").partition("\n")[0])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from broker import codec
-from broker.errors import NoticeRejectedError
+from broker.errors import NoticeRejectedError, UnknownKeyError
 from broker.notice import (
     LOOK_TYPE,
     RECEIPT_TYPE,
@@ -36,7 +36,7 @@ from broker.streams import member_of
 from broker.trail import Trail
 from broker.writing import log_ahead, take_back, transaction
 
-VERSION = 5
+VERSION = 6
 """Of the tables, and of how they are made: what earlier ones left may be wrong, where two processes made it at once."""
 # WITHOUT ROWID: what a question reads lies together.
 _TABLES = {
@@ -299,6 +299,9 @@ class _Block:
             words.add(f"outcome:{leaf['code']}")
         if member := member_of(decision["stream"]):
             words.add(f"member:{member}")  # whose record could not even be read is known by its stream
+        # Who floods us with keys of nobody's would make a word of each.
+        if decision["key_id"] is not None and leaf["code"] != UnknownKeyError.code:
+            words.add(f"key:{decision['key_id'].hex()}")
         abouts = set() if leaf["about"] is None else {leaf["about"]}
         if decision["header"]:
             with suppress(NoticeRejectedError):
@@ -327,7 +330,7 @@ def _decision(record: bytes) -> dict[str, Any]:
     try:
         return codec.read("decision", record)
     except NoticeRejectedError:
-        return {"stream": "", "header": b"", "statement": b""}
+        return {"stream": "", "header": b"", "statement": b"", "key_id": None}
 
 
 _BY = {
@@ -348,6 +351,7 @@ def _statement(data: bytes, words: set[str]) -> list[int]:
     except (NoticeRejectedError, KeyError):
         return []
     words.add(f"by:{said[field]}")
+    words.add(f"key:{statement['key_id'].hex()}")
     words.add(f"member:{said[field].partition('/')[0]}")
     if schema == "look":
         words.add(f"member:{said['issuer_member']}")

@@ -82,6 +82,10 @@ class Ruling:
     header_digest: bytes | None = None
     routing: bytes = b""
     statement: bytes = b""
+    key_id: bytes | None = None
+    """Under which key the notice was signed; of what is rejected the one that it names."""
+    signature: bytes | None = None
+    """Over `header`."""
     about: int | None = None
     missing: tuple[int, ...] = ()
     missing_count: int = 0
@@ -130,6 +134,13 @@ class Judge:
         if isinstance(checked, Verified):
             return self._notice(checked, now)
         statement = _payload(record)
+        try:
+            return self._statement(checked, statement)
+        except NoticeRejectedError as error:
+            error.key_id = codec.decode(Statement, statement).key_id
+            raise
+
+    def _statement(self, checked: Receipt | Subscription | Revocation | Look, statement: bytes) -> Ruling:
         if isinstance(checked, Receipt):
             return self._receipt(checked, statement)
         if isinstance(checked, Subscription):
@@ -148,9 +159,9 @@ class Judge:
         header = signed.header
         standing = self.register.standing(header.issuer, header.notice_id)
         if standing and standing.header_digest == signed.header_digest and _arrived(standing):
-            return _repeated(standing, header, signed.header_digest)
+            return _repeated(standing, header, signed.header_digest, error.key_id)
         named = Ruling(
-            "rejected", error.code, str(error), header_digest=signed.header_digest,
+            "rejected", error.code, str(error), header_digest=signed.header_digest, key_id=error.key_id,
             notice_id=header.notice_id, issuer=header.issuer,
         )  # fmt: skip
         return named if standing and _arrived(standing) else self._burn(named, signed, standing)
@@ -174,6 +185,7 @@ class Judge:
             return self._accept(verified, now)
         except NoticeRejectedError as error:
             error.signed = Signed(verified.header, verified.header_digest, verified.routing)
+            error.key_id = verified.envelope.key_id
             raise
 
     def _accept(self, verified: Verified, now: int) -> Ruling:
@@ -182,7 +194,7 @@ class Judge:
         if standing and standing.header_digest != digest:
             raise IdReusedError
         if standing and _arrived(standing):
-            return _repeated(standing, header, digest)
+            return _repeated(standing, header, digest, verified.envelope.key_id)
         if standing:
             raise AlreadyWithdrawnError
         key, series = self._use_number(verified)
@@ -299,6 +311,8 @@ class Judge:
             header=verified.envelope.header,
             header_digest=verified.header_digest,
             routing=verified.routing_opened.salt + verified.routing_opened.data,
+            key_id=verified.envelope.key_id,
+            signature=verified.envelope.signature,
             about=target.leaf_number if target else None,
             missing=missing,
             missing_count=sum(last - first + 1 for first, last in series[1].missing),
@@ -402,12 +416,14 @@ def _compromised_since(kept: bytes) -> int | None:
 
 
 def _follow_up(kind: str, notice: Verified, target: Standing) -> Ruling:
-    """Tell the issuer what another bureau's word did to its notice: header and routing are those of the notice."""
+    """Tell the issuer what another bureau's word did to its notice: what is signed, and routing, are the notice's."""
     return Ruling(
         kind,
         header=notice.envelope.header,
         header_digest=notice.header_digest,
         routing=notice.routing_opened.salt + notice.routing_opened.data,
+        key_id=notice.envelope.key_id,
+        signature=notice.envelope.signature,
         about=target.leaf_number,
         notice_id=notice.header.notice_id,
         issuer=notice.header.issuer,
@@ -467,9 +483,9 @@ def _series_key(issuer: str, series: bytes) -> str:
     return f"series/{issuer}/{series.hex()}"
 
 
-def _repeated(standing: Standing, header: Header, digest: bytes) -> Ruling:
+def _repeated(standing: Standing, header: Header, digest: bytes, key_id: bytes | None) -> Ruling:
     return Ruling(
-        "repeated", standing.state, header_digest=digest, about=standing.leaf_number,
+        "repeated", standing.state, header_digest=digest, key_id=key_id, about=standing.leaf_number,
         notice_id=header.notice_id, issuer=header.issuer,
     )  # fmt: skip
 
@@ -565,4 +581,4 @@ def _told(record: Record, ruling: Ruling) -> tuple[str, ...]:
 
 def refused(error: NoticeRejectedError) -> Ruling:
     """Reject a record of which nothing is known but that it came."""
-    return Ruling("rejected", error.code, str(error))
+    return Ruling("rejected", error.code, str(error), key_id=error.key_id)

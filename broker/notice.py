@@ -442,6 +442,8 @@ class DecisionRecord:
     warnings: tuple[str, ...] = ()
     detail: str = ""
     holders: int | None = None
+    key_id: bytes | None = None
+    signature: bytes | None = None
 
 
 @quick

@@ -17,7 +17,7 @@ from broker.admissible import approves, inadmissible, names, no_version
 from broker.begun import GAP
 from broker.decide import GLASS_BROKEN, SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, TrailError
-from broker.examine import ONCE
+from broker.examine import FOLLOWING, ONCE
 from broker.few import few
 from broker.holders import LOOKS, Holders
 from broker.index import look_in, receipt_in
@@ -40,6 +40,7 @@ from broker.once import Once
 from broker.recorded import Recorded, header_in, remember
 from broker.report import LISTED, Finding
 from broker.route import rows_hold
+from broker.signers import Signers, follows
 from broker.statements import REPEATED, STATED, Statements
 from broker.verify import is_order, subject_of
 
@@ -128,7 +129,10 @@ class Rechecked:
     others: dict[str, int] = field(default_factory=dict)
     """Decisions by policy sets that nobody named, by digest."""
     unsigned: dict[str, int] = field(default_factory=dict)
-    """Statements under such sets, by digest: whose signature they bear is known only with the policies."""
+    """Statements, withdrawals and restrictions under such sets, by digest: whose signature they bear is known only with
+    the policies."""
+    no_key: int = 0
+    """Notices of which no record says under which key they were signed: decided before that was recorded."""
     receipts: int = 0
     waiting: int = 0
     """Receipts and notices that may still be on their way: no later one of that bureau or series is on record."""
@@ -172,6 +176,7 @@ class _Recheck:
         self._found = Rechecked()
         self._kept: Kept | None = None
         self._statements = Statements()
+        self._signers = Signers(self._statements.revoked)
         self._subscriptions: tuple[Directory | None, Subscriptions | None] = (None, None)
         self._newest: dict[tuple[str, bytes], int] = {}
         self._delivered: dict[str, int] = {}
@@ -208,6 +213,7 @@ class _Recheck:
         self._missing(number, size)
         self._follows("")
         self._sent_left()
+        self._found.no_key = self._signers.not_told
         return self._found
 
     def _missing(self, begin: int, end: int) -> None:
@@ -246,8 +252,22 @@ class _Recheck:
             self._repeated(number, leaf)
         if record.statement or leaf.kind in STATED:
             self._statement(number, leaf, record)
+        else:
+            self._key_of(number, leaf, record)
         if record.stream.startswith("receipts."):
             self._receipt(record)
+
+    def _key_of(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
+        """Check the key of what was rejected, came again, or ended without a release."""
+        if leaf.kind in FOLLOWING:
+            ended = self._find(-1 if leaf.about is None else leaf.about)
+            wrong = follows(record, ended.record if ended else None)
+        else:
+            grounds = self._grounds(leaf)
+            directory = grounds.directory if grounds else None
+            wrong = self._signers.event(leaf, record, directory, has_lost=self._holders.has_lost)
+        if wrong:
+            self._found.add(f"leaf {number}", wrong)
 
     def _statement(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         """Check what a bureau or an auditor said; whose signature it is, is known only with the policies."""
@@ -372,6 +392,7 @@ class _Recheck:
         if recorded.leaf.kind == RELEASED:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
+        self._signed(place, recorded, directory)
         if recorded.leaf.kind in ONCE and (
             wrong := inadmissible(recorded.header, recorded.leaf, directory) or self._used_before(recorded)
         ):
@@ -389,6 +410,15 @@ class _Recheck:
             return
         self._found.decisions += 1
         self._repeat(place, recorded, grounds)
+
+    def _signed(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
+        """Check that its issuer signed it, under a key in force; what no rule was asked for is counted as unchecked."""
+        leaf = recorded.leaf
+        held = self._find(-1 if leaf.about is None else leaf.about) if leaf.kind == RELEASED else None
+        if wrong := self._signers.take(recorded, directory, held):
+            self._found.add(place, wrong)
+        if directory is None and recorded.header.kind in TO_HOLDERS and recorded.record.signature is not None:
+            _count(self._found.unsigned, leaf)
 
     def _follow(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
         """Check who holds what it changes and is told; from where that would cost too much on nothing is said of it."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from broker import codec
 from broker.directory import Annex, Directory
-from broker.errors import InvalidFieldError, TrailError
+from broker.errors import InvalidFieldError, NoticeRejectedError, TrailError
 from broker.facts import Facts, facts_of
 from broker.members import INDEX_LIMIT
-from broker.notice import RELEASED, ROUTING, DecisionRecord, Header, Leaf, Routing, Terms
+from broker.notice import RELEASED, ROUTING, DecisionRecord, Header, Leaf, Routing, Statement, Terms
 from broker.quick import quick
 from broker.signing import compartment_digest, decision_digest, header_digest
 
@@ -71,6 +71,16 @@ def brought(record: bytes) -> Brought | DecisionRecord:
 def header_in(decision: DecisionRecord) -> Header | None:
     """Read the header of the notice that a decision record is about; None where there is none."""
     return codec.decode(Header, decision.header) if decision.header else None
+
+
+def key_in(decision: DecisionRecord) -> bytes | None:
+    """Give the key under which what it records was signed, of a rejection the one that was named; None: not known."""
+    if decision.key_id is not None or not decision.statement:
+        return decision.key_id
+    try:
+        return codec.decode(Statement, decision.statement).key_id
+    except NoticeRejectedError:
+        return None
 
 
 def binds(leaf: Leaf, decision: DecisionRecord, header: Header | None) -> bool:

@@ -25,6 +25,7 @@ from broker.notice import (
     Subscription,
 )
 from broker.register import GAPS_LIMIT, use_number
+from broker.signers import silent
 from broker.signing import pae
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Statements:
         """Bureau → the topics to which it has subscribed."""
         self._subscriptions: dict[str, tuple[int, bytes]] = {}
         self._receipts: dict[str, Series] = {}
-        self._revoked: dict[bytes, int | None] = {}
+        self.revoked: dict[bytes, int | None] = {}
         """Key → since when it is called compromised."""
         self._looks: set[tuple[str, bytes]] = set()
 
@@ -93,7 +94,7 @@ class Statements:
             return self._subscriptions.get(said.bureau, (0, b""))[1] != payload
         if isinstance(said, Look):
             return (said.by, said.look_id) not in self._looks
-        return said.key_id not in self._revoked or further_back(said, self._revoked[said.key_id])
+        return said.key_id not in self.revoked or further_back(said, self.revoked[said.key_id])
 
     def _of(self, bureau: str) -> Series:
         return self._receipts.get(bureau, Series(0, ()))
@@ -103,7 +104,7 @@ class Statements:
         key = (directory.auditors if isinstance(said, Look) else directory.keys).get(statement.key_id)
         active = isinstance(said, Look) or directory.is_active(by.partition("/")[0])
         try:
-            if key and active and key.bureau == by and key.in_force(leaf.now) and key.key_id not in self._revoked:
+            if key and active and not silent(key, by, leaf.now, self.revoked):
                 key.public.check(statement.signature, pae(statement.payload_type, statement.payload))
                 return ""
         except SignatureError:
@@ -116,7 +117,7 @@ class Statements:
         if isinstance(said, Look):
             self._looks.add((said.by, said.look_id))
         elif isinstance(said, Revocation):
-            self._revoked[said.key_id] = said.compromised_since
+            self.revoked[said.key_id] = said.compromised_since
         else:
             before, _ = self._subscriptions.get(said.bureau, (-1, b""))
             if said.number <= before:

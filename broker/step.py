@@ -229,6 +229,8 @@ def _decision_record(
         warnings=ruling.warnings,
         detail=ruling.detail,
         holders=decision.holders if decision else None,
+        key_id=ruling.key_id,
+        signature=ruling.signature,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import count
 from types import UnionType
 from typing import Any
@@ -37,9 +37,10 @@ where every index raises, and so does the last comparison."""
 
 
 def reader(kind: type, head: bytes, schema: Any, made: Mapping[type, Made], changed: Mapping[str, Made]) -> Reader:
-    """Make the reader of a dataclass from the newest schema of its record, whose bytes begin with `head`.
+    """Make the reader of a dataclass from a schema of its record, whose bytes begin with `head`.
 
-    `made` makes the values of some dataclasses from the record as a dict; `changed` converts fields of `kind`.
+    A field that this version has not is given its default. `made` makes the values of some dataclasses from the record
+    as a dict; `changed` converts fields of `kind`.
     """
     return _reader(kind, head, schema, made, changed, "at != len(data)")
 
@@ -79,11 +80,19 @@ class _Maker:
         hints = typing.get_type_hints(kind) if is_dataclass(kind) else {}
         read = {each["name"]: self._value(each["type"], hints.get(each["name"])) for each in schema["fields"]}
         for name, convert in changed.items():
+            if name not in read:
+                continue
             self._say(f"{read[name]} = {self._named(convert)}({read[name]})")
         if kind in self._made or not is_dataclass(kind):
             pairs = "{" + ", ".join(f"{name!r}: {variable}" for name, variable in read.items()) + "}"
             return self._into(f"{self._named(self._made[kind])}({pairs})" if kind in self._made else pairs)
-        return self._into(f"{self._named(maker(kind))}({', '.join(read[each.name] for each in fields(kind))})")
+        values = [read.get(each.name) or self._default(each) for each in fields(kind)]
+        return self._into(f"{self._named(maker(kind))}({', '.join(values)})")
+
+    def _default(self, field: Field[Any]) -> str:
+        if field.default is MISSING:
+            raise NotImplementedError(field.name)
+        return self._named(field.default)
 
     def _value(self, schema: Any, hint: Any) -> str:
         if isinstance(schema, list):

@@ -92,13 +92,22 @@ def check(
     if record.value is None:
         raise BatchRefusedError(record.fault)
     arrived = outer(record.value)
-    arrival = Arrival(record.stream, now, keys.directory, keys.revoked)
-    if isinstance(arrived, Envelope):
-        if not record.stream.startswith("notices."):
-            message = "a notice does not travel on this stream"
-            raise UnknownKindError(message)
-        return verify(arrived, arrival)
-    return verify_statement(arrived, arrival)
+    try:
+        return _check(arrived, Arrival(record.stream, now, keys.directory, keys.revoked))
+    except NoticeRejectedError as error:
+        error.key_id = arrived.key_id
+        raise
+
+
+def _check(
+    arrived: Envelope | Statement, arrival: Arrival
+) -> Verified | notice.Receipt | notice.Subscription | notice.Revocation | notice.Look:
+    if isinstance(arrived, Statement):
+        return verify_statement(arrived, arrival)
+    if not arrival.stream.startswith("notices."):
+        message = "a notice does not travel on this stream"
+        raise UnknownKindError(message)
+    return verify(arrived, arrival)
 
 
 def outer(data: bytes) -> Envelope | Statement:

@@ -13,6 +13,7 @@ from broker import codec
 from broker.errors import NoticeRejectedError, TrailError
 from broker.index import Index, look_in, receipt_in
 from broker.notice import DecisionRecord, Header, Leaf, Recipient, Routing
+from broker.recorded import key_in
 from broker.records import Records
 from broker.route import rows_hold
 from broker.signing import decision_digest
@@ -67,6 +68,7 @@ class Stories:
             "directory": leaf.directory.hex(),
             "policies": leaf.policies.hex(),
             "decision_holds": decision_digest(salt, raw) == leaf.decision and rows_hold(leaf, decision),
+            "key_id": key.hex() if (key := key_in(decision)) else None,
             "came_on": f"{decision.stream} {decision.partition}:{decision.offset}" if decision.stream else None,
             "warnings": list(decision.warnings),
             "detail": decision.detail,

@@ -73,6 +73,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "holders",
         "admissible",
         "once",
+        "signers",
         "statements",
         "recheck",
         "given",

@@ -65,7 +65,7 @@ class Decisions:
 
     @property
     def whole(self) -> bool:
-        """Whether every decision and statement was checked, or none was to be."""
+        """Whether every decision and signature was checked, or none was to be."""
         return not self.policies or not (self.found.others or self.found.unsigned)
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -83,8 +83,10 @@ class Decisions:
         for digest, count in sorted(found.others.items() if self.policies else ()):
             yield "not repeated", f"{count:,} decisions under the policy set {digest[:16]}, which was not named"
         for digest, count in sorted(found.unsigned.items() if self.policies else ()):
-            said = f"the signatures of {count:,} receipts and other statements under the policy set {digest[:16]}"
+            said = f"the signatures of {count:,} receipts, withdrawals and the like under the policy set {digest[:16]}"
             yield "not checked", f"{said}, which was not named"
+        if found.no_key:
+            yield "no key", f"under which key {found.no_key:,} notices were signed no record says: an earlier version's"
 
     def value(self) -> dict[str, Any]:
         """Give it as JSON has it."""
@@ -95,6 +97,7 @@ class Decisions:
             "repeated": self.found.decisions,
             "not_repeated": self.found.others,
             "signatures_not_checked": self.found.unsigned,
+            "no_key_on_record": self.found.no_key,
             "not_followed": self.found.unfollowed,
             "not_followed_from": self.found.unfollowed_from,
             "policies": list(self.policies),

@@ -39,6 +39,9 @@ PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "poli
     help="Kind of leaf (rejected), its code (bad-signature), its warning (glass-broken), or what a receipt says.",
 )
 @click.option("--purpose", multiple=True, help="Purpose of the notice.")
+@click.option(
+    "--key-id", multiple=True, help="Id of a key, or its first digits: what it signed, or was rejected and named it."
+)
 @click.option("--policies", multiple=True, help="Digest of the policy set in force.")
 @click.option("--since", help="From this time on, as 2026-11-01 or 2026-11-01T12:30 (UTC).")
 @click.option("--until", help="Before this time.")
@@ -81,25 +84,31 @@ def _find(home: Opened, asked: dict[str, Any], limit: int) -> Found:
         end = min(end, leaf_at(home.trail, moment(asked["until"])))
     if asked["notice"]:
         return _of_notice(home, asked, begin, end, limit)
-    return home.index.search(_groups(asked), begin, end, limit)
+    return home.index.search(_groups(home, asked), begin, end, limit)
 
 
 def _of_notice(home: Opened, asked: dict[str, Any], begin: int, end: int, limit: int) -> Found:
     """Find among the leaves of one notice, which are few."""
     leaves = [each for each in home.stories.find(asked["notice"]) if begin <= each < end]
-    groups = _groups(asked)
+    groups = _groups(home, asked)
     fitting = [each for each in leaves if not groups or home.index.search(groups, each, each + 1, 1).total]
     return Found(tuple(reversed(fitting))[:limit], len(fitting))
 
 
-def _groups(asked: dict[str, Any]) -> list[list[str]]:
+def _groups(home: Opened, asked: dict[str, Any]) -> list[list[str]]:
     """Give the words of the index that are asked for: one of each group must fit."""
     groups = [[f"{prefix}{each}" for each in asked[name]] for name, prefix in PREFIXES.items()]
     groups.append([f"member:{each.upper()}" for each in asked["member"]])
     groups.append([f"{role}:{each}" for each in asked["bureau"] for role in ("issuer", "to", "by")])
     groups.append([f"issuer:{each}" for each in asked["issuer"]])
     groups.append([f"to:{each}" for each in asked["recipient"]])
+    groups.append([f"key:{each}" for begin in asked["key_id"] for each in _keys(home, begin)])
     return [each for each in groups if each]
+
+
+def _keys(home: Opened, begin: str) -> list[str]:
+    """Name the keys on record whose ids begin so; where there is none it fits no leaf."""
+    return [each for each in home.index.words("key:") if each.startswith(begin.lower())] or [begin]
 
 
 def moment(text: str) -> int:
@@ -182,7 +191,7 @@ def _then(given: Everywhere, asked: dict[str, Any], lines: list[dict[str, Any]],
     if not more:
         return given.again(f"valise audit show {lines[0]['leaf']}")
     options = "".join(
-        f" --{name} {each}"
+        f" --{name.replace('_', '-')} {each}"
         for name, value in asked.items()
         if name != "before"
         for each in (value if isinstance(value, tuple) else [value] if value else [])

@@ -123,6 +123,9 @@ def _chapter(chapter: dict[str, Any]) -> list[str]:
     told: list[tuple[str, str]] = []
     if chapter["kind"] == "rejected":
         told.append(("came on", str(chapter["came_on"])))
+    if chapter["key_id"]:
+        named = chapter["kind"] == "rejected" and not chapter["header_digest"]
+        told.append(("names key" if named else "signed under", chapter["key_id"]))
     if "receipt" in chapter:
         receipt = chapter["receipt"]
         told.append(("receipt", f"{receipt['bureau']} {receipt['act']} {receipt['result'] or ''}".rstrip()))

@@ -22,7 +22,7 @@ from broker.trail import Trail
 from tests import federation as world
 from tests.attacks.bench import AUTHORITY, REVIEWER, Bench, notice
 from tests.attacks.test_order import order
-from tests.attacks.test_review import Books, approval, said, wanted
+from tests.attacks.test_review import Books, approval, said, signed_as, wanted
 from tests.audit.test_holders import told
 from tests.making import Draft, reference
 
@@ -341,10 +341,8 @@ async def test_the_operator_takes_in_two_corrections_of_one_version(shared: Benc
     assert other.code == "invalid-reference"
     books, number = await books_up_to(shared, other.leaf_number), other.leaf_number
     (leaf, decision), (refused, _) = books.find(record.then), books.find(number)
-    routing = codec.decode_compartments(again.compartments)[0].opened
-    assert routing
     rows = tuple(replace(each, delivery_number=each.delivery_number + 1) for each in decision.rows)
-    false = replace(decision, header=again.header, routing=routing.salt + routing.data, rows=rows)
+    false = replace(signed_as(decision, again), rows=rows)
     books.put(number, replace(leaf, header_digest=refused.header_digest, now=refused.now), false)
     with books.checked() as (_, found):
         assert said(found, number) == f"corrects what leaf {record.then} had corrected"
@@ -517,10 +515,7 @@ async def test_the_operator_takes_in_two_notices_of_one_name(shared: Bench, name
     books = await books_up_to(shared, then)
     leaf, record = books.find(then)
     false = second.envelope()
-    routing = codec.decode_compartments(false.compartments)[0].opened
-    assert routing
-    forged = replace(record, header=false.header, routing=routing.salt + routing.data)
-    books.put(then, replace(leaf, header_digest=header_digest(false.header)), forged)
+    books.put(then, replace(leaf, header_digest=header_digest(false.header)), signed_as(record, false))
     with books.checked() as (_, found):
         assert said(found, then) == f"takes in a notice under the {name} of the one of leaf {at}"
 
@@ -548,9 +543,6 @@ async def test_the_operator_takes_in_a_correction_that_corrects_nothing_of_its_o
     then = await routed(shared, made.numbered(1, os.urandom(8)))
     books = await books_up_to(shared, then)
     leaf, decision = books.find(then)
-    routing = codec.decode_compartments(second.compartments)[0].opened
-    assert routing
-    forged = replace(decision, header=second.header, routing=routing.salt + routing.data)
-    books.put(then, replace(leaf, header_digest=header_digest(second.header)), forged)
+    books.put(then, replace(leaf, header_digest=header_digest(second.header)), signed_as(decision, second))
     with books.checked() as (_, found):
         assert f"corrects the notice of leaf {at}, {finding}" in said(found, then)

@@ -11,7 +11,7 @@ from broker.notice import Envelope, Header, Leaf
 from broker.signing import header_digest
 from tests.attacks.bench import AUTHORITY, Bench, notice
 from tests.attacks.scene import ALL, Scene
-from tests.attacks.test_review import Books, said
+from tests.attacks.test_review import Books, said, signed_as
 from tests.making import Draft, reference
 from tests.member.conftest import draft
 
@@ -77,10 +77,7 @@ async def test_the_operator_lets_anybody_order(shared: Bench) -> None:
     sent = order(notice("AT/ncb").envelope(), "any", "RU/ncb").envelope()
     about = codec.decode(Leaf, books.entries[leaf.about or 0].leaf)
     assert about.header_digest
-    routing = codec.decode_compartments(sent.compartments)[0].opened
-    assert routing
-    false = replace(record, header=sent.header, routing=routing.salt + routing.data)
-    books.put(number, replace(leaf, header_digest=header_digest(sent.header)), false)
+    books.put(number, replace(leaf, header_digest=header_digest(sent.header)), signed_as(record, sent))
     with books.checked() as (_, found):
         assert "withdraws another's notice, and RU/ncb is no authority" in said(found, number)
 

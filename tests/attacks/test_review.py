@@ -228,6 +228,14 @@ class Books:
             yield [each.what for each in report.findings], recheck(trail, records, grounds, {})
 
 
+def signed_as(record: DecisionRecord, sent: Envelope) -> DecisionRecord:
+    """The same record, but of another notice, which its issuer has signed."""
+    routing = codec.decode_compartments(sent.compartments)[0].opened
+    assert routing
+    opened = routing.salt + routing.data
+    return replace(record, header=sent.header, routing=opened, key_id=sent.key_id, signature=sent.signature)
+
+
 def _grounds(written: WrittenDirectory) -> Grounds:
     directory = members.parse(members.canonical(written))
     return Grounds(directory, Rules.load(PolicySet.packaged(), directory, NO_ANNEX))
@@ -339,7 +347,8 @@ async def test_the_operator_releases_another_notice_than_was_approved(shared: Be
     books, first, _, word = await approved(shared)
     (leaf, record), (unread, kept) = books.find(word + 1), books.find(first)
     books.put(word, replace(books.find(word)[0], about=first), books.find(word)[1])
-    false = replace(record, header=kept.header, routing=kept.routing)
+    signed = {each: getattr(kept, each) for each in ("header", "routing", "key_id", "signature")}
+    false = replace(record, **signed)
     books.put(word + 1, replace(leaf, about=first, header_digest=unread.header_digest), false)
     with books.checked() as (findings, found):
         assert findings == []

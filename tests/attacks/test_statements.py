@@ -185,7 +185,8 @@ async def test_the_operator_calls_a_notice_a_repetition_of_another(shared: Bench
     leaf, record = books.find(number)
     for about in (told.notice, None):
         false = replace(leaf, kind="repeated", code="routed", about=about, rows=None)
-        books.put(number, false, DecisionRecord(record.stream, 0, 0, record.at, record.record_digest))
+        again = DecisionRecord(record.stream, 0, 0, record.at, record.record_digest, key_id=record.key_id)
+        books.put(number, false, again)
         with books.checked() as (_, found):
             assert said(found, number) == "is called repeated, and no such notice is on record before it"
 

@@ -164,6 +164,18 @@ def test_a_page_says_how_many_more_there_are_and_how_to_go_on(homes: Homes, noti
     assert notice
 
 
+def test_what_was_signed_under_a_key_is_found_by_it(homes: Homes, notice: tuple[str, int]) -> None:
+    at, lv = (key_of(each).public.id.hex() for each in ("AT/ncb", "LV/ncb"))
+    found = homes.audit("search", "--key-id", at[:8], "--json").value
+    assert [each["leaf"] for each in found["leaves"] if each.get("notice") == notice[0]] == [notice[1]]
+    assert {each["kind"] for each in homes.audit("search", "--key-id", lv, "--json").value["leaves"]} == {"receipt"}
+    assert homes.audit("search", "--key-id", "0" * 64, "--json").value["total"] == 0
+    page = homes.audit("search", "--key-id", at[:8], "--limit", "1").out.splitlines()
+    assert page[-1].startswith(f"valise audit search --key-id {at[:8]} --before ")
+    assert homes.audit("show", str(notice[1]), "--json").value[0]["key_id"] == at
+    assert f"signed under {at}" in homes.audit("show", notice[0]).out
+
+
 def test_there_is_no_search_by_name(homes: Homes) -> None:
     said = homes.audit("search", "Vardomelidze")
     assert said.code == 3

@@ -220,7 +220,7 @@ def test_decisions_under_a_policy_set_that_was_not_named_are_counted_and_not_cal
     assert "but not every decision was checked" in said.out.splitlines()[0]
     packaged = f"under the policy set {PolicySet.packaged().digest.hex()[:16]}"
     assert f"2 decisions {packaged}" in said.out
-    assert f"receipts and other statements {packaged}, which was not named" in said.out
+    assert f"receipts, withdrawals and the like {packaged}, which was not named" in said.out
     assert homes.audit("verify", "--policy", str(other), "--policy", str(POLICIES)).code == 0
 
 

@@ -97,8 +97,8 @@ def test_the_recipients_in_one_pass_are_what_each_reader_decodes(lines: list[Rec
     numbers = data.draw(st.lists(NUMBERS, min_size=len(lines), max_size=len(lines)))
     rows, records, holders, parts = codec.encode_lines(lines, numbers)
     numbered = tuple(replace(each, delivery_number=number) for each, number in zip(lines, numbers, strict=True))
-    for held_by in (None, 0, 1 << 900):
-        plain = DecisionRecord("s", 0, 0, 0, bytes(32), holders=held_by)
+    for held_by, key, signature in ((None, bytes(32), b"signature"), (0, None, None), (1 << 900, bytes(32), b"")):
+        plain = DecisionRecord("s", 0, 0, 0, bytes(32), holders=held_by, key_id=key, signature=signature)
         assert codec.encode_decision(plain, records) == codec.encode_plainly(replace(plain, rows=numbered))
     standing = Standing(bytes(32), "routed", 7, b"series!!", 1, "record", 1, (Holder(900, (1, 2)),), b"envelope")
     held = (*(Holder(each.index, (each.delivery_number,)) for each in numbered), *standing.holders)
@@ -154,13 +154,13 @@ def test_a_mask_comes_back_as_it_was(mask: int) -> None:
     assert codec.mask_bytes(mask)[:1] != b"\0"
 
 
-def test_a_decision_record_of_before_says_nothing_of_holders() -> None:
+def test_a_decision_record_of_before_says_nothing_of_holders_and_keys() -> None:
     now = DecisionRecord("s", 1, 2, 3, bytes(32), terms=Terms(1, 2, 3, 4), detail="why")
     head, schema = codec._schema("decision", "1.0")
-    before = head + codec.encode(now)[len(head) : -1]  # the last byte says null
+    before = head + codec.encode(now)[len(head) : -3]  # the last bytes say null
     said: Any = schemaless_reader(BytesIO(before[len(head) :]), schema, None)
     assert said["detail"] == "why"
-    assert codec.decode(DecisionRecord, before) == now
+    assert codec.decode(DecisionRecord, before) == codec.decode_plainly(DecisionRecord, before) == now
 
 
 VALUES: tuple[object, ...] = (

@@ -182,9 +182,12 @@ def test_the_beginning_of_a_decision_says_what_the_whole_says_or_nothing(record:
     assert shorter is None or cut >= len(first.header) + len(first.routing) + len(first.statement)
 
 
-def test_a_decision_of_an_earlier_schema_is_read_whole() -> None:
-    record = codec.encode(DecisionRecord("notices.at", 0, 7, 8, bytes(32), header=b"header"))
-    earlier = codec._schema("decision", "1.0")[0] + record[codec.PREFIX : -1]  # without `holders`, which is null
-    assert codec.begin(Brought, DecisionRecord, earlier) is None
-    found = brought(earlier)
+@pytest.mark.parametrize(("version", "fewer"), [("1.0", 3), ("1.1", 2)])
+def test_a_decision_of_an_earlier_schema_is_read_as_quickly(version: str, fewer: int) -> None:
+    now = DecisionRecord("notices.at", 0, 7, 8, bytes(32), header=b"header")
+    earlier = codec._schema("decision", version)[0] + codec.encode(now)[codec.PREFIX : -fewer]  # without what is null
+    found = codec.begin(Brought, DecisionRecord, earlier)
+    assert found is not None
     assert (found.stream, found.at, found.header) == ("notices.at", 8, b"header")
+    assert codec._read_usual(DecisionRecord, earlier) == codec.decode_plainly(DecisionRecord, earlier) == now
+    assert codec._read_usual(DecisionRecord, earlier + b"\0") is None

@@ -269,6 +269,8 @@ def decision() -> bytes:
             terms=Terms(allowed=mask | 1, audience=mask, denied=1 << 20, reached=mask),
             warnings=(),
             detail="",
+            key_id=made.key_id,
+            signature=made.signature,
         )
     )
 
