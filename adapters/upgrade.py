@@ -8,14 +8,16 @@ import sqlite3
 from adapters.again import KEY_CODES
 from adapters.database import forget_body, transaction, version_of
 from adapters.holding import Holding
+from adapters.refusals import UnreadableDeliveryError
 from broker import codec
 from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header
 from broker.verify import is_order
 
-VERSION = 3
+VERSION = 4
 """A file's `user_version`. From 1 on it tells orders, on others' records, apart from what is of ours; from 2 on it
 knows what withdrawals that told nobody have left with its holders, and nothing that is decided waits in it; from 3 on
-what was ordered away without a word on it before is decided, too."""
+what was ordered away without a word on it before is decided, too; from 4 on it reads decision records that name a
+key."""
 
 
 def bring_up(database: sqlite3.Connection, holding: Holding) -> None:
@@ -34,7 +36,21 @@ def bring_up(database: sqlite3.Connection, holding: Holding) -> None:
             _note_what_stands(database, holding)
         for bureau, record in ordered:
             holding.settle(bureau, record)
+        _read_again(database)
         database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _read_again(database: sqlite3.Connection) -> None:
+    """Go back to the first outcome that could not be read: a broker of today wrote it while this machine was of before.
+
+    What is known is passed over; what cannot be read today, either, is refused and alarms once more.
+    """
+    database.execute(
+        "UPDATE places SET place = r.first FROM (SELECT stream, min(place) AS first FROM refused WHERE code = ?"
+        " AND stream GLOB 'outcomes.*' GROUP BY stream) AS r WHERE r.stream = places.stream AND r.first < places.place",
+        (UnreadableDeliveryError.code,),
+    )
+    database.execute("DELETE FROM refused WHERE code = ? AND stream GLOB 'outcomes.*'", (UnreadableDeliveryError.code,))
 
 
 def _tell_orders(database: sqlite3.Connection) -> None:

@@ -154,6 +154,33 @@ async def test_what_was_ordered_before_it_was_known_to_be_decided_is_published_n
     outbox.close()
 
 
+async def test_what_a_machine_of_before_could_not_read_is_read_once_it_is_updated(world: World) -> None:
+    """The broker was updated first: its outcomes were refused, and what came after them was taken in."""
+    sent = await world.publish(draft("R-1"), draft("R-2"), draft("R-3"))
+    for data in sent:
+        await world.broker.route(data, SHOWS)
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await learn(at, outbox)
+    known = "SELECT count(*) FROM envelopes WHERE outcome = 'routed'"
+    undone = (
+        "DELETE FROM outcomes WHERE leaf_number < 2",
+        "UPDATE envelopes SET outcome = NULL WHERE place <= 2",
+        "INSERT INTO refused VALUES ('outcomes.at', 0, 'unreadable'), ('outcomes.at', 1, 'unreadable')",
+        "PRAGMA user_version = 3",
+    )
+    outbox = brought_up(at, outbox, *undone)
+    assert outbox.database.execute(known).fetchone()[0] == 1
+    learned = await at.outcomes(outbox).drain()
+    assert (learned.records, learned.new, learned.refused) == (3, 2, 0)
+    assert outbox.database.execute(known).fetchone()[0] == 3
+    assert outbox.database.execute("SELECT count(*) FROM refused").fetchone()[0] == 0
+    outbox.close()
+    outbox = at.outbox()
+    assert (await at.outcomes(outbox).drain()).records == 0
+    outbox.close()
+
+
 @pytest.mark.parametrize("name", ["outbox.db", "inbox.db"])
 async def test_a_file_that_a_later_version_wrote_is_refused_as_it_is(world: World, name: str) -> None:
     at = world.machine("AT/ncb")
@@ -163,7 +190,7 @@ async def test_a_file_that_a_later_version_wrote_is_refused_as_it_is(world: Worl
     with closing(sqlite3.connect(file)) as database:
         database.executescript("DROP TABLE heads; PRAGMA user_version = 9")  # as far as we can know
     before = file.read_bytes()
-    with pytest.raises(ConfigurationError, match=r"version 9, .* up to [13]\): install that version again"):
+    with pytest.raises(ConfigurationError, match=r"version 9, .* up to [14]\): install that version again"):
         (at.outbox if name == "outbox.db" else at.inbox)()
     if name == "outbox.db":
         with pytest.raises(ConfigurationError):  # what a collector looks up there
