@@ -79,18 +79,27 @@ class Done:
 @click.command()
 @_FILE
 @click.option("--dry-run", is_flag=True, help="Say who would receive it, and why not the others; send nothing.")
+@click.option("--record", "only", multiple=True, metavar="RECORD", help="With --dry-run: show this draft of FILE.")
 @WAIT
 @bureau
 @everywhere
-def publish(given: Everywhere, file: IO[str], bureau: str | None, wait: float, dry_run: bool) -> None:
-    """Publish the drafts in FILE (JSON; - for standard input). What did not change is not published again."""
+def publish(
+    given: Everywhere, file: IO[str], bureau: str | None, wait: float, dry_run: bool, only: tuple[str, ...]
+) -> None:
+    """Publish the drafts in FILE (JSON; - for standard input). What did not change is not published again.
+
+    A dry run shows each of ten drafts or fewer, and those that --record names; more it sums up by bureau.
+    """
+    if only and not dry_run:
+        message = "--record chooses what --dry-run shows: all of FILE is published"
+        raise click.UsageError(message)
     home = member_home(given.home, bureau)
     read = drafts.load(file)
     if dry_run:
         from cli.officer.trying import try_out  # noqa: PLC0415 -- what is only for trying
 
         answered = asyncio.run(_follow(home))
-        try_out(given, home, read, "-" if file is sys.stdin else file.name, stale=not answered)
+        try_out(given, home, read, "-" if file is sys.stdin else file.name, only=only, stale=not answered)
         exits.end(exits.DONE if answered else exits.UNAVAILABLE)
         return
     say = progress("signed", "notices")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli import answer
@@ -42,7 +42,11 @@ def table(accounts: Sequence[Account]) -> answer.Table:
 def legend(accounts: Sequence[Account]) -> Iterator[str]:
     """Say once what each code of the table means: first why some receive it, then why others do not."""
     receiving = {", ".join(each.rules): each.sentence for each in accounts if each.receives and each.rules}
-    barring = {each.code: each.sentence for account in accounts for each in account.obstacles}
+    return meanings(receiving, {each.code: each.sentence for account in accounts for each in account.obstacles})
+
+
+def meanings(receiving: Mapping[str, str], barring: Mapping[str, str]) -> Iterator[str]:
+    """Say what codes mean: code → sentence, why it is received and why not."""
     width = max(map(len, [*receiving, *barring]), default=0)
     for which, said in (("yes", receiving), ("no", barring)):
         yield from (f"{which:<3}  {code:<{width}}  {said[code]}" for code in sorted(said))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from adapters.adapter import Draft
 from broker.errors import ValiseError
+from broker.few import few
 from cli import answer
 from cli.home import MemberHome, clock
-from cli.officer import accounts, in_force
+from cli.officer import accounts, in_force, summing
 from cli.options import Everywhere
 from cli.progress import progress
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from broker.explain import Account
     from broker.notice import Verified
 
+FEW = 10
+"""Drafts of which each is shown; more are summed up."""
 TOLD = 10
 """Refused drafts that are named."""
 UNCHANGED = "it stands published as it is, and is not sent again"
@@ -30,17 +34,46 @@ class DraftsRefusedError(ValiseError):
     code = "refused-here"
 
 
-def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str, *, stale: bool) -> None:
-    """Say for every draft who would receive it, who not and why, and where the annex could still change the answer.
+class NoSuchDraftError(ValiseError):
+    """No draft of the file is of such a record."""
 
-    `stale`: the bus does not answer, so that what is tried by may have been replaced.
+    code = "no-such-draft"
+
+    def __init__(self, records: Sequence[str], file: str) -> None:
+        super().__init__(f"{file} has no draft of {few(records)}: --record takes the `record` of a draft in it")
+
+
+def try_out(
+    given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: str, *, only: Sequence[str], stale: bool
+) -> None:
+    """Say who would receive the drafts, who not and why, and where the annex could still change the answer.
+
+    Of few drafts, or of the records in `only`, for each of them; of more, summed up by bureau.
+    `stale`: the bus does not answer, so that what is tried by may have been replaced. Raises NoSuchDraftError.
     """
-    prospects = list(zip(drafts, _prospects(home, drafts), strict=True))
-    told = [(draft.record, each) for draft, found in prospects for each in found]
-    same = [draft.record for draft, found in prospects if not found]
+    if unknown := sorted(set(only) - {draft.record for draft in drafts}):
+        raise NoSuchDraftError(unknown, file)
+    chosen = [each for each in drafts if _is_meant(each, only)]
+    again = f"valise publish {shlex.quote(file)}"
+    with closing(_prospects(home, drafts, only)) as tried:
+        if only or len(drafts) <= FEW:
+            _show_each(given, chosen, list(tried), stale=stale)
+        else:
+            summing.show(given, summing.sum_up(tried), f"{again} --dry-run --bureau {home.bureau}", stale=stale)
+    if not given.as_json:
+        answer.say(given.again(f"{again} --bureau {home.bureau}"))
+
+
+def _show_each(
+    given: Everywhere, drafts: Sequence[Draft], prospects: Sequence[tuple[str, tuple[Account, ...]]], *, stale: bool
+) -> None:
+    """Show for each draft what becomes of it at each bureau."""
+    told = [(record, each) for record, found in prospects for each in found]
+    same = [record for record, found in prospects if not found]
     flat = [each for _, each in told]
+    several = summing.headline(summing.sum_up(prospects)) if len(drafts) > 1 else ""
     answer.show(
-        accounts.headline(flat, "would receive") if told else f"nothing would be sent: {UNCHANGED}",
+        (several or accounts.headline(flat, "would receive")) if told else f"nothing would be sent: {UNCHANGED}",
         [{"record": record, **accounts.value(each)} for record, each in told]
         + [{"record": each, "bureau": None, "receives": False, "code": "unchanged", "why": UNCHANGED} for each in same],
         as_json=given.as_json,
@@ -52,7 +85,6 @@ def try_out(given: Everywhere, home: MemberHome, drafts: Sequence[Draft], file: 
     unchanged = [f"{answer.one_line(each)}: {UNCHANGED}" for each in same if told]
     for line in ("", *accounts.legend(flat), "", *_doubts(flat), *_changes(flat), *unchanged):
         answer.say(line)
-    answer.say(given.again(f"valise publish {shlex.quote(file)} --bureau {home.bureau}"))
 
 
 def _table(told: Sequence[tuple[str, Account]], *, several: bool) -> answer.Table:
@@ -83,8 +115,14 @@ def _lower(change: str) -> str:
     return change.replace(" would have to ", " were to ")
 
 
-def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account, ...]]:
-    """Tell of every draft who would receive it; of one that is published as it is, nobody: it is not sent again."""
+def _prospects(
+    home: MemberHome, drafts: Sequence[Draft], only: Sequence[str]
+) -> Iterator[tuple[str, tuple[Account, ...]]]:
+    """Tell of every draft, by its record, who would receive it; nobody, if it stands as it is: it is not sent again.
+
+    One after the other: what is told of a draft is some 40 kB. All are made, as one may name another; of `only`, if
+    any, is told.
+    """
     from adapters.outbox import Refusal  # noqa: PLC0415
     from broker.decide import Subscriptions, View  # noqa: PLC0415
     from broker.explain import accounts as tell  # noqa: PLC0415
@@ -97,24 +135,27 @@ def _prospects(home: MemberHome, drafts: Sequence[Draft]) -> list[tuple[Account,
     view, read = View(basis.directory, rules, Subscriptions.unknown(basis.directory)), read_rules(basis.policies)
     with home.outbox() as outbox:
         made, now = outbox.rehearse(drafts, progress("made", "notices")), clock()
-        _refuse([each for each in made if isinstance(each, Refusal)])
-        found: list[tuple[Account, ...]] = []
+        chosen = [(draft.record, each) for draft, each in zip(drafts, made, strict=True) if _is_meant(draft, only)]
+        _refuse([each for _, each in chosen if isinstance(each, Refusal)])
         say = progress("tried", "notices")
-        for each in made:
-            say(len(found), len(made))
+        for place, (record, each) in enumerate(chosen):
+            say(place, len(chosen))
             if isinstance(each, Verified):
                 mask = basis.directory.bureau_mask(_holders(outbox, each))
-                found.append(tell(of_prospect(each, each.present, view, read, now, None, mask)))
+                yield record, tell(of_prospect(each, each.present, view, read, now, None, mask))
             else:
-                found.append(())
-        return found
+                yield record, ()
+
+
+def _is_meant(draft: Draft, only: Sequence[str]) -> bool:
+    return not only or draft.record in only
 
 
 def _refuse(refused: Sequence[Refusal]) -> None:
     """Raise DraftsRefusedError if any is."""
     if refused:
         told = [f"{each.record}: {each.code}: {each.reason}" for each in refused[:TOLD]]
-        more = [f"and {len(refused) - TOLD} more"] if len(refused) > TOLD else []
+        more = [f"and {len(refused) - TOLD:,} more"] if len(refused) > TOLD else []
         raise DraftsRefusedError("; ".join(told + more))
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -262,6 +263,56 @@ def test_a_dry_run_tells_as_much_and_where_the_annex_could_still_change_it(world
     assert (rows["RU/ncb"], rows["GE/organised-crime"]) == ("no", "maybe")
     maybe = list(rows.values()).count("maybe")
     assert f", {maybe} more may" in said.splitlines()[0]
+
+
+def test_many_drafts_are_summed_up_by_bureau_as_each_of_them_is_told(world: World, tmp_path: Path) -> None:
+    """The sum agrees with the whole list, draft by draft, and names the drafts that do not simply arrive."""
+    kinds: tuple[dict[str, Any], ...] = (
+        {"audience": {"to": ["AT/ncb", "GE/ncb"]}},
+        {"topics": ["wanted.red"]},
+        {"confidentiality": "confidential"},
+        {"audience": {"to": ["LV/ncb"]}, "deny": []},
+    )
+    drafts = [{**PERSON, **kinds[place % 4], "record": f"sum-{place}"} for place in range(12)]
+    file = tmp_path / "many.json"
+    file.write_text(json.dumps(drafts), encoding="utf-8")
+    tried = ("publish", "--dry-run", str(file), "--bureau", "LV/ncb")
+    each = tuple(word for draft in drafts for word in ("--record", draft["record"]))
+    singly = world.valise(*tried, *each, "--json", home="members/LV").value
+    summed = world.valise(*tried, "--json", home="members/LV").value
+    assert {one["record"] for one in singly} == {one["record"] for one in drafts}
+    assert (summed["drafts"], summed["more"], summed["stale"]) == (12, 12, False)
+    for row in summed["bureaus"]:
+        own = [one for one in singly if one["bureau"] == row["bureau"]]
+        assert row["receives"] == sum(one["receives"] and not one["held"] for one in own)
+        assert row["reviews"] == sum(one["receives"] and one["held"] for one in own)
+        assert row["maybe"] == sum(one["uncertain"] for one in own if not one["receives"])
+        assert row["receives"] + row["reviews"] + row["maybe"] + row["no"] == len(own) == 12
+        codes = Counter(code for one in own for code in {bar["code"] for bar in one["obstacles"]})
+        codes["held"] = sum(one["held"] and not one["receives"] for one in own)
+        assert Counter(row["in_the_way"]) == +codes
+        assert Counter(row["withheld"]) == Counter(name for one in own for name in one["withheld"])
+        assert set(row["in_the_way"]) | set(codes) <= set(summed["codes"]) | {"held"}
+    assert {fate: records[0] for fate, records in summed["fates"].items() if records} == {
+        "reached": "sum-0", "held": "sum-1", "maybe": "sum-2", "nobody": "sum-3",
+    }  # fmt: skip
+
+
+def test_a_sum_says_what_it_leaves_off_and_how_one_draft_is_shown(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "many.json"
+    drafts = [{**PERSON, "audience": {"to": ["LV/ncb"]}, "deny": [], "record": f"own-{each}"} for each in range(11)]
+    file.write_text(json.dumps(drafts), encoding="utf-8")
+    tried = ("publish", "--dry-run", str(file), "--bureau", "LV/ncb")
+    said = world.valise(*tried, home="members/LV").said.splitlines()
+    assert said[0] == "11 drafts: 11 would reach nobody"
+    assert any(each.startswith("would reach nobody: own-0, ") and each.endswith("own-9 and 1 more") for each in said)
+    assert said[-2].startswith("none of the 11 is shown by itself; one of them in full: valise publish ")
+    assert said[-2].endswith(" --record RECORD")
+    one = world.valise(*tried, "--record", "own-10", home="members/LV")
+    assert (one.code, one.said.splitlines()[1].split()[:2]) == (0, ["bureau", "receives"])
+    unknown = world.valise(*tried, "--record", "own-1", "--record", "own-11", home="members/LV")
+    assert (unknown.code, "has no draft of own-11" in unknown.errors) == (1, True)
+    assert world.valise("publish", str(file), "--record", "own-1", home="members/LV").code == 2
 
 
 def test_a_dry_run_of_a_record_that_is_out_tries_its_correction_on_those_who_hold_it(world: World) -> None:
