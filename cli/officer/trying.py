@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -117,7 +117,7 @@ def _lower(change: str) -> str:
 
 def _prospects(
     home: MemberHome, drafts: Sequence[Draft], only: Sequence[str]
-) -> Iterator[tuple[str, tuple[Account, ...]]]:
+) -> Generator[tuple[str, tuple[Account, ...]], None, None]:
     """Tell of every draft, by its record, who would receive it; nobody, if it stands as it is: it is not sent again.
 
     One after the other: what is told of a draft is some 40 kB. All are made, as one may name another; of `only`, if
@@ -138,13 +138,13 @@ def _prospects(
         chosen = [(draft.record, each) for draft, each in zip(drafts, made, strict=True) if _is_meant(draft, only)]
         _refuse([each for _, each in chosen if isinstance(each, Refusal)])
         say = progress("tried", "notices")
-        for place, (record, each) in enumerate(chosen):
-            say(place, len(chosen))
+        for place, (record, each) in enumerate(chosen, 1):
             if isinstance(each, Verified):
                 mask = basis.directory.bureau_mask(_holders(outbox, each))
                 yield record, tell(of_prospect(each, each.present, view, read, now, None, mask))
             else:
                 yield record, ()
+            say(place, len(chosen))
 
 
 def _is_meant(draft: Draft, only: Sequence[str]) -> bool:
