@@ -15,7 +15,8 @@ from broker import settings as settings_file
 from broker.errors import ConfigurationError
 from broker.streams import OPERATOR, REGISTER, SETUP, VERSIONS
 from cli import answer, disks, exits
-from cli.operator_home import OperatorHome, credentials, name_all, operator_folder, operator_home
+from cli import nodes as nodes_of
+from cli.operator_home import OperatorHome, credentials, operator_folder, operator_home
 from cli.operator_streams import differences, told
 from cli.options import Everywhere, Group, everywhere
 from cli.trust import proposing
@@ -61,22 +62,9 @@ def up(given: Everywhere, nodes: str | None) -> None:
         _tell_scarce(place.folder)
     before = node.load(place.data, place.pki) if known else None
     size = int(nodes) if nodes else (len(before.config.nodes) if before else 1)
-    cluster, started = _started(place, size)
+    cluster, started = nodes_of.start(place.folder, size, answer.aside)
     first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
     _show(cluster, first, given.again("valise kafka status"), as_json=given.as_json, changed=started)
-
-
-def _started(place: Place, size: int) -> tuple[node.Cluster, list[int]]:
-    """Start the nodes, on other ports where another process came to have them before the first start."""
-    for last in (False, False, True):
-        cluster = node.prepare(place.data, place.pki, nodes=size)
-        name_all(place.folder, cluster)
-        try:
-            return cluster, node.start(cluster, progress=answer.aside)
-        except node.PortHeldError:
-            if last or node.has_data(cluster):  # members know it by these
-                raise
-    raise AssertionError
 
 
 def _check_ours(place: Place, *, known: bool) -> None:

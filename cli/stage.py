@@ -22,7 +22,7 @@ from broker.report import Report
 from cli import keyring, keys
 from cli.auditor import enrolled
 from cli.home import MemberHome, clock, member_home
-from cli.operator_home import OperatorHome, make, tls_of
+from cli.operator_home import OperatorHome, make, operator_home, tls_of
 from cli.seed import Federation
 from cli.seen import Seen, beside
 from cli.trust import issuing, proposing, signatories, signing, vouched
@@ -67,12 +67,12 @@ async def set_up(home: Path, federation: Federation, bus: str, bureaus: Iterable
     _check_new(home)
     operator = make(home, federation, bus)
     enrolled.make_key(operator.folder / "auditors", AUDITOR, federation.federation)
+    if operator.settings.bus_kind == "kafka":  # before anybody is told where it serves: its ports may be others' by now
+        operator = _serving(home, operator, say)
     stage = Stage(home, federation, operator)
     named = list(bureaus)
     for member in dict.fromkeys(each.partition("/")[0] for each in named):
         _make_member(stage, member, [each for each in named if each.startswith(f"{member}/")])
-    if operator.settings.bus_kind == "kafka":
-        _start_kafka(stage, say)
     await agree(stage)
     return stage
 
@@ -127,12 +127,12 @@ def _make_member(stage: Stage, member: str, bureaus: Sequence[str]) -> None:
         vouched.write(folder, member, unit, federation, clock())
 
 
-def _start_kafka(stage: Stage, say: Say) -> None:
-    """Start one node as `valise kafka up` does."""
-    from broker import node  # noqa: PLC0415 -- only a Kafka home needs it
+def _serving(home: Path, operator: OperatorHome, say: Say) -> OperatorHome:
+    """Start one node as `valise kafka up` does, and give the home that names where it serves."""
+    from cli import nodes  # noqa: PLC0415 -- only a Kafka home needs it
 
-    folder = stage.operator.folder
-    node.start(node.prepare(folder / "kafka", pki_of(folder)), progress=say)
+    nodes.start(operator.folder, 1, say)
+    return operator_home(home)
 
 
 def _certify(stage: Stage) -> None:

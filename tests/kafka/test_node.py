@@ -24,7 +24,7 @@ from broker import authorities, certificates, kafka_admin, node, node_address, s
 from broker.errors import ConfigurationError
 from broker.node_address import free_ports
 from broker.streams import World
-from cli import operator_home, seed
+from cli import operator_home, seed, stage
 from cli.broker import broker
 from cli.kafka import kafka as command
 from tests.kafka_world import WORLD, KafkaWorld, running_kafka
@@ -225,6 +225,19 @@ def test_two_homes_that_drew_the_same_ports_and_start_at_once_both_serve(tmp_pat
     finally:
         for each in (first, second):
             node.stop(node.load(each / "kafka", certificates.pki_of(each)), limit=0)
+
+
+@pytest.mark.kafka
+def test_a_demo_whose_first_ports_are_taken_draws_others_and_goes_on_with_these(tmp_path: Path) -> None:
+    """Another process takes a port between its drawing and the start."""
+    made = operator_home.make(tmp_path, seed.seed(), "kafka")
+    drawn = node.load(made.folder / "kafka", certificates.pki_of(made.folder))
+    with socket.create_server(("127.0.0.1", drawn.node(1).client_port)):
+        opened = stage._serving(tmp_path, made, lambda _: None)
+        serving = node.load(made.folder / "kafka", certificates.pki_of(made.folder))
+        node.stop(serving, limit=0)
+    assert serving.bootstrap != drawn.bootstrap
+    assert opened.settings.bus == settings.load(made.folder).bus == f"kafka:{serving.bootstrap}"
 
 
 KILLED = """
