@@ -57,7 +57,7 @@ def _kind(name: str, *, example: bool) -> dict[str, Any]:
     if not example:
         return {part: loader.load(f"{name}.{part}") for part in KINDS[name]}
     return {
-        "record": "YOUR-RECORD-1",
+        "record": f"YOUR-{name.upper()}-1",  # its own for each kind: of one name they would be versions of one record
         "kind": name,
         "topics": ["wanted.red"],
         "purpose": "criminal-investigation",

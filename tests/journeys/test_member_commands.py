@@ -24,6 +24,7 @@ from adapters.inbox import Inbox
 from broker import settings, streams
 from broker.bus import Bus
 from broker.errors import ConfigurationError, UnavailableError
+from broker.notice import KINDS
 from broker.sqlite import SqliteBus
 from cli import drafts
 from cli import inbox as inbox_command
@@ -550,6 +551,8 @@ def test_a_new_key_stays_here_and_its_request_proves_possession(homes: Homes) ->
 
 
 def test_the_example_of_a_schema_can_be_published(homes: Homes, tmp_path: Path) -> None:
+    records = [homes.valise("schema", "show", kind, "--example", "--json").value["record"] for kind in KINDS]
+    assert len(set(records)) == len(KINDS), "published one after the other they would be versions of one record"
     for kind in ("person", "organisation", "object", "report"):
         example = homes.valise("schema", "show", kind, "--example", "--json").out
         file = tmp_path / f"{kind}.json"
