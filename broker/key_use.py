@@ -61,7 +61,7 @@ class KeyUse:
         """
         begin = self._first_leaf(at)
         uses: dict[bytes, tuple[int, int]] = {}
-        for done, (key_id, leaf_number) in enumerate(chain(self._statements(begin), self._notices(begin))):
+        for done, (key_id, leaf_number) in enumerate(chain(self._statements(begin), self._notices(begin)), 1):
             progress(done, 0)
             if key_id:
                 signed, last = uses.get(key_id, (0, 0))
@@ -81,7 +81,7 @@ class KeyUse:
         begin = self._first_leaf(revocation.compromised_since)
         found = []
         of_member = self._envelopes(begin, revocation.bureau.partition("/")[0])
-        for done, (issuer, standing, envelope) in enumerate(of_member):
+        for done, (issuer, standing, envelope) in enumerate(of_member, 1):
             progress(done, 0)
             if envelope.key_id == revocation.key_id:
                 found.append(self._doubted(issuer, standing, envelope, directory))

@@ -91,7 +91,7 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         leaf = codec.decode(Leaf, entry)
         kinds[leaf.kind] += 1
         note(undecided, number, leaf)
-        progress(number, trail.size)
+        progress(number + 1, trail.size)
     differs = _differs(home)
     waiting = None if differs is None else await _waiting(home)
     return Standing(
@@ -237,7 +237,7 @@ def _last_seen(home: OperatorHome, world: World, progress: Progress, size: int) 
     if path.is_file():
         with closing(Records.to_read(path)) as records:
             for number, _, record in records.since(0):
-                progress(number, size)
+                progress(number + 1, size)
                 came = brought(record)
                 if came.at and (member := streams.member_of(came.stream)):
                     seen[member] = max(seen.get(member) or 0, came.at)

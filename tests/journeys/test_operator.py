@@ -187,9 +187,11 @@ async def test_a_member_that_joins_is_heard_by_the_broker_that_runs(tmp_path: Pa
         larger = await joined(stage, small(*BUREAUS, "GE/ncb"), ["GE/ncb"])
         await subscribe.send(larger.member("GE/ncb"), ("sought.*",))
         await settled(larger)
-        found = await standing(operator_home(stage.home))
+        told = list[int]()
+        found = await standing(operator_home(stage.home), lambda done, _size: told.append(done))
 
     assert found.kinds["subscribed"] == 1
+    assert (min(told), max(told)) == (1, found.size), "how far it is, beginning with the first leaf"
     assert found.last_seen["GE"] is not None
     assert not verified(larger).wrong
 
