@@ -162,7 +162,7 @@ class World:
 
     def check(self, principal: str, act: str, stream: str) -> Family:
         """Find the row of a stream that `principal` may `read` or `write`; ForbiddenStreamError if it may not."""
-        if stream not in set(self.streams()):
+        if stream not in _names(self):
             raise ForbiddenStreamError(principal, act, stream)
         if principal not in (self.writers(stream) if act == "write" else self.readers(stream)):
             raise ForbiddenStreamError(principal, act, stream)
@@ -186,3 +186,9 @@ class World:
             name = stream.removeprefix("inbox.")
             return {name} if name in map(principal_of, self.certified) else {adapter(member)}
         return {party.value}
+
+
+@lru_cache(maxsize=4)
+def _names(world: World) -> frozenset[str]:
+    """Name every stream, to look one up: a bus that opens asks for each, and of 1,000 bureaus there are 1,600."""
+    return frozenset(world.streams())
