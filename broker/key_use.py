@@ -6,7 +6,7 @@ Notices are found as long as they are in force (the register keeps their envelop
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -54,14 +54,17 @@ class KeyUse:
         found = (codec.decode(Revocation, each.payload) for each in kept)
         return {each.key_id: each for each in found}
 
-    def since(self, at: int, progress: Progress = lambda _done, _size: None) -> dict[bytes, Use]:
+    def since(
+        self, at: int, progress: Progress = lambda _done, _size: None, members: Collection[str] = ("",)
+    ) -> dict[bytes, Use]:
         """Tell which keys signed what was recorded from `at` on: statements, and notices that are in force.
 
-        `progress` is told how many records and notices were looked at.
+        `progress` is told how many records and notices were looked at. `members`: whose notices count, all by default;
+        the register is by issuer, and has all that was ever in force.
         """
         begin = self._first_leaf(at)
         uses: dict[bytes, tuple[int, int]] = {}
-        for done, (key_id, leaf_number) in enumerate(chain(self._statements(begin), self._notices(begin)), 1):
+        for done, (key_id, leaf_number) in enumerate(chain(self._statements(begin), self._notices(begin, members)), 1):
             progress(done, 0)
             if key_id:
                 signed, last = uses.get(key_id, (0, 0))
@@ -100,9 +103,10 @@ class KeyUse:
                 statement = brought(record).statement
                 yield codec.decode(Statement, statement).key_id if statement else b"", leaf_number
 
-    def _notices(self, begin: int) -> Iterator[tuple[bytes, int]]:
-        for _, standing, envelope in self._envelopes(begin):
-            yield envelope.key_id, standing.leaf_number
+    def _notices(self, begin: int, members: Collection[str]) -> Iterator[tuple[bytes, int]]:
+        for member in members:
+            for _, standing, envelope in self._envelopes(begin, member):
+                yield envelope.key_id, standing.leaf_number
 
     def _envelopes(self, begin: int, member: str = "") -> Iterator[tuple[str, Standing, Envelope]]:
         """Give the notices in force (of one member) that were recorded at leaf `begin` or after."""

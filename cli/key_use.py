@@ -90,16 +90,18 @@ def found_in(home: OperatorHome) -> list[KeyLine]:
 def lagging(home: OperatorHome, tell: Progress) -> list[str]:
     """Name the bureaus that signed with an old key in the last week; raises as `looking`.
 
-    Nothing is looked through where no key that could sign in that time is old.
+    Nothing is looked through where no key that could sign in that time is old, and of notices only its owner's.
     """
     now, directory = clock(), home.versions.newest()
     if not (home.folder / "records.db").is_file():
         return []
     with looking(home) as use:
         revoked = use.revocations()
-        if not any(each.old and each.until > now - WEEK_MS for each in lines(directory, revoked, {}, now)):
+        old = [each for each in lines(directory, revoked, {}, now) if each.old and each.until > now - WEEK_MS]
+        if not old:
             return []
-        found = lines(directory, revoked, use.since(now - WEEK_MS, tell), now)
+        owners = sorted({each.bureau.partition("/")[0] for each in old})
+        found = lines(directory, revoked, use.since(now - WEEK_MS, tell, owners), now)
         return sorted({each.bureau for each in found if each.lagging})
 
 

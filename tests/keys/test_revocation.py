@@ -139,12 +139,15 @@ async def test_who_signs_with_which_key_is_known(federation: Federation) -> None
     looked_at = list[int]()
     with looking(federation) as use:
         ever, lately = use.since(0, lambda done, _: looked_at.append(done)), use.since(NOW + HOUR)
+        of_at, of_ge = (use.since(0, members=[each]) for each in ("AT", "GE"))
 
     assert (ever[OLD.public.id].last, ever[SECOND.public.id].last) == (NOW + 2 * HOUR, NOW + HOUR)
     assert ever[key_of("GE/ncb").public.id].last == NOW + 2 * HOUR
     # `settled` publishes with the old key, once.
     assert (ever[OLD.public.id].signed, lately[OLD.public.id].signed) == (2, 1)
-    assert looked_at == list(range(len(looked_at)))
+    assert of_at == ever, "where a member is named the notices of others are not looked at, their statements are"
+    assert (OLD.public.id in of_ge, key_of("GE/ncb").public.id in of_ge) == (False, True)
+    assert looked_at == list(range(1, len(looked_at) + 1))
     assert len(looked_at) > sum(each.signed for each in ever.values()), "what nobody signed is looked at, too"
 
 
