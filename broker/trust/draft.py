@@ -269,7 +269,7 @@ def sign(draft: Draft, base: Opened | None, member: str, keys: Iterable[SigningK
         envelope = roles.envelope_of(asked.text, asked.role)
         entitled = _entitled(asked.delegator, asked.role)
         mine = [each for each in pens if each.public_key.keyid in entitled]
-        if not mine:  # merging reads every role: done for each of them it was a minute of work at 200 members
+        if not mine:  # merging reads every role: done for each of them it grew with the square of their number
             continue
         for pen in mine:
             envelope.sign(pen)
