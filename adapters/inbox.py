@@ -17,6 +17,7 @@ from adapters.database import connect, count_queued, transaction, version_of
 from adapters.ends import ERASED, End, Ends, record_of
 from adapters.heads import Heads, Journal
 from broker import codec
+from broker.errors import NoticeRejectedError
 from broker.notice import ROUTING, Envelope, Header, Leaf, ReceiptItem, Shared
 
 TABLES = """
@@ -107,11 +108,16 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A delivery as a person reads it: header and the compartments that are open."""
+    """A delivery as a person reads it: header and the compartments that are open.
+
+    `unreadable`: compartments that were shown and are not what their schema says. The broker opens none, so whoever has
+    a key can send such; what else there is can still be read, reviewed and ended.
+    """
 
     line: Line
     header: Header
     body: dict[str, Any]
+    unreadable: tuple[str, ...] = ()
 
 
 class Inbox:
@@ -230,12 +236,16 @@ class Inbox:
         if row is None or row["shared"] is None:
             return None
         envelope = codec.decode(Envelope, codec.decode(Shared, bytes(row["shared"])).envelope)
-        body = {
-            each.name: codec.read(codec.name_of(each.opened.data), each.opened.data)
-            for each in codec.decode_compartments(envelope.compartments)
-            if each.opened is not None and each.name != ROUTING
-        }
-        return Opened(_line(row), codec.decode(Header, envelope.header), body)
+        body: dict[str, Any] = {}
+        unreadable: list[str] = []
+        for each in codec.decode_compartments(envelope.compartments):
+            if each.opened is None or each.name == ROUTING:
+                continue
+            try:
+                body[each.name] = codec.read(codec.name_of(each.opened.data), each.opened.data)
+            except NoticeRejectedError:
+                unreadable.append(each.name)
+        return Opened(_line(row), codec.decode(Header, envelope.header), body, tuple(unreadable))
 
     def held(self, end: End, issuer: str, record: str) -> list[int]:
         """Give the numbers of a record's deliveries that still have a body and that an end of it ends."""

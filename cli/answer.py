@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from typing import Any
 
 import click
 
-LEAST_WIDTH = 80
-"""columns of a table on a terminal, at least: a narrower one breaks its lines, not its words into letters"""
+LEAST_WIDTH = 40
+"""columns of a table on a terminal, at least: a narrower one breaks its lines"""
+_BLANKS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0]")
+"""Letters and marks that nobody sees, and by which two names that look the same are not: fillers, blanks, joiners."""
 FILE_WIDTH = 160
 """columns of a table that goes into a file or a pipe"""
 
@@ -88,22 +91,28 @@ def in_json(value: Any, indent: int | None = None) -> str:
     if _is_printable(text):
         return text
     # Only within its strings JSON has what is not printable, but for the line breaks of the indentation.
-    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
+    return "".join(each if _is_seen(each) or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def _print(table: Table) -> None:
     from rich.console import Console  # noqa: PLC0415 -- a tenth of a second that most commands need not pay
     from rich.table import Table as RichTable  # noqa: PLC0415
 
+    from cli import narrow  # noqa: PLC0415 -- it needs rich, too
+
+    # Text from elsewhere may hold what rich or a terminal would take for a command.
+    rows = [[one_line(each) for each in row] for row in table.rows]
+    console = Console()
+    console.width = max(console.width, LEAST_WIDTH) if console.is_terminal else FILE_WIDTH
+    if console.is_terminal and narrow.width([table.titles, *rows]) > console.width:
+        _write("\n".join(narrow.lines(table.titles, rows, console.width)))
+        return
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
     for title in table.titles:
         # An id that is broken over lines cannot be copied: the other columns give way.
         drawn.add_column(title, overflow="fold", no_wrap=title == "notice")
-    for row in table.rows:
-        # Text from elsewhere may hold what rich or a terminal would take for a command.
+    for row in rows:
         drawn.add_row(*map(_cell, row))
-    console = Console()
-    console.width = max(console.width, LEAST_WIDTH) if console.is_terminal else FILE_WIDTH
     with console.capture() as printed:  # rich itself would end the command with 1 where nobody reads any more
         console.print(drawn, markup=False)
     _write(printed.get().removesuffix("\n"))
@@ -112,19 +121,31 @@ def _print(table: Table) -> None:
 def _cell(text: str) -> Any:
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(one_line(text))
+    return Text(text)
+
+
+def columns() -> int | None:
+    """Tell how wide the terminal is that answers go to; None where they go elsewhere, and no line is folded."""
+    try:
+        return max(os.get_terminal_size(sys.stdout.fileno()).columns, LEAST_WIDTH) if sys.stdout.isatty() else None
+    except OSError:
+        return None
 
 
 def safe(text: str) -> str:
     """Take out what a terminal would obey; line breaks stay."""
     if _is_printable(text):
         return text
-    return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
+    return "".join(each if _is_seen(each) or each == "\n" else "�" for each in text)
 
 
 def _is_printable(text: str) -> bool:
     """Say whether a terminal obeys nothing in it but line breaks: most is so, and of many MB no list is made."""
-    return text.replace("\n", "").isprintable()
+    return _is_seen(text.replace("\n", ""))
+
+
+def _is_seen(text: str) -> bool:
+    return text.isprintable() and (text.isascii() or not _BLANKS.search(text))
 
 
 def one_line(text: str) -> str:
@@ -148,4 +169,19 @@ def when(ms: int | None) -> str:
     """Write a time for people, in UTC."""
     if ms is None:
         return "–"
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    moment = _moment(ms)
+    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else f"{ms} ms"
+
+
+def iso(ms: int, timespec: str = "milliseconds") -> str:
+    """Write a time as ISO 8601 has it, in UTC."""
+    moment = _moment(ms)
+    return moment.isoformat(timespec=timespec) if moment else f"{ms} ms"
+
+
+def _moment(ms: int) -> datetime | None:
+    """Make a time of it; None outside the years 1 to 9999: whoever signs may write any number, and stops no reader."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None

@@ -239,22 +239,24 @@ def read(given: Everywhere, notice: str, case: str, bureau: str | None, accept: 
     opened = asyncio.run(_read(home, notice, case, collected, accept=accept))
     doubt = in_doubt.about(home).get(opened.line.notice_id)
     header = opened.header
-    withheld = [slot.name for slot in header.compartments[1:] if slot.name not in opened.body]
+    there = {*opened.body, *opened.unreadable}
+    withheld = [slot.name for slot in header.compartments[1:] if slot.name not in there]
     value = {
         **_value(opened.line),
         "header": _header(opened),
         "handling": {code: in_words.HANDLING[code] for code in header.handling if code in in_words.HANDLING},
         "compartments": opened.body,
         "not_shown": withheld,
+        "unreadable": list(opened.unreadable),
         "in_doubt": doubt,
     }
     if given.as_json:
         answer.show("", value, as_json=True)
     else:
-        for text in ([doubt] if doubt else []) + list(sections.pages(opened, withheld)):
+        for text in ([doubt] if doubt else []) + list(sections.pages(opened, withheld, answer.columns())):
             answer.say(text)
         answer.say(given.again(f"valise inbox --bureau {home.bureau}"))
-    exits.end(collected.code)
+    exits.end(collected.code or (exits.PARTLY if opened.unreadable else exits.DONE))
 
 
 class NotAcceptedError(ValiseError):

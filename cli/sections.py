@@ -1,12 +1,14 @@
 """Puts an opened notice into words for whoever reads it: what is asked of him, then a section for each compartment.
 
-No line of what others wrote begins at the left edge, where only our own words stand: a text that has line breaks cannot
-pose as the next section. What has no words here is shown as it came: nothing is left out but what is empty.
+No line of what others wrote begins at the left edge, where only our own words stand: a text cannot pose as the next
+section, neither by line breaks nor, on a terminal, by so many blanks that what follows them is at the edge again. What
+has no words here is shown as it came: nothing is left out but what is empty.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from adapters.inbox import Opened
     from broker.notice import Header
 
+REFERENCES = 20
+"""Records of others that a notice speaks of and that are listed for people: thousands would push it off the screen."""
 WIDTH = 16
 """columns for what a field is called"""
 _UNITS = {
@@ -42,20 +46,29 @@ _ZONED = ("until",)
 """Fields that are times in ms where they are numbers."""
 
 
-def pages(opened: Opened, withheld: list[str]) -> Iterator[str]:
-    """Give the lines of a notice, the header's first. `withheld`: what is withheld or was never there, which is one."""
-    yield from map(answer.one_line, _head(opened))
+def pages(opened: Opened, withheld: list[str], columns: int | None = None) -> Iterator[str]:
+    """Give the lines of a notice, the header's first. `withheld`: what is withheld or was never there, which is one.
+
+    `columns`: those of the terminal, to which lines are folded; None where there is none.
+    """
+    for line in _head(opened):
+        yield _hanging("", answer.one_line(line), columns)
     names = _names_of(opened.body)
     for slot in opened.header.compartments[1:]:
         title = slot.name.replace("_", " ").upper()
         if slot.name in withheld:
             yield f"\n{title}: not shown"
+        elif slot.name in opened.unreadable:
+            yield f"\n{title}: cannot be read"
         else:
             yield f"\n{title}"
-            yield from _section(opened.body[slot.name], names)
+            yield from _section(opened.body[slot.name], names, columns)
     if meanings := list(_meanings(opened.body)):
         yield "\ngrades, of a source and of what it says:"
         yield from meanings
+    if opened.unreadable:
+        issuer = answer.one_line(opened.header.issuer)
+        yield f"\ncannot be read: what came is not what its schema says; {issuer} would have to correct it"
     if withheld:
         yield "\nnot shown: kept from this bureau, or never there; the two look the same"
 
@@ -65,7 +78,8 @@ def _head(opened: Opened) -> Iterator[str]:
     if header.exercise:
         yield "EXERCISE: nothing of this is real"
     terms = ", ".join((*header.handling, header.confidentiality))
-    yield f"{header.kind} {opened.line.id} from {header.issuer}, version {header.version} ({terms})"
+    named = f"record {header.record}, version {header.version}"
+    yield f"{header.kind} {opened.line.id} from {header.issuer} ({named}; {terms})"
     for code in header.handling:
         if code in HANDLING:
             yield f"{code}: {HANDLING[code]}"
@@ -73,8 +87,10 @@ def _head(opened: Opened) -> Iterator[str]:
         yield f"handling: {header.handling_text}"
     yield f"purpose {header.purpose}; basis: {header.legal_basis}"
     yield f"about {', '.join(header.topics)}; {header.urgency}"
-    for each in header.references:
+    for each in header.references[:REFERENCES]:
         yield f"{each.relation} {uuid.UUID(bytes=each.notice_id)} of {each.issuer}"
+    if (more := len(header.references) - REFERENCES) > 0:
+        yield f"and {more:,} more references: --json lists all"
     if header.action_sought:
         yield f"action sought: {header.action_sought}"
     source, told = header.source_evaluation, header.information_evaluation
@@ -90,7 +106,7 @@ def _times(header: Header) -> Mapping[str, int | None]:
     }  # fmt: skip
 
 
-def _section(body: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
+def _section(body: Mapping[str, Any], names: Mapping[str, str], columns: int | None) -> Iterator[str]:
     """Show a compartment: its fields, then those of which nothing is known."""
     unknown = [_title(name) for name, value in body.items() if value in (None, [], {})]
     for name, value in body.items():
@@ -100,16 +116,21 @@ def _section(body: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]
             if name != "items":
                 yield f"  {_title(name)}"
             for each in value:
-                yield _hanging("  - " if name == "items" else "    - ", _said(name, each, names))
+                yield _hanging("  - " if name == "items" else "    - ", _said(name, each, names), columns)
         else:
-            yield _hanging(f"  {_title(name):<{WIDTH}}", _field(name, value, names, "; "))
+            yield _hanging(f"  {_title(name):<{WIDTH}}", _field(name, value, names, "; "), columns)
     if unknown:
         yield f"  {'unknown':<{WIDTH}}{', '.join(unknown)}"
 
 
-def _hanging(first: str, text: str) -> str:
-    """Put a text after what it is called; lines that it breaks itself stand further in."""
-    return first + answer.safe(text).replace("\n", "\n" + " " * (len(first) + 2))
+def _hanging(first: str, text: str, columns: int | None) -> str:
+    """Put a text after what it is called; lines that it breaks itself, or a terminal would, stand further in."""
+    lines, begin = answer.safe(text).split("\n"), "\n" + " " * (len(first) + 2)
+    if columns and any(len(each) * 2 > columns - len(begin) for each in lines):  # a letter takes two at most
+        from cli.narrow import fold  # noqa: PLC0415 -- it needs rich: a tenth of a second
+
+        lines = [part for each in lines for part in fold(each, columns - len(begin))]
+    return first + begin.join(lines)
 
 
 def _is_long(value: object) -> bool:
@@ -192,8 +213,22 @@ def _name(value: Mapping[str, Any]) -> str:
     script = value["script"]
     more = [value["kind"], SCRIPTS.get(script, script)]
     more += [f"{value['quality']} quality"] if value.get("quality") else []
+    more += [f"MIXES {' and '.join(mixed)} letters"] if (mixed := _mixed(said)) else []
     more += [value["note"]] if value.get("note") else []
     return f"{said or 'name unknown'} ({', '.join(more)})"
+
+
+def _mixed(name: str) -> list[str]:
+    """Name the alphabets of which letters stand in one word: such a name looks like another, and is not found as it."""
+    for word in re.findall(r"[^\W\d_]+", name):
+        alphabets = {unicodedata.name(each, "").partition(" ")[0] for each in word} & _ALIKE
+        if len(alphabets) > 1:
+            return sorted(map(str.capitalize, alphabets))
+    return []
+
+
+_ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN"})
+"""Alphabets with letters that look the same."""
 
 
 def _grade(value: Mapping[str, Any]) -> str:

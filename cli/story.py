@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from broker.records import Records
 from broker.route import rows_hold
 from broker.signing import decision_digest
 from broker.trail import Trail
+from cli import answer
 
 
 class Stories:
@@ -63,7 +63,7 @@ class Stories:
             "kind": leaf.kind,
             "code": leaf.code,
             "about": leaf.about,
-            "at": _time(leaf.now),
+            "at": answer.iso(leaf.now),
             "header_digest": leaf.header_digest.hex() if leaf.header_digest else None,
             "directory": leaf.directory.hex(),
             "policies": leaf.policies.hex(),
@@ -78,7 +78,7 @@ class Stories:
         if receipt := receipt_in(decision):
             chapter["receipt"] = {"bureau": receipt.bureau, "act": receipt.act, "result": receipt.result}
             chapter["receipt"]["case_digest"] = receipt.case_digest.hex() if receipt.case_digest else None
-            chapter["receipt"]["at"] = _time(receipt.at)
+            chapter["receipt"]["at"] = answer.iso(receipt.at)
         if look := look_in(decision):
             chapter["look"] = {"by": look.by, "reason": look.reason, "leaves": list(look.leaves)}
         return chapter
@@ -112,10 +112,6 @@ def _notice_id(name: str) -> bytes:
         return UUID(name).bytes
     except ValueError:
         return b""
-
-
-def _time(now: int) -> str:
-    return datetime.fromtimestamp(now / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _routing(opened: bytes) -> dict[str, Any] | None:

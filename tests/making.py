@@ -56,11 +56,15 @@ class Draft:
     header: dict[str, Any] = field(default_factory=dict)
     key: SigningKey | None = None
     salt: bytes | None = None
+    bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What parts say that somebody is to read; of the others nothing can be made."""
 
     def opened(self) -> dict[str, Opened]:
         """Salt and bytes of each compartment that is there."""
         made = {"routing": Opened(os.urandom(32), codec.encode(self.routing))}
-        return made | {name: Opened(os.urandom(32), body(self.kind, name)) for name in self.parts}
+        return made | {
+            name: Opened(os.urandom(32), body(self.kind, name, self.bodies.get(name))) for name in self.parts
+        }
 
     def envelope(self) -> Envelope:
         """Sign it."""

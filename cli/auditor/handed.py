@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -75,12 +74,12 @@ def _compare(head: notes.Checkpoint) -> str:
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+    return answer.iso(ms, "seconds")
 
 
 def _first(checked: Checked) -> str:
     if checked.wrong:
-        return f"The bundle does not hold: {checked.wrong[0]}"
+        return answer.one_line(f"The bundle does not hold: {checked.wrong[0]}")
     manifest = checked.bundle.manifest
     what = "with data" if manifest.data == "clear" else "digests only"
     held = f"{answer.count(len(manifest.notices), 'notice')}, {answer.count(len(checked.told), 'leaf', 'leaves')}"
@@ -93,7 +92,7 @@ def _lines(checked: Checked, cases: Cases) -> list[str]:
         lines.append(f"  {'log':<12} {checked.head.origin}, {checked.head.size:,} leaves")
     for number in sorted(checked.told):
         lines += _leaf_lines(checked.told[number], cases)
-    lines += [f"  {'WRONG':<12} {each}" for each in checked.wrong[:SHOWN_FINDINGS]]
+    lines += [f"  {'WRONG':<12} {answer.one_line(each)}" for each in checked.wrong[:SHOWN_FINDINGS]]
     if len(checked.wrong) > SHOWN_FINDINGS:
         lines.append(f"  {'WRONG':<12} and {len(checked.wrong) - SHOWN_FINDINGS} more")
     lines.append(
@@ -128,7 +127,7 @@ def _leaf_lines(told: Told, cases: Cases) -> list[str]:
         (name, json.dumps(brief(body), ensure_ascii=False, default=answer.plain))
         for name, body in (value.get("content") or {}).items()
     ]
-    return [*lines, *(f"      {name:<12} {text}" for name, text in more)]
+    return [*lines, *(f"      {name:<12} {answer.one_line(text)}" for name, text in more)]
 
 
 def _value(checked: Checked, cases: Cases) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _line(home: Opened, number: int) -> dict[str, Any]:
     decision = _decision(kept[1]) if kept else None
     line: dict[str, Any] = {
         "leaf": number,
-        "at": datetime.fromtimestamp(leaf.now / 1000, UTC).isoformat(timespec="milliseconds"),
+        "at": answer.iso(leaf.now),
         "kind": leaf.kind,
         "code": leaf.code,
         "about": leaf.about,

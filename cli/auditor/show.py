@@ -132,16 +132,16 @@ def _chapter(chapter: dict[str, Any]) -> list[str]:
         if receipt["case_digest"]:
             told.append(("case", receipt["case"] or f"{receipt['case_digest']} (digest; the bureau opens it: --cases)"))
     if "look" in chapter:
-        told.append(("look", answer.one_line(f"{chapter['look']['by']}: {chapter['look']['reason']}")))
+        told.append(("look", f"{chapter['look']['by']}: {chapter['look']['reason']}"))
     if "notice" in chapter:
         told += _notice(chapter)
     if "content" in chapter:
         told += _content(chapter)
     told += [("warning", each) for each in chapter["warnings"]]
     if chapter["detail"]:
-        told.append(("detail", answer.one_line(chapter["detail"])))
+        told.append(("detail", chapter["detail"]))
     told.append(("policies", chapter["policies"][:16]))
-    return [*lines, *(f"      {name:<12} {value}" for name, value in told)]
+    return [*lines, *(f"      {name:<12} {answer.one_line(value)}" for name, value in told)]
 
 
 def _notice(chapter: dict[str, Any]) -> list[tuple[str, str]]:

@@ -252,7 +252,7 @@ def _answer(checked: Checked) -> str:
     report = checked.report
     if checked.wrong:
         first = checked.findings[0]
-        return f"The trail does not hold: {first.place}: {first.what}"
+        return answer.one_line(f"The trail does not hold: {first.place}: {first.what}")
     if not report.compared:
         left_out = ": all that is here of others is of other shards" if checked.others.left_out else ""
         return f"The trail of {report.size:,} leaves is sound in itself, but was compared with nothing{left_out}"
@@ -308,15 +308,12 @@ def _print(checked: Checked) -> None:
         *checked.signatures.lines(),
         *_lost(report),
         *(checked.decisions.lines() if checked.decisions else NOT_REPEATED),
-        *(
-            ("WRONG", f"{answer.safe(each.place)}: {answer.safe(each.what)}")
-            for each in checked.findings[:SHOWN_FINDINGS]
-        ),
+        *(("WRONG", answer.one_line(f"{each.place}: {each.what}")) for each in checked.findings[:SHOWN_FINDINGS]),
     ]
     if checked.wrong > SHOWN_FINDINGS:
         facts.append(("WRONG", f"and {checked.wrong - SHOWN_FINDINGS:,} more"))
     for name, value in facts:
-        answer.say(f"  {name:<14} {value}")
+        answer.say(f"  {name:<14} {answer.one_line(value)}")
 
 
 def _left_out(others: Seen) -> list[tuple[str, str]]:

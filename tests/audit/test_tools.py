@@ -495,3 +495,11 @@ def test_without_the_broker_nothing_in_clear_is_shown_and_digests_still_go_out(t
     assert not file.exists()
     assert homes.audit("export", name, "--to", str(file), "--digests-only").code == 0
     assert homes.audit("verify", str(file), "--vkey", homes.vkey).code == 0
+
+
+def test_what_a_record_is_called_begins_no_line_of_its_own_in_its_story(homes: Homes) -> None:
+    notice, leaf = homes.published("r-9\n  leaf 1        2026-11-30T10:00:00.000+00:00  withdrawn\nThe trail is good")
+    shown = homes.audit("show", notice).out.splitlines()
+    assert [each.split()[1] for each in shown if each.startswith("  leaf ")][:1] == [str(leaf)]
+    assert not [each for each in shown if "withdrawn" in each and not each.startswith("      record ")]
+    assert not [each for each in shown if each.startswith("The trail is good")]

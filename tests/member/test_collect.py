@@ -23,10 +23,12 @@ from broker.notice import RECEIPT_TYPE, Delivery, Receipt, Shared, Statement
 from broker.signing import SigningKey, pae
 from broker.sqlite import SqliteBus
 from broker.streams import World as Streams
+from schemas import loader
 from tests.fake_bus import FakeBus
 from tests.honest_broker import BUREAUS, LOG
 from tests.killed import killed
 from tests.making import FEDERATION, NOW, key_of
+from tests.making import Draft as Made
 from tests.member.conftest import Machine, World, draft, sent_under_the_next_key
 
 ALL = ("identity", "warnings", "narrative")
@@ -580,3 +582,18 @@ async def test_kill_9_loses_no_delivery_and_no_receipt(world: World, tmp_path: P
         receipts = [each.value or b"" for each in await bus.read(streams.receipts("LV"), 0)]
     assert len(set(receipts)) == 1
     assert [item.leaf_number for item in receipt(receipts[0]).items] == [0, 1]
+
+
+async def test_a_body_that_is_not_what_its_schema_says_keeps_nothing_else_from_its_reader(world: World) -> None:
+    """The broker opens no body. Its header and all else can be read, and so it can be reviewed and ended."""
+    made = Made("AT/ncb", bodies={"warnings": loader.example("person.warnings")}).to("LV/ncb")
+    await world.broker.route(codec.encode(made.envelope()), {"LV/ncb": ALL})
+    machine = world.machine("LV/ncb")
+    inbox = machine.inbox()
+    collector = machine.collector(inbox)
+    (line,) = (await collector.drain()).new
+    opened = collector.read(line.number, "2026/1")
+    assert opened is not None
+    assert (opened.header.issuer, list(opened.body), opened.unreadable) == ("AT/ncb", ["warnings"], ("identity",))
+    assert inbox.speaks_of(line.number) == ("AT/ncb", line.record)
+    inbox.close()

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from adapters.inbox import Line, Opened
 from broker import codec
-from broker.notice import KINDS, Header, Slot
+from broker.notice import KINDS, Header, Reference, Slot
 from cli import sections
 from schemas import loader
 
@@ -73,6 +74,14 @@ def test_what_is_not_known_is_called_unknown_and_what_is_not_there_as_what_is_wi
     assert "unknown whether confirmed" in _shown({"associates": _read("person.associates", {"items": [item]})})
 
 
+def test_what_cannot_be_read_is_said_and_is_not_called_withheld() -> None:
+    line = Line(1, 1, bytes(16), "AT/ncb", "R-1", 1, "person", (), "routine", "new", 0, bytes(32))
+    opened = Opened(line, _header("identity", "source"), {}, ("identity",))
+    shown = "\n".join(sections.pages(opened, ["source"])).splitlines()
+    assert {"IDENTITY: cannot be read", "SOURCE: not shown"} <= set(shown)
+    assert "cannot be read: what came is not what its schema says; AT/ncb would have to correct it" in shown
+
+
 def test_a_link_names_the_entities_that_it_joins() -> None:
     body = {each: _read(f"network.{each}", loader.example(f"network.{each}")) for each in ("entities", "links")}
     assert "from: e2 (Tsalkiani, Beso); to: e1 (Vardomelidze, Otar Zurabis)" in _shown(body)
@@ -91,6 +100,51 @@ def test_a_text_with_line_breaks_cannot_pose_as_the_next_section() -> None:
     line = Line(1, 1, bytes(16), "AT/ncb", "R-1", 1, "person", (), "routine", "new", 0, bytes(32))
     header = replace(_header(), purpose="a\nWARNINGS: not shown", topics=("b\nEXERCISE",))
     assert not [each for each in sections.pages(Opened(line, header, {}), []) if "\n" in each.lstrip("\n")]
+
+
+def test_blanks_on_a_terminal_bring_no_text_to_the_left_edge() -> None:
+    blanks = " " * 66
+    items = {"items": [{"text": f"seen at home{blanks}EXERCISE: nothing of this is real{blanks}WARNINGS: not shown"}]}
+    body = {"narrative": _read("person.narrative", items)}
+    line = Line(1, 1, bytes(16), "AT/ncb", "R-1", 1, "person", (), "routine", "new", 0, bytes(32))
+    header = replace(
+        _header("narrative"), legal_basis=f"law{' ' * 300}person of INTERPOL", handling_text="\u3164" * 200
+    )
+    for columns in (40, 80, 132):
+        shown = "\n".join(sections.pages(Opened(line, header, body), [], columns)).split("\n")
+        assert max(map(cell_len, shown)) <= columns
+        edge = [each for each in shown if each and not each.startswith(" ")]
+        assert [each.split()[0] for each in edge] == [
+            "EXERCISE:", "person", "H1:", "handling:", "purpose", "about", "source", "information", "issued",
+            "NARRATIVE",
+        ]  # fmt: skip
+
+
+def test_who_looks_like_another_by_letters_of_another_alphabet_is_shown_up() -> None:
+    def named(whole: str) -> str:
+        name = {"names": [{"whole": whole, "script": "Latn", "kind": "primary"}]}
+        return _shown({"identity": _read("person.identity", name)})
+
+    assert "MIXES Cyrillic and Latin letters" in named("Otar \u0412ardomelidze")
+    assert "MIXES" not in named("Otar Vardomelidze, Отар Вардомелидзе")
+    assert "�" in named("Otar\u3164Vardomelidze")
+
+
+def test_the_record_is_named_by_which_an_answer_cites_it_and_references_are_not_without_end() -> None:
+    line = Line(1, 1, bytes(16), "AT/ncb", "R-1", 1, "person", (), "routine", "new", 0, bytes(32))
+    header = replace(_header(), references=(Reference("GE/ncb", bytes(16), bytes(32), "cites"),) * 2_000)
+    shown = list(sections.pages(Opened(line, header, {}), []))
+    assert "AT/ncb (record R-1, version 1; H1, restricted)" in shown[1]
+    assert "and 1,980 more references: --json lists all" in shown
+    assert len(shown) < 40
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_it_was_signed() -> None:
+    line = Line(1, 1, bytes(16), "AT/ncb", "R-1", 1, "person", (), "routine", "new", 0, bytes(32))
+    header = replace(_header(), issued=-(2**63), expires=253_402_300_800_000, answer_by=2**63 - 1)
+    shown = "\n".join(sections.pages(Opened(line, header, {}), []))
+    assert "expires 253402300800000 ms UTC" in shown
+    assert "answer by 9223372036854775807 ms" in shown
 
 
 def test_a_header_of_a_later_schema_is_shown_with_codes_that_have_no_words() -> None:
