@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapters.adapter import Draft, Rejected
+from adapters.adapter import Draft, Rejected, SourceReport
 from broker.errors import ValiseError
 from broker.few import few
 
@@ -72,14 +72,17 @@ def changes(
     drafts: Iterable[Draft | Rejected],
     guard: Guard | None = None,
     kinds: Mapping[str, str] | None = None,
+    report: SourceReport | None = None,
 ) -> Iterator[Change]:
     """Compare a whole source with `previous` (record → digest of what was published).
 
     With `kinds` (record → kind of what was published; adapters/kinds.py) the guard finds a mass within one kind, too.
+    What only comparing finds, two source records of one id, is counted in `report`, too: of that id nothing changes
+    until it is mended.
     The source is read to its end, and the guard asked, before the first change is given: a refused run has no effect.
     A published record whose source record is rejected now is neither corrected nor withdrawn. Raises RunRefusedError.
     """
-    run = _Run(previous, drafts, kinds or {})
+    run = _Run(previous, drafts, kinds or {}, report or SourceReport())
     run.refuse(guard or Guard())
     return run.changes()
 
@@ -88,9 +91,13 @@ class _Run:
     """One reading of a source, complete before anything follows from it."""
 
     def __init__(
-        self, previous: Mapping[str, bytes], drafts: Iterable[Draft | Rejected], kinds: Mapping[str, str]
+        self,
+        previous: Mapping[str, bytes],
+        drafts: Iterable[Draft | Rejected],
+        kinds: Mapping[str, str],
+        report: SourceReport,
     ) -> None:
-        self.previous, self.kinds = previous, kinds
+        self.previous, self.kinds, self._report = previous, kinds, report
         self.drafts: dict[str, Draft] = {}
         self.rejected: list[Rejected] = []
         for item in drafts:
@@ -103,7 +110,9 @@ class _Run:
         if isinstance(item, Rejected):
             self.rejected.append(item)
         elif item.record in self.drafts:
-            self.rejected.append(Rejected(item.record, "record", "another record has the same id", item.record))
+            twice = Rejected(item.record, "record", "another record has the same id", item.record)
+            self._report.count(twice)
+            self.rejected.append(twice)
         else:
             self.drafts[item.record] = item
 

@@ -5,6 +5,8 @@ On the member's own machine only: what the broker says of a rejection never hold
 
 from __future__ import annotations
 
+import re
+
 from adapters.adapter import Draft
 from broker.errors import (
     InvalidFieldError,
@@ -12,6 +14,7 @@ from broker.errors import (
     UnknownHandlingError,
     UnknownKindError,
     UnknownPurposeError,
+    UnreadableError,
 )
 
 SHOWN = frozenset(
@@ -23,6 +26,8 @@ SHOWN = frozenset(
 """Fields of words from lists. What a subject is, of which age, and from whom it must be protected is not among them."""
 NAMED = frozenset({"agreements", "to", "deny"})
 """Fields that name what the directory must have."""
+_UNFIT = re.compile(r" on field (\w+)$")
+"""How fastavro's complaint ends; what stands before it tells the value."""
 LIMIT = 80
 """Characters of a value; whoever writes a whole report into such a field finds it by its beginning."""
 _FIELDS = {UnknownKindError: "kind", UnknownPurposeError: "purpose", UnknownHandlingError: "handling"}
@@ -35,7 +40,8 @@ def why(draft: Draft, error: NoticeRejectedError) -> str:
     names = str(error).split(", ")
     if isinstance(error, InvalidFieldError) and all(map(str.isidentifier, names)):
         return ", ".join(f"{each} {_said(draft, each)}" if each in SHOWN else each for each in names)
-    return str(error)
+    unfit = _UNFIT.search(str(error.__cause__)) if isinstance(error, UnreadableError) else None
+    return f"{error}: field {unfit[1]}" if unfit else str(error)
 
 
 def _said(draft: Draft, field: str) -> str:

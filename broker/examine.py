@@ -19,7 +19,7 @@ from broker.begun import GAP
 from broker.errors import NoticeRejectedError, ProofError
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import BEGUN, LOST, NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
+from broker.notice import BEGUN, CLOCK_SKEW_MS, LOST, NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
 from broker.report import Gap, PutInForce, Report
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
@@ -66,6 +66,8 @@ class SeenHead:
     root: bytes
     note: str
     source: str
+    at: int | None = None
+    """By when it was there (ms), where the auditor trusts the clocks that say so: those of a quorum of witnesses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +418,7 @@ class _Walk:
         root = EMPTY_ROOT if seen.size == 0 else self._edge.root()
         if root == seen.root:
             self._report.agreed = max(self._report.agreed, seen.size)
+            self._check_not_ahead(seen)
             return
         if self._is_lost(seen.size - 1) and self._is_of_ended(seen):
             self._note_lost(seen.source, seen.size - 1)
@@ -424,6 +427,14 @@ class _Walk:
             f"leaves {self._report.agreed} to {seen.size - 1}",
             f"the head of size {seen.size} that {seen.source} kept has another root{self._signed(seen)}",
         )
+
+    def _check_not_ahead(self, seen: SeenHead) -> None:
+        """Check that no leaf is dated later than it was seen: it would have made what was in force, or due, be over."""
+        ahead = self._now - seen.at if seen.at is not None else 0
+        if ahead > CLOCK_SKEW_MS:
+            self._report.add(
+                f"leaf {seen.size - 1}", f"is ahead of time by {ahead} ms: {seen.source} had seen it by then"
+            )
 
     def _is_of_ended(self, seen: SeenHead) -> bool:
         """Say whether a head is of a log that this one went on from, and bears its signature."""
@@ -482,6 +493,7 @@ class _Walk:
     def finish(self) -> None:
         """Examine the right edge, and what others have of more than there is."""
         self._check_once()
+        self._report.now = self._now
         if begun.place_of(self._key.name) > 1 and not self._report.gaps and self._head.size:
             self._report.add("checkpoint", f"no leaf says what {self._key.name} goes on from")
         for origin, size in self._ends.items():

@@ -50,6 +50,8 @@ class Report:
     root: bytes | None = EMPTY_ROOT
     """None: no checkpoint could be read, and how many leaves there are (`size`) is not known."""
     leaves: int = 0
+    now: int = 0
+    """The time of the last leaf, ms since 1970-01-01T00:00:00Z: no leaf is later."""
     heads: int = 0
     deliveries: int = 0
     told: int = 0

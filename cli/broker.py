@@ -29,6 +29,7 @@ from broker.errors import (
     ValiseError,
     VersionRefusedError,
 )
+from broker.notice import CLOCK_SKEW_MS
 from broker.owner import Owner
 from broker.streams import ROUTER
 from cli import answer, copied, disks, exits, jsonlog, passphrases, refused, restoring, running, seed, snapshots
@@ -358,8 +359,13 @@ def _lines(found: Standing) -> Iterator[str]:
     else:
         yield (
             f"{found.size:,} leaves; the last head is of {answer.when(found.head_at)} "
-            f"({(found.head_age_ms or 0) // 1000:,} s ago)"
+            f"({max(found.head_age_ms or 0, 0) // 1000:,} s ago)"
         )
+        if (ahead := -(found.head_age_ms or 0)) > CLOCK_SKEW_MS:
+            yield (
+                f"RED       the log is {ahead // 1000:,} s ahead of the clock here, and no leaf goes back in time: "
+                "till then notices and keys may be called expired; set the clock right"
+            )
     yield "leaves    " + (", ".join(f"{count:,} {kind}" for kind, count in found.kinds.items()) or "none")
     if found.waiting is None:
         yield "waiting   unknown: the bus does not answer"

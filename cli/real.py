@@ -165,7 +165,7 @@ async def _publish(stage: Stage, feed: Feed, path: Path) -> Ran:
         await home.versions.follow(bus)
         with home.outbox() as outbox:
             before, of = outbox.published(feed.name), kinds(outbox.database, feed.name)
-            found = changes(before, read(), TOLD_TO, of)
+            found = changes(before, read(), TOLD_TO, of, source.report)
             results = outbox.apply(found, feed.name, previous=before, dated=source.report.dated)
             await outbox.flush(bus, home.settings.shard)
             return Ran(feed.entries(path), Counter(_kind(each) for each in results), source.report, drafts)

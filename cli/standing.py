@@ -56,6 +56,7 @@ class Standing:
     size: int
     head_at: int | None
     head_age_ms: int | None
+    """Below 0 where the log is ahead of this machine's clock: no later leaf can be dated before its last one."""
     kinds: dict[str, int]
     waiting: dict[str, int] | None
     late: dict[str, int]
@@ -99,7 +100,7 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         bus=home.settings.bus,
         size=trail.size,
         head_at=at,
-        head_age_ms=None if at is None else max(0, clock() - at),
+        head_age_ms=None if at is None else clock() - at,
         kinds=dict(kinds.most_common()),
         waiting=waiting.records if waiting else None,
         late=waiting.late if waiting else {},

@@ -46,7 +46,7 @@ def _draft(row: Fields, record: str) -> Draft:
         audience=terms.audience(row, "audience"),  # everyone; or agreement:NAME, to:GE, to:GE/ncb, with blanks between
         deny=terms.denied(row, "deny"),
         handling=terms.handling(row, "handling"),
-        minor="no",
+        minor="no",  # of a boat; of persons: values.minor(births, today), or they are shown to few as of unknown age
         compartments=values.compartments(identity=boat, narrative=values.items([values.text(row.need("facts"))])),
     )
 
@@ -88,7 +88,7 @@ async def run(home: MemberHome, file: Path, report: SourceReport) -> list[Result
         with home.outbox() as outbox:
             await home.learn(bus, outbox)  # what became of the last run's notices
             before = outbox.published(SOURCE)  # taken before the file is read
-            found = changes(before, read(file, report), kinds=kinds(outbox.database, SOURCE))
+            found = changes(before, read(file, report), kinds=kinds(outbox.database, SOURCE), report=report)
             results = outbox.apply(found, SOURCE, previous=before)
             await home.flush(bus, outbox)
             return results
@@ -115,6 +115,9 @@ def main(file: str, bureau: str) -> None:
     wrong = [each for each in results if isinstance(each, Refusal)]
     for each in wrong:
         answer.say(f"refused: {each.record}: {each.code}: {each.reason}")
+    published = sum(isinstance(each, Published) for each in results)
+    unchanged = len(results) - published - len(wrong)
+    answer.say(f"{published} published, {len(wrong)} refused, {unchanged} stand as they are")
     exits.end(exits.FAILED if wrong or report.rejected else exits.DONE)
 
 

@@ -84,7 +84,10 @@ class Stood:
         """Give what was cosigned, to be compared: a witness kept it, whoever holds the file."""
         for each in self.all:
             by = ", ".join(sorted(one.by.name for one in each.found.values()))
-            yield SeenHead(each.head.size, each.head.root, each.note, f"the witness {by}")
+            enough = len(each.found) >= self.asked.least
+            # The newest word: one witness whose clock is slow accuses nobody.
+            at = max(one.time for one in each.found.values()) * 1000 if enough else None
+            yield SeenHead(each.head.size, each.head.root, each.note, f"the witness {by}", at)
 
     @property
     def wrong(self) -> list[str]:

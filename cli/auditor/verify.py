@@ -15,6 +15,7 @@ from broker import begun, notes, reading
 from broker.errors import ConfigurationError, ProofError
 from broker.examine import examine
 from broker.notes import Vkey
+from broker.notice import CLOCK_SKEW_MS
 from broker.report import Finding, Gap, Report
 from cli import answer, exits
 from cli.auditor import cases as told_cases
@@ -302,6 +303,7 @@ def _print(checked: Checked) -> None:
         ("root", report.root.hex() if report.root else "unknown"),
         ("key", str(pinned)),
         ("compared with", f"{answer.count(len(checked.others.files), 'file')}: {_compared(report)}"),
+        *_to_come(report),
         *_left_out(checked.others),
         *_beyond(report),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
@@ -314,6 +316,13 @@ def _print(checked: Checked) -> None:
         facts.append(("WRONG", f"and {checked.wrong - SHOWN_FINDINGS:,} more"))
     for name, value in facts:
         answer.say(f"  {name:<14} {answer.one_line(value)}")
+
+
+def _to_come(report: Report) -> list[tuple[str, str]]:
+    """Say that leaves are dated later than it is here: either clock may be wrong, so that it decides nothing."""
+    if report.now <= clock() + CLOCK_SKEW_MS:
+        return []
+    return [("to come", f"the last leaf is of {answer.when(report.now)}, and here it is {answer.when(clock())} (UTC)")]
 
 
 def _left_out(others: Seen) -> list[tuple[str, str]]:
@@ -353,6 +362,7 @@ def _value(checked: Checked) -> dict[str, Any]:
         "origin": report.origin,
         "size": report.size if report.root else None,
         "root": report.root.hex() if report.root else None,
+        "now": report.now,
         "key": str(checked.key_file) if checked.key_file else "own-folder",
         "compared": {
             "files": [str(each) for each in checked.others.files],

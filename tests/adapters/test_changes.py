@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adapters.adapter import EVERYONE, Draft, Rejected
+from adapters.adapter import EVERYONE, Draft, Rejected, SourceReport
 from adapters.changes import Corrected, Guard, New, RunRefusedError, Unchanged, Withdrawn, changes
 
 DRAFT = Draft(
@@ -91,6 +91,12 @@ def test_two_source_records_with_one_id_are_one_reject_and_change_nothing() -> N
     assert [change for change in found if not isinstance(change, Unchanged)] == [
         Rejected("r-0", "record", "another record has the same id", "r-0")
     ]
+
+
+def test_two_source_records_with_one_id_stand_in_the_report_of_the_source() -> None:
+    drafts, report = some(40), SourceReport()
+    list(changes(published(drafts), [*drafts, replace(drafts[0], action_sought="arrest")], report=report))
+    assert report.rejected == [Rejected("r-0", "record", "another record has the same id", "r-0")]
 
 
 def test_two_source_records_with_one_id_are_both_kept_back_while_neither_is_published() -> None:

@@ -17,6 +17,7 @@ from tests.honest_broker import LOG, HonestBroker
 from tests.making import NOW
 from tests.member.conftest import draft
 
+DAY = 86_400_000
 NAME = "witness.example/lv"
 KEY = SigningKey.from_seed(sha256(b"a witness").digest())
 VKEY = str(cosignature.cosigner(NAME, KEY.public.raw))
@@ -24,8 +25,8 @@ VKEY = str(cosignature.cosigner(NAME, KEY.public.raw))
 
 @pytest.fixture
 def witness(tmp_path: Path) -> Iterator[Witness]:
-    """A witness that has seen nothing yet."""
-    with closing(Witness(tmp_path / "witness.db", Identity(NAME, KEY), [LOG], lambda: NOW)) as made:
+    """A witness that has seen nothing yet, and whose clock is right: some hours after the first leaf."""
+    with closing(Witness(tmp_path / "witness.db", Identity(NAME, KEY), [LOG], lambda: NOW + DAY)) as made:
         yield made
 
 
@@ -33,6 +34,11 @@ def asked(broker: HonestBroker, old: int) -> bytes:
     """The request to cosign a broker's head, which goes on from `old` leaves."""
     proof = merkle.consistency_proof(old, len(broker.leaves), broker.subtree) if old else []
     return notes.format_advance(old, proof, notes.sign_checkpoint(broker.head(), broker.key)).encode()
+
+
+def at(tmp_path: Path, now: int) -> Witness:
+    """A witness whose clock says so."""
+    return Witness(tmp_path / "late.db", Identity(NAME, KEY), [LOG], lambda: now)
 
 
 def cosigned(scene: Scene, line: str) -> None:
@@ -45,6 +51,17 @@ def test_a_witness_vouches_for_an_honest_log(kept: Scene, witness: Witness) -> N
     """The stories below would mean nothing if this did not hold: exit 0."""
     cosigned(kept, witness.add(asked(kept.operator, 0)))
     assert kept.verify("--witness", VKEY).exit == 0
+
+
+def test_the_operator_dates_leaves_ahead(kept: Scene, tmp_path: Path) -> None:
+    """He writes a time that is to come into a leaf, so that what he would reject is over by then. Whoever cosigned the
+    head saw that leaf before, exit 4."""
+    with closing(at(tmp_path, NOW)) as witness:
+        cosigned(kept, witness.add(asked(kept.operator, 0)))
+    verdict = kept.verify("--witness", VKEY)
+    assert verdict.exit == 4
+    assert verdict.says(f"the witness {NAME} had seen it by then")
+    assert verdict.says("is ahead of time by")
 
 
 async def test_the_operator_shows_two_members_two_logs_before_a_witness(kept: Scene, witness: Witness) -> None:

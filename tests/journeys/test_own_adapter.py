@@ -44,6 +44,11 @@ def test_the_adapter_to_copy_publishes_changes_only_and_a_bad_line_stops_no_othe
     assert "line 2: name: missing" in changed[2]
     assert (changed[0], changed[1]) == (1, [("withdrawal", "boat-2", "2"), ("object", "boat-1", "2")]), changed[2]
 
+    file.write_text("\n".join((HEADER, *boats, boats[5].replace("Boat", "Boot"))) + "\n", encoding="utf-8")
+    twice = run(tmp_path, file)
+    assert twice[0] == 1
+    assert "boat-5: record: another record has the same id" in twice[2]
+
     file.write_text(HEADER + "\n1,Boot 1", encoding="utf-8")
     cut = run(tmp_path, file)
     assert (cut[0], cut[1]) == (1, [])

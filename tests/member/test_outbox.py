@@ -85,6 +85,14 @@ def test_a_publication_costs_the_same_however_many_versions_its_record_has(world
     assert steps[1] <= 1.2 * steps[0], f"steps of SQLite: {steps}"
 
 
+async def test_a_value_that_fits_no_schema_is_refused_by_its_field_and_is_not_told(world: World) -> None:
+    outbox = world.machine("AT/ncb").outbox()
+    (refused,) = outbox.publish([draft(compartments={"description": {"height_cm": 99_999_999_999}})])
+    outbox.close()
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "the value does not fit the schema person.description: field height_cm"
+
+
 async def test_a_rehearsal_makes_what_publishing_would_and_keeps_nothing(world: World) -> None:
     """Corrections, pointers within the list, what is unchanged, ordered away, or points nowhere."""
     outbox = world.machine("AT/ncb").outbox()
