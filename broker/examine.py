@@ -36,7 +36,6 @@ EVENT_KINDS = frozenset(
         "adopted",
         "version-refused",
         "resumed",
-        "expired",
         RELEASED,
         NOT_RELEASED,
         ORDERED,
@@ -44,6 +43,8 @@ EVENT_KINDS = frozenset(
         LOST,
     }
 )
+CODED = frozenset({"rejected", "repeated", "receipt", "adopted", "version-refused", BEGUN})
+"""Kinds of leaf that bear a code. On any other it would be told in the place of what the leaf is: `routed`, `held` …"""
 DIRECTORY = "directory"
 VERSIONS = (DIRECTORY, "policies")
 """What an `adopted` leaf may put in force, in the order of a leaf."""
@@ -300,6 +301,10 @@ class _Walk:
             return 0
         if leaf.kind not in RECORD_KINDS | EVENT_KINDS:
             self._report.add(f"leaf {number}", "is of an unknown kind")
+        elif leaf.code is not None and leaf.kind not in CODED:
+            self._report.add(
+                f"leaf {number}", f"is {leaf.kind}, and bears the code {leaf.code}, which none of them has"
+            )
         if leaf.now < self._now:
             self._report.add(f"leaf {number}", f"goes back in time by {self._now - leaf.now} ms")
         self._now = max(self._now, leaf.now)

@@ -71,6 +71,32 @@ def test_the_operator_rewrites_his_log_and_one_delivery_survives(kept: Scene, re
     assert verdict.says("leaf 1: AT/outbox.db was told of another leaf of this number")
 
 
+async def test_the_operator_records_what_he_routed_as_withdrawn(kept: Scene) -> None:
+    """He writes a code into the leaf as he records it, so that who looks for it reads `withdrawn`, and everybody's copy
+    of that leaf is the same. No such leaf has a code, exit 4."""
+    (data,) = await kept.publish(draft("R-told-otherwise"))
+    operator = kept.operator
+    number = operator.record(data, {"LV/ncb": ALL})
+    leaf = leaf_but(operator.leaves[number], code="withdrawn")
+    operator.leaves[number], operator.routes[number] = leaf, replace(operator.routes[number], leaf=leaf)
+    await operator.seal()
+    await operator.deliver(number)
+    assert (await kept.collect()).records == ["R-told-otherwise"]
+    kept.lay_out()
+    verdict = kept.verify()
+    assert verdict.exit == 4
+    assert verdict.says(f"leaf {number}: is routed, and bears the code withdrawn")
+
+
+def test_the_operator_ends_a_notice_in_a_leaf_of_his_own_make(kept: Scene) -> None:
+    """He appends a leaf that says of the first notice that it has expired. No broker records that, exit 4."""
+    ended = leaf_but(kept.operator.leaves[1], kind="expired", about=0, rows=None)
+    kept.lay_out([*kept.operator.leaves, leaf_but(ended, now=kept.operator.now)])
+    verdict = kept.verify()
+    assert verdict.exit == 4
+    assert verdict.says(f"leaf {len(kept.operator.leaves)}: is of an unknown kind")
+
+
 def test_the_operator_cuts_the_end_of_his_log_off(kept: Scene) -> None:
     """He publishes the head of three leaves again, truly signed once. What LV kept cannot be met, exit 4."""
     kept.lay_out(kept.operator.leaves[:3])
