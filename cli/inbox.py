@@ -30,7 +30,7 @@ LISTED = 100
 """Notices that are listed for people unless they say otherwise."""
 OPEN_S = 60.0
 """How long who follows an inbox keeps the bus open at least."""
-_TITLES = ("number", "notice", "from", "kind", "topics", "urgency", "state", "taken")
+_TITLES = ("number", "notice", "from", "kind", "topics", "urgency", "state", "taken", "record")
 
 
 @click.command()
@@ -196,7 +196,7 @@ def _stream(text: str) -> None:
 def _cells(line: Line) -> tuple[str, ...]:
     return (
         str(line.number), line.id, line.issuer, line.kind, ", ".join(line.topics), line.urgency, line.state,
-        answer.when(line.taken_at),
+        answer.when(line.taken_at), line.record,
     )  # fmt: skip
 
 

@@ -42,6 +42,8 @@ def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes
     inbox = homes.valise("inbox", "--bureau", "LV/ncb", "--json")
     assert [(each["record"], each["state"]) for each in notices(inbox)] == [("R-1", "new")]
     assert inbox.value["alarms"] == []
+    told = homes.valise("inbox", "--bureau", "LV/ncb").out
+    assert any(sent["notice"] in each and each.rstrip().endswith("R-1") for each in told.splitlines())
     read = homes.valise("read", sent["notice"], "--case", "17/26", "--bureau", "LV/ncb", "--json")
     assert set(read.value["compartments"]) == {"identity", "warnings"}
     story = _until(homes, sent["notice"], "read")

@@ -13,8 +13,8 @@ from cli import narrow
 ID = "01a22bf6-1c08-79e4-b048-342832c8f3d2"
 SHOWN = f"""
 from cli import answer
-titles = ("number", "notice", "from", "kind", "topics", "urgency", "state", "taken")
-row = ("12", "{ID}", "GE/organised-crime", "person", "crime.burglary", "routine", "new", "2026-11-30 10:17:57")
+titles = ("number", "notice", "from", "kind", "topics", "urgency", "state", "taken", "record")
+row = ("12", "{ID}", "GE/organised-crime", "person", "crime.burglary", "routine", "new", "2026-11-30 10:17:57", "R-1")
 answer.show("", None, as_json=False, table=answer.Table(titles, [row]))
 """
 
