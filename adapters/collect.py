@@ -16,7 +16,7 @@ from adapters.anew import begin_anew, begins_anew
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
 from adapters.ends import REPLACED, End, record_of
-from adapters.following import follow
+from adapters.following import follow, ring_called_lost
 from adapters.inbox import Inbox, Line, Newest, Opened
 from adapters.receipts import Act, Receipts, Signer
 from adapters.refusals import (
@@ -182,7 +182,9 @@ class Collector:
 
     async def _follow(self, *, versions: bool, to_end: bool = True) -> notes.Vkey:
         heads, now = self._inbox.heads, self._signer.clock()
-        return await follow(self._bus, self._versions, heads, self._shard, now, versions=versions, to_end=to_end)
+        log = await follow(self._bus, self._versions, heads, self._shard, now, versions=versions, to_end=to_end)
+        ring_called_lost(self._versions, self._inbox.journal, self._signer.member, now)
+        return log
 
     async def _check(self, records: Sequence[Record], log: notes.Vkey) -> list[Result]:
         """Check records; what names a head or a directory that we lack is checked again once we have followed.

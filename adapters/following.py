@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.heads import Heads
+from adapters.heads import Heads, Journal
 from adapters.versions import Versions
 from broker import notes
 from broker.bus import Bus
@@ -26,6 +26,15 @@ async def follow(
     elif heads.ahead:
         return await follow(bus, known, heads, shard, at, versions=True)
     return log
+
+
+def ring_called_lost(known: Versions, journal: Journal, member: str, at: int) -> None:
+    """Raise an alarm, once, for each key of a member that another has followed without its signature."""
+    found = known.called_lost(member)
+    speaking = ", ".join(each[:16] for each in found.speaking)
+    for each in found.keys:
+        about = f"{member}'s key {each[:16]} for directories is called lost; {speaking} speaks for {member}"
+        journal.ring_once(at, "key-called-lost", about)
 
 
 def log_of(known: Versions, shard: int) -> notes.Vkey:

@@ -70,6 +70,14 @@ class Journal:
         """Raise an alarm, in the caller's transaction."""
         self.database.execute("INSERT INTO alarms(at, code, about) VALUES (?, ?, ?)", (at, code, about))
 
+    def ring_once(self, at: int, code: str, about: str) -> None:
+        """Raise an alarm, unless it was raised before in these words."""
+        query = "SELECT 1 FROM alarms WHERE code = ? AND about = ?"
+        if not self.database.execute(query, (code, about)).fetchone():
+            with transaction(self.database):
+                if not self.database.execute(query, (code, about)).fetchone():  # another process may have
+                    self.alarm(at, code, about)
+
     def alarms(self) -> list[Alarm]:
         """List all alarms, oldest first."""
         rows = self.database.execute("SELECT at, code, about FROM alarms ORDER BY number")
@@ -133,10 +141,7 @@ class Heads:
 
     def ring_ahead(self, at: int) -> None:
         """Raise an alarm, once: a log was opened that no directory names."""
-        about = f"{self.ahead}: no directory names it yet"
-        with transaction(self._database):
-            if not self._database.execute("SELECT 1 FROM alarms WHERE about = ?", (about,)).fetchone():
-                self._journal.alarm(at, "log-not-named", about)
+        self._journal.ring_once(at, "log-not-named", f"{self.ahead}: no directory names it yet")
 
     def _take(self, record: Record, log: notes.Vkey) -> bool:
         try:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -34,11 +34,21 @@ BEFORE = (BUNDLE, "expires", "seen")
 """Files in which a home of before had what stands in `newest`."""
 DIRECTORIES = "directories"
 GIVEN = "given"
+CALLED_LOST = "called_lost"
+"""What `newest` calls the keys of members that the bundle calls lost, beside the name of that bundle."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def _clock() -> int:
     return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CalledLost:
+    """Keys of one member for directories that others followed without their signature, and those that speak now."""
+
+    keys: tuple[str, ...] = ()
+    speaking: tuple[str, ...] = ()
 
 
 class Versions:
@@ -80,6 +90,7 @@ class Versions:
             came += more
         if self._missed or self._lacks_newest():
             await self.take_missing(bus)
+        await self._tell_lost_earlier()
         self._drop_given()
         return came
 
@@ -207,6 +218,19 @@ class Versions:
         ends = self._state().get("expires") or self._named_json("expires")
         return sorted(role for role, end in ends.items() if end <= self._clock())
 
+    def called_lost(self, member: str) -> CalledLost:
+        """Tell which keys of a member the newest bundle calls lost; that is known without opening it."""
+        found = self._state().get(CALLED_LOST, {}).get("members", {}).get(member)
+        return CalledLost(*(tuple(found[each]) for each in ("keys", "speaking"))) if found else CalledLost()
+
+    async def _tell_lost_earlier(self) -> None:
+        """Note what the newest bundle calls lost where a Valise of before, which did not, took that in."""
+        if not _lacks_lost(self._state()):
+            return
+        async with turns.alone(self._folder):
+            if _lacks_lost(state := self._state()) and (opened := self._followed().opened):
+                self._keep("newest", json.dumps({**state, CALLED_LOST: _lost_in(opened, state[BUNDLE])}).encode())
+
     def refused(self) -> str:
         """Say why the last version of the stream was not taken, or what it lacks of what was accepted; else empty."""
         return str(self._state().get("refused", "")) or self.unshown()
@@ -253,6 +277,7 @@ class Versions:
         if after.opened is not None and version.kind == "directory":
             state[BUNDLE] = name_of(record, version.content)
             state["expires"] = dict(after.opened.expires)
+            state[CALLED_LOST] = _lost_in(after.opened, state[BUNDLE])
         return 1, after
 
     def _passed(self, version: Version, guard: Guard) -> tuple[bytes, Guard, str]:
@@ -528,6 +553,21 @@ class Versions:
     def _keep(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         durable.put(self._folder / name, content)
+
+
+def _lacks_lost(state: Mapping[str, Any]) -> bool:
+    return BUNDLE in state and state.get(CALLED_LOST, {}).get("of") != state[BUNDLE]
+
+
+def _lost_in(opened: Opened, name: str) -> dict[str, Any]:
+    """List the keys that a bundle of this name calls lost, by member, and those that speak for each such member."""
+    from broker.trust import roles, voices  # noqa: PLC0415 -- as above
+
+    found: dict[str, dict[str, list[str]]] = {}
+    for member, keyid in sorted(voices.lost(opened.targets)):
+        speaking = sorted(roles.keys_of(opened.targets, member))
+        found.setdefault(member, {"keys": [], "speaking": speaking})["keys"].append(keyid)
+    return {"of": name, "members": found}
 
 
 def _place(state: Mapping[str, Any]) -> int:

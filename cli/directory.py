@@ -20,7 +20,7 @@ from broker.trust import draft, roles
 from broker.trust.bundle import Opened
 from broker.trust.draft import Draft
 from cli import answer, exits, seed
-from cli.home import clock, if_it_answers, member_home, open_bus
+from cli.home import clock, if_it_answers, member_home, open_bus, say_called_lost
 from cli.officer.rewritten import told_to_signers
 from cli.operator_home import NOBODY, OperatorHome, operator_folder, operator_home
 from cli.operator_streams import told
@@ -287,6 +287,9 @@ def status(given: Everywhere, bureau: str | None) -> None:
     """Say whose keys may sign what, how many must, and what expires when; what has expired is red and stops nothing."""
     versions = member_home(given.home, bureau).versions if bureau or not _operates(given) else _operator(given).versions
     base, stale = _base(given, bureau)
+    if bureau or not _operates(given):
+        home = member_home(given.home, bureau)
+        say_called_lost(home.folder, home.member, versions)
     if base is None:
         versions.check_kept()
         message = "no signed directory has come yet: " + (

@@ -157,6 +157,15 @@ def _say_red(expired: str, refused: str) -> None:
         answer.aside(f"RED: the last version from the operator was refused here: {answer.one_line(refused)}")
 
 
+def say_called_lost(folder: Path, member: str, versions: Versions) -> None:
+    """Say once, to a member, that its key for directories was called lost without its doing."""
+    if (found := versions.called_lost(member)).keys:
+        from cli.trust import called_lost  # noqa: PLC0415 -- tuf is slow to import
+
+        if said := called_lost.unasked(folder, member, found):
+            _say_once(said)
+
+
 @lru_cache
 def _loaded(kept: Kept, changed: int) -> SigningKey:  # noqa: ARG001 -- what was changed since is another
     """Load a key once in a process: who follows its inbox would type a passphrase every few seconds."""
@@ -220,14 +229,20 @@ class MemberHome:
 
     @asynccontextmanager
     async def bus(self, principal: str = "") -> AsyncIterator[Bus]:
-        """Open the bus in the name of the member's adapter, or another of its principals."""
-        if not self._entered():  # as far as is known here: the newest directory may name it by now
-            async with open_bus(self.folder, self.settings, streams.adapter(self.member), self.world()) as first:
-                await self.versions.follow(first)
-        name = principal or streams.adapter(self.member)
-        async with open_bus(self.folder, self.settings, name, self.world()) as bus:
-            _say_red(", ".join(self.versions.overdue()), self.versions.refused())
-            yield bus
+        """Open the bus in the name of the member's adapter, or another of its principals.
+
+        In the end, when what is new has come, it is said where the member's own voice was taken from it.
+        """
+        try:
+            if not self._entered():  # as far as is known here: the newest directory may name it by now
+                async with open_bus(self.folder, self.settings, streams.adapter(self.member), self.world()) as first:
+                    await self.versions.follow(first)
+            name = principal or streams.adapter(self.member)
+            async with open_bus(self.folder, self.settings, name, self.world()) as bus:
+                _say_red(", ".join(self.versions.overdue()), self.versions.refused())
+                yield bus
+        finally:
+            say_called_lost(self.folder, self.member, self.versions)
 
     async def follow(self) -> None:
         """Take in the newest directory and policies. Raises UnavailableError."""

@@ -20,7 +20,7 @@ from broker.errors import ConfigurationError, ValiseError
 from broker.possession import REQUEST_TYPE, Asked, canonical
 from broker.signing import Passphrase, SigningKey
 from cli import answer, challenges, exits, key_use, keyring, passphrases, revoke
-from cli.home import MemberHome, clock, if_it_answers, member_home, settling
+from cli.home import MemberHome, clock, if_it_answers, member_home, say_called_lost, settling
 from cli.keyring import Kept, TokenPlace
 from cli.options import Everywhere, Group, bureau, everywhere
 from cli.trust import signatories
@@ -313,9 +313,12 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
         return
     home = member_home(given.home, bureau or _any_bureau(given.home))
     answered = _follow(home)
+    say_called_lost(home.folder, home.member, home.versions)
     rows = [_row(home, each) for each in keyring.all_kept(home.folder, home.member)]
+    lost = home.versions.called_lost(home.member).keys
+    called = f"; for directories called lost: {', '.join(each[:16] for each in lost)}" if lost else ""
     answer.show(
-        f"{answer.count(len(rows), 'key')} of {home.member}",
+        f"{answer.count(len(rows), 'key')} of {home.member}{called}",
         rows,
         as_json=given.as_json,
         table=answer.Table(
@@ -323,7 +326,7 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
             [(row["bureau"], row["key_id"][:16], row["state"], row["until"], row["kept"]) for row in rows],
         ),
         then=given.again(f"valise key rotate --bureau {rows[0]['bureau'] if rows else f'{home.member}/NAME'}"),
-        beside={"stale": not answered},
+        beside={"stale": not answered, "called_lost": len(lost)},
     )
     exits.end(exits.DONE if answered else exits.UNAVAILABLE)
 

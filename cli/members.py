@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from adapters.versions import Versions
+from adapters.versions import CalledLost, Versions
 from broker import durable, streams
 from broker import settings as settings_file
 from broker.directory import Directory
@@ -17,7 +17,7 @@ from broker.errors import ConfigurationError
 from broker.streams import World
 from cli import answer, exits, keyring, seed
 from cli.directory import FROM, REQUESTS, propose
-from cli.home import if_it_answers, member_home, open_bus, settling
+from cli.home import if_it_answers, member_home, open_bus, say_called_lost, settling
 from cli.operator_home import operator_home
 from cli.options import Everywhere, Group, bureau, everywhere
 from cli.trust import invitation, proposing
@@ -65,8 +65,9 @@ def _row(directory: Directory, name: str) -> dict[str, Any]:
 @bureau
 @everywhere
 def show(given: Everywhere, name: str, bureau: str | None) -> None:
-    """Show one member: its bureaus, mandates and keys, and the agreements that it is in."""
+    """Show one member: its bureaus, mandates and keys, the agreements that it is in, and keys of it called lost."""
     directory, stale = newest(given.home, bureau)
+    lost = _where(given.home, bureau)[0].called_lost(name)
     if name not in directory.members:
         message = f"no member {name}: see `valise member list`"
         raise ConfigurationError(message)
@@ -88,8 +89,9 @@ def show(given: Everywhere, name: str, bureau: str | None) -> None:
     agreements = sorted(each.id for each in directory.agreements.values() if name in each.members)
     found = directory.members[name]
     answer.show(
-        f"{name}: {found.name}, {found.kind}, {found.status}; agreements: {', '.join(agreements) or 'none'}",
-        {**_row(directory, name), "bureaus": bureaus, "agreements": agreements, "stale": stale},
+        f"{name}: {found.name}, {found.kind}, {found.status}; agreements: {', '.join(agreements) or 'none'}"
+        + "".join(_called_lost(name, each, lost) for each in lost.keys),
+        {**_row(directory, name), "bureaus": bureaus, "agreements": agreements, "lost": lost.keys, "stale": stale},
         as_json=given.as_json,
         table=answer.Table(
             ("bureau", "mandates", "languages", "key", "until"),
@@ -105,6 +107,14 @@ def show(given: Everywhere, name: str, bureau: str | None) -> None:
         then=given.again("valise member list"),
     )  # fmt: skip
     exits.end(exits.UNAVAILABLE if stale else exits.DONE)
+
+
+def _called_lost(name: str, key: str, found: CalledLost) -> str:
+    speaking = ", ".join(each[:16] for each in found.speaking)
+    return (
+        f"\nits key {key[:16]} for directories is called lost; {speaking} speaks for it, by the word of the root's "
+        f"holders: ask {name} by another way whether that is its own"
+    )
 
 
 _NAME = click.argument("name", metavar="MEMBER")
@@ -256,6 +266,8 @@ def newest(home: Path, bureau: str | None) -> tuple[Directory, bool]:
     """Give the newest directory, and whether it may be stale: what this home has kept, as the bus does not answer."""
     versions, folder, principal = _where(home, bureau)
     answered = asyncio.run(if_it_answers(_follow(versions, folder, principal), "this is what was known before"))
+    if member := settings_file.load(folder).member:
+        say_called_lost(folder, member, versions)
     return versions.newest(), not answered
 
 

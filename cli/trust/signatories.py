@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from adapters.versions import Versions
@@ -24,6 +25,8 @@ from cli import passphrases
 TYPE = "application/vnd.valise.signatory.v1+json"
 """DSSE payload type of the proof of possession; the payload is the request without its proofs, as canonical JSON."""
 KEYS = ("root", "member")
+ASIDE = ".before"
+"""Ends the name of a request for keys that others have followed."""
 _FILE = re.compile(r"(?:root|member)(?:\.([1-9][0-9]*))?\.pem")
 _REQUEST = re.compile(r"(?P<member>[A-Z0-9]+)(?:\.(?P<generation>[1-9][0-9]*))?\.signatory\.json")
 
@@ -41,7 +44,7 @@ def make(folder: Path, member: str, federation: str, passphrase: bytes | None = 
 def rotate(folder: Path, member: str, federation: str, passphrase: bytes | None = None) -> Path:
     """Make a member's next two keys and their request; give the request. What a kill has left of them is gone on with.
 
-    Encrypted as by `make`. The request before is removed: nobody is to enter those keys again.
+    Encrypted as by `make`. The request before is put aside: nobody is to enter those keys again.
     """
     newest = _generation(folder)
     requested = request_of(folder, member)
@@ -49,7 +52,8 @@ def rotate(folder: Path, member: str, federation: str, passphrase: bytes | None 
     request = _make(folder, member, federation, newest + 1 if done else max(newest, 1), passphrase)
     for each in _requests(folder, member):
         if each != request:
-            each.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # of two who do the same the second
+                each.replace(each.with_name(f"{each.name}{ASIDE}"))
     return request
 
 
@@ -157,9 +161,17 @@ def load(folder: Path) -> list[SigningKey]:
 def own(folder: Path, member: str) -> frozenset[str]:
     """Give the ids of a member's two newest keys by their request: either may be kept elsewhere. Empty: none made."""
     path = request_of(folder, member)
-    if path is None:
-        return frozenset()
-    asked = json.loads(path.read_bytes())
+    return frozenset() if path is None else _ids(path)
+
+
+def ever_own(folder: Path, member: str) -> frozenset[str]:
+    """Give the ids of all keys that a member has made here, by their requests. Empty: none made."""
+    before = [each for each in (folder / "trust").glob(f"*{ASIDE}") if is_of(each.with_suffix(""), member)]
+    return frozenset(key for each in (*_requests(folder, member), *before) for key in _ids(each))
+
+
+def _ids(request: Path) -> frozenset[str]:
+    asked = json.loads(request.read_bytes())
     return frozenset(key_id(bytes.fromhex(asked[f"{name}_key"])).hex() for name in KEYS)
 
 

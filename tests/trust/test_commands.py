@@ -312,7 +312,7 @@ async def test_a_member_takes_other_keys_and_signs_with_these_alone_from_then_on
     assert (stranger.code, "RU has not entered: `valise member add RU`" in stranger.err) == (1, True)
     made_next = await valise(home, "key", "signatory", *mine, "--json")
     assert {each.name for each in trust.iterdir()} == {
-        "root.pem", "member.pem", "root.2.pem", "member.2.pem", "AT.2.signatory.json",
+        "root.pem", "member.pem", "root.2.pem", "member.2.pem", "AT.2.signatory.json", "AT.signatory.json.before",
     }  # fmt: skip
     lost = await valise(home, "member", "rekey", "AT", "--lost", "--json")  # the circle is AT's and LV's
     assert "agreement-circle" not in {each["role"] for each in lost.value["roles"]}
@@ -392,3 +392,41 @@ async def test_a_member_leaves_an_agreement_that_goes_on_without_it(tmp_path: Pa
     shown = await valise(home, "member", "show", "LV", "--bureau", "AT/ncb", "--json")
     assert shown.value["agreements"] == []
     assert "LV is not in circle" in (await valise(home, "agreement", "leave", "circle", "LV")).err
+
+
+async def test_a_member_whose_key_root_holders_call_lost_unasked_is_told_by_its_own_commands(tmp_path: Path) -> None:
+    """They give AT's voice to a key of their own: AT reads it at once, and what to do, until its voice is its own."""
+    home, at = (await made(tmp_path)).home, ("--bureau", "AT/ncb")
+    trust = home / "members" / "AT" / "trust"
+    thief = tmp_path / "thief" / "members" / "AT"
+    await valise(home, "directory", "status", *at)
+    shutil.copytree(trust.parent, thief, ignore=shutil.ignore_patterns("trust"))
+    signatories.make(thief, "AT", json.loads((trust / "AT.signatory.json").read_bytes())["federation"])
+    old, new = (SigningKey.load(each / "member.pem").public.id.hex() for each in (trust, thief / "trust"))
+    drafted = await valise(home, "member", "rekey", "AT", "--lost", "--requests", str(thief / "trust"), "--json")
+    path = drafted.value["draft"]
+    assert (await valise(thief.parent.parent, "directory", "sign", path, *at, "--yes")).code == 0
+    assert (await signed(home, path, "LV/ncb", "GE/ncb")).code == 0
+    for words in ("key list", "member show AT", "directory status", "inbox", "subscribe --list"):
+        told = await valise(home, *words.split(), *at)
+        said = " ".join(told.err.split())
+        assert told.code == 0
+        assert (
+            f"have called AT's key for directories lost ({old[:16]}), and {new[:16]}, which was not made here" in said
+        )
+        assert "valise member rekey AT --lost" in said
+    (rung,) = (await valise(home, "inbox", *at, "--json")).value["alarms"]
+    assert (rung["code"], old[:16] in rung["about"], new[:16] in rung["about"]) == ("key-called-lost", True, True)
+    assert (await valise(home, "member", "show", "AT", "--bureau", "LV/ncb", "--json")).value["lost"] == [old]
+    others = await valise(home, "key", "list", "--bureau", "LV/ncb")
+    assert "lost" not in others.out + others.err
+    # Its voice is given back: nothing is red any more, and that it was taken stays said.
+    await valise(home, "key", "signatory", *at)
+    back = (await valise(home, "member", "rekey", "AT", "--lost", "--json")).value["draft"]
+    done = await signed(home, back, "AT/ncb", "LV/ncb")
+    assert done.code == 0, done.err
+    listed = await valise(home, "key", "list", *at)
+    assert ("RED" in listed.err, old[:16] in listed.out, new[:16] in listed.out) == (False, True, True), listed
+    await valise(home, "key", "signatory", *at)  # the next, which nobody has entered yet
+    assert "RED" not in (await valise(home, "key", "list", *at)).err
+    assert len((await valise(home, "inbox", *at, "--json")).value["alarms"]) == 3
