@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters import dates, heads, holding, subscriptions
+from adapters import dates, heads, holding, lost, subscriptions
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
 from adapters.compose import NO_KEY, Maker, Place, compose
@@ -149,7 +149,10 @@ class Outbox:
 
     def __init__(self, path: Path, maker: Maker, bureau: str, resolve: Resolve = nowhere, wait: float = WAIT_S) -> None:
         self.database = connect(
-            path, heads.TABLES + dates.TABLES + TABLES + holding.TABLES + subscriptions.TABLES, VERSION, wait
+            path,
+            heads.TABLES + dates.TABLES + TABLES + holding.TABLES + lost.TABLES + subscriptions.TABLES,
+            VERSION,
+            wait,
         )
         count_queued(self.database, "envelopes")
         self.requeue, self.holding = Requeue(self.database, maker), Holding(self.database)

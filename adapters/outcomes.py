@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from adapters.again import KEY_CODES, Rejection
 from adapters.anew import begins_anew
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
 from adapters.database import connect, forget_body, transaction
-from adapters.following import follow
+from adapters.following import follow, ring_called_lost
 from adapters.heads import Heads, Journal
 from adapters.looks import check_look
+from adapters.lost import Lost
 from adapters.outbox import Outbox
 from adapters.refusals import (
     AlteredError,
@@ -37,14 +37,13 @@ from adapters.upgrade import VERSION
 from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
-from broker.errors import NoticeRejectedError, OffsetGoneError
+from broker.errors import InvalidReferenceError, NoticeRejectedError, OffsetGoneError
 from broker.notice import (
     NOT_RELEASED,
     ORDERED,
     RECEIPT_TYPE,
     RELEASED,
     REVOCATION_TYPE,
-    WITHDRAWAL,
     DecisionRecord,
     Leaf,
     Outcome,
@@ -97,6 +96,7 @@ class Outcomes:
         self._database = outbox.database
         self.journal = Journal(self._database)
         self._heads = Heads(self.journal)
+        self._lost = Lost(self._database, outbox.holding, clock)
         self._stream = streams.outcomes(member)
 
     async def round(self, wait: float = 0.0) -> Learned:
@@ -125,32 +125,14 @@ class Outcomes:
                 if self.journal.place(self._stream) == place:
                     if place:  # a new outbox has missed nothing
                         self.journal.alarm(self._clock(), error.code, f"outcomes {place} to {error.start - 1}")
-                    self._give_up()  # who never followed may have withdrawn something all the same
+                    # Who never followed may have sent something all the same.
+                    self._lost.give_up(self._clock() - streams.family_of(self._stream).retention_ms)
                     self.journal.move(self._stream, error.start)
             place = self.journal.place(self._stream)
             records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
         if not records and await begins_anew(self._bus, self.journal, self._stream, self._shard, self._clock()):
             return await self._read(0.0)
         return place, records
-
-    def _give_up(self) -> None:
-        """Take for rejected what we withdrew so long ago that its outcome may be among those that the bus has dropped.
-
-        Else a record would be withdrawn here for ever that others hold. It lives here again, until its source or people
-        withdraw it anew; the broker takes that where it was withdrawn, too. An outcome that comes after all counts.
-        What was rejected for its key alone, and waits to come again, is none: of that the outcome is here.
-        """
-        before = self._clock() - streams.family_of(self._stream).retention_ms
-        lost = self._database.execute(
-            "UPDATE envelopes SET outcome = 'rejected' WHERE kind = ? AND outcome IS NULL AND sent_at < ?"
-            " AND NOT EXISTS (SELECT 1 FROM outcomes WHERE kind = 'rejected' AND record_digest = sent_digest"
-            " AND leaf_number NOT IN (SELECT leaf_number FROM sent_again)) RETURNING header_digest, notice_id",
-            (WITHDRAWAL, before),
-        ).fetchall()
-        for digest, notice_id in lost:
-            self._outbox.holding.rejected(bytes(digest), told=False)
-            forget_body(self._database, bytes(digest))
-            self.journal.alarm(self._clock(), "withdrawal-undecided", f"notice {uuid.UUID(bytes=bytes(notice_id))}")
 
     async def drain(self, progress: Progress = lambda _done, _size: None) -> Learned:
         """Take in everything that is there now; `progress` is told of how many records, and 0."""
@@ -172,7 +154,10 @@ class Outcomes:
         requeue.unlock({bureau for notice_id, bureau, _ in filter(None, rejected) if requeue.may_follow(notice_id)})
 
     async def _follow(self, *, versions: bool) -> notes.Vkey:
-        return await follow(self._bus, self._versions, self._heads, self._shard, self._clock(), versions=versions)
+        now = self._clock()
+        log = await follow(self._bus, self._versions, self._heads, self._shard, now, versions=versions)
+        ring_called_lost(self._versions, self.journal, self._member, now)
+        return log
 
     async def _check(self, records: Sequence[Record], log: notes.Vkey) -> list[Result]:
         """Check records; what names a head or a directory that we lack is checked again once we have followed."""
@@ -222,7 +207,8 @@ class Outcomes:
             # No end is ever held: a broker that says so keeps it from those who hold what it ends.
             notice_id, decided = outcome.notice_id or b"", outcome.kind in ("routed", "held")
             if decided and untold(self._database, notice_id, checked.decision):
-                self.journal.alarm(checked.leaf.now, "holders-not-told", f"leaf {outcome.leaf_number}")
+                about = f"leaf {outcome.leaf_number}{self._lost.told_before(notice_id)}"
+                self.journal.alarm(checked.leaf.now, "holders-not-told", about)
         elif outcome.kind in (RELEASED, NOT_RELEASED):
             self._mark_reviewed(checked)
         elif outcome.kind == ORDERED:
@@ -268,6 +254,8 @@ class Outcomes:
         original = checked.outcome.original
         row = self._database.execute("SELECT leaf FROM outcomes WHERE leaf_number = ?", (original,)).fetchone()
         told = codec.decode(Leaf, bytes(row["leaf"])).header_digest if row else None
+        if told is None:  # the bus has dropped that outcome, where this is no lie
+            self._lost.give_up_one(digest)
         if told != digest or checked.leaf.about != original:
             message = "a repetition of a leaf that we were not told of"
             raise WrongLeafError(message)
@@ -312,6 +300,8 @@ class Outcomes:
         if not self._note(digest, kind, original):
             return
         if kind == "rejected":
+            if outcome.code == InvalidReferenceError.code:
+                self._lost.not_on_record(digest)
             self._outbox.holding.rejected(digest)
             self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}")
         if outcome.kind == "routed" and checked.decision and not checked.decision.rows:

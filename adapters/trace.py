@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from adapters.holding import Holding
+from adapters.lost import UNKNOWN
 from broker import codec
 from broker.notice import KINDS, ORDERED, ROUTING, TO_HOLDERS, WITHDRAWAL, DecisionRecord, Header, Reference, RuleHit
 from broker.verify import subject_of
@@ -90,7 +91,7 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
         bureau=row["bureau"],
         made_at=row["made_at"],
         sent_at=row["sent_at"],
-        outcome=row["outcome"] or ("rejected" if told else None),
+        outcome=UNKNOWN if _is_lost(database, row, told) else row["outcome"] or ("rejected" if told else None),
         code=told["code"] if told else None,
         detail=told["detail"] if told else "",
         decided_at=told["now"] if told else None,
@@ -111,6 +112,16 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
     )
 
 
+def _is_lost(database: sqlite3.Connection, row: sqlite3.Row, told: sqlite3.Row | None) -> bool:
+    """Say whether the bus has dropped the outcome of a notice: what that was taken for is no answer."""
+    if told is not None or row["leaf_number"] is not None:
+        return False
+    if row["outcome"] == "rejected":
+        return bool(row["kind"] == WITHDRAWAL)
+    unknown = database.execute("SELECT 1 FROM unknown WHERE notice_id = ?", (row["notice_id"],)).fetchone()
+    return row["outcome"] is None and unknown is not None
+
+
 def _withdrawn_since(database: sqlite3.Connection, row: sqlite3.Row) -> bool:
     """Tell whether a later version of a record is its end: a withdrawal that was routed, or one ordered away."""
     later = database.execute(
@@ -124,7 +135,8 @@ def _withdrawn_since(database: sqlite3.Connection, row: sqlite3.Row) -> bool:
 def undecided(database: sqlite3.Connection) -> set[bytes]:
     """Name our notices whose story has no outcome yet: in one look, where there are thousands."""
     rows = database.execute(
-        "SELECT notice_id FROM envelopes WHERE outcome IS NULL AND (sent_at IS NULL OR NOT EXISTS ("
+        "SELECT notice_id FROM envelopes WHERE outcome IS NULL AND notice_id NOT IN unknown"
+        " AND (sent_at IS NULL OR NOT EXISTS ("
         " SELECT 1 FROM outcomes WHERE record_digest = sent_digest AND kind = 'rejected'))"
     )
     return {bytes(row[0]) for row in rows}
@@ -190,21 +202,34 @@ def holders_of(database: sqlite3.Connection, notice_id: bytes) -> tuple[str, ...
 
 
 def holders(database: sqlite3.Connection, bureau: str, record: str, before: int) -> tuple[str, ...]:
-    """Name who was given a record of a bureau, in versions before this one, and was told of no withdrawal since."""
+    """Name who was given a record of a bureau, in versions before this one, and was told of no withdrawal since.
+
+    Whoever has answered that it erased a version was told of one, though its outcome is lost.
+    """
     versions = database.execute(
-        "SELECT e.kind, o.decision FROM ours AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
+        "SELECT e.kind, e.header_digest, o.leaf_number, o.decision"
+        " FROM ours AS e JOIN outcomes AS o ON o.notice_id = e.notice_id"
         " WHERE e.bureau = ? AND e.record = ? AND e.version < ? AND o.kind IN ('routed', 'released')"
         " ORDER BY e.version, o.leaf_number",
         (bureau, record, before),
     )
     found: dict[str, None] = {}
-    for kind, made in versions:
+    for kind, digest, leaf, made in versions.fetchall():
         given = dict.fromkeys(each.bureau for each in codec.decode(DecisionRecord, bytes(made)).rows)
         if kind == WITHDRAWAL:
             found = {each: None for each in found if each not in given}
         elif kind not in TO_HOLDERS:
-            found |= given
+            erased = _erased_at(database, leaf, bytes(digest))
+            found = {each: None for each in (*found, *given) if each not in erased}
     return tuple(found)
+
+
+def _erased_at(database: sqlite3.Connection, leaf: int, digest: bytes) -> set[str]:
+    """Name who has signed that it was told of the end of a version; with what it had of it by then, none before."""
+    rows = database.execute(
+        "SELECT bureau FROM answers WHERE leaf_number = ? AND header_digest = ? AND act = 'erased'", (leaf, digest)
+    )
+    return {str(row[0]) for row in rows}
 
 
 def _refused(database: sqlite3.Connection, row: sqlite3.Row) -> sqlite3.Row | None:

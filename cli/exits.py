@@ -15,7 +15,10 @@ _BY_FAMILY: tuple[tuple[type[ValiseError], int], ...] = (
 )
 UNREAD = 141
 """Nobody reads any more what is printed as it comes; the same as of a tool that SIGPIPE ends."""
-OF_OUTCOME = {"sent": UNDECIDED, "held": HELD, "rejected": FAILED, "refused": FAILED, "refused-here": FAILED}
+OF_OUTCOME = {
+    "sent": UNDECIDED, "unknown": UNDECIDED, "held": HELD,
+    "rejected": FAILED, "refused": FAILED, "refused-here": FAILED,
+}  # fmt: skip
 """What became of a notice → exit code of the command that published or traces it; DONE for all that is not here."""
 
 

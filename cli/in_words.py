@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.notice import ORDERED
+from broker.notice import ORDERED, WITHDRAWAL
 from cli import answer
 
 if TYPE_CHECKING:
@@ -45,10 +45,8 @@ def became(story: Story) -> str:
         return f"{name} waits in the outbox since {answer.when(story.made_at)}"
     if story.outcome is None:
         return f"{name} was sent {answer.when(story.sent_at)} and is not decided yet"
-    if story.outcome == "rejected":
-        return f"{name} was rejected in leaf {story.leaf_number}: {story.code} ({answer.one_line(story.detail)})"
-    if story.outcome == "held":
-        return f"{name} {_held(story)}"
+    if story.outcome in _SAID:
+        return f"{name} {_SAID[story.outcome](story)}"
     if story.outcome == ORDERED:
         when = answer.when(story.decided_at)
         return f"{name}, decided {when} in leaf {story.leaf_number}, has been withdrawn by order of an authority"
@@ -59,12 +57,30 @@ def became(story: Story) -> str:
     return f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {reached}{silent}{warned}"
 
 
+def _rejected(story: Story) -> str:
+    if story.leaf_number is None:
+        return "is not on record: its withdrawal was rejected for that, and its own outcome is lost"
+    return f"was rejected in leaf {story.leaf_number}: {story.code} ({answer.one_line(story.detail)})"
+
+
+def _unknown(story: Story) -> str:
+    """Say what is to be done about a notice of which nobody can say any more what became of it."""
+    lost = f"was sent {answer.when(story.sent_at)}, and the bus has dropped what became of it before it was read here"
+    again = f"`valise withdraw {answer.one_line(story.record)} --bureau {story.bureau}`"
+    if story.kind == WITHDRAWAL:
+        return f"{lost}: unless a later one says more, withdraw it once more: {again}"
+    return f"{lost}: it may stand with its holders; publish its record again, as its source does by itself, or {again}"
+
+
 def _held(story: Story) -> str:
     when = answer.when(story.decided_at)
     if story.unreviewed:
         return f"was held {when} in leaf {story.leaf_number} for review; its record has been withdrawn since"
     reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
     return f"is held since {when} in leaf {story.leaf_number} for review: {reviewers}"
+
+
+_SAID = {"unknown": _unknown, "rejected": _rejected, "held": _held}
 
 
 def _review(each: Reached) -> str:

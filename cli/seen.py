@@ -210,7 +210,8 @@ def _heads(file: Path) -> Iterator[SeenHead]:
 
 
 _UNTOLD = """
-SELECT bureau, series, number, header_digest FROM envelopes AS e WHERE sent_at IS NOT NULL AND outcome IS NULL
+SELECT bureau, series, number, header_digest FROM envelopes AS e
+WHERE sent_at IS NOT NULL AND (outcome IS NULL OR outcome = 'rejected' AND leaf_number IS NULL)
 AND NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.record_digest = e.sent_digest) ORDER BY place
 """
 

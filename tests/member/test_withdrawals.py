@@ -284,7 +284,7 @@ async def test_a_withdrawal_is_given_up_though_no_outcome_was_ever_taken_in(worl
     await reject(world, (await world.sent())[-1], "already-expired")
     world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
     at.ahead = 31 * streams.DAY_MS
-    assert await learn(at, outbox) == ["withdrawal-undecided"]
+    assert await learn(at, outbox) == ["withdrawal-undecided", "publication-undecided"]
     assert outbox.standing("AT/ncb", "R-1")
     outbox.close()
 
@@ -298,7 +298,7 @@ async def test_a_withdrawal_that_waits_for_a_key_is_not_given_up(world: World) -
     await world.broker.route(other, SHOWS)
     world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
     at.ahead = 31 * streams.DAY_MS
-    assert await learn(at, outbox) == ["unknown-key", "offset-gone"]
+    assert await learn(at, outbox) == ["unknown-key", "offset-gone", "publication-undecided"]
     outbox.close()
     at.generation, before = 1, len(await world.sent())
     outbox = at.outbox()
@@ -322,7 +322,7 @@ async def test_what_a_given_up_withdrawal_names_can_be_withdrawn_though_its_own_
     await reject(world, (await world.sent())[-1], "already-expired")
     world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
     at.ahead = 31 * streams.DAY_MS
-    assert await learn(at, outbox) == ["withdrawal-undecided"]
+    assert await learn(at, outbox) == ["withdrawal-undecided", "publication-undecided"]
     outbox.withdraw("R-1")
     await outbox.flush(world.bus)
     assert named((await world.sent())[-1]) == [identity(second)]
@@ -339,7 +339,7 @@ async def test_a_withdrawal_that_was_given_up_and_whose_outcome_comes_after_all_
     await world.broker.route(other, SHOWS)
     world.bus.memory.cut(streams.outcomes("AT"), await world.bus.end(streams.outcomes("AT")))
     at.ahead = 31 * streams.DAY_MS
-    assert await learn(at, outbox) == ["offset-gone", "withdrawal-undecided"]
+    assert await learn(at, outbox) == ["offset-gone", "withdrawal-undecided", "publication-undecided"]
     await world.broker.route(next(each for each in await world.sent() if said(each).kind == "withdrawal"), TOLD)
     await learn(at, outbox)
     assert outbox.standing("AT/ncb", "R-1") is None
