@@ -19,7 +19,7 @@ class Accepted:
 
     def put(self, content: bytes) -> None:
         """Put it in the place of the one before."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_lasting(self.file.parent)
         durable.put(self.file, content)
 
     def guard(self, root: str) -> Guard:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from broker import writing
+from broker import durable, writing
 from broker.errors import ConfigurationError, UnavailableError
 from broker.writing import AWAY, keep_private, log_ahead
 
@@ -46,7 +46,7 @@ def connect(path: Path, tables: str, known: int, wait: float = WAIT_S) -> sqlite
     is understood here. `wait`: for how many seconds another process that keeps it is waited for, now and in each
     transaction. Raises UnavailableError; ConfigurationError, with nothing written, for a file of a later version.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_lasting(path.parent)
     keep_private(path)
     with answering(), ExitStack() as stack:
         database = sqlite3.connect(path, isolation_level=None, timeout=wait, check_same_thread=False)

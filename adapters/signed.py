@@ -33,7 +33,7 @@ class Signed:
 
         What is not signed is passed over.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        durable.make_lasting(self.folder)
         try:
             content = codec.decode(Version, record.value or b"").content
         except NoticeRejectedError:

@@ -83,7 +83,7 @@ class Versions:
         await self._list_earlier(state)
         place = _place(state)
         while records := await bus.read(streams.VERSIONS, place, limit=PAGE):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            durable.make_lasting(self._folder)
             # From the look at what is kept until ours is kept: another may follow meanwhile, or pin a root.
             async with turns.alone(self._folder):
                 more, place = self._take_page(records, place)
@@ -245,7 +245,7 @@ class Versions:
         if not _DIGEST.fullmatch(fingerprint):
             message = f"{fingerprint!r} is no fingerprint: it has 64 digits 0-9, a-f"
             raise ConfigurationError(message)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        durable.make_lasting(self._folder)
         with durable.alone(self._folder):  # who follows has kept what it took before, or takes it under this root
             if (old := pinned(path.parent).root) not in (None, "", fingerprint):
                 message = f"{path} pins another root, {old}: refused"
@@ -358,7 +358,7 @@ class Versions:
     def _list(self, digest: str, root: str) -> None:
         folder = self._list_of(root)
         if not (folder / digest).is_file():
-            folder.mkdir(parents=True, exist_ok=True)
+            durable.make_lasting(folder)
             durable.write(folder / digest, b"")
 
     async def _list_earlier(self, state: Mapping[str, Any]) -> None:
@@ -551,7 +551,7 @@ class Versions:
         return root
 
     def _keep(self, name: str, content: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        durable.make_lasting(self._folder)
         durable.put(self._folder / name, content)
 
 

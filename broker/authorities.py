@@ -70,7 +70,7 @@ def init_pki(
     """
     encryption(passphrase)  # refuses a short one
     pki = pki_of(operator_home)
-    pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_lasting(pki, 0o700)
     with durable.alone(pki):
         check_opens(pki, passphrase)  # no two of them lie under two passphrases, and none beside those without one
         if passphrase is not None:

@@ -122,7 +122,7 @@ def hosts_of(path: Path) -> set[str]:
 
 def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:
     """Make a unit's key, where there is none yet, and the request for its certificate; return the request as PEM."""
-    pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_lasting(pki, 0o700)
     stem = principal(member, unit)
     path = pki / f"{stem}.key"
     builder = x509.CertificateSigningRequestBuilder().subject_name(member_subject(member, unit, organisation))
@@ -143,7 +143,7 @@ def accept(pki: Path, member: str, unit: str, chain: bytes, nodes_ca: bytes, now
     """
     stem, trusted = principal(member, unit), pki / f"{NODES_CA}.pem"
     found, root = _parse_chain(chain), b"".join(map(pem.cert_pem, _parse_chain(nodes_ca)))
-    pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_lasting(pki, 0o700)
     with durable.alone(pki):  # over the key: one that is made meanwhile would be replaced by that of before
         key, asked = pem.load_key(pki / f"{stem}.key"), _asked(pki / f"{stem}.csr")
         subject = renamed(asked.subject, on_bus(unit, _resumed(found[0])))

@@ -141,15 +141,24 @@ def sync_together(files: Sequence[int], folders: Iterable[Path]) -> None:
             os.close(each)
 
 
-def make(folder: Path) -> set[Path]:
+def make(folder: Path, mode: int = 0o777) -> set[Path]:
     """Make a folder; return it and the folders that gained an entry: all of them are to be synced."""
     touched = {folder}
     each = folder
     while not each.is_dir():
         each = each.parent
         touched.add(each)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
     return touched
+
+
+def make_lasting(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder that is there after a power cut, with all above it: what is put in it syncs it alone.
+
+    What another process makes at this moment may not last yet.
+    """
+    for each in make(folder, mode) - {folder}:
+        sync(each)
 
 
 def make_private(folder: Path) -> None:
@@ -157,7 +166,7 @@ def make_private(folder: Path) -> None:
 
     What lies in it is the owner's alone, then, whatever its own mode: a disk that is mounted, or a file of before.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_lasting(folder, 0o700)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
 

@@ -114,7 +114,7 @@ def save(home: Path, settings: Settings) -> None:
         if files:
             lines.append("[witnesses.tls]")
             lines.extend(f"{name} = {_toml(value)}" for name, value in files.items())
-    home.mkdir(parents=True, exist_ok=True)
+    durable.make_lasting(home)
     durable.put(home / "settings.toml", ("\n".join(lines) + "\n").encode())
 
 

@@ -150,7 +150,7 @@ class SigningKey:
             message = "a key in a token never leaves it"
             raise ConfigurationError(message)
         pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encrypted)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_lasting(path.parent)
         try:
             durable.put_new(path, pem)  # whole from the first moment: whoever signs may read it in any
         except FileExistsError as error:

@@ -144,7 +144,7 @@ def forget(folder: Path, key_id: bytes) -> None:
     """Sign nothing with a key from now on."""
     if key_id in revoked(folder):
         return
-    (folder / "keys").mkdir(parents=True, exist_ok=True)
+    durable.make_lasting(folder / "keys")
     with durable.alone(folder / "keys"):  # a collector may be told of one key while a person revokes another
         lines = [f"{each.hex()}\n" for each in sorted(revoked(folder) | {key_id})]
         durable.put(folder / "keys" / "revoked", "".join(lines).encode())
@@ -174,7 +174,7 @@ def make_in_token(path: Path, place: TokenPlace) -> SigningKey:
     not begin.
     """
     token, begun = token_of(place, path.parent), path.with_suffix(".begun")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_lasting(path.parent)
     mark = _mark(begun, place)
     if mark and token.has(place.key, mark):
         made = token.key(place.key)

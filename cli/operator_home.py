@@ -155,7 +155,7 @@ def make(
         raise ConfigurationError(message)
     key = own_key(made.key_path)
     vkey = f"{notes.vkey(made.owner().origin, key.public.raw)}\n"
-    made.vkey_path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_lasting(made.vkey_path.parent)
     if not _is_whole(made.vkey_path):  # a kill or power cut of a version before left half of it
         durable.put(made.vkey_path, vkey.encode())
     return made

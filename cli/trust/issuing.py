@@ -91,7 +91,7 @@ def issue(
     done, refused = list[Path](), list[str]()
     with durable.alone(pki):
         authorities.check_opens(pki, secret)  # before the first request: a wrong one is no fault of theirs
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_lasting(folder)
         issuer = _Issuer(home, opened, now, frozenset(another_key), secret)
         for path in paths:
             try:

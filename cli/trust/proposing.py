@@ -209,7 +209,7 @@ def keep(home: OperatorHome, made: Draft) -> Path:
         message = "nothing would change: there is nothing to sign"
         raise ConfigurationError(message)
     folder = home.folder / "drafts"
-    folder.mkdir(exist_ok=True)
+    durable.make_lasting(folder)
     with durable.alone(folder):  # from the look at the numbers until ours is taken
         taken = [int(found[1]) for each in folder.iterdir() if (found := _NUMBERED.fullmatch(each.name))]
         path = folder / f"{max(taken, default=0) + 1}.draft.json"
@@ -227,7 +227,7 @@ async def in_turn(home: OperatorHome, wait_s: float | None = None) -> AsyncItera
     its end within `wait_s`, by default as `durable.alone` waits.
     """
     folder = home.folder / "trust"
-    folder.mkdir(exist_ok=True)
+    durable.make_lasting(folder)
     async with turns.alone(folder, wait_s):
         yield
 

@@ -61,7 +61,7 @@ def _make(folder: Path, member: str, federation: str, generation: int, passphras
     trust, number = folder / "trust", f".{generation}" if generation > 1 else ""
     request, files = trust / f"{member}{number}.signatory.json", {name: trust / f"{name}{number}.pem" for name in KEYS}
     passphrase = passphrase or passphrases.for_new(None, ask=False) or _passphrase_of_left(files.values())
-    trust.mkdir(parents=True, exist_ok=True)
+    durable.make_lasting(trust)
     # Two people make the keys of two bureaus: whoever comes second sends the request of the first.
     with durable.alone(trust):
         if not request.is_file():

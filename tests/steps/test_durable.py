@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import resource
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -165,3 +166,20 @@ def test_half_of_a_file_does_not_stay_where_there_is_no_room_for_it(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def synced_while_made(folder: Path) -> set[Path]:
+    """Make a folder, and a file in it, in a process of its own; give the folders that were opened for that."""
+    opened = set[Path]()
+    sys.addaudithook(lambda event, given: opened.add(Path(given[0])) if event == "open" else None)
+    durable.make_private(folder)
+    durable.put(folder / "key", b"a key")
+    return {each for each in opened if each.is_dir()}
+
+
+def test_all_folders_above_what_is_put_in_a_new_one_last(tmp_path: Path) -> None:
+    """Else a power cut takes a home, and with it the key of which others know already."""
+    with ProcessPoolExecutor(1, mp_context=AFRESH) as process:
+        folder = tmp_path / "home" / "members" / "AT"
+        assert process.submit(synced_while_made, folder).result() >= {tmp_path, *list(folder.parents)[:2], folder}
+    assert folder.stat().st_mode & 0o777 == 0o700
