@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.directory import Directory
+from broker.directory import Directory, Key
 from broker.errors import KeyNotInForceError, KeyRevokedError, UnknownKeyError
 from broker.notice import Leaf
 
@@ -18,11 +18,12 @@ KEY_CODES = (KeyNotInForceError.code, KeyRevokedError.code, UnknownKeyError.code
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that was rejected for its key alone; `digest` is SHA-256 of its bytes as they were sent."""
+    """A record that was rejected for its key alone, at `now` by the trail; `digest`: SHA-256 of its bytes as sent."""
 
     leaf_number: int
     digest: bytes
     code: str
+    now: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def can_come_again(
     """Say whether it could be accepted now. `keys`: with which it was signed, and the bureau's present one.
 
     With the same key only if a later leaf shows that it has come into force at the broker: what is guessed from our own
-    clock would be rejected again and again. (A notice comes again, too, once it has waited for long enough.)
+    clock would be rejected again and again. (It comes again, too, once it has waited for long enough: `is_due`.)
     """
     signed_with, present = keys
     if signed_with != present:
@@ -49,3 +50,14 @@ def can_come_again(
     judged_by = find(newest.leaf.directory)
     key = judged_by.key(present) if judged_by else None
     return key is not None and key.in_force(newest.leaf.now)
+
+
+def is_due(rejection: Rejection, key: Key | None, waited: int) -> bool:
+    """Say whether so many ms went by since it was sent as its key, at its rejection, was not yet in force for.
+
+    By time gone by, as our clock may differ from the broker's. Where it had to wait for the broker this comes too
+    early: it is rejected once more, and waits for what is left.
+    """
+    if rejection.code != KeyNotInForceError.code or key is None or key.valid_from <= rejection.now:
+        return False
+    return key.in_force(rejection.now + waited)

@@ -145,7 +145,7 @@ class Collector:
             if rejected and self._inbox.journal.place(REJECTED) == place:
                 self._receipts.reject(rejected)
                 self._inbox.journal.move(REJECTED, rejected[-1].leaf_number + 1)
-            self._receipts.send_again(self._inbox.newest_leaf(), self._versions.directory)
+            self._receipts.send_again(self._inbox.newest_leaf(), self._versions.directory, self._versions.newest())
 
     async def drain(self, progress: Progress = lambda _done, _size: None) -> Taken:
         """Take in everything that is there now."""

@@ -78,11 +78,17 @@ def _check_known(database: sqlite3.Connection, path: Path, known: int) -> None:
 
 def count_queued(database: sqlite3.Connection, table: str) -> None:
     """Give a table of a file of before its column QUEUED."""
-    columns = f"SELECT 1 FROM pragma_table_info('{table}') WHERE name = 'queued'"  # noqa: S608 -- ours
-    if not database.execute(columns).fetchone():
+    add_column(database, table, QUEUED)
+
+
+def add_column(database: sqlite3.Connection, table: str, column: str) -> None:
+    """Give a table of a file of before a column, written as a table's definition has it."""
+    there = f"SELECT 1 FROM pragma_table_info('{table}') WHERE name = ?"  # noqa: S608 -- ours
+    name, *_ = column.split()
+    if not database.execute(there, (name,)).fetchone():
         with transaction(database):  # of two processes the second finds it there
-            if not database.execute(columns).fetchone():
-                database.execute(f"ALTER TABLE {table} ADD COLUMN {QUEUED}")
+            if not database.execute(there, (name,)).fetchone():
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
 
 def check_went(before: Sequence[tuple[int, int]], waiting: Sequence[tuple[int, int]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from adapters import ends, heads, receipts
 from adapters.again import Shown
 from adapters.check import Checked
-from adapters.database import connect, count_queued, transaction, version_of
+from adapters.database import add_column, connect, count_queued, transaction, version_of
 from adapters.ends import ERASED, End, Ends, record_of
 from adapters.heads import Heads, Journal
 from broker import codec
@@ -126,6 +126,8 @@ class Inbox:
     def __init__(self, path: Path) -> None:
         self.database = connect(path, heads.TABLES + receipts.TABLES + ends.TABLES + TABLES, TELLS_ENDS)
         count_queued(self.database, "receipts")
+        for column in receipts.ADDED:
+            add_column(self.database, "receipts_rejected", column)
         self.journal = Journal(self.database)
         self.heads = Heads(self.journal)
         self.ends = Ends(self.database)

@@ -293,7 +293,7 @@ class Outcomes:
         """Note on the envelope what became of it; its body is not needed here any more."""
         outcome, digest = checked.outcome, checked.leaf.header_digest
         if digest is None:
-            self._mark_unnamed(outcome)
+            self._mark_unnamed(checked)
             return
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
@@ -353,14 +353,15 @@ class Outcomes:
             forget_body(self._database, digest)
             self.journal.alarm(checked.leaf.now, ORDERED, f"leaf {checked.outcome.leaf_number}")
 
-    def _mark_unnamed(self, outcome: Outcome) -> None:
+    def _mark_unnamed(self, checked: Checked) -> None:
         """Note that a record was rejected of which the broker names no notice; raise the alarm.
 
         If it was for its key alone it is queued, once it can come again. Else what is published next names it no more.
         """
+        outcome = checked.outcome
         code, row = outcome.code or outcome.kind, self._sent(outcome.record_digest)
         if row and code in KEY_CODES:
-            rejection = Rejection(outcome.leaf_number, outcome.record_digest, code)
+            rejection = Rejection(outcome.leaf_number, outcome.record_digest, code, checked.leaf.now)
             if self._outbox.requeue.can_come_again(*row, rejection):
                 self._outbox.requeue.again(row[0])
                 return
@@ -483,8 +484,8 @@ def rejected_in(outbox: Path, since: int) -> list[Rejection]:
         return []
     with closing(connect(outbox, "", VERSION)) as database:
         rows = database.execute(
-            "SELECT leaf_number, record_digest, code FROM outcomes WHERE leaf_number >= ? AND kind = 'rejected'"
+            "SELECT leaf_number, record_digest, code, now FROM outcomes WHERE leaf_number >= ? AND kind = 'rejected'"
             " AND code IN (SELECT value FROM json_each(?)) ORDER BY leaf_number",
             (since, json.dumps(KEY_CODES)),
         ).fetchall()
-    return [Rejection(row[0], bytes(row[1]), row[2]) for row in rows]
+    return [Rejection(row[0], bytes(row[1]), row[2], row[3]) for row in rows]

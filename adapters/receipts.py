@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from adapters.again import Rejection, Shown, can_come_again
+from adapters.again import Rejection, Shown, can_come_again, is_due
 from adapters.database import QUEUED, check_went, transaction
 from broker import codec, crash, streams
 from broker.bus import Bus
@@ -24,9 +24,12 @@ CREATE TABLE IF NOT EXISTS receipts(
 CREATE INDEX IF NOT EXISTS receipts_unsent ON receipts(number) WHERE sent = 0;
 CREATE TABLE IF NOT EXISTS receipts_sent(digest BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS receipts_rejected(
-    number INTEGER PRIMARY KEY, leaf_number INTEGER NOT NULL, digest BLOB NOT NULL, code TEXT NOT NULL
+    number INTEGER PRIMARY KEY, leaf_number INTEGER NOT NULL, digest BLOB NOT NULL, code TEXT NOT NULL,
+    now INTEGER NOT NULL DEFAULT 0, noted_at INTEGER
 );
 """
+ADDED = ("now INTEGER NOT NULL DEFAULT 0", "noted_at INTEGER")
+"""Columns of `receipts_rejected` that a file of before lacks: when it was rejected by the trail, and noted here, ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +165,26 @@ class Receipts:
     def reject(self, rejected: Iterable[Rejection]) -> None:
         """Keep which receipts were rejected for their key alone, in the caller's transaction; no other is ours."""
         self._database.executemany(
-            "INSERT OR REPLACE INTO receipts_rejected SELECT number, ?1, ?2, ?3 FROM receipts_sent WHERE digest = ?2",
-            [(each.leaf_number, each.digest, each.code) for each in rejected],
+            "INSERT OR REPLACE INTO receipts_rejected(number, leaf_number, digest, code, now, noted_at)"
+            " SELECT number, ?1, ?2, ?3, ?4, ?5 FROM receipts_sent WHERE digest = ?2",
+            [(each.leaf_number, each.digest, each.code, each.now, self._signer.clock()) for each in rejected],
         )
 
-    def send_again(self, newest: Shown | None, find: Callable[[bytes], Directory | None]) -> None:
-        """Queue what was rejected for its key alone and can come again, in the caller's transaction."""
+    def send_again(self, newest: Shown | None, find: Callable[[bytes], Directory | None], present: Directory) -> None:
+        """Queue what was rejected for its key alone and can come again, in the caller's transaction.
+
+        `present`: the newest directory, which says from when on a key is in force.
+        """
         rows = self._database.execute("SELECT w.*, statement FROM receipts_rejected AS w JOIN receipts USING (number)")
         for row in rows.fetchall():
             statement, digest = bytes(row["statement"]), bytes(row["digest"])
-            rejection = Rejection(row["leaf_number"], digest, row["code"])
+            rejection = Rejection(row["leaf_number"], digest, row["code"], row["now"])
             keys = (codec.decode(Statement, statement).key_id, self._signer.key.public.id)
             # Where it went under another key since, that is the one which counts.
             if sha256(statement).digest() == digest:
-                if not can_come_again(rejection, keys, newest, find):
+                waited = self._signer.clock() - row["noted_at"] if row["noted_at"] else 0
+                due = is_due(rejection, present.key(keys[0]), waited)
+                if not due and not can_come_again(rejection, keys, newest, find):
                     continue
                 self._database.execute(
                     "UPDATE receipts SET sent = 0, queued = queued + 1 WHERE number = ?", (row["number"],)

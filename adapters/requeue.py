@@ -7,10 +7,9 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
 
-from adapters.again import KEY_CODES, Rejection, Shown, can_come_again
+from adapters.again import KEY_CODES, Rejection, Shown, can_come_again, is_due
 from adapters.compose import NO_KEY, Maker
 from broker import codec
-from broker.errors import KeyNotInForceError
 from broker.notice import Leaf
 
 
@@ -38,7 +37,7 @@ class Requeue:
     def rejected(self) -> None:
         """Queue what was rejected for its key alone and can come again, once for each rejection."""
         for row in self._rejected():
-            rejection = Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"])
+            rejection = _rejection(row)
             signed = bytes(row["notice_id"]), row["bureau"], bytes(row["key_id"])
             if self.can_come_again(*signed, rejection) or (self._follows(*signed) and self._is_due(row)):
                 self.again(bytes(row["notice_id"]))
@@ -61,15 +60,8 @@ class Requeue:
         return any(self._is_due(row) and self.may_follow(bytes(row["notice_id"])) for row in self._rejected())
 
     def _is_due(self, row: sqlite3.Row) -> bool:
-        """Say whether so much time went by since it was sent as its key, at its rejection, was not yet in force for.
-
-        By time gone by, as our clock may differ from the broker's. Where it had to wait for the broker this comes too
-        early: it is rejected once more, and waits for what is left.
-        """
         key = self._maker.directory.key(bytes(row["key_id"]))
-        if row["code"] != KeyNotInForceError.code or key is None or key.valid_from <= row["now"]:
-            return False
-        return key.in_force(row["now"] + self._maker.clock() - row["sent_at"])
+        return is_due(_rejection(row), key, self._maker.clock() - row["sent_at"])
 
     def _follows(self, notice_id: bytes, bureau: str, key_id: bytes) -> bool:
         return self._keys.get(bureau) == key_id and self.may_follow(notice_id)
@@ -134,3 +126,7 @@ class Requeue:
             "UPDATE envelopes SET sent_at = NULL, queued = queued + 1 WHERE notice_id = ? AND compartments IS NOT NULL",
             (notice_id,),
         )
+
+
+def _rejection(row: sqlite3.Row) -> Rejection:
+    return Rejection(row["leaf_number"], bytes(row["record_digest"]), row["code"], row["now"])

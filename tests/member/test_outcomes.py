@@ -246,6 +246,32 @@ async def test_a_notice_comes_again_as_soon_as_its_key_is_in_force(world: World)
     outbox.close()
 
 
+@pytest.mark.parametrize("of_before", [False, True])
+async def test_a_receipt_comes_again_as_soon_as_its_key_is_in_force(world: World, *, of_before: bool) -> None:
+    """Though nothing else arrives; once for each rejection. One noted by a Valise of before waits for the next leaf."""
+    wait, lv, written = 10 * 60_000, world.machine("LV/ncb"), directory(version=2)
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ALL})
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    keys = (each.model_copy(update={"valid_from": NOW + wait}) for each in written.keys)
+    world.broker.written = written.model_copy(update={"keys": tuple(keys)})
+    await world.broker.publish_directory()
+    await refuse_receipts(world, "key-not-in-force")
+    await lv.versions.follow(world.bus)
+    await lv.collector(inbox).drain()
+    if of_before:
+        for each in ("now", "noted_at"):
+            inbox.database.execute(f"ALTER TABLE receipts_rejected DROP COLUMN {each}")
+        inbox.close()
+        inbox = lv.inbox()
+    for lv.ahead, times in ((wait - 1, 1), (wait, 2), (2 * wait, 2)):
+        await lv.collector(inbox).drain()
+        assert len(await world.receipts("LV")) == (1 if of_before else times)
+    inbox.close()
+    assert len(set(await world.receipts("LV"))) == 1
+
+
 async def test_an_auditor_is_told_of_a_receipt_as_it_was_sent(world: World) -> None:
     inbox = await sent_under_the_next_key(world)
     (kept,) = inbox.database.execute("SELECT statement FROM receipts").fetchone()
