@@ -29,7 +29,9 @@ def lines(titles: Sequence[str], rows: Sequence[Sequence[str]], columns: int) ->
                     set_cell_size(each[line] if line < len(each) else "", size)
                     for each, size in zip(folded, widths, strict=True)
                 )
-                yield (" " * GAP if first else "") + (" " * GAP).join(parts).rstrip()
+                said = (" " * GAP).join(parts).rstrip()
+                if said or not first:  # of columns that are empty in this row nothing stands below
+                    yield (" " * GAP if first else "") + said
 
 
 def fold(text: str, columns: int) -> list[str]:

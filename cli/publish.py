@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -99,7 +98,7 @@ def publish(
         from cli.officer.trying import try_out  # noqa: PLC0415 -- what is only for trying
 
         answered = asyncio.run(_follow(home))
-        try_out(given, home, read, "-" if file is sys.stdin else file.name, only=only, stale=not answered)
+        try_out(given, home, read, drafts.name_of(file), only=only, stale=not answered)
         exits.end(exits.DONE if answered else exits.UNAVAILABLE)
         return
     say = progress("signed", "notices")

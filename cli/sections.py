@@ -120,7 +120,7 @@ def _section(body: Mapping[str, Any], names: Mapping[str, str], columns: int | N
         else:
             yield _hanging(f"  {_title(name):<{WIDTH}}", _field(name, value, names, "; "), columns)
     if unknown:
-        yield f"  {'unknown':<{WIDTH}}{', '.join(unknown)}"
+        yield _hanging(f"  {'unknown':<{WIDTH}}", ", ".join(unknown), columns)
 
 
 def _hanging(first: str, text: str, columns: int | None) -> str:

@@ -25,7 +25,7 @@ _SAID = {
     MAYBE: "may reach one",
     HELD_BACK: "held for review",
     NOBODY: "would reach nobody",
-    UNCHANGED: "stand published as they are",
+    UNCHANGED: "published already as it stands",
 }
 """What becomes of a draft, in words."""
 
@@ -34,7 +34,8 @@ _SAID = {
 class AtBureau:
     """What one bureau would get of the drafts: each counts once, as received, reviewed, possible or not.
 
-    `rules`, `withheld`, `in_the_way`: by rule, compartment and code, of how many; a draft counts for each of its own.
+    `rules`, `withheld`, `in_the_way`: by what decided, compartment and code, of how many; a draft counts for each of
+    its own, and once for the rules that decided together.
     """
 
     receives: int = 0
@@ -42,7 +43,7 @@ class AtBureau:
     maybe: int = 0
     no: int = 0
     uncertain: int = 0
-    """Of what it would receive: what this member may not know could still change it."""
+    """Of what it would receive or review: what this member may not know could still change it."""
     rules: Counter[str] = field(default_factory=Counter)
     withheld: Counter[str] = field(default_factory=Counter)
     in_the_way: Counter[str] = field(default_factory=Counter)
@@ -53,7 +54,7 @@ class AtBureau:
             self.reviews += account.held
             self.receives += not account.held
             self.uncertain += bool(account.doubts)
-            self.rules.update(account.rules)
+            self.rules.update([_deciding(account)] if account.rules else [])
             self.withheld.update(list(account.withheld))  # a mapping would be added up by its values
             return
         self.maybe += bool(account.doubts)
@@ -67,8 +68,8 @@ class Sum:
 
     bureaus: dict[str, AtBureau] = field(default_factory=dict)
     fates: dict[str, list[str]] = field(default_factory=lambda: {each: [] for each in _SAID})
-    receiving: dict[str, str] = field(default_factory=dict)
-    """Rules → why it is received, by their sentences; `barring`: code → why not."""
+    receiving: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Rules → why it is received: of many drafts one may be addressed and another held. `barring`: code → why not."""
     barring: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, dict[str, None]] = field(default_factory=dict)
     """What this member may not know → the bureaus of which it could change the answer."""
@@ -79,7 +80,7 @@ class Sum:
         for each in told:
             self.bureaus.setdefault(each.bureau, AtBureau()).take(each)
             if each.receives and each.rules:
-                self.receiving[", ".join(each.rules)] = each.sentence
+                self.receiving.setdefault(_deciding(each), {})[each.sentence] = None
             if each.held and not each.receives:
                 self.barring[HELD] = HELD_SAID
             self.barring.update((one.code, one.sentence) for one in each.obstacles)
@@ -105,11 +106,17 @@ def show(given: Everywhere, found: Sum, again: str, *, stale: bool) -> None:
     answer.show(headline(found), _value(found, stale=stale), as_json=given.as_json, table=_table(found))
     if given.as_json:
         return
-    for line in ("", *accounts.meanings(found.receiving, found.barring), "", *_doubts(found), *_named(found)):
+    receiving = {rules: " / ".join(sentences) for rules, sentences in found.receiving.items()}
+    for line in ("", *accounts.meanings(receiving, found.barring), "", *_doubts(found), *_named(found)):
         answer.say(line)
     answer.say(
         f"none of the {found.drafts:,} is shown by itself; one of them in full: {given.again(again)} --record RECORD"
     )
+
+
+def _deciding(account: Account) -> str:
+    """Name the rules that decided together, as the list of single drafts does."""
+    return ", ".join(account.rules)
 
 
 def _fate(told: Sequence[Account]) -> str:
@@ -147,7 +154,12 @@ def _table(found: Sum) -> answer.Table:
 
 
 def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+    """Give the most frequent first, those of one count by name: two runs say the same. A count stays at its name."""
+    return ", ".join(f"{name}:{count:,}" for name, count in _ordered(counts).items())
+
+
+def _ordered(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
 
 
 def _doubts(found: Sum) -> Iterator[str]:
@@ -162,7 +174,10 @@ def _named(found: Sum) -> Iterator[str]:
 
 
 def _value(found: Sum, *, stale: bool) -> dict[str, Any]:
-    """Give the sum as JSON has it. `more`: drafts that are not shown by themselves."""
+    """Give the sum as JSON has it. `more`: drafts that are not shown by themselves.
+
+    `rules` and `codes` say why it is received and why not: a rule's name may be a code, too.
+    """
     return {
         "drafts": found.drafts,
         "more": found.drafts,
@@ -176,12 +191,13 @@ def _value(found: Sum, *, stale: bool) -> dict[str, Any]:
                 "maybe": each.maybe,
                 "no": each.no,
                 "uncertain": each.uncertain,
-                "rules": dict(each.rules),
-                "withheld": dict(each.withheld),
-                "in_the_way": dict(each.in_the_way),
+                "rules": _ordered(each.rules),
+                "withheld": _ordered(each.withheld),
+                "in_the_way": _ordered(each.in_the_way),
             }
             for bureau, each in found.bureaus.items()
         ],
-        "codes": {**found.receiving, **found.barring},
+        "rules": {rules: list(sentences) for rules, sentences in found.receiving.items()},
+        "codes": dict(sorted(found.barring.items())),
         "doubts": {doubt: list(bureaus) for doubt, bureaus in found.doubts.items()},
     }

@@ -292,7 +292,14 @@ def test_many_drafts_are_summed_up_by_bureau_as_each_of_them_is_told(world: Worl
         codes["held"] = sum(one["held"] and not one["receives"] for one in own)
         assert Counter(row["in_the_way"]) == +codes
         assert Counter(row["withheld"]) == Counter(name for one in own for name in one["withheld"])
-        assert set(row["in_the_way"]) | set(codes) <= set(summed["codes"]) | {"held"}
+        assert list(row["in_the_way"]) == sorted(row["in_the_way"], key=lambda code: (-codes[code], code)), "each time"
+        assert set(row["in_the_way"]) <= set(summed["codes"])
+        assert row["rules"] == Counter(", ".join(one["rules"]) for one in own if one["receives"])
+        assert row["uncertain"] == sum(one["uncertain"] for one in own if one["receives"])
+    receiving = {(", ".join(one["rules"]), one["sentence"]) for one in singly if one["receives"]}
+    assert {(rules, said) for rules, told in summed["rules"].items() for said in told} == receiving
+    assert summed["codes"]["mandate-receive"].startswith("no rule permits it: "), "a rule that lets others have it"
+    assert "mandate-receive" in summed["rules"]
     assert {fate: records[0] for fate, records in summed["fates"].items() if records} == {
         "reached": "sum-0", "held": "sum-1", "maybe": "sum-2", "nobody": "sum-3",
     }  # fmt: skip
@@ -308,6 +315,7 @@ def test_a_sum_says_what_it_leaves_off_and_how_one_draft_is_shown(world: World, 
     assert any(each.startswith("would reach nobody: own-0, ") and each.endswith("own-9 and 1 more") for each in said)
     assert said[-2].startswith("none of the 11 is shown by itself; one of them in full: valise publish ")
     assert said[-2].endswith(" --record RECORD")
+    assert any(each.startswith("LV/ncb") and "issuer:11" in each for each in said)
     one = world.valise(*tried, "--record", "own-10", home="members/LV")
     assert (one.code, one.said.splitlines()[1].split()[:2]) == (0, ["bureau", "receives"])
     unknown = world.valise(*tried, "--record", "own-1", "--record", "own-11", home="members/LV")

@@ -45,3 +45,10 @@ def test_a_word_that_is_longer_than_a_line_is_broken_and_all_of_it_is_there() ->
     assert list(narrow.lines(("record", "state"), [("r" * 50, "new")], 40)) == [
         "record", "  state", "r" * 40, "r" * 10, "  new",
     ]  # fmt: skip
+
+
+def test_of_columns_that_are_empty_in_a_row_no_blank_line_is_left() -> None:
+    rows = [("r" * 30, "", ""), ("s" * 30, "", "kept")]
+    assert list(narrow.lines(("record", "shown-to", "withheld"), rows, 40)) == [
+        "record                          shown-to", "  withheld", "r" * 30, "s" * 30, "  kept",
+    ]  # fmt: skip
