@@ -104,7 +104,8 @@ def _lines(checked: Checked, cases: Cases) -> list[str]:
 
 def _leaf_lines(told: Told, cases: Cases) -> list[str]:
     value = _told(told, cases)
-    lines = [f"  leaf {told.number:<8} {value['at']}  {value['kind']} {value['code'] or ''}".rstrip()]
+    said = answer.one_line(f"{value['kind']} {value['code'] or ''}".rstrip())  # whoever holds the log writes any
+    lines = [f"  leaf {told.number:<8} {value['at']}  {said}"]
     more: list[tuple[str, str]] = []
     if "notice" in value:
         more.append(("notice", f"{value['notice']} of {value['issuer']} ({value['purpose']}; {value['legal_basis']})"))

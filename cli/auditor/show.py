@@ -112,14 +112,15 @@ def _told(chapters: list[dict[str, Any]], then: str) -> str:
 
 def _headline(first: dict[str, Any], count: int) -> str:
     if "notice" not in first:
-        return f"Leaf {first['leaf']}: {first['kind']}"
+        return answer.one_line(f"Leaf {first['leaf']}: {first['kind']}")
     state = first["code"] or first["kind"]
     held = f"{answer.count(len(first['recipients']), 'recipient')}, {answer.count(count, 'leaf', 'leaves')}"
-    return f"Notice {first['notice']} of {first['issuer']}: {state}, {held}"
+    return answer.one_line(f"Notice {first['notice']} of {first['issuer']}: {state}, {held}")
 
 
 def _chapter(chapter: dict[str, Any]) -> list[str]:
-    lines = [f"  leaf {chapter['leaf']:<8} {chapter['at']}  {chapter['kind']} {chapter['code'] or ''}".rstrip()]
+    said = answer.one_line(f"{chapter['kind']} {chapter['code'] or ''}".rstrip())  # whoever holds the log writes any
+    lines = [f"  leaf {chapter['leaf']:<8} {chapter['at']}  {said}"]
     told: list[tuple[str, str]] = []
     if chapter["kind"] == "rejected":
         told.append(("came on", str(chapter["came_on"])))

@@ -64,6 +64,16 @@ def test_the_operator_dates_leaves_ahead(kept: Scene, tmp_path: Path) -> None:
     assert verdict.says("is ahead of time by")
 
 
+def test_a_witness_whose_clock_is_slow_accuses_no_operator(kept: Scene, witness: Witness, tmp_path: Path) -> None:
+    """Of two who cosigned one head the newest word counts: exit 0."""
+    name, key = "witness.example/slow", SigningKey.from_seed(sha256(b"another witness").digest())
+    request = asked(kept.operator, 0)
+    with closing(Witness(tmp_path / "slow.db", Identity(name, key), [LOG], lambda: NOW)) as slow:
+        cosigned(kept, witness.add(request) + slow.add(request))
+    others = ("--witness", str(cosignature.cosigner(name, key.public.raw)), "--quorum", "2")
+    assert kept.verify("--witness", VKEY, *others).exit == 0
+
+
 async def test_the_operator_shows_two_members_two_logs_before_a_witness(kept: Scene, witness: Witness) -> None:
     """The witness has cosigned what LV was shown. For GE's log of the same size, and for what he adds to it, there is
     no cosignature: `not-consistent`; with `--witness` GE's log is exit 4 by itself, before anybody compares."""

@@ -22,7 +22,7 @@ from cli.auditor.opened import opened_about
 from cli.home import clock
 from tests import federation as world
 from tests.audit.conftest import AUDITOR
-from tests.audit.homes import BASIS, SECRET, Homes, standing
+from tests.audit.homes import BASIS, SECRET, Homes, person, standing
 from tests.making import key_of
 
 REASON = "request 2026/17"
@@ -503,3 +503,19 @@ def test_what_a_record_is_called_begins_no_line_of_its_own_in_its_story(homes: H
     assert [each.split()[1] for each in shown if each.startswith("  leaf ")][:1] == [str(leaf)]
     assert not [each for each in shown if "withdrawn" in each and not each.startswith("      record ")]
     assert not [each for each in shown if each.startswith("The trail is good")]
+
+
+def test_what_a_notice_says_of_its_basis_begins_no_line_of_its_own_in_what_is_said_of_a_bundle(
+    homes: Homes, tmp_path: Path
+) -> None:
+    basis = "a law\n  leaf 1        2026-11-30T10:00:00.000+00:00  withdrawn\nThe trail is good"
+    made = json.dumps({**json.loads(person("r-basis")), "legal_basis": basis})
+    sent = homes.valise("publish", "-", "--bureau", "AT/ncb", "--json", "--wait", "60", given=made)
+    (notice,) = sent.value["notices"]
+    assert notice["state"] == "routed"
+    file = tmp_path / "basis.bundle"
+    assert homes.audit("export", notice["notice"], "--to", str(file), *LOOK).code == 0
+    said = homes.audit("verify", str(file), "--vkey", homes.vkey)
+    assert (said.code, "a law" in said.out) == (0, True)
+    assert all(each.startswith("      notice ") for each in said.out.splitlines() if "withdrawn" in each)
+    assert not [each for each in said.out.splitlines() if each.startswith("The trail is good")]

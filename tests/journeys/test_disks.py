@@ -56,14 +56,14 @@ def test_a_node_with_a_disk_of_its_own_is_told_by_that(tmp_path: Path) -> None:
     assert str(data) in json.loads(CliRunner().invoke(kafka.kafka, status).output)["nodes"][0]["disk"]
 
 
-def test_who_starts_nodes_is_told_first_which_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_who_starts_nodes_is_told_first_which_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They end with a fault in an unsafe memory access, which names no disk."""
     made = operator_home.make(tmp_path, seed.seed(), "kafka")
     monkeypatch.setattr(disks, "SCARCE", 1.1)
-    kafka._tell_scarce(made.folder)
-    assert f"GB are free where {made.folder} lies; make room" in capsys.readouterr().err
+    (made.folder / "kafka" / node.CONFIG).write_text("no cluster", encoding="utf-8")  # nothing starts in a test
+    ended = CliRunner().invoke(kafka.kafka, ["up", "--home", str(tmp_path)])
+    assert ended.exit_code != 0
+    assert f"GB are free where {made.folder} lies; make room" in ended.stderr
 
 
 def test_broker_status_says_red_where_a_disk_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

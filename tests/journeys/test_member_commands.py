@@ -21,10 +21,10 @@ from click.testing import CliRunner
 
 from adapters.collect import Collector
 from adapters.inbox import Inbox
-from broker import settings, streams
+from broker import codec, settings, streams
 from broker.bus import Bus
 from broker.errors import ConfigurationError, UnavailableError
-from broker.notice import KINDS
+from broker.notice import KINDS, Envelope
 from broker.sqlite import SqliteBus
 from cli import drafts
 from cli import inbox as inbox_command
@@ -32,8 +32,10 @@ from cli import main as command
 from cli.home import MemberHome, clock, member_home
 from cli.named import whole_id
 from cli.options import Everywhere
+from schemas import loader
 from tests import federation as world
 from tests.journeys.member_homes import EUROPOL, Homes, notices, person, publish
+from tests.making import Draft as Made
 
 
 def test_a_notice_goes_from_a_file_to_a_reader_and_the_issuer_learns_of_it(homes: Homes) -> None:
@@ -66,6 +68,27 @@ def _until(homes: Homes, notice: str, act: str) -> dict[str, Any]:
 async def _forge_for(homes: Homes, bureau: str) -> None:
     async with SqliteBus(homes.folder / "bus.db", "router", world.world(), clock) as bus:
         await bus.append(streams.inbox(bureau), [(b"", b"no delivery")])
+
+
+async def _hand_in(homes: Homes, envelope: Envelope) -> None:
+    async with SqliteBus(homes.folder / "bus.db", streams.adapter("AT"), world.world(), clock) as bus:
+        await bus.append(streams.notices("AT"), [(b"", codec.encode(envelope))])
+
+
+def test_of_a_notice_a_part_of_which_cannot_be_read_the_rest_is_shown_and_the_command_ends_with_6(homes: Homes) -> None:
+    made = Made("AT/ncb", bodies={"warnings": loader.example("person.warnings")}).to("LV/ncb")
+    asyncio.run(_hand_in(homes, made.but(record="R-unreadable", issued=clock()).envelope()))
+    deadline, came = time.monotonic() + 60, list[str]()
+    while not came:
+        assert time.monotonic() < deadline
+        listed = notices(homes.valise("inbox", "--bureau", "LV/ncb", "--json"))
+        came = [each["notice"] for each in listed if each["record"] == "R-unreadable"]
+    read = homes.valise("read", came[0], "--case", "K-6", "--bureau", "LV/ncb", "--json")
+    assert (read.code, list(read.value["compartments"])) == (6, ["warnings"])
+    assert "identity" in read.value["unreadable"]
+    assert "identity" not in read.value["not_shown"]
+    said = homes.valise("read", came[0], "--case", "K-6", "--bureau", "LV/ncb")
+    assert (said.code, "IDENTITY: cannot be read" in said.out) == (6, True)
 
 
 def test_what_is_held_is_opened_released_and_arrives(homes: Homes, capsys: pytest.CaptureFixture[str]) -> None:
