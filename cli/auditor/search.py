@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ NO_NAMES = (
     "persons cannot be searched for here: the broker keeps no index of whom notices speak of. Find the person at the"
     " member that issued (name, record, notice id), then search for the notice's id with --notice"
 )
+_KEY_ID = re.compile("[0-9a-fA-F]{1,64}")
 PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "policies": "policies:"}
 
 
@@ -40,7 +42,9 @@ PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "poli
 )
 @click.option("--purpose", multiple=True, help="Purpose of the notice.")
 @click.option(
-    "--key-id", multiple=True, help="Id of a key, or its first digits: what it signed, or was rejected and named it."
+    "--key-id",
+    multiple=True,
+    help="Id of a key, or its first digits: what it signed, or was rejected and named it (but as unknown-key).",
 )
 @click.option("--policies", multiple=True, help="Digest of the policy set in force.")
 @click.option("--since", help="From this time on, as 2026-11-01 or 2026-11-01T12:30 (UTC).")
@@ -107,7 +111,10 @@ def _groups(home: Opened, asked: dict[str, Any]) -> list[list[str]]:
 
 
 def _keys(home: Opened, begin: str) -> list[str]:
-    """Name the keys on record whose ids begin so; where there is none it fits no leaf."""
+    """Name the keys on record whose ids begin so; where there is none it fits no leaf. Raises ConfigurationError."""
+    if not _KEY_ID.fullmatch(begin):
+        message = f"{begin!r} is no key id: write its first digits, as `valise key list` or `audit show` has them"
+        raise ConfigurationError(message)
     return [each for each in home.index.words("key:") if each.startswith(begin.lower())] or [begin]
 
 

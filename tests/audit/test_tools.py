@@ -170,6 +170,8 @@ def test_what_was_signed_under_a_key_is_found_by_it(homes: Homes, notice: tuple[
     assert [each["leaf"] for each in found["leaves"] if each.get("notice") == notice[0]] == [notice[1]]
     assert {each["kind"] for each in homes.audit("search", "--key-id", lv, "--json").value["leaves"]} == {"receipt"}
     assert homes.audit("search", "--key-id", "0" * 64, "--json").value["total"] == 0
+    for wrong in ("", "LV/ncb", "0" * 65):
+        assert homes.audit("search", "--key-id", wrong, "--json").code == 1
     page = homes.audit("search", "--key-id", at[:8], "--limit", "1").out.splitlines()
     assert page[-1].startswith(f"valise audit search --key-id {at[:8]} --before ")
     assert homes.audit("show", str(notice[1]), "--json").value[0]["key_id"] == at
