@@ -110,12 +110,13 @@ def establish(
     overrides: Mapping[str, Mapping[str, str]] | None = None,
     take_away: bool = True,
     names: Mapping[str, str | None] | None = None,
+    not_made: Collection[str] = (),
 ) -> Applied:
     """Make what the world has and the nodes lack, and take away the bindings that the world no longer has.
 
     `names` are principals whose keys were in other hands: by which name on the bus such a one may do what the world
     says, and no other; None: it may do nothing, whatever the world says. Without `take_away` only what these have under
-    other names goes: for who does not know yet what the world is.
+    other names goes: for who does not know yet what the world is. Of `not_made` no topic is made where it is gone.
 
     `overrides` are topic settings by family name, for tests. Topics that the world no longer names stay, and so do the
     settings of those that exist, which are told: either would destroy what they hold. Returns once the nodes show the
@@ -131,8 +132,8 @@ def establish(
     wanted = set(named(derived(world), known))
     # Bindings first: a client waits for a topic that is not there yet, and gives up on one that it may not use.
     added, removed = bind(admin, wanted, goes)
-    created = _create(admin, wants)
-    _await_topics(admin, set(world.streams()), created)
+    created = _create(admin, wants, not_made)
+    _await_topics(admin, set(world.streams()) - set(not_made), created)
     await_bindings(bootstrap, setup, wanted, goes)
     return Applied(tuple(created), tuple(added), tuple(removed), tuple(_differences(admin, wants)))
 
@@ -205,9 +206,9 @@ def _named(bootstrap: str) -> int:
     return len(set(bootstrap.split(",")))
 
 
-def _create(admin: AdminClient, wants: _Wants) -> list[str]:
+def _create(admin: AdminClient, wants: _Wants, not_made: Collection[str]) -> list[str]:
     known = metadata(admin)
-    missing = [stream for stream in wants.world.streams() if stream not in known.topics]
+    missing = [each for each in wants.world.streams() if each not in known.topics and each not in not_made]
     if not missing:
         return []
     wanted = [wants.topic(stream, wants.nodes(known)) for stream in missing]

@@ -13,11 +13,11 @@ import click
 from broker import certificates, durable, kafka_quota, node, topics
 from broker import settings as settings_file
 from broker.errors import ConfigurationError
-from broker.streams import OPERATOR, REGISTER, SETUP, VERSIONS
+from broker.streams import OPERATOR, SETUP
 from cli import answer, disks, exits
 from cli import nodes as nodes_of
 from cli.operator_home import OperatorHome, credentials, operator_folder, operator_home
-from cli.operator_streams import differences, told
+from cli.operator_streams import differences, gone, not_made_again, told
 from cli.options import Everywhere, Group, everywhere
 from cli.trust import proposing
 
@@ -133,6 +133,11 @@ def check(given: Everywhere, mend: bool) -> None:
         asyncio.run(_mend(home))
     found = differences(home)
     lines = [f"  {told(each)}" for each in found]
+    if kept := sorted(gone(found) & not_made_again(home)):
+        lines.append(
+            f"{' and '.join(kept)}: never made again, for empty the broker would have forgotten what is in force; put "
+            "the nodes' data there that have it"
+        )
     if any(each.name in (topics.PARTITIONS, topics.COPIES) for each in found):
         lines.append("partitions and copies: use Kafka's own kafka-topics.sh and kafka-reassign-partitions.sh")
     compared = topics.copies_known(home.settings.bus_address, credentials(home, OPERATOR))
@@ -151,22 +156,11 @@ def check(given: Everywhere, mend: bool) -> None:
 
 
 async def _mend(home: OperatorHome) -> None:
-    """Make what is gone, by the directory in force, then set what differs."""
+    """Make what is gone and may be made again, by the directory in force, then set what differs."""
     setup = certificates.credentials(certificates.pki_of(home.folder), SETUP)
-    _check_remakable(home)
     await proposing.bring_up(home)
     await asyncio.to_thread(topics.mend, home.settings.bus_address, setup, home.world())
     await kafka_quota.bound(home.settings.bus_address, setup)
-
-
-def _check_remakable(home: OperatorHome) -> None:
-    """Refuse to make empty what nothing but a node's data can bring back: the broker would forget what is in force."""
-    gone = sorted({each.topic for each in differences(home) if each.name == topics.TOPIC} & {REGISTER, VERSIONS})
-    if gone and any(home.folder.glob("trail*/checkpoint")):
-        message = (
-            f"no node has a topic for {', '.join(gone)}, though the trail has leaves: made again it would be empty"
-        )
-        raise ConfigurationError(f"{message}, and what is in force forgotten. Put the nodes' data there that have it")
 
 
 def _show(cluster: node.Cluster, first: str, then: str, *, as_json: bool, changed: list[int]) -> None:

@@ -14,10 +14,11 @@ from broker.certificates import pki_of
 from broker.errors import ConfigurationError, ForbiddenStreamError
 from broker.notice import Version
 from broker.streams import OPERATOR, SETUP, World
+from cli import answer
 from cli.operator_home import NOBODY, OperatorHome, credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from broker.topics import Difference
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ACCESS = "access"
 """Beside what differs of a topic: somebody may not do what the table says."""
+_AS_THE_TABLE = "as the table of streams says"
 
 
 async def make_streams(home: OperatorHome, world: World, *, take_away: bool = True) -> tuple[Difference, ...]:
@@ -32,7 +34,8 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
 
     Without `take_away` nobody loses a binding but who was stopped, and the names that it had until then. On Kafka
     called in turn (`proposing.in_turn`), from the look at what is in force on: an older world, or list of who was
-    stopped, would give back what a newer one took away. Returns which settings of Kafka's topics are not the table's.
+    stopped, would give back what a newer one took away. What is not to be made again (`not_made_again`) is not. Returns
+    what of Kafka's topics is not the table's.
     """
     if home.settings.bus_kind == "kafka":
         from broker import kafka_quota, topics  # noqa: PLC0415 -- only a Kafka home needs it
@@ -42,16 +45,29 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
         # On new nodes, and before their first stream: after a kill this is a new node still. What is set later stays.
         if streams.VERSIONS not in topics.existing(address, setup):
             await kafka_quota.bound(address, setup)
-        return topics.establish(address, setup, world, take_away=take_away, names=names(home)).differs
+        return topics.establish(
+            address, setup, world, take_away=take_away, names=names(home), not_made=not_made_again(home)
+        ).differs
     async with home.bus(SETUP, world) as bus:
         await bus.create(list(world.streams()))
     return ()
+
+
+def not_made_again(home: OperatorHome) -> frozenset[str]:
+    """Name the streams that only a node's data can bring back, once the trail has leaves.
+
+    Made again they would be empty, and the broker would have forgotten what is in force.
+    """
+    return (
+        frozenset({streams.REGISTER, streams.VERSIONS}) if any(home.folder.glob("trail*/checkpoint")) else frozenset()
+    )
 
 
 def differences(home: OperatorHome) -> list[Difference]:
     """Compare Kafka's topics, and who lacks access to them, with the table of streams; raises UnavailableError.
 
     Who has more than the table says is not told: a restored home may know an older one. It goes with the next change.
+    Where `operator` itself lacks access nothing is said of topics: those that it may not see would look gone.
     """
     if home.settings.bus_kind != "kafka":
         return []
@@ -59,14 +75,24 @@ def differences(home: OperatorHome) -> list[Difference]:
 
     who, address, world = credentials(home, OPERATOR), home.settings.bus_address, home.world()
     wanted = set(bindings.named(bindings.derived(world), names(home)))
-    lacking = Counter(each.principal for each in wanted - set(bindings.standing(address, who)))
-    return [
-        *topics.differences(address, who, world),
-        *(
-            topics.Difference(principal, ACCESS, f"{count} bindings less", "as the table of streams says")
-            for principal, count in sorted(lacking.items())
-        ),
+    try:
+        lacking = Counter(each.principal for each in wanted - set(bindings.standing(address, who)))
+    except ForbiddenStreamError:
+        return [topics.Difference(OPERATOR, ACCESS, "too little to see who has any", _AS_THE_TABLE)]
+    denied = [
+        topics.Difference(principal, ACCESS, f"{answer.count(count, 'binding', 'bindings')} less", _AS_THE_TABLE)
+        for principal, count in sorted(lacking.items())
     ]
+    return denied if OPERATOR in lacking else [*topics.differences(address, who, world), *denied]
+
+
+def gone(found: Sequence[Difference]) -> frozenset[str]:
+    """Name the streams of which no topic was found."""
+    if not found:
+        return frozenset()
+    from broker.topics import TOPIC  # noqa: PLC0415 -- only a Kafka home needs it
+
+    return frozenset(each.topic for each in found if each.name == TOPIC)
 
 
 def told(each: Difference) -> str:

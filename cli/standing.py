@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from cli import disks, key_use, witnessing
 from cli.disks import Disk
 from cli.home import clock
 from cli.operator_home import OperatorHome
-from cli.operator_streams import differences
+from cli.operator_streams import differences, gone
 from cli.witnessing import WitnessedUpTo
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Standing:
     lost: list[str]
     """STREAM:OFFSET of what was to be taken next, and is no longer there."""
     differs: list[Difference]
-    """Settings of Kafka's topics that are not what the table of streams says."""
+    """What of Kafka's topics, and of who may use them, is not as the table of streams says."""
     last_seen: dict[str, int | None]
     old_keys: list[str] | None
     """Bureaus that still sign with a key although a newer one of theirs is in force; None: the register is emptied."""
@@ -94,7 +94,7 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         note(undecided, number, leaf)
         progress(number + 1, trail.size)
     differs = _differs(home)
-    waiting = None if differs is None else await _waiting(home)
+    waiting = None if differs is None else await _waiting(home, gone(differs))
     return Standing(
         federation=home.settings.federation,
         bus=home.settings.bus,
@@ -161,28 +161,27 @@ class _Waiting:
     lost: list[str] = field(default_factory=list)
 
 
-async def _waiting(home: OperatorHome) -> _Waiting | None:
+async def _waiting(home: OperatorHome, lacking: Collection[str]) -> _Waiting | None:
+    """See what waits in the streams that are there: of one that is gone no node would answer, until the time is up."""
     world, waiting = home.world(), _Waiting()
     try:
         async with home.bus(ROUTER, world) as bus:
-            for name in world.inputs():
+            for name in [each for each in world.inputs() if each not in lacking]:
                 place = await bus.place(str(home.settings.shard), name)
                 behind = await bus.end(name) - place
                 if behind > 0:
                     await _look(bus, name, place, behind, waiting)
                 elif behind < 0:
                     waiting.lost.append(f"{name}:{place}")
-            await _unsent(bus, home.settings.shard, waiting)
+            if streams.ROUTED not in lacking:
+                await _unsent(bus, home.settings.shard, waiting)
     except (UnavailableError, ForbiddenStreamError):
         return None
     return waiting
 
 
 def _differs(home: OperatorHome) -> list[Difference] | None:
-    """Compare the topics, which a stream that has none, and what waits there unknown for it, does not hinder.
-
-    None: the bus does not answer.
-    """
+    """Compare the topics. None: the bus does not answer."""
     try:
         return differences(home)
     except UnavailableError:
