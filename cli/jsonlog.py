@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 import structlog
 
@@ -41,6 +42,8 @@ class _Line:
 
 
 _PLAIN = logging.Formatter()
+_Told: TypeAlias = tuple[str, str, str]
+"""What makes a line another: who says it, what, and what was raised, for one text may stand over any exception."""
 
 
 class Libraries(logging.Handler):
@@ -53,13 +56,14 @@ class Libraries(logging.Handler):
     def __init__(self, level: int, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(level)
         self._clock = clock
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        self._said: dict[_Told, tuple[float, int]] = {}
         """When a line was last written, and how often it was not since."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; names and texts are the library's own."""
         said, severity = record.getMessage(), record.levelname.lower()
-        kept = self._kept_back((record.name, said))
+        raised = record.exc_info[1] if record.exc_info else None
+        kept = self._kept_back((record.name, said, repr(raised)))
         if kept is None:
             return
         more: dict[str, str | int] = {"kept_back": kept} if kept else {}
@@ -68,7 +72,7 @@ class Libraries(logging.Handler):
         # A warning whatever the library calls it: what fails for good is raised, and logged as ours.
         structlog.get_logger().warning("library.said", library=record.name, severity=severity, said=said, **more)
 
-    def _kept_back(self, line: tuple[str, str]) -> int | None:
+    def _kept_back(self, line: _Told) -> int | None:
         """Tell how often a line was kept back before this time; None: it is kept back once more."""
         now = self._clock()
         at, times = self._said.get(line, (now - AGAIN_S, 0))

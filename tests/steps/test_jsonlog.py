@@ -45,6 +45,17 @@ def test_what_a_library_says_again_and_again_is_written_once_a_minute_with_how_o
     assert said == [("gone", 0), ("another", 0), ("gone", 3)]
 
 
+def test_another_exception_under_the_same_words_is_another_line() -> None:
+    """aiokafka says `Unexpected error in sender routine` over whatever it met."""
+    lines = _stderr(
+        "import logging",
+        "from cli import jsonlog",
+        "jsonlog.to_stderr()",
+        "for each in (KeyError('a'), KeyError('b'), KeyError('b')): logging.error('Unexpected error', exc_info=each)",
+    )
+    assert [json.loads(each)["traceback"] for each in lines.splitlines()] == ["KeyError: 'a'", "KeyError: 'b'"]
+
+
 def test_people_are_told_nothing_by_libraries() -> None:
     command = (
         "import logging",
