@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from broker import certificates, durable, node_log
+from broker import certificates, durable, node_log, node_process
 from broker.errors import ConfigurationError, UnavailableError
 from broker.jars import DEPLOY, found_java, jars
 from broker.node_address import check_reach, claimed, free_ports, in_address, is_claimed, is_free
@@ -519,18 +519,8 @@ def _spawn(cluster: Cluster, number: int, java: str, libs: Path, tuning: Tuning,
     ]
     pid = os.posix_spawn(java, command, _ENVIRONMENT, file_actions=actions, setsid=True)
     (folder / "pid").write_text(f"{pid}\n", encoding="ascii")
-    _await_command(pid)
+    node_process.await_command(pid)
     return before
-
-
-def _await_command(pid: int) -> None:
-    """Wait for the moment in which Linux knows a new process but not yet its command line."""
-    try:
-        while not Path(f"/proc/{pid}/cmdline").read_bytes():
-            _reap(pid)
-            time.sleep(LOOK_S / 50)
-    except OSError:
-        return
 
 
 def _await_ready(cluster: Cluster, seen: dict[int, int], limit: float) -> None:
@@ -569,38 +559,8 @@ def _signal(cluster: Cluster, number: int, what: signal.Signals) -> None:
 
 
 def _pid(cluster: Cluster, number: int) -> int | None:
-    """Tell the process id of a node that runs; an id that another process has got since does not count.
-
-    Where a kill or a full disk kept it from being written, the node is found by what it was started with.
-    """
-    properties = os.fsencode(_properties(cluster, number))
-    try:
-        written = int((cluster.folder(number) / "pid").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        written = 0
-    if written > 0:
-        _reap(written)
-    if _was_given(written, properties):
-        return written
-    others = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
-    return next((pid for pid in others if _was_given(pid, properties)), None)
-
-
-def _was_given(pid: int, argument: bytes) -> bool:
-    """Say whether a process was started as a node with this argument."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return argument in command and b"kafka.Kafka" in command
-
-
-def _reap(pid: int) -> None:
-    """Let go of a node that was our own child and has ended, or it would stay in the process table."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
+    """Tell the process id of a node that runs."""
+    return node_process.found(cluster.folder(number) / "pid", _properties(cluster, number))
 
 
 def _properties(cluster: Cluster, number: int) -> Path:

@@ -114,6 +114,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "jars",
         "node_address",
         "node_log",
+        "node_process",
         "node",
         "kafka_admin",
         "bindings",
