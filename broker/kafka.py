@@ -160,12 +160,22 @@ class KafkaBus:
             if producer:
                 if self._producers.get(lane) is producer:
                     del self._producers[lane]
-                waited = isinstance(error, UnavailableError) and isinstance(error.__cause__, _NOT_IN_TIME)
-                gone = await _gone(producer, [stream for stream, _ in values]) if waited else []
                 await _discard(producer)
-                if gone:
+                waited = isinstance(error, UnavailableError) and isinstance(error.__cause__, _NOT_IN_TIME)
+                # Only now: what it still held would have left meanwhile, behind what the next one writes.
+                if waited and (gone := await self._gone(producer, [stream for stream, _ in values])):
                     raise TopicGoneError(gone) from error
             raise
+
+    async def _gone(self, producer: AIOKafkaProducer, streams: Iterable[str]) -> list[str]:
+        """Name the streams that a producer found nowhere, and of which a node that answers says there is no topic."""
+        unknown = sorted(each for each in set(streams) if producer.client.cluster.partitions_for_topic(each) is None)
+        with suppress(*FAILED):
+            async with asyncio.timeout(STOP_S):
+                # The producer's own connections are closed.
+                known = await self._offsets._client.fetch_all_metadata() if unknown else None  # noqa: SLF001
+                return [each for each in unknown if known and each not in known.topics()]
+        return []
 
     async def _queue_in_turn(
         self, producer: AIOKafkaProducer, batches: Mapping[Place, list[Batch]], lane: int
@@ -464,16 +474,6 @@ class _Shard:
 
 
 _NOT_IN_TIME = (TimeoutError, kafka_errors.UnknownTopicOrPartitionError)
-
-
-async def _gone(producer: AIOKafkaProducer, streams: Iterable[str]) -> list[str]:
-    """Name the streams of which a node that answers says that there is no topic."""
-    unknown = sorted(each for each in set(streams) if producer.client.cluster.partitions_for_topic(each) is None)
-    with suppress(*FAILED):
-        async with asyncio.timeout(STOP_S):
-            there = (await producer.client.fetch_all_metadata()).topics() if unknown else ()
-            return [each for each in unknown if each not in there]
-    return []
 
 
 def _lane(stream: str) -> int:
