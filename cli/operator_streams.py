@@ -75,10 +75,10 @@ def differences(home: OperatorHome) -> list[Difference]:
 
     who, address, world = credentials(home, OPERATOR), home.settings.bus_address, home.world()
     wanted = set(bindings.named(bindings.derived(world), names(home)))
-    try:
-        lacking = Counter(each.principal for each in wanted - set(bindings.standing(address, who)))
-    except ForbiddenStreamError:
+    there = set(bindings.standing(address, who))
+    if not there:  # so it is, too, where `operator` may list none
         return [topics.Difference(OPERATOR, ACCESS, "too little to see who has any", _AS_THE_TABLE)]
+    lacking = Counter(each.principal for each in wanted - there)
     denied = [
         topics.Difference(principal, ACCESS, f"{answer.count(count, 'binding', 'bindings')} less", _AS_THE_TABLE)
         for principal, count in sorted(lacking.items())
