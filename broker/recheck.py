@@ -40,7 +40,7 @@ from broker.once import Once
 from broker.recorded import Recorded, header_in, remember
 from broker.report import LISTED, Finding
 from broker.route import rows_hold
-from broker.signers import Signers, follows
+from broker.signers import Signers
 from broker.statements import REPEATED, STATED, Statements
 from broker.verify import is_order, subject_of
 
@@ -260,14 +260,19 @@ class _Recheck:
     def _key_of(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         """Check the key of what was rejected, came again, or ended without a release."""
         if leaf.kind in FOLLOWING:
-            ended = self._find(-1 if leaf.about is None else leaf.about)
-            wrong = follows(record, ended.record if ended else None)
+            wrong = self._follows_signed(leaf, record)
         else:
             grounds = self._grounds(leaf)
             directory = grounds.directory if grounds else None
             wrong = self._signers.event(leaf, record, directory, has_lost=self._holders.has_lost)
         if wrong:
             self._found.add(f"leaf {number}", wrong)
+
+    def _follows_signed(self, leaf: Leaf, record: DecisionRecord) -> str:
+        """Say what is wrong with the key that a release or an end tells of its notice."""
+        notice = self._find(-1 if leaf.about is None else leaf.about)
+        grounds = self._grounds(notice.leaf) if notice else None
+        return self._signers.follow(leaf, record, notice, grounds.directory if grounds else None)
 
     def _statement(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         """Check what a bureau or an auditor said; whose signature it is, is known only with the policies."""
@@ -413,11 +418,12 @@ class _Recheck:
 
     def _signed(self, place: str, recorded: Recorded, directory: Directory | None) -> None:
         """Check that its issuer signed it, under a key in force; what no rule was asked for is counted as unchecked."""
-        leaf = recorded.leaf
-        held = self._find(-1 if leaf.about is None else leaf.about) if leaf.kind == RELEASED else None
-        if wrong := self._signers.take(recorded, directory, held):
+        leaf, record = recorded.leaf, recorded.record
+        released = leaf.kind == RELEASED
+        wrong = self._follows_signed(leaf, record) if released else self._signers.take(recorded, directory)
+        if wrong:
             self._found.add(place, wrong)
-        if directory is None and recorded.header.kind in TO_HOLDERS and recorded.record.signature is not None:
+        if directory is None and recorded.header.kind in TO_HOLDERS and record.signature is not None:
             _count(self._found.unsigned, leaf)
 
     def _follow(self, place: str, recorded: Recorded, directory: Directory | None) -> None:

@@ -34,31 +34,35 @@ class Signers:
         self.not_told = 0
         """Notices of which no record says it."""
 
-    def take(self, recorded: Recorded, directory: Directory | None, held: Recorded | None) -> str:
-        """Take in the next decision; say what is wrong with its signature, "" if nothing.
+    def take(self, recorded: Recorded, directory: Directory | None) -> str:
+        """Take in the next notice; say what is wrong with its signature, "" if nothing.
 
-        Without the directory of its leaf nobody can say whose key it is. `held`: of a release, the decision before.
+        Without the directory of its leaf nobody can say whose key it is.
         """
         record, leaf = recorded.record, recorded.leaf
-        if record.key_id is None or record.signature is None:
+        if not _tells(record):
             self.not_told += leaf.kind in ONCE and not self._tells
             return NOT_TOLD if self._tells else ""
         self._tells = True
-        if leaf.kind == RELEASED:
-            return self._released(record, held.record if held else None)
-        key = directory.key(record.key_id) if directory else None
-        if directory is None:
-            return ""
-        if wrong := silent(key, recorded.header.issuer, leaf.now, self._revoked):
-            return f"was signed under a key that {wrong}"
-        return "" if key and _is_good(key, record) else f"was not signed by {recorded.header.issuer}"
+        return _unsigned(record, recorded.header.issuer, leaf.now, directory, self._revoked)
 
-    def _released(self, record: DecisionRecord, held: DecisionRecord | None) -> str:
-        """Its key may have come to its end since it was held, and must not be in a thief's hands (`judge`)."""
-        if wrong := follows(record, held):
+    def follow(self, leaf: Leaf, record: DecisionRecord, notice: Recorded | None, directory: Directory | None) -> str:
+        """Take in the release or the end of a notice; say what is wrong with what it tells of the notice's key.
+
+        That is checked here where the notice is of before and tells nothing, with the directory of then. Its key may
+        have come to its end since, but nothing is released that a thief may have signed (`judge`). None: the notice is
+        not on record, which is told elsewhere.
+        """
+        if not _tells(record):
+            return NOT_TOLD if self._tells else ""
+        self._tells = True
+        if notice and _tells(notice.record):
+            if (record.key_id, record.signature) != (notice.record.key_id, notice.record.signature):
+                return "names another key or signature than the notice that it follows"
+        elif notice and (wrong := _unsigned(record, notice.header.issuer, notice.leaf.now, directory, {})):
             return wrong
         compromised = record.key_id is not None and self._revoked.get(record.key_id) is not None
-        return "is released, and its key had been called compromised" if compromised else ""
+        return "is released, and its key had been called compromised" if compromised and leaf.kind == RELEASED else ""
 
     def event(self, leaf: Leaf, record: DecisionRecord, directory: Directory | None, *, has_lost: bool) -> str:
         """Say what is wrong with the key of what was rejected or came again, "" if nothing.
@@ -100,12 +104,20 @@ def silent(key: Key | None, bureau: str, now: int, revoked: Mapping[bytes, int |
     return "had been revoked" if key.key_id in revoked else ""
 
 
-def follows(record: DecisionRecord, before: DecisionRecord | None) -> str:
-    """Say whether what follows a notice names another key or signature than that; "" where either names none."""
-    if before is None or before.key_id is None or record.key_id is None:
+def _tells(record: DecisionRecord) -> bool:
+    return record.key_id is not None and record.signature is not None
+
+
+def _unsigned(
+    record: DecisionRecord, issuer: str, now: int, directory: Directory | None, revoked: Mapping[bytes, int | None]
+) -> str:
+    """Say why the key that a record names did not sign its header for that issuer then, "" if it did."""
+    if directory is None:
         return ""
-    same = (record.key_id, record.signature) == (before.key_id, before.signature)
-    return "" if same else "names another key or signature than the notice that it follows"
+    key = directory.key(record.key_id or b"")
+    if wrong := silent(key, issuer, now, revoked):
+        return f"was signed under a key that {wrong}"
+    return "" if key and _is_good(key, record) else f"was not signed by {issuer}"
 
 
 def _is_good(key: Key, record: DecisionRecord) -> bool:

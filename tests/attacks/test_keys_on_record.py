@@ -181,3 +181,26 @@ async def test_a_trail_that_began_before_keys_were_recorded_is_called_honest(sha
         kinds = [codec.decode(Leaf, each.leaf).kind for each in books.entries[: waits.leaf_number + 1]]
         assert found.no_key == sum(each in ("routed", "held") for each in kinds)
     assert books.find(end)[1].key_id == envelope.key_id
+
+
+@pytest.mark.parametrize("verdict", ["release", "refuse"])
+async def test_the_operator_names_a_key_for_what_an_older_broker_held(shared: Bench, verdict: str) -> None:
+    """The decision of before names none, so that the end of the review could name any: LV's, which a thief has; one of
+    nobody's; AT's, which signed other bytes. Or he goes on without, as if no broker of his told it yet: exit 4."""
+    envelope, waits = await held(shared)
+    end = (await shared.publish(approval(envelope, verdict=verdict))).leaf_number + 1
+    await shared.federation.settled()
+    books = Books.of(shared)
+    books.entries[: waits.leaf_number + 1] = [of_before(each) for each in books.entries[: waits.leaf_number + 1]]
+    with books.checked() as (findings, found):
+        assert (findings, found.findings) == ([], [])
+    leaf, record = books.find(end)
+    for false, finding in (
+        (signed_by(STOLEN, record), "was signed under a key that is LV/ncb's"),
+        (signed_by(OTHER, record), "was signed under a key that the directory of then does not name"),
+        (replace(record, signature=key_of(AT).sign_payload(HEADER_TYPE, b"other bytes")), "was not signed by AT/ncb"),
+        (replace(record, key_id=None, signature=None), NOT_TOLD),
+    ):
+        books.put(end, leaf, false)
+        with books.checked() as (_, found):
+            assert said(found, end) == finding
