@@ -435,7 +435,7 @@ class _Walk:
 
     def _check_not_ahead(self, seen: SeenHead) -> None:
         """Check that no leaf is dated later than it was seen: it would have made what was in force, or due, be over."""
-        ahead = self._now - seen.at if seen.at is not None else 0
+        ahead = self._now - seen.at if seen.at is not None and seen.size else 0
         if ahead > CLOCK_SKEW_MS:
             self._report.add(
                 f"leaf {seen.size - 1}", f"is ahead of time by {ahead} ms: {seen.source} had seen it by then"

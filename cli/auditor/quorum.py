@@ -85,7 +85,7 @@ class Stood:
         for each in self.all:
             by = ", ".join(sorted(one.by.name for one in each.found.values()))
             enough = len(each.found) >= self.asked.least
-            # The newest word: one witness whose clock is slow accuses nobody.
+            # The newest word: beside others a witness whose clock is slow accuses nobody.
             at = max(one.time for one in each.found.values()) * 1000 if enough else None
             yield SeenHead(each.head.size, each.head.root, each.note, f"the witness {by}", at)
 

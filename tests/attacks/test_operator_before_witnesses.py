@@ -74,6 +74,19 @@ def test_a_witness_whose_clock_is_slow_accuses_no_operator(kept: Scene, witness:
     assert kept.verify("--witness", VKEY, *others).exit == 0
 
 
+def test_a_log_that_began_long_after_its_empty_head_was_cosigned_is_not_called_ahead_of_time(
+    kept: Scene, witness: Witness, tmp_path: Path
+) -> None:
+    """Of no leaves none is dated ahead: exit 0."""
+    empty = notes.sign_checkpoint(notes.Checkpoint(LOG.name, 0, merkle.EMPTY_ROOT), kept.operator.key)
+    with closing(at(tmp_path, NOW - DAY)) as early:
+        line = early.add(notes.format_advance(0, [], empty).encode())
+    seen = tmp_path / "empty"
+    seen.write_text(empty + line, encoding="utf-8")
+    cosigned(kept, witness.add(asked(kept.operator, 0)))
+    assert kept.verify("--witness", VKEY, "--seen", str(seen)).exit == 0
+
+
 async def test_the_operator_shows_two_members_two_logs_before_a_witness(kept: Scene, witness: Witness) -> None:
     """The witness has cosigned what LV was shown. For GE's log of the same size, and for what he adds to it, there is
     no cosignature: `not-consistent`; with `--witness` GE's log is exit 4 by itself, before anybody compares."""
