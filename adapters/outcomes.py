@@ -190,6 +190,7 @@ class Outcomes:
         if self._is_known(outcome):
             return
         self._check_ours(checked)
+        self._check_key(checked)
         self._database.execute(
             "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -248,6 +249,16 @@ class Outcomes:
             self.journal.alarm(checked.leaf.now, "not-from-this-outbox", f"leaf {outcome.leaf_number}")
         elif outcome.kind == "repeated":
             self._check_original(checked, digest)
+
+    def _check_key(self, checked: Checked) -> None:
+        """Check that the record of what we sent names the key that signed it. Raises AlteredError.
+
+        Of a rejection nobody else can: for the revoked key of another it would be in order. Records of before name none.
+        """
+        sent, decision = self._sent(checked.outcome.record_digest), checked.decision
+        if sent and decision and decision.key_id not in (None, sent[2]):
+            message = "the decision names another key than that which signed"
+            raise AlteredError(message)
 
     def _check_original(self, checked: Checked, digest: bytes) -> None:
         """Check that what is called a repetition repeats a leaf of this notice of which we were told."""

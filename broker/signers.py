@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from broker.notice import DecisionRecord, Leaf
     from broker.recorded import Recorded
 
-NOT_TOLD = "does not say under which key it was signed"
+NOT_TOLD = "does not say under which key it was signed, as leaves before it do"
 NAMING = frozenset(each.code for each in (UnknownKeyError, SignatureError, KeyNotInForceError, KeyRevokedError))
 """Codes of rejections of what could be read as far as its key."""
 

@@ -217,3 +217,24 @@ async def test_an_outcome_that_warns_of_what_the_decision_does_not_is_refused(wo
         return leaf, replace(outcome, warnings=("glass-broken",))
 
     assert await put_on_record(world, warning) == ["wrong-leaf"]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("signer", "alarms"), [("AT/ncb", ["key-revoked"]), ("LV/ncb", ["altered"]), ("", ["key-revoked"])]
+)
+async def test_a_rejection_names_the_key_that_signed(
+    world: World, signer: str, alarms: list[str], *, signed: bool
+) -> None:
+    """Else it could be for a revoked key of another, and right for the auditor. A broker of before names none."""
+    (data,) = await world.publish(draft())
+    told = world.broker.reject(data, "key-revoked", signed=signed)
+    key = key_of(signer).public.id if signer else None
+    decision = codec.encode(replace(codec.decode(DecisionRecord, told.decision), key_id=key))
+    leaf = replace(codec.decode(Leaf, told.leaf), decision=decision_digest(told.decision_salt, decision))
+    world.broker.leaves[told.leaf_number] = codec.encode(leaf)
+    await world.broker.seal()
+    await world.broker.tell("AT", replace(told, decision=decision, leaf=codec.encode(leaf)))
+    outbox = world.machine("AT/ncb").outbox()
+    assert await learn(world.machine("AT/ncb"), outbox) == alarms
+    outbox.close()
