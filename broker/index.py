@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from broker import codec
-from broker.errors import NoticeRejectedError, UnknownKeyError
+from broker.errors import NoticeRejectedError, UnknownKeyError, UnknownKindError
 from broker.notice import (
     LOOK_TYPE,
     RECEIPT_TYPE,
@@ -299,8 +299,9 @@ class _Block:
             words.add(f"outcome:{leaf['code']}")
         if member := member_of(decision["stream"]):
             words.add(f"member:{member}")  # whose record could not even be read is known by its stream
-        # Who floods us with keys of nobody's would make a word of each.
-        if decision["key_id"] is not None and leaf["code"] != UnknownKeyError.code:
+        # Who floods us with keys of nobody's would make a word of each; whose they are was not asked in each case.
+        known = leaf["code"] not in (UnknownKeyError.code, UnknownKindError.code) or leaf["header_digest"] is not None
+        if decision["key_id"] is not None and known:
             words.add(f"key:{decision['key_id'].hex()}")
         abouts = set() if leaf["about"] is None else {leaf["about"]}
         if decision["header"]:

@@ -103,6 +103,24 @@ def test_an_answer_is_what_a_look_at_every_leaf_gives(index: Index, trail: Trail
         assert (list(found.leaves), found.total) == (wanted[:limit], len(wanted))
 
 
+@pytest.mark.parametrize(
+    ("code", "header_digest", "named"),
+    [
+        ("bad-signature", None, True),
+        ("unknown-kind", DIGEST, True),
+        ("unknown-kind", None, False),
+        ("unknown-key", None, False),
+    ],
+)
+def test_a_key_of_nobodys_is_no_word(code: str, header_digest: bytes | None, *, named: bool) -> None:
+    """Whoever sends under keys that he invents, on a stream or as a kind where nobody asks for them, adds no words."""
+    rejected = codec.encode(Leaf("rejected", 1000, code, header_digest, None, 0, DIGEST, DIGEST, DIGEST, None))
+    record = codec.encode(DecisionRecord("receipts.at", 0, 0, 0, DIGEST, key_id=DIGEST))
+    block = index_module._Block(0)
+    block.add(0, rejected, record)
+    assert (f"key:{DIGEST.hex()}" in block.masks) == named
+
+
 def test_empty_and_upside_down_ranges_are_empty(index: Index, trail: Trail) -> None:
     index.update(trail, Kept(SIZE), nothing)
     for begin, end in ((5, 5), (9, 5), (SIZE, SIZE + 10), (SIZE + 5, SIZE + 10), (0, 0)):
