@@ -54,6 +54,9 @@ FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
 """Kinds of leaf that say what the notice of the leaf before did to another."""
 ONCE = frozenset({"routed", "held"})
 """Kinds of leaf of which a notice has one at most."""
+AHEAD_MS = 2 * CLOCK_SKEW_MS
+"""How much later than it was cosigned an honest leaf is dated at most: it bears the bus's time, a cosignature that of
+its witness, and either may be that far from the broker's, which refuses a witness only beyond that (`submit`)."""
 CACHED_BUNDLES = 1024
 PROGRESS_EVERY = 64
 """Bundles between two words of progress."""
@@ -436,7 +439,7 @@ class _Walk:
     def _check_not_ahead(self, seen: SeenHead) -> None:
         """Check that no leaf is dated later than it was seen: it would have made what was in force, or due, be over."""
         ahead = self._now - seen.at if seen.at is not None and seen.size else 0
-        if ahead > CLOCK_SKEW_MS:
+        if ahead > AHEAD_MS:
             self._report.add(
                 f"leaf {seen.size - 1}", f"is ahead of time by {ahead} ms: {seen.source} had seen it by then"
             )

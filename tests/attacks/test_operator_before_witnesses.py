@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broker import cosignature, merkle, notes
+from broker import codec, cosignature, merkle, notes
+from broker.notice import CLOCK_SKEW_MS, Leaf
 from broker.signing import SigningKey
 from broker.witness import AnotherSizeError, ContradictionError, Identity, NotSignedByLogError, Witness
 from tests.attacks.scene import ALL, Scene, two_logs
@@ -72,6 +73,17 @@ def test_a_witness_whose_clock_is_slow_accuses_no_operator(kept: Scene, witness:
         cosigned(kept, witness.add(request) + slow.add(request))
     others = ("--witness", str(cosignature.cosigner(name, key.public.raw)), "--quorum", "2")
     assert kept.verify("--witness", VKEY, *others).exit == 0
+
+
+@pytest.mark.parametrize(("more", "exit_code"), [(0, 0), (2000, 4)])
+def test_a_bus_and_a_witness_whose_clocks_differ_as_much_as_the_broker_bears_accuse_nobody(
+    kept: Scene, tmp_path: Path, more: int, exit_code: int
+) -> None:
+    """Each may be five minutes from the broker's own."""
+    last = codec.decode(Leaf, kept.operator.leaves[-1]).now // 1000 * 1000  # a cosignature has seconds
+    with closing(at(tmp_path, last + 1000 - 2 * CLOCK_SKEW_MS - more)) as witness:
+        cosigned(kept, witness.add(asked(kept.operator, 0)))
+    assert kept.verify("--witness", VKEY).exit == exit_code
 
 
 def test_a_log_that_began_long_after_its_empty_head_was_cosigned_is_not_called_ahead_of_time(

@@ -31,6 +31,7 @@ def test_every_attack_is_named() -> None:
     assert attacks() - NAMED == {
         "an_operator_who_changed_nothing_is_called_honest",
         "a_witness_vouches_for_an_honest_log",
+        "a_bus_and_a_witness_whose_clocks_differ_as_much_as_the_broker_bears_accuse_nobody",
         "a_log_that_began_long_after_its_empty_head_was_cosigned_is_not_called_ahead_of_time",
         "a_held_notice_is_released_by_who_was_given_it",
         "issuer_and_holder_follow_a_release_and_a_refusal",
