@@ -253,7 +253,8 @@ class Outcomes:
     def _check_key(self, checked: Checked) -> None:
         """Check that the record of what we sent names the key that signed it. Raises AlteredError.
 
-        Of a rejection nobody else can: for the revoked key of another it would be in order. Records of before have none.
+        Of a rejection nobody else can: for the revoked key of another it would be in order. A record of before names
+        none.
         """
         sent, decision = self._sent(checked.outcome.record_digest), checked.decision
         if sent and decision and decision.key_id not in (None, sent[2]):

@@ -44,7 +44,7 @@ PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "poli
 @click.option(
     "--key-id",
     multiple=True,
-    help="Id of a key, or its first digits: what it signed, or was rejected and named it (but as unknown-key).",
+    help="Id of a key, or its first digits: what it signed, or was rejected and named it while the directory did.",
 )
 @click.option("--policies", multiple=True, help="Digest of the policy set in force.")
 @click.option("--since", help="From this time on, as 2026-11-01 or 2026-11-01T12:30 (UTC).")
