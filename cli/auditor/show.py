@@ -113,7 +113,7 @@ def _told(chapters: list[dict[str, Any]], then: str) -> str:
 def _headline(first: dict[str, Any], count: int) -> str:
     if "notice" not in first:
         return answer.one_line(f"Leaf {first['leaf']}: {first['kind']}")
-    state = first["code"] or first["kind"]
+    state = f"{first['kind']} {first['code'] or ''}".rstrip()  # a code alone could say anything
     held = f"{answer.count(len(first['recipients']), 'recipient')}, {answer.count(count, 'leaf', 'leaves')}"
     return answer.one_line(f"Notice {first['notice']} of {first['issuer']}: {state}, {held}")
 
