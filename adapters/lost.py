@@ -15,6 +15,7 @@ from collections.abc import Callable
 from adapters.database import forget_body
 from adapters.heads import Journal
 from adapters.holding import Holding, subjects
+from adapters.requeue import Requeue
 from broker.notice import WITHDRAWAL
 
 TABLES = """
@@ -41,13 +42,28 @@ class Lost:
 
         What was rejected for its key alone, and waits to come again, is none: of that the outcome is here.
         """
-        rows = self._database.execute(
-            "SELECT * FROM envelopes WHERE outcome IS NULL AND sent_at < ? AND notice_id NOT IN unknown"  # noqa: S608 -- ours
-            f" AND NOT {_WAITS_FOR_KEY} ORDER BY kind != ?, place",
-            (before, WITHDRAWAL),
-        ).fetchall()
-        for row in rows:  # first withdrawals: what they name stands again
+        for row in self._undecided("sent_at < ?", before):
             self._give_up(row)
+
+    def ask_again(self, requeue: Requeue) -> None:
+        """Send again what is not decided: its outcome may have been in a stream that was lost and made again.
+
+        The broker decides it now, or calls it repeated: then it is given up. So is at once, and not sent again, what
+        no longer stands: the copy would outlive the erasure of what was withdrawn.
+        """
+        for row in self._undecided("sent_at IS NOT NULL"):
+            if (row["kind"] == WITHDRAWAL or self._stands(row)) and requeue.may_follow(row["notice_id"]):
+                requeue.again(row["notice_id"])
+            else:
+                self._give_up(row)
+
+    def _undecided(self, which: str, *values: int) -> list[sqlite3.Row]:
+        """List what waits for its outcome, withdrawals first: what they name stands again where they are given up."""
+        return self._database.execute(
+            f"SELECT * FROM envelopes WHERE outcome IS NULL AND {which} AND notice_id NOT IN unknown"  # noqa: S608 -- ours
+            f" AND NOT {_WAITS_FOR_KEY} ORDER BY kind != ?, place",
+            (*values, WITHDRAWAL),
+        ).fetchall()
 
     def give_up_one(self, digest: bytes) -> None:
         """Give up a notice of ours, if it is not decided: of what it is called to repeat we were not told."""
@@ -65,10 +81,14 @@ class Lost:
             self._journal.alarm(self._clock(), "withdrawal-undecided", said)
         else:
             self._database.execute("INSERT INTO unknown VALUES (?)", (row["notice_id"],))
-            if any(each["place"] == row["place"] for each in self._holding.standing(row["bureau"], row["record"])):
+            if self._stands(row):
                 self._have_published_anew(row)
                 self._journal.alarm(self._clock(), "publication-undecided", said)
         forget_body(self._database, digest)
+
+    def _stands(self, row: sqlite3.Row) -> bool:
+        standing = self._holding.standing(row["bureau"], row["record"])
+        return any(each["place"] == row["place"] for each in standing)
 
     def _have_published_anew(self, row: sqlite3.Row) -> None:
         self._database.execute(

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from adapters.again import KEY_CODES, Rejection
-from adapters.anew import begins_anew
+from adapters.anew import begins_anew, go_on
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
 from adapters.database import connect, forget_body, transaction
 from adapters.following import follow, ring_called_lost
@@ -121,16 +121,15 @@ class Outcomes:
         try:
             records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
         except OffsetGoneError as error:
-            with transaction(self._database):
-                if self.journal.place(self._stream) == place:
-                    if place:  # a new outbox has missed nothing
-                        self.journal.alarm(self._clock(), error.code, f"outcomes {place} to {error.start - 1}")
-                    # Who never followed may have sent something all the same.
-                    self._lost.give_up(self._clock() - streams.family_of(self._stream).retention_ms)
-                    self.journal.move(self._stream, error.start)
+            # Who never followed may have sent something all the same.
+            before = self._clock() - streams.family_of(self._stream).retention_ms
+            go_on(self.journal, place, self._clock(), error, "outcomes", lambda: self._lost.give_up(before))
             place = self.journal.place(self._stream)
             records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
-        if not records and await begins_anew(self._bus, self.journal, self._stream, self._shard, self._clock()):
+        if not records and await begins_anew(
+            self._bus, self.journal, self._stream, self._shard, self._clock(),
+            lambda: self._lost.ask_again(self._outbox.requeue),
+        ):  # fmt: skip
             return await self._read(0.0)
         return place, records
 

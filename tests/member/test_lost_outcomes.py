@@ -160,6 +160,46 @@ async def test_a_publication_that_went_unmarked_is_unknown_once_it_is_called_rep
     outbox.close()
 
 
+async def test_what_is_not_decided_is_sent_again_where_the_stream_of_its_outcome_was_lost(world: World) -> None:
+    """Else it would stay undecided for ever. One is called repeated, the other was not decided yet."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await world.broker.route(await run(world, outbox, draft()), SHOWS)
+    await learn(at, outbox)
+    ours = [await run(world, outbox, *map(draft, ("R-1", "R-2", "R-3")[:many])) for many in (2, 3)]
+    number = await world.broker.route(ours[0], SHOWS)
+    world.bus.memory.lose(streams.outcomes("AT"))
+    assert await learn(at, outbox) == ["stream-lost"]
+    assert await outbox.flush(world.bus) == len(ours)
+    assert (await world.sent())[-2:] == ours
+    await repeat(world, ours[0], number)
+    await world.broker.route(ours[1], SHOWS)
+    assert await learn(at, outbox) == ["stream-lost", "publication-undecided", "wrong-leaf"]
+    assert undecided(outbox.database) == set()
+    assert named(await run(world, outbox, *map(draft, ("R-1", "R-2", "R-3")))) == [identity(ours[0])]
+    assert (await learn(at, outbox), outbox.waits()) == (["stream-lost", "publication-undecided", "wrong-leaf"], False)
+    outbox.close()
+
+
+async def test_what_was_withdrawn_before_its_outcomes_were_lost_is_not_sent_again(world: World) -> None:
+    """The withdrawal is: of the notice a copy would outlive the erasure."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    await world.broker.route(await run(world, outbox, draft("R-2")), SHOWS)
+    await learn(at, outbox)
+    first, end = await run(world, outbox, draft("R-2"), draft()), await run(world, outbox, draft("R-2"))
+    await world.broker.route(first, SHOWS)
+    number = await world.broker.route(end, TOLD)
+    world.bus.memory.lose(streams.outcomes("AT"))
+    assert await learn(at, outbox) == ["stream-lost"]
+    assert (await outbox.flush(world.bus), (await world.sent())[-1]) == (1, end)
+    await repeat(world, end, number)
+    assert await learn(at, outbox) == ["stream-lost", "withdrawal-undecided", "wrong-leaf"]
+    again = await run(world, outbox, draft("R-2"))
+    assert (said(again).kind, named(again)) == ("withdrawal", [identity(first)])
+    outbox.close()
+
+
 async def confirmed(world: World) -> None:
     """LV and GE answer all that they were given, and AT is told."""
     for bureau in ("LV/ncb", "GE/ncb"):
