@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from adapters.again import Rejection
-from adapters.anew import begin_anew, begins_anew
+from adapters.anew import begin_anew, begins_anew, go_on
 from adapters.check import Checked, Known, check
 from adapters.database import forget, transaction
 from adapters.ends import REPLACED, End, record_of
@@ -113,7 +113,12 @@ class Collector:
         """Give the place and what lies there."""
         journal = self._inbox.journal
         place = journal.place(self._stream)
-        records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+        try:
+            records = await self._bus.read(self._stream, place, limit=PAGE, wait=wait, partition=self._shard)
+        except OffsetGoneError as error:
+            # Away for longer than the bus keeps deliveries: the next one's number says how many are lost.
+            go_on(journal, place, self._signer.clock(), error, f"{self._signer.bureau} deliveries, by offset:")
+            return await self._read(wait)
         if not records and await begins_anew(self._bus, journal, self._stream, self._shard, self._signer.clock()):
             return await self._read(0.0)
         return place, records

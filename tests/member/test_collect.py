@@ -120,6 +120,28 @@ async def test_an_inbox_that_has_grown_past_the_place_since_it_was_made_again_is
     inbox.close()
 
 
+@pytest.mark.parametrize("read_before", [True, False])
+async def test_who_was_away_for_longer_than_the_bus_keeps_deliveries_goes_on_with_what_it_holds(
+    world: World, *, read_before: bool
+) -> None:
+    """What was dropped is lost: an alarm tells that it was, and the numbers which; nothing that came since waits."""
+    first, lost, came = await world.publish(draft("R-1"), draft("R-2"), draft("R-3"))
+    await world.broker.route(first, {"LV/ncb": ALL})
+    inbox, stream = world.machine("LV/ncb").inbox(), streams.inbox("LV/ncb")
+    collector = world.machine("LV/ncb").collector(inbox)
+    if read_before:
+        await collector.drain()
+    await world.broker.route(lost, {"LV/ncb": ALL})
+    world.bus.memory.cut(stream, await world.bus.end(stream))
+    assert (await collector.drain()).records == 0
+    assert [each.code for each in inbox.journal.alarms()] == ["offset-gone"] * read_before
+    await world.broker.route(came, {"LV/ncb": ALL})
+    assert [each.record for each in (await collector.drain()).new] == ["R-3"]
+    assert [each.code for each in inbox.journal.alarms()] == ["offset-gone"] * read_before + ["gap"]
+    assert inbox.missing() == (1 if read_before else 2)
+    inbox.close()
+
+
 async def test_a_number_that_belongs_to_another_delivery_is_refused(world: World) -> None:
     first, second = await world.publish(draft("R-1"), draft("R-2"))
     await world.broker.route(first, {"LV/ncb": ALL})
