@@ -33,8 +33,8 @@ def ring_called_lost(known: Versions, journal: Journal, member: str, at: int) ->
     found = known.called_lost(member)
     speaking = ", ".join(each[:16] for each in found.speaking)
     for each in found.keys:
-        about = f"{member}'s key {each[:16]} for directories is called lost; {speaking} speaks for {member}"
-        journal.ring_once(at, "key-called-lost", about)
+        about, more = f"{member}'s key {each[:16]} for directories is called lost", f"; {speaking} speaks for {member}"
+        journal.ring_once(at, "key-called-lost", about, more)  # later keys of the member's own make it no news
 
 
 def log_of(known: Versions, shard: int) -> notes.Vkey:

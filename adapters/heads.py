@@ -70,13 +70,13 @@ class Journal:
         """Raise an alarm, in the caller's transaction."""
         self.database.execute("INSERT INTO alarms(at, code, about) VALUES (?, ?, ?)", (at, code, about))
 
-    def ring_once(self, at: int, code: str, about: str) -> None:
-        """Raise an alarm, unless it was raised before in these words."""
-        query = "SELECT 1 FROM alarms WHERE code = ? AND about = ?"
+    def ring_once(self, at: int, code: str, about: str, more: str = "") -> None:
+        """Raise an alarm, unless one was raised before about the same, whatever more it said."""
+        query = "SELECT 1 FROM alarms WHERE code = ?1 AND substr(about, 1, length(?2)) = ?2"
         if not self.database.execute(query, (code, about)).fetchone():
             with transaction(self.database):
                 if not self.database.execute(query, (code, about)).fetchone():  # another process may have
-                    self.alarm(at, code, about)
+                    self.alarm(at, code, about + more)
 
     def alarms(self) -> list[Alarm]:
         """List all alarms, oldest first."""
