@@ -18,9 +18,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 def of(folder: Path, day: date) -> tuple[str, bytes]:
     """Give name and key of a day; the first to ask makes it. Durable on return."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        durable.sync(folder.resolve().parent)
+    durable.make_lasting(folder, 0o700)
     file = folder / f"{day.isoformat()}{SUFFIX}"
     if not os.path.lexists(file):
         _make(file)
