@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,8 +136,8 @@ def check(given: Everywhere, mend: bool) -> None:
     lines = [f"  {told(each)}" for each in found]
     if kept := sorted(gone(found) & not_made_again(home)):
         lines.append(
-            f"{' and '.join(kept)}: never made again, for empty the broker would have forgotten what is in force; put "
-            "the nodes' data there that have it"
+            f"{' and '.join(kept)}: never made again, for empty what is in force would be forgotten, or what comes "
+            "refused by every member; put the nodes' data there that have it"
         )
     if any(each.name in (topics.PARTITIONS, topics.COPIES) for each in found):
         lines.append("partitions and copies: use Kafka's own kafka-topics.sh and kafka-reassign-partitions.sh")

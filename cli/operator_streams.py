@@ -56,11 +56,11 @@ async def make_streams(home: OperatorHome, world: World, *, take_away: bool = Tr
 def not_made_again(home: OperatorHome) -> frozenset[str]:
     """Name the streams that only a node's data can bring back, once the trail has leaves.
 
-    Made again they would be empty, and the broker would have forgotten what is in force.
+    Made again they would be empty: the broker would have forgotten what is in force, and no member could check what
+    comes, as it goes on from no head that the member has. Each delivery would be refused and passed over.
     """
-    return (
-        frozenset({streams.REGISTER, streams.VERSIONS}) if any(home.folder.glob("trail*/checkpoint")) else frozenset()
-    )
+    began = any(home.folder.glob("trail*/checkpoint"))
+    return frozenset({streams.CHECKPOINTS, streams.REGISTER, streams.VERSIONS}) if began else frozenset()
 
 
 def differences(home: OperatorHome) -> list[Difference]:

@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient
 
 from broker import bindings, certificates, kafka_admin, topics
 from broker.certificates import Credentials, pki_of
-from broker.streams import REGISTER
+from broker.streams import CHECKPOINTS, REGISTER
 from cli.operator_home import OperatorHome, operator_home
 from cli.operator_streams import ACCESS
 from cli.stage import Stage
@@ -18,16 +18,16 @@ INBOX = "inbox.at.ncb"
 
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
-async def test_the_register_is_made_again_by_no_command_once_the_trail_has_leaves(on_kafka: Stage) -> None:
-    """Empty, it would have the broker forget who was given what, and which keys were called lost."""
+async def test_register_and_checkpoints_are_made_again_by_no_command_once_the_trail_has_leaves(on_kafka: Stage) -> None:
+    """Empty, the one would have the broker forget who was given what; by the other no member could check what comes."""
     home = on_kafka.home
     _begin_trail(on_kafka.operator)
-    _delete(on_kafka.operator, REGISTER, INBOX)
+    _delete(on_kafka.operator, REGISTER, CHECKPOINTS, INBOX)
     assert (await valise(home, "certificate", "stop", "at.adapter", "--yes")).code == 0
-    assert (REGISTER in _there(on_kafka.operator), INBOX in _there(on_kafka.operator)) == (False, True)
+    assert {REGISTER, CHECKPOINTS, INBOX} & _there(on_kafka.operator).keys() == {INBOX}
     mended = await valise(home, "kafka", "check", "--mend")
-    assert (mended.code, "register: never made again, for empty" in mended.out) == (1, True)
-    assert REGISTER not in _there(on_kafka.operator)
+    assert (mended.code, "checkpoints and register: never made again, for empty" in mended.out) == (1, True)
+    assert not {REGISTER, CHECKPOINTS} & _there(on_kafka.operator).keys()
 
 
 @pytest.mark.kafka
