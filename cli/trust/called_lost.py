@@ -20,7 +20,7 @@ def unasked(folder: Path, member: str, found: CalledLost) -> str:
     return (
         f"RED: the holders of the root have called {member}'s key for directories lost ({lost}), and {speaking}, which "
         f"was not made here, speaks for {member}. Unless another home of {member} has asked for that, it can give "
-        f"{member}'s bureaus keys: tell every member by another way; ask who holds the root (`valise directory status`) "
-        f"who wanted it; compare the keys in `valise member show {member}` with your own; have the voice given back: "
-        f"`valise key signatory`, and the operator drafts `valise member rekey {member} --lost`"
+        f"{member}'s bureaus keys: tell every member by another way; ask who holds the root (`valise directory "
+        f"status`) who wanted it; compare the keys in `valise member show {member}` with your own; have the voice "
+        f"given back: `valise key signatory`, and the operator drafts `valise member rekey {member} --lost`"
     )
