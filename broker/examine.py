@@ -25,8 +25,10 @@ from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
 RECORD_KINDS = frozenset({"routed", "held", "rejected", "repeated"})
-SPOKEN_OF = RECORD_KINDS | {RELEASED}
-"""Kinds of leaf that a later one may be about: a receipt names the leaf under which its bureau got the notice."""
+FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
+"""Kinds of leaf that say what the notice of the leaf before did to another."""
+SPOKEN_OF = RECORD_KINDS | FOLLOWING
+"""Kinds of leaf that a later one may be about: a receipt names that under which its bureau got it, a look any of it."""
 EVENT_KINDS = frozenset(
     {
         "receipt",
@@ -50,8 +52,6 @@ VERSIONS = (DIRECTORY, "policies")
 """What an `adopted` leaf may put in force, in the order of a leaf."""
 NOTHING = bytes(32)
 """What a leaf names where there is no version yet."""
-FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
-"""Kinds of leaf that say what the notice of the leaf before did to another."""
 ONCE = frozenset({"routed", "held"})
 """Kinds of leaf of which a notice has one at most."""
 AHEAD_MS = 2 * CLOCK_SKEW_MS
