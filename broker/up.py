@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from broker import begun, streams
-from broker.adopt import Adopter
+from broker import begun, codec, streams
+from broker.adopt import NOTHING, Adopter
 from broker.checker import Checker
 from broker.distribute import Distribute
 from broker.erase import Eraser
-from broker.errors import FencedError, UnavailableError, VersionRefusedError
+from broker.errors import FencedError, TrailError, UnavailableError, VersionRefusedError
 from broker.given import Givens
 from broker.handover import Handover
 from broker.ingest import Ingest, Parts
 from broker.judge import Judge
 from broker.marker import Marker
-from broker.notice import Head
+from broker.notice import Head, Leaf
 from broker.overdue import Overdue
 from broker.owner import Owner
 from broker.quick import seek_cycles_rarely
@@ -87,6 +87,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             outlook = await sealer.look()
             await shard.now()  # ours still: otherwise we would seal what a successor commits, and fence it by that
             head = await _recovered(sealer, outlook)
+            _check_remembers(adopter, trail)
             await check_seen(sealer, owner.witnesses)
             submit = Submit(sealer, owner.witnesses, owner.clock)
             eraser = Eraser(bus, register, records, trail.entry, owner.shard)
@@ -109,6 +110,23 @@ async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
         return await sealer.recover(outlook)
     except FencedError as error:
         raise UnavailableError("the old owner has just sealed its last step") from error
+
+
+def _check_remembers(adopter: Adopter, trail: Trail) -> None:
+    """Check that the register still names what the last leaf was decided under. Raises TrailError.
+
+    Its stream may have been emptied, or made again: a broker that went on would know of no holder and no lost key.
+    """
+    if not trail.size:
+        return
+    last, known = codec.decode(Leaf, trail.entry(trail.size - 1)), adopter.in_force(None)
+    for kind, then, now in (
+        ("directory", last.directory, known.directory),
+        ("policies", last.policies, known.policies),
+    ):
+        if now == NOTHING != then:
+            message = f"register names no {kind}, though the last leaf was decided under one: its stream was emptied"
+            raise TrailError(message)
 
 
 async def _watch(register: Register) -> None:

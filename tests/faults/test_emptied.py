@@ -15,7 +15,7 @@ from broker import up
 from broker.begin import begin
 from broker.begun import ENDED, ORIGIN
 from broker.bus import Record, Writes
-from broker.errors import FencedError, NothingLostError, UnavailableError
+from broker.errors import FencedError, NothingLostError, TrailError, UnavailableError
 from broker.notes import Checkpoint, Vkey
 from broker.owner import NONE, Owner
 from broker.register import Register
@@ -223,6 +223,20 @@ async def test_a_cache_that_is_behind_or_of_another_past_keeps_no_broker_from_st
         other.restore([(b"version/directory", b"of another past")], place)
     await one_more(federation)
     await numbers_go_on(federation)
+
+
+async def test_a_register_whose_stream_was_emptied_ends_the_broker(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would begin with nothing in force, and a withdrawal would reach nobody."""
+    end = federation.bus.end
+
+    async def emptied(stream: str, *, partition: int = 0) -> int:
+        return 0 if stream == REGISTER else await end(stream, partition=partition)
+
+    monkeypatch.setattr(federation.bus, "end", emptied)
+    with pytest.raises(TrailError, match="register names no directory"):
+        await up.run(owner(federation), federation.bus, nothing)
 
 
 def _seen(federation: Federation) -> Callable[[Vkey], list[Outside]]:
