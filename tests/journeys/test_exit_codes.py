@@ -62,7 +62,7 @@ def test_what_is_not_decided_does_not_hold_or_may_be_stale_is_not_called_done(
     capsys.readouterr()
     keys = homes.valise("key", "list", "--bureau", "LV/ncb", "--json")
     assert (keys.code, keys.value[0]["bureau"]) == (5, "LV/ncb")
-    assert json.loads(capsys.readouterr().err.splitlines()[-1]) == {"stale": True}
+    assert json.loads(capsys.readouterr().err.splitlines()[-1]) == {"stale": True, "called_lost": 0}
     tried = ("publish", "-", "--dry-run", "--bureau", "LV/ncb", "--json")
     assert homes.valise(*tried, given=person("R-2")).code == 5
 
