@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker.directory import NO_ANNEX
 from broker.facts import NO_LIMIT, Facts, carried, indices
 from broker.masks import BUREAU_SETS, Apply, Attribute, Expression, Value, subjects
+from broker.moments import moment
 from broker.notice import TO_HOLDERS
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ def day(ms: int) -> str:
     """Write a time for people, in UTC."""
     if ms >= NO_LIMIT:
         return "no day"
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return f"{ms} ms"
+    at = moment(ms)
+    return at.strftime("%Y-%m-%d %H:%M:%S UTC") if at else f"{ms} ms"
 
 
 class Wording:

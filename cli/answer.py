@@ -12,10 +12,11 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import click
+
+from broker.moments import moment
 
 LEAST_WIDTH = 40
 """columns of a table on a terminal, at least: a narrower one breaks its lines"""
@@ -169,19 +170,11 @@ def when(ms: int | None) -> str:
     """Write a time for people, in UTC."""
     if ms is None:
         return "–"
-    moment = _moment(ms)
-    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else f"{ms} ms"
+    at = moment(ms)
+    return at.strftime("%Y-%m-%d %H:%M:%S") if at else f"{ms} ms"
 
 
 def iso(ms: int, timespec: str = "milliseconds") -> str:
     """Write a time as ISO 8601 has it, in UTC."""
-    moment = _moment(ms)
-    return moment.isoformat(timespec=timespec) if moment else f"{ms} ms"
-
-
-def _moment(ms: int) -> datetime | None:
-    """Make a time of it; None outside the years 1 to 9999: whoever signs may write any number, and stops no reader."""
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
+    at = moment(ms)
+    return at.isoformat(timespec=timespec) if at else f"{ms} ms"

@@ -13,7 +13,7 @@ from tests.conftest import FIRST
 
 ROOT = Path(__file__).parent.parent
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "crash", "durable", "reading", "writing", "scrub", "threads", "turns", "quick", "few"),
+    ("errors", "crash", "durable", "reading", "writing", "scrub", "threads", "turns", "quick", "few", "moments"),
     ("notice", "bus", "streams", "settings"),
     (
         "flat",

@@ -104,7 +104,7 @@ async def ready(home: OperatorHome) -> Guard:
 async def bring_up(home: OperatorHome) -> None:
     """Bring streams and bindings to the directory in force and to who was stopped: what this home knows may be older.
 
-    What is gone of them is made again.
+    What is gone of them is made again, where it may be (`not_made_again`).
     """
     async with in_turn(home, TURN_S):
         if (await ready(home)).opened is None:
