@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer, client, conn
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, client, conn
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.consumer import fetcher
+from aiokafka.consumer import fetcher, group_coordinator
 from aiokafka.producer import message_accumulator, sender
 from aiokafka.record import _crecords
 
@@ -23,7 +24,7 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
     ("kafka.py", AIOKafkaProducer): ("_message_accumulator", "_sender", "client", "stop"),
     ("kafka.py", message_accumulator.MessageAccumulator): ("fail_all",),
     ("kafka.py", sender.Sender): ("sender_task",),
-    ("kafka.py", client.AIOKafkaClient): ("close",),
+    ("kafka.py", client.AIOKafkaClient): ("close", "cluster", "fetch_all_metadata"),
     ("kafka_quota.py", AIOKafkaAdminClient): ("_send_request",),
     ("kafka_read.py", fetcher.PartitionRecords): (
         "_aborted_producers",
@@ -35,6 +36,9 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
         "_unpack_records",
         "next_fetch_offset",
     ),
+    ("kafka_read.py", group_coordinator.GroupCoordinator): ("_send_req", "coordinator_dead", "group_id"),
+    ("kafka_read.py", AIOKafkaConsumer): ("_client",),
+    ("kafka_read.py", client.AIOKafkaClient): ("_wait_on_metadata",),
     ("kafka_send.py", conn.AIOKafkaConnection): (
         "_client_id",
         "_host",
@@ -54,6 +58,7 @@ REPLACED = (
     (sender, "BACKOFF_OVERRIDE"),
     (fetcher, "PartitionRecords"),
     (conn.AIOKafkaConnection, "send"),
+    (group_coordinator.GroupCoordinator, "_send_req"),
 )
 
 
@@ -76,7 +81,7 @@ def test_aiokafka_has_what_we_use_of_it(file: str, owner: type, name: str) -> No
 @pytest.mark.parametrize(("owner", "name"), REPLACED)
 def test_aiokafka_looks_up_what_we_replace(owner: object, name: str) -> None:
     assert hasattr(owner, name)
-    source = inspect.getsource(owner if inspect.ismodule(owner) else conn)
+    source = inspect.getsource(owner if inspect.ismodule(owner) else sys.modules[owner.__module__])
     assert source.count(name) > 1, f"{owner!r} does not use {name} any more"
 
 

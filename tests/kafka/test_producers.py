@@ -51,6 +51,7 @@ async def test_nodes_that_are_too_few_for_long_are_unavailable(monkeypatch: pyte
     client.force_metadata_update = lambda: asyncio.get_running_loop().create_future()
     monkeypatch.setattr(producer, "_partition", lambda *_: 0)
     monkeypatch.setattr(producer._metadata, "leader_for_partition", lambda _: 1)
+    monkeypatch.setattr(producer._metadata, "partitions_for_topic", lambda _: {0})
     producer._txn_manager.set_pid_and_epoch(1, 0)
     await producer._sender.start()
     bus = KafkaBus("x:1", streams.ROUTER, None, WORLD, limit=0.3)
