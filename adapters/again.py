@@ -1,6 +1,7 @@
 """Says when what the broker rejected for its key alone can come again: under another key, or once this one is in force.
 
-Such a rejection burns neither id nor number, so that nothing is lost by the change of a key.
+Such a rejection burns neither id nor number, so that nothing is lost by the change of a key. Nor does that of a receipt
+whose date was ahead: nothing is lost by a clock that was.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.directory import Directory, Key
-from broker.errors import KeyNotInForceError, KeyRevokedError, UnknownKeyError
-from broker.notice import Leaf
+from broker.errors import IssuedInFutureError, KeyNotInForceError, KeyRevokedError, UnknownKeyError
+from broker.notice import CLOCK_SKEW_MS, Leaf
 
 KEY_CODES = (KeyNotInForceError.code, KeyRevokedError.code, UnknownKeyError.code)
 """What is rejected so burns neither id nor number: the same bytes may come again under another key."""
+RECEIPT_CODES = (*KEY_CODES, IssuedInFutureError.code)
+"""So it is with a receipt whose date was ahead, too; a notice has burnt both by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +64,8 @@ def is_due(rejection: Rejection, key: Key | None, waited: int) -> bool:
     if rejection.code != KeyNotInForceError.code or key is None or key.valid_from <= rejection.now:
         return False
     return key.in_force(rejection.now + waited)
+
+
+def has_come(at: int, now: int) -> bool:
+    """Say whether the broker, at its `now`, takes what is dated so, by a clock that may be ahead of its own."""
+    return at <= now + CLOCK_SKEW_MS

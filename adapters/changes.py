@@ -167,7 +167,7 @@ class _Run:
 
 
 def _refused(said: str, what: str) -> RunRefusedError:
-    told = f"where that is meant, `Guard(accept_{what}=True)` lets this run pass"
+    told = f"where that is meant, `changes` with `Guard(accept_{what}=True)` lets this run pass"
     return RunRefusedError(f"{said}. Nothing was published; {told}")
 
 

@@ -42,7 +42,7 @@ REJECTED = "rejected"
 """Place beside those in streams: up to which leaf rejections were looked at."""
 Result = Checked | RefusedError
 Rejections = Callable[[int], Sequence[Rejection]]
-"""Gives what the member's outcomes say was rejected for its key alone, from a leaf on."""
+"""Gives what the member's outcomes say was rejected for its key or its date alone, from a leaf on."""
 
 
 Progress = Callable[[int, int], object]
@@ -141,7 +141,7 @@ class Collector:
         return True
 
     def _send_again(self) -> None:
-        """Queue receipts that were rejected for their key alone, once they can come again."""
+        """Queue receipts that were rejected for their key or their date alone, once they can come again."""
         place = self._inbox.journal.place(REJECTED)
         rejected = self._rejections(place)
         if not rejected and not self._receipts.waits_for_key():

@@ -10,13 +10,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.adapter import Draft
-from broker import codec, streams
+from adapters.adapter import Draft, Pointer
+from broker import avro, codec, streams
 from broker.directory import Directory
-from broker.errors import CannotSignError, ConfigurationError, InvalidFieldError, UnknownKindError
+from broker.errors import (
+    CannotSignError,
+    ConfigurationError,
+    InvalidFieldError,
+    InvalidReferenceError,
+    UnknownKindError,
+)
 from broker.notice import (
     HEADER_TYPE,
     KINDS,
+    RELATIONS,
     ROUTING,
     Compartment,
     Envelope,
@@ -28,10 +35,12 @@ from broker.notice import (
     Verified,
 )
 from broker.signing import SigningKey, compartment_digest
-from broker.verify import Arrival, check_header_words, check_routing_words, outer, verify
+from broker.verify import Arrival, outer, verify
 
 NO_KEY = (ConfigurationError, CannotSignError)
 """What keeps a bureau from signing; the other bureaus of its member go on."""
+OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
+"""Relations to an earlier version of the same record, of the same bureau's but where an authority withdraws it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +122,14 @@ def _routing(draft: Draft, place: Place) -> Routing:
     )
 
 
-def check_words(draft: Draft) -> None:
-    """Check what can be checked of a draft without home and directory. Raises NoticeRejectedError."""
-    bodies(draft)
-    place = Place("", 1, (), b"", 1)
-    check_header_words(_header(draft, place, (), b"", 0, ""))
-    check_routing_words(_routing(draft, place))
+def check_pointer(pointer: Pointer, record: str) -> None:
+    """Check a pointer of a record's draft before it is looked up. Raises InvalidReferenceError."""
+    if pointer.relation not in RELATIONS:
+        message = f"no pointer has the relation {pointer.relation!r}: it is one of {', '.join(RELATIONS)}"
+        raise InvalidReferenceError(message)
+    if pointer.relation in OF_ONE_RECORD and pointer.record != record:
+        message = f"what {pointer.relation} a record is a version of that record"
+        raise InvalidReferenceError(message)
 
 
 def bodies(draft: Draft) -> list[bytes]:
@@ -127,7 +138,7 @@ def bodies(draft: Draft) -> list[bytes]:
         raise UnknownKindError
     unknown = draft.compartments.keys() - set(KINDS[draft.kind])
     if unknown:
-        message = f"a {draft.kind} has no compartment {', '.join(sorted(unknown))}"
+        message = f"kind {draft.kind}: it has no compartment {', '.join(sorted(unknown))}"
         raise InvalidFieldError(message)
     return [_body(draft.kind, name, draft.compartments.get(name)) for name in KINDS[draft.kind]]
 
@@ -136,8 +147,8 @@ def _body(kind: str, name: str, value: Mapping[str, Any] | None) -> bytes:
     if not value:
         return b""
     schema = f"{kind}.{name}"
-    data = codec.write(schema, value)
-    lost = next(_lost(value, codec.read(schema, data), schema), None)
+    data = avro.write(schema, value)
+    lost = next(_lost(value, avro.read(schema, data), schema), None)
     if lost:
         message = f"the schema has no field {lost}"
         raise InvalidFieldError(message)

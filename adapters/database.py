@@ -28,7 +28,9 @@ def answering() -> Iterator[None]:
 
     What no time mends, a damaged file or one that is not ours to write, passes as it is.
     """
-    with writing.answering("a file of this home cannot be used now; another process may keep it", AWAY):
+    with writing.answering(
+        "a file of this home cannot be used now; another process may keep it, or its disk is full", AWAY
+    ):
         yield
 
 

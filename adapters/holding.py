@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from broker import codec
+from broker import avro, codec
 from broker.notice import ORDERED, WITHDRAWAL, DecisionRecord, Header, Reference, Verified
 from broker.signing import header_digest
 
@@ -260,4 +260,4 @@ def reason_in(compartments: bytes | None) -> Mapping[str, Any] | None:
     """Read the reason of a withdrawal, if its body is still here."""
     found = codec.decode_compartments(compartments) if compartments else ()
     opened = next((each.opened for each in found if each.name == "reason"), None)
-    return codec.read("withdrawal.reason", opened.data) if opened else None
+    return avro.read("withdrawal.reason", opened.data) if opened else None

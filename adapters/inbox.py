@@ -16,7 +16,7 @@ from adapters.check import Checked
 from adapters.database import add_column, connect, count_queued, transaction, version_of
 from adapters.ends import ERASED, End, Ends, record_of
 from adapters.heads import Heads, Journal
-from broker import codec
+from broker import avro, by_hand, codec
 from broker.errors import NoticeRejectedError
 from broker.notice import ROUTING, Envelope, Header, Leaf, ReceiptItem, Shared
 
@@ -190,7 +190,7 @@ class Inbox:
 
     def held_lines(self) -> list[Line]:
         """List the deliveries that were given for a review and have not ended, oldest first."""
-        begins = codec.leaf_prefix("held")
+        begins = by_hand.leaf_prefix("held")
         query = (
             f"SELECT {_LINE} FROM deliveries WHERE state IN ('new', 'read') AND substr(leaf, 1, ?) = ?"  # noqa: S608 -- ours
             " ORDER BY delivery_number"
@@ -244,7 +244,7 @@ class Inbox:
             if each.opened is None or each.name == ROUTING:
                 continue
             try:
-                body[each.name] = codec.read(codec.name_of(each.opened.data), each.opened.data)
+                body[each.name] = avro.read(avro.name_of(each.opened.data), each.opened.data)
             except NoticeRejectedError:
                 unreadable.append(each.name)
         return Opened(_line(row), codec.decode(Header, envelope.header), body, tuple(unreadable))

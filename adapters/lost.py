@@ -105,8 +105,7 @@ class Lost:
             "SELECT * FROM ours WHERE header_digest = ? AND kind = ?", (end, WITHDRAWAL)
         ).fetchone()
         for digest in subjects(row) if row else ():
-            known = "SELECT 1 FROM envelopes WHERE header_digest = ? AND outcome IS NULL AND notice_id IN unknown"
-            if self._database.execute(known, (digest,)).fetchone():
+            if self._find_unknown(digest):
                 self._reject(digest, told=True)
 
     def told_before(self, notice_id: bytes) -> str:
@@ -121,6 +120,24 @@ class Lost:
         if row is None:
             return ""
         return f"; withdrawal {uuid.UUID(bytes=bytes(row[0]))}, whose outcome is lost, may have told them"
+
+    def named_unknown(self, notice_id: bytes) -> str:
+        """Say which notice that an end names was given up, and so may never have had holders; empty: none."""
+        row = self._database.execute("SELECT * FROM ours WHERE notice_id = ?", (notice_id,)).fetchone()
+        found = next(filter(None, map(self._find_unknown, subjects(row) if row else ())), None)
+        if found is None:
+            return ""
+        return (
+            f"; notice {uuid.UUID(bytes=found)}, whose outcome is lost and which it ends, may never have been on record"
+        )
+
+    def _find_unknown(self, digest: bytes) -> bytes | None:
+        """Find a notice of ours that is unknown, by the digest of its header."""
+        row = self._database.execute(
+            "SELECT notice_id FROM envelopes WHERE header_digest = ? AND outcome IS NULL AND notice_id IN unknown",
+            (digest,),
+        ).fetchone()
+        return bytes(row[0]) if row else None
 
     def _reject(self, digest: bytes, *, told: bool) -> None:
         self._database.execute(

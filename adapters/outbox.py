@@ -19,7 +19,7 @@ from typing import Any
 from adapters import dates, heads, holding, lost, subscriptions
 from adapters.adapter import Draft, Pointer, Rejected
 from adapters.changes import Change, Corrected, New, Unchanged, Withdrawn
-from adapters.compose import NO_KEY, Maker, Place, compose
+from adapters.compose import NO_KEY, Maker, Place, check_pointer, compose
 from adapters.database import QUEUED, WAIT_S, answering, connect, count_queued, forget, transaction
 from adapters.holding import Holding, reason_in, reference_to
 from adapters.order import Order
@@ -31,7 +31,7 @@ from adapters.wrong import why
 from broker import crash
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, NoticeRejectedError, UnavailableError
-from broker.notice import ORDERED, RELATIONS, Header, Reference, Verified
+from broker.notice import ORDERED, Header, Reference, Verified
 from broker.writing import take_back
 
 TABLES = f"""
@@ -255,6 +255,14 @@ class Outbox:
             self._keep_cursor(cursor)
         return results
 
+    def correct(self, draft: Draft, bureau: str, *, again: bool = False) -> Result:
+        """Publish a draft for the bureau whose record it is, as `publish` there: what one has sent the other finds.
+
+        `again`: though nothing has changed, for holders who have lost what they had.
+        """
+        with self._signing({bureau}):
+            return self._publish(replace(draft, bureau=bureau), "", draft.digest(), again=again)
+
     def rehearse(self, drafts: Iterable[Draft], progress: Progress = _silent) -> list[Verified | Refusal | Unchanged]:
         """Give what `publish` would make of these drafts now, one after the other, and keep nothing of it."""
         drafts, made = list(drafts), list[Verified | Refusal | Unchanged]()
@@ -406,11 +414,13 @@ class Outbox:
         )
         return [str(row[0]) for row in rows]
 
-    def _publish(self, draft: Draft, source: str, digest: bytes | None = None) -> Result:
-        made = self._make_next(draft, source, digest)
+    def _publish(self, draft: Draft, source: str, digest: bytes | None = None, *, again: bool = False) -> Result:
+        made = self._make_next(draft, source, digest, again=again)
         return _published(made) if isinstance(made, Verified) else made
 
-    def _make_next(self, draft: Draft, source: str, digest: bytes | None = None) -> Verified | Refusal | Unchanged:
+    def _make_next(
+        self, draft: Draft, source: str, digest: bytes | None = None, *, again: bool = False
+    ) -> Verified | Refusal | Unchanged:
         """Make the next version of a record and keep it."""
         bureau = draft.bureau or self._bureau
         digest = digest or draft.digest()
@@ -420,7 +430,7 @@ class Outbox:
         if kept and kept.state == "live" and kept.source and source and kept.source != source:
             # Two sources count their records alike: a person of one would become the "correction" of another's.
             return Refusal(draft.record, OTHER_SOURCE, f"it stands published from {kept.source}")
-        if kept and kept.state == "live" and kept.digest == digest:
+        if kept and kept.state == "live" and kept.digest == digest and not again:
             return Unchanged(draft.record)
         standing = self.holding.standing(bureau, draft.record)
         try:
@@ -507,12 +517,7 @@ class Outbox:
         return tuple(self._reference(pointer, bureau, draft.record) for pointer in draft.pointers)
 
     def _reference(self, pointer: Pointer, bureau: str, record: str) -> Reference:
-        if pointer.relation not in RELATIONS:
-            message = f"no pointer has the relation {pointer.relation!r}: it is one of {', '.join(RELATIONS)}"
-            raise InvalidReferenceError(message)
-        if pointer.relation in _OF_ONE_RECORD and pointer.record != record:
-            message = f"what {pointer.relation} a record is a version of that record"
-            raise InvalidReferenceError(message)
+        check_pointer(pointer, record)
         own = pointer.issuer in ("", bureau) or pointer.issuer.partition("/")[0] == bureau.partition("/")[0]
         found = self._current(pointer.issuer or bureau, pointer.record) if own else self._resolve(pointer)
         if found is None:
@@ -581,9 +586,6 @@ class Outbox:
         for each in self._follow_up():
             tell(each)
         return await self._sender.send(bus, shard)
-
-
-_OF_ONE_RECORD = frozenset({"corrects", "withdraws", "restricts"})
 
 
 def _published(made: Verified) -> Published:

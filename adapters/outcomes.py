@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from adapters.again import KEY_CODES, Rejection
+from adapters.again import KEY_CODES, RECEIPT_CODES, Rejection
 from adapters.anew import begins_anew, go_on
 from adapters.check import Known, check_key, check_leaf, check_time, find_directory
 from adapters.database import connect, forget_body, transaction
@@ -207,8 +207,8 @@ class Outcomes:
             # No end is ever held: a broker that says so keeps it from those who hold what it ends.
             notice_id, decided = outcome.notice_id or b"", outcome.kind in ("routed", "held")
             if decided and untold(self._database, notice_id, checked.decision):
-                about = f"leaf {outcome.leaf_number}{self._lost.told_before(notice_id)}"
-                self.journal.alarm(checked.leaf.now, "holders-not-told", about)
+                why = self._lost.told_before(notice_id) + self._lost.named_unknown(notice_id)
+                self.journal.alarm(checked.leaf.now, "holders-not-told", f"leaf {outcome.leaf_number}{why}")
         elif outcome.kind in (RELEASED, NOT_RELEASED):
             self._mark_reviewed(checked)
         elif outcome.kind == ORDERED:
@@ -490,13 +490,13 @@ def _check_receipt(outcome: Outcome, leaf: Leaf, known: Known) -> Receipt:
 
 
 def rejected_in(outbox: Path, since: int) -> list[Rejection]:
-    """List what a member's outcomes say was rejected for its key alone, from a leaf on."""
+    """List what a member's outcomes say was rejected for its key or, a receipt, its date alone, from a leaf on."""
     if not outbox.exists():
         return []
     with closing(connect(outbox, "", VERSION)) as database:
         rows = database.execute(
             "SELECT leaf_number, record_digest, code, now FROM outcomes WHERE leaf_number >= ? AND kind = 'rejected'"
             " AND code IN (SELECT value FROM json_each(?)) ORDER BY leaf_number",
-            (since, json.dumps(KEY_CODES)),
+            (since, json.dumps(RECEIPT_CODES)),
         ).fetchall()
     return [Rejection(row[0], bytes(row[1]), row[2], row[3]) for row in rows]

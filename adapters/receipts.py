@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from adapters.again import Rejection, Shown, can_come_again, is_due
+from adapters.again import Rejection, Shown, can_come_again, has_come, is_due
 from adapters.database import QUEUED, check_went, transaction
 from broker import codec, crash, streams
 from broker.bus import Bus
 from broker.directory import Directory
+from broker.errors import IssuedInFutureError
 from broker.notice import RECEIPT_ITEMS, RECEIPT_TYPE, Receipt, ReceiptItem, Statement
 from broker.signing import SigningKey
 
@@ -159,11 +160,11 @@ class Receipts:
             )
 
     def waits_for_key(self) -> bool:
-        """Say whether a receipt was rejected for its key and could not be sent again yet."""
+        """Say whether a receipt was rejected for its key, or its date, and could not be sent again yet."""
         return self._database.execute("SELECT 1 FROM receipts_rejected LIMIT 1").fetchone() is not None
 
     def reject(self, rejected: Iterable[Rejection]) -> None:
-        """Keep which receipts were rejected for their key alone, in the caller's transaction; no other is ours."""
+        """Keep which receipts were rejected for key or date alone, in the caller's transaction; no other is ours."""
         self._database.executemany(
             "INSERT OR REPLACE INTO receipts_rejected(number, leaf_number, digest, code, now, noted_at)"
             " SELECT number, ?1, ?2, ?3, ?4, ?5 FROM receipts_sent WHERE digest = ?2",
@@ -171,9 +172,10 @@ class Receipts:
         )
 
     def send_again(self, newest: Shown | None, find: Callable[[bytes], Directory | None], present: Directory) -> None:
-        """Queue what was rejected for its key alone and can come again, in the caller's transaction.
+        """Queue what was rejected for its key or its date alone and can come again, in the caller's transaction.
 
-        `present`: the newest directory, which says from when on a key is in force.
+        `present`: the newest directory, which says from when on a key is in force. What was dated ahead is dated anew
+        where our clock was set back since; where it was not, it goes as it is once its time has come.
         """
         rows = self._database.execute("SELECT w.*, statement FROM receipts_rejected AS w JOIN receipts USING (number)")
         for row in rows.fetchall():
@@ -183,13 +185,25 @@ class Receipts:
             # Where it went under another key since, that is the one which counts.
             if sha256(statement).digest() == digest:
                 waited = self._signer.clock() - row["noted_at"] if row["noted_at"] else 0
-                due = is_due(rejection, present.key(keys[0]), waited)
-                if not due and not can_come_again(rejection, keys, newest, find):
+                if rejection.code == IssuedInFutureError.code:
+                    again = self._dated(statement, rejection, waited)
+                else:
+                    due = is_due(rejection, present.key(keys[0]), waited)
+                    again = statement if due or can_come_again(rejection, keys, newest, find) else None
+                if again is None:
                     continue
                 self._database.execute(
-                    "UPDATE receipts SET sent = 0, queued = queued + 1 WHERE number = ?", (row["number"],)
+                    "UPDATE receipts SET sent = 0, queued = queued + 1, statement = ? WHERE number = ?",
+                    (again, row["number"]),
                 )
             self._database.execute("DELETE FROM receipts_rejected WHERE number = ?", (row["number"],))
+
+    def _dated(self, data: bytes, rejection: Rejection, waited: int) -> bytes | None:
+        """Give what was dated ahead as it may come again; None where it would be rejected once more."""
+        receipt, now = codec.decode(Receipt, codec.decode(Statement, data).payload), self._signer.clock()
+        if now < receipt.at:
+            return codec.encode(self._signer.statement(RECEIPT_TYPE, codec.encode(replace(receipt, at=now))))
+        return data if has_come(receipt.at, rejection.now + waited) else None
 
     def _in_force(self, data: bytes) -> bytes:
         """Sign the same payload anew where the bureau's key has changed since."""

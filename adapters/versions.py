@@ -74,7 +74,14 @@ class Versions:
         """Whether a directory that had come was asked for and could not be given."""
 
     async def follow(self, bus: Bus) -> int:
-        """Take in what the stream holds beyond our place; return how many versions came. Raises UnavailableError."""
+        """Take in what the stream holds beyond our place; return how many versions came.
+
+        Raises UnavailableError, also where there is no room for them: whoever follows for weeks goes on once there is.
+        """
+        with durable.room(self._folder):
+            return await self._follow(bus)
+
+    async def _follow(self, bus: Bus) -> int:
         state, came = self._state(), 0
         root = self._pinned(state)
         if not state or root != self._root:  # another process may have pinned it: what was read before counts no more

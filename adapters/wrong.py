@@ -10,16 +10,18 @@ import re
 from adapters.adapter import Draft
 from broker.errors import (
     InvalidFieldError,
+    InvalidReferenceError,
     NoticeRejectedError,
     UnknownHandlingError,
     UnknownKindError,
     UnknownPurposeError,
     UnreadableError,
 )
+from broker.notice import APPROVAL, RESTRICTION, WITHDRAWAL
 
 SHOWN = frozenset(
     {
-        "kind", "purpose", "handling", "topics", "urgency", "confidentiality", "source_evaluation",
+        "bureau", "kind", "purpose", "handling", "topics", "urgency", "confidentiality", "source_evaluation",
         "information_evaluation", "derogation", "agreements", "to", "deny",
     }
 )  # fmt: skip
@@ -30,22 +32,30 @@ _UNFIT = re.compile(r" on field (\w+)$")
 """How fastavro's complaint ends; what stands before it tells the value."""
 LIMIT = 80
 """Characters of a value; whoever writes a whole report into such a field finds it by its beginning."""
+MADE_BY = {
+    WITHDRAWAL: "`valise withdraw RECORD` makes a withdrawal, and `valise withdraw ID --order` an authority's",
+    RESTRICTION: "no command makes a restriction yet",
+    APPROVAL: "`valise review release ID` makes an approval, and `refuse ID` one that refuses",
+}
+"""How a notice is made that few would write by hand."""
 _FIELDS = {UnknownKindError: "kind", UnknownPurposeError: "purpose", UnknownHandlingError: "handling"}
 
 
-def why(draft: Draft, error: NoticeRejectedError) -> str:
-    """Say why a draft is refused."""
+def why(draft: Draft, error: NoticeRejectedError, lacking: str = "not all of it is in the directory") -> str:
+    """Say why a draft is refused; `lacking`: what is said of names that the directory does not have."""
     if field := _FIELDS.get(type(error)):
         return f"{str(error).rstrip('.')}: {_held(draft, field)}"
     names = str(error).split(", ")
     if isinstance(error, InvalidFieldError) and all(map(str.isidentifier, names)):
-        return ", ".join(f"{each} {_said(draft, each)}" if each in SHOWN else each for each in names)
+        return ", ".join(f"{each} {_said(draft, each, lacking)}" if each in SHOWN else each for each in names)
+    if isinstance(error, InvalidReferenceError) and draft.kind in MADE_BY:
+        return f"{error} ({MADE_BY[draft.kind]})"
     unfit = _UNFIT.search(str(error.__cause__)) if isinstance(error, UnreadableError) else None
     return f"{error}: field {unfit[1]}" if unfit else str(error)
 
 
-def _said(draft: Draft, field: str) -> str:
-    return _held(draft, field) + (": not all of it is in the directory" if field in NAMED else "")
+def _said(draft: Draft, field: str, lacking: str) -> str:
+    return _held(draft, field) + (f": {lacking}" if field in NAMED else "")
 
 
 def _held(draft: Draft, field: str) -> str:

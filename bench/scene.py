@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from broker import codec, members, notes, streams, up
+from broker import avro, codec, members, notes, streams, up
 from broker.bus import Bus
 from broker.members import (
     WrittenBureau,
@@ -70,7 +70,7 @@ def directory() -> WrittenDirectory:
         transfers=tuple(
             WrittenTransfer(source="AT", target=each, basis="agreement", reference="bench") for each in MEMBERS[1:]
         ),
-        compartment_schemas=tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS)),
+        compartment_schemas=tuple(sorted(avro.fingerprint(name).hex() for name in BODY_SCHEMAS)),
         logs=(WrittenLog(shard=0, vkey=str(LOG)),),
     )
 

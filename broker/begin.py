@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import begun, codec, crash, durable, notes, streams
+from broker import begun, codec, crash, durable, notes, remembers, streams
 from broker.begun import ENDED, ORIGIN, SEEN
 from broker.errors import NothingLostError, NothingToCompareError, ProofError, TrailError
 from broker.judge import Ruling
@@ -66,6 +66,7 @@ async def begin(owner: Owner, bus: Bus, kept: Kept, tell: Tell, leave_room: Call
         heard = await _heard(owner, records, bus, kept) if await _is_to_end(owner, records, bus) else None
         if heard:  # before the shard is taken: what is refused leaves whoever runs it alone
             await _compared(owner, records, bus, heard)
+        await remembers.check_stream(bus, Trail.open(owner.trail), owner.shard)
         async with bus.own(owner.shard, [streams.VERSIONS]) as shard:
             lost = await _compared(owner, records, bus, heard) if heard else None
             await register.take_over(shard.now)

@@ -72,6 +72,14 @@ def passed_over(place: Place, offset: int, bounds: tuple[int, int], lost: Mappin
     return Record(stream, partition, (start if offset < start else end) - 1, 0, b"", None, what)
 
 
+def made_again(place: Place, start: int, lost: Mapping[str, int]) -> Record | None:
+    """Give the refused record that stands for what was lost with an input that has no place, if `lost` has 0 for it."""
+    stream, partition = place
+    if lost.get(stream) != 0:
+        return None
+    return Record(stream, partition, start - 1, 0, b"", None, f"{stream} was lost, and made again")
+
+
 @dataclass(slots=True)
 class Writes:
     """What one step writes, in order: (stream, key, value); a value of None removes the key from a compacted stream."""
@@ -134,6 +142,21 @@ class Shard(Protocol):
         """
         ...
 
+    def gone(self) -> frozenset[str]:
+        """Name the inputs that the bus seems to have no more: nothing comes of them, and the others go on.
+
+        Not asked for: it is what was heard last, and may hold for a moment only.
+        """
+        ...
+
+    def unplaced(self) -> frozenset[str]:
+        """Name the inputs of which `own` found no place kept: nothing was committed of them, or it went with them.
+
+        So it goes on Kafka, where a topic that was deleted takes the places in it with it. Where `lost` has 0 for one
+        `take` gives one refused record first.
+        """
+        ...
+
 
 class Bus(Protocol):
     """A message bus, opened by `async with`, once, in the name of one principal."""
@@ -171,7 +194,15 @@ class Bus(Protocol):
         ...
 
     async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
-        """Tell where `group` stands in `stream`: the next offset to read (0 if it never kept one)."""
+        """Tell where `group` stands in `stream`: the next offset to read (0 if it never kept one).
+
+        What was kept just before a node was lost is told for certain only after another place of the group was kept
+        since, in whichever stream.
+        """
+        ...
+
+    async def has_place(self, group: str, stream: str, *, partition: int = 0) -> bool:
+        """Tell whether `group` ever kept a place in `stream`, be it 0; on Kafka no more, once the topic was deleted."""
         ...
 
     async def keep_place(self, group: str, stream: str, offset: int, *, partition: int = 0) -> None:

@@ -106,18 +106,25 @@ def key_of(request_pem: bytes) -> str:
 
 
 def expiry(path: Path) -> datetime:
-    """Tell until when the first certificate in a PEM file is in force."""
-    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    """Tell until when the first certificate in a PEM file is in force. Raises ConfigurationError: damaged."""
+    return _first(path).not_valid_after_utc
 
 
 def hosts_of(path: Path) -> set[str]:
-    """Tell which names and addresses the first certificate in a PEM file is for."""
-    found = x509.load_pem_x509_certificate(path.read_bytes())
+    """Tell which names and addresses the first certificate in a PEM file is for. Raises ConfigurationError likewise."""
+    found = _first(path)
     try:
         named = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return set()
     return {str(each.value) for each in named}
+
+
+def _first(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is damaged: put that of a backup in its place") from error
 
 
 def request(pki: Path, member: str, unit: str, organisation: str = "") -> bytes:

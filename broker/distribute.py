@@ -16,7 +16,7 @@ import structlog
 
 from broker import codec, crash, streams
 from broker.bus import NOTHING_LOST, passed_over
-from broker.errors import FencedError, OffsetGoneError
+from broker.errors import FencedError, InputLostError, OffsetGoneError
 from broker.handover import COPIES
 from broker.notice import Entry, Routed
 from broker.route import Route, deliveries, restored, told
@@ -67,12 +67,15 @@ class Distribute:
         self._bus, self._sealer, self._eraser = bus, sealer, eraser
         self._shard, self._clock, self._lost = shard, clock, lost
 
-    async def catch_up(self) -> None:
+    async def catch_up(self, *, has_sent: bool = False) -> None:
         """Send what was committed before this start and may not have left. Call after the sealer has recovered.
 
-        Raises FencedError if another owner has committed since, InputLostError as `Bus.own` does.
+        `has_sent`: something was sent before. Raises FencedError if another owner has committed since, InputLostError
+        as `Bus.own` does, and where `routed` is as if nothing ever was.
         """
-        place = await self._held(await self._bus.place(GROUP, streams.ROUTED, partition=self._shard))
+        # Nobody reads `register` by its place: kept for what `Bus.place` then surely tells.
+        await self._bus.keep_place(GROUP, streams.REGISTER, 0, partition=self._shard)
+        place = await self._held(await self._bus.place(GROUP, streams.ROUTED, partition=self._shard), has_sent=has_sent)
         while records := await self._bus.read(streams.ROUTED, place, limit=READ_LIMIT, partition=self._shard):
             for routes, place in parts(records):
                 # The sealer has recovered all that was committed before we owned the shard; this is beyond it.
@@ -81,9 +84,11 @@ class Distribute:
                 await self._send(routes, self._proofs(routes), place)
                 log.info("routed.copied-again", leaves=len(routes), place=place)
 
-    async def _held(self, place: int) -> int:
+    async def _held(self, place: int, *, has_sent: bool) -> int:
         """Give our place, moved on over what is lost where the operator said so: bureaus find the gap themselves."""
         start, end = 0, await self._bus.end(streams.ROUTED, partition=self._shard)
+        if place == end == 0 and has_sent:
+            return await self._made_again()
         try:
             await self._bus.read(streams.ROUTED, place, limit=1, partition=self._shard)
         except OffsetGoneError as error:
@@ -96,6 +101,17 @@ class Distribute:
         log.error("routed.lost", alarm=True, said=gap.fault)
         await self._bus.keep_place(GROUP, streams.ROUTED, gap.offset + 1, partition=self._shard)
         return gap.offset + 1
+
+    async def _made_again(self) -> int:
+        """Begin anew in `routed` where the operator said so, once: what had not left was lost with it."""
+        if await self._bus.has_place(GROUP, streams.ROUTED, partition=self._shard):  # Kafka's go with their topic
+            return 0
+        what = f"{streams.ROUTED} was lost, and made again: what was on record and had not been sent was lost with it"
+        if self._lost.get(streams.ROUTED) != 0:
+            raise InputLostError(streams.ROUTED, 0, what)
+        log.error("routed.lost", alarm=True, said=what)
+        await self._bus.keep_place(GROUP, streams.ROUTED, 0, partition=self._shard)
+        return 0
 
     async def run(self, committed: Handover) -> None:
         """Seal and send committed steps as they come, those that wait together.

@@ -22,6 +22,7 @@ LEFT_BYTES = 8
 """Of chance in the name of what is aside."""
 ALONE_S, AGAIN_S = 10.0, 0.05
 """Seconds that one process waits for another in a folder, and between two tries."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def begin(file: Path, data: bytes) -> int:
@@ -139,6 +140,18 @@ def sync_together(files: Sequence[int], folders: Iterable[Path]) -> None:
     finally:
         for each in opened:
             os.close(each)
+
+
+@contextmanager
+def room(folder: Path) -> Iterator[None]:
+    """Turn what a full disk says to whoever writes below a folder into UnavailableError: room mends it, not a start."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        file = f": {error.filename}" if error.filename else ""
+        raise UnavailableError(f"there is no room on a disk of {folder} ({error.strerror}{file})") from error
 
 
 def make(folder: Path, mode: int = 0o777) -> set[Path]:

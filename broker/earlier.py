@@ -40,7 +40,7 @@ class _Part:
 def changed(folder: Path, size: int) -> Iterator[tuple[str, str]]:
     """Name each part of an earlier size that does not fit the tree of `size` leaves, and what is wrong with it.
 
-    The tiles of that tree must have been checked before. What lies beyond it is not looked at.
+    The tiles of that tree must have been checked before. What lies beyond it is not looked at, and may be half written.
     """
     for part in _parts(folder):
         have = min(WIDTH, (size >> part.level_height) - part.index * WIDTH)
@@ -48,6 +48,8 @@ def changed(folder: Path, size: int) -> Iterator[tuple[str, str]]:
             continue
         if wrong := _wrong(folder, part, have):
             inside, what = wrong
+            if part.width > have and not inside:
+                continue
             yield f"{part.file.relative_to(folder)}{inside}", what
 
 

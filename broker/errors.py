@@ -40,14 +40,14 @@ class FencedError(UnavailableError):
 
 
 class TopicGoneError(UnavailableError):
-    """No node has the topic of a stream: nothing is written there until the operator makes it again."""
+    """No node has the topic of a stream: nothing is written or read there until the operator makes it again."""
 
     code = "topic-gone"
 
     def __init__(self, streams: Sequence[str]) -> None:
         super().__init__(
-            f"no node has a topic for {', '.join(streams)}: `valise kafka check` compares them, and the operator makes "
-            "it again, empty, with `valise kafka check --mend`"
+            f"no node has a topic for {', '.join(streams)}: `valise kafka check` says more, and `valise kafka check "
+            "--mend` of the operator makes again, empty, what may be"
         )
         self.streams = tuple(streams)
 
@@ -98,6 +98,19 @@ class TrailError(ValiseError):
     """The trail on this disk contradicts the record: refuse to run."""
 
     code = "trail-contradicts"
+
+
+class RegisterEmptiedError(TrailError):
+    """The register does not name what the last leaf was decided under: who holds what is forgotten, too."""
+
+    code = "register-emptied"
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        super().__init__(
+            f"register names {' and '.join(f'no {each}' for each in kinds)}, though the last leaf was decided under "
+            "them: its stream was emptied"
+        )
+        self.kinds = tuple(kinds)
 
 
 class CopiedError(TrailError):

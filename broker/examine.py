@@ -17,10 +17,11 @@ from pathlib import Path
 from broker import begun, codec, cosignature, earlier, extent, notes, reading
 from broker.begun import GAP
 from broker.errors import NoticeRejectedError, ProofError
+from broker.few import few
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
 from broker.notice import BEGUN, CLOCK_SKEW_MS, LOST, NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
-from broker.report import Gap, PutInForce, Report
+from broker.report import Gap, PutInForce, Report, Taken
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
@@ -55,8 +56,9 @@ NOTHING = bytes(32)
 ONCE = frozenset({"routed", "held"})
 """Kinds of leaf of which a notice has one at most."""
 AHEAD_MS = 2 * CLOCK_SKEW_MS
-"""How much later than it was cosigned an honest leaf is dated at most: it bears the bus's time, a cosignature that of
-its witness, and either may be that far from the broker's, which refuses a witness only beyond that (`submit`)."""
+"""How much later than it was cosigned, or taken in by a member, an honest leaf is dated at most: it bears the bus's
+time, a cosignature that of its witness, and either may be that far from the broker's, which refuses a witness only
+beyond that (`submit`)."""
 CACHED_BUNDLES = 1024
 PROGRESS_EVERY = 64
 """Bundles between two words of progress."""
@@ -87,6 +89,8 @@ class SeenDelivery:
     path: bytes
     index: int
     source: str
+    taken_at: int | None = None
+    """When its collector took it in, by its own clock (ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,19 +492,39 @@ class _Walk:
 
     def _check_row(self, seen: SeenDelivery, name: str) -> None:
         try:
-            rows, row = codec.decode(Leaf, seen.leaf).rows, codec.decode(Row, seen.row)
-            check_row(seen.salt, seen.row, seen.index, seen.path, rows or b"")
+            leaf, row = codec.decode(Leaf, seen.leaf), codec.decode(Row, seen.row)
+            check_row(seen.salt, seen.row, seen.index, seen.path, leaf.rows or b"")
         except (ProofError, NoticeRejectedError):
             self._report.add(f"leaf {seen.leaf_number}", f"the row of {name} is not below its root of rows")
             return
         if (row.bureau, row.delivery_number) != (seen.bureau, seen.delivery_number):
             self._report.add(f"leaf {seen.leaf_number}", f"the row of {name} is another's")
+        elif seen.taken_at is not None:
+            self._note_taken(seen, leaf.now - seen.taken_at)
+
+    def _note_taken(self, seen: SeenDelivery, ahead: int) -> None:
+        """Note by how much a leaf is dated later than a member took it in, where that is most and more than honest."""
+        member, taken = seen.bureau.partition("/")[0], self._report.taken
+        worst = taken.setdefault(member, Taken(seen.leaf_number, 0))
+        if ahead > max(AHEAD_MS, worst.ahead):
+            taken[member] = Taken(seen.leaf_number, ahead)
+
+    def _check_taken(self) -> None:
+        """Check that no leaf is dated later than members took it in."""
+        if self._report.was_ahead:
+            ahead = self._report.ahead()
+            first = min(ahead.values(), key=lambda each: each.leaf_number)
+            self._report.add(
+                f"leaf {first.leaf_number}",
+                f"is ahead of time by {first.ahead} ms: {few(sorted(ahead))} had taken in what is dated so by then",
+            )
 
     # The end.
 
     def finish(self) -> None:
         """Examine the right edge, and what others have of more than there is."""
         self._check_once()
+        self._check_taken()
         self._report.now = self._now
         if begun.place_of(self._key.name) > 1 and not self._report.gaps and self._head.size:
             self._report.add("checkpoint", f"no leaf says what {self._key.name} goes on from")

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from sys import intern
 
-from broker import codec
+from broker import avro
 from broker.confirm import Given
 from broker.records import Records
 from broker.signing import header_digest
@@ -42,9 +42,9 @@ class Givens:
     def _read(self, leaf_number: int) -> Given | None:
         kept = self._records.get(leaf_number)
         # As it is encoded: of a whole decision record a receipt needs two fields.
-        record = codec.read("decision", kept[1]) if kept else None
+        record = avro.read("decision", kept[1]) if kept else None
         if record is None or not record["header"]:
             return None
         header: bytes = record["header"]
-        member = codec.read("header", header)["issuer"].partition("/")[0]
+        member = avro.read("header", header)["issuer"].partition("/")[0]
         return Given(intern(member), header_digest(header), tuple(intern(each["bureau"]) for each in record["rows"]))

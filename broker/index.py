@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from broker import codec
+from broker import avro, by_hand, codec
 from broker.errors import NoticeRejectedError, UnknownKeyError, UnknownKindError
 from broker.notice import (
     LOOK_TYPE,
@@ -181,7 +181,7 @@ class Index:
             postings = [(word, mask | self._mask(word, block.number)) for word, mask in postings]
         self._database.executemany(
             "INSERT OR REPLACE INTO posting VALUES (?, ?, ?)",
-            [(word, block.number, codec.mask_bytes(mask)) for word, mask in postings],
+            [(word, block.number, by_hand.mask_bytes(mask)) for word, mask in postings],
         )
         self._database.execute("INSERT OR REPLACE INTO done VALUES (1, ?, ?)", now)
 
@@ -293,7 +293,7 @@ class _Block:
 
     def add(self, number: int, entry: bytes, record: bytes) -> None:
         """Take in one leaf and its decision record."""
-        leaf, decision = codec.read("leaf", entry), _decision(record)
+        leaf, decision = avro.read("leaf", entry), _decision(record)
         words = {f"outcome:{leaf['kind']}", f"policies:{leaf['policies'].hex()}"}
         if leaf["code"] is not None:
             words.add(f"outcome:{leaf['code']}")
@@ -315,7 +315,7 @@ class _Block:
         self.events.extend((about, number) for about in sorted(abouts))
 
     def _notice(self, number: int, decision: dict[str, Any], words: set[str]) -> None:
-        header = codec.read("header", decision["header"])
+        header = avro.read("header", decision["header"])
         self.notices.append((header["notice_id"], number))
         words.add(f"issuer:{header['issuer']}")
         words.add(f"purpose:{header['purpose']}")
@@ -329,7 +329,7 @@ class _Block:
 def _decision(record: bytes) -> dict[str, Any]:
     """Read a decision record; one that is missing or was made unreadable says nothing here, and shows in `verify`."""
     try:
-        return codec.read("decision", record)
+        return avro.read("decision", record)
     except NoticeRejectedError:
         return {"stream": "", "header": b"", "statement": b"", "key_id": None}
 
@@ -346,9 +346,9 @@ _BY = {
 def _statement(data: bytes, words: set[str]) -> list[int]:
     """Add the words of a statement; return the leaves that it speaks of."""
     try:
-        statement = codec.read("statement", data)
+        statement = avro.read("statement", data)
         schema, field = _BY[statement["payload_type"]]
-        said = codec.read(schema, statement["payload"])
+        said = avro.read(schema, statement["payload"])
     except (NoticeRejectedError, KeyError):
         return []
     words.add(f"by:{said[field]}")

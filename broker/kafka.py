@@ -11,7 +11,7 @@ import asyncio
 import logging
 import zlib
 from collections import defaultdict
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -19,7 +19,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.producer import sender
 
-from broker import kafka_read, kafka_send
+from broker import kafka_metadata, kafka_read, kafka_send
 from broker.bus import NOTHING_LOST, Copies, Owned, Place, Record, Shard, Writes
 from broker.errors import (
     ConfigurationError,
@@ -35,7 +35,7 @@ from broker.kafka_tls import Context
 from broker.streams import REGISTER, ROUTER, SETUP, World, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 CLOCK = b"clock"
@@ -144,6 +144,11 @@ class KafkaBus:
         known = {} if heads is None else heads
         most = min(BATCH_BYTES, FAN_OUT_BYTES // len(values))
         batches = {place: make_batches(rows, known, most=most) for place, rows in values.items()}
+        # What a producer still held has not left meanwhile, behind what the next one writes: it is discarded by then.
+        async with self._naming_gone(stream for stream, _ in values):
+            return await self._produce_by(lane, batches)
+
+    async def _produce_by(self, lane: int, batches: Mapping[Place, list[Batch]]) -> dict[Place, int]:
         producer: AIOKafkaProducer | None = None
         try:
             async with self._starting:
@@ -151,30 +156,34 @@ class KafkaBus:
                 if lane not in self._producers:
                     self._producers[lane] = await self._client.producer(None)
                 producer = self._producers[lane]
-            with answering(self._principal, "write", _names(values)):
+            with answering(self._principal, "write", _names(batches)):
                 async with asyncio.timeout(self._client.limit):
                     return await self._queue_in_turn(producer, batches, lane)
-        except BaseException as error:
+        except BaseException:
             # Before anything is awaited: the next call would find a new producer, and overtake this one.
             self._fan_failed = self._fan_failed or lane in FAN_OUT_LANES
             if producer:
                 if self._producers.get(lane) is producer:
                     del self._producers[lane]
                 await _discard(producer)
-                waited = isinstance(error, UnavailableError) and isinstance(error.__cause__, _NOT_IN_TIME)
-                # Only now: what it still held would have left meanwhile, behind what the next one writes.
-                if waited and (gone := await self._gone(producer, [stream for stream, _ in values])):
-                    raise TopicGoneError(gone) from error
             raise
 
-    async def _gone(self, producer: AIOKafkaProducer, streams: Iterable[str]) -> list[str]:
-        """Name the streams that a producer found nowhere, and of which a node that answers says there is no topic."""
-        unknown = sorted(each for each in set(streams) if producer.client.cluster.partitions_for_topic(each) is None)
+    @asynccontextmanager
+    async def _naming_gone(self, streams: Iterable[str]) -> AsyncIterator[None]:
+        """Raise TopicGoneError where the time was up for what a node that answers says there is no topic of."""
+        try:
+            yield
+        except UnavailableError as error:
+            if isinstance(error.__cause__, _NOT_IN_TIME) and (gone := await self._gone(streams)):
+                raise TopicGoneError(gone) from error
+            raise
+
+    async def _gone(self, streams: Iterable[str]) -> list[str]:
+        """Name those of these streams of which a node that answers says there is no topic; none if none answers."""
         with suppress(*FAILED):
             async with asyncio.timeout(STOP_S):
-                # The producer's own connections are closed.
-                known = await self._offsets._client.fetch_all_metadata() if unknown else None  # noqa: SLF001
-                return [each for each in unknown if known and each not in known.topics()]
+                known = await self._offsets._client.fetch_all_metadata()  # noqa: SLF001 -- nothing public lists them
+                return sorted(set(streams) - known.topics())
         return []
 
     async def _queue_in_turn(
@@ -201,7 +210,7 @@ class KafkaBus:
         """Read committed records from `offset` on; reading on from the last record is the cheap way."""
         self._check("read", stream)
         reader = await self._reader(stream, partition)
-        async with reader.turn:
+        async with reader.turn, self._naming_gone([stream]):
             return await reader.read(offset, limit, wait)
 
     async def _reader(self, stream: str, partition: int) -> Reader:
@@ -227,14 +236,26 @@ class KafkaBus:
 
     async def _end(self, offsets: AIOKafkaConsumer, stream: str, partition: int) -> int:
         place = TopicPartition(stream, partition)
-        with answering(self._principal, "read", stream):
-            async with asyncio.timeout(self._client.limit):
-                await await_known(offsets, [place])
-                ends = await offsets.end_offsets([place])
+        async with self._naming_gone([stream]):
+            with answering(self._principal, "read", stream):
+                async with asyncio.timeout(self._client.limit):
+                    await await_known(offsets, [place])
+                    ends = await offsets.end_offsets([place])
         return int(ends[place])
 
     async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
-        """Tell the committed offset of the group `<principal>.<group>`."""
+        """Tell the committed offset of the group `<principal>.<group>`.
+
+        A node that keeps a group's places since another died may know of commits what the others hold of its copy, and
+        tell for a moment what was kept before them. What it acknowledges itself comes after all of them.
+        """
+        return await self._place(group, stream, partition) or 0
+
+    async def has_place(self, group: str, stream: str, *, partition: int = 0) -> bool:
+        """Tell whether the group `<principal>.<group>` has a committed offset, which goes with its topic."""
+        return await self._place(group, stream, partition) is not None
+
+    async def _place(self, group: str, stream: str, partition: int) -> int | None:
         self._check("read", stream)
         places = await self._group(group)
         return await places.committed((stream, partition))
@@ -243,7 +264,8 @@ class KafkaBus:
         """Commit an offset for the group `<principal>.<group>`, without joining it."""
         self._check("read", stream)
         places = await self._group(group)
-        await places.commit((stream, partition), offset)
+        async with self._naming_gone([stream]):
+            await places.commit((stream, partition), offset)
 
     async def _group(self, group: str) -> Places:
         name = f"{self._principal}.{group}"
@@ -275,17 +297,19 @@ class KafkaBus:
             self._owned.last.pop(shard, None)
             producer = await self._client.producer(group)
             stack.push_async_callback(_discard, producer)
-            owner = _Shard(shard, producer, self._check, self._client.limit, self._owned)
+            owner = _Shard(shard, producer, self._check, self._client.limit, self._owned, self._naming_gone)
             # First of all: whoever had the shard is to find it, and to leave it to us.
             await owner.now()
             # Only now: the old owner can no longer move them.
             consumer = await self._client.consumer(stack, group=group)
             places = Places(consumer, self._principal, group, self._client.limit)
+            await places.commit((REGISTER, shard), 0)  # or the newest may not be told (`Bus.place`); it is no input
             offsets = await asyncio.gather(*(places.committed(task) for task in tasks))
             reader = await self._client.consumer(stack, wait_ms=SHARD_WAIT_MS)
             places_of = dict(zip(tasks, offsets, strict=True))
             owner.backlog = Backlog(reader, places_of, self._principal, self._client.limit)
-            await owner.backlog.check(lost)
+            async with self._naming_gone(inputs):
+                await owner.backlog.check(lost)
             yield owner
 
     async def _check_still_ours(self, shard: int) -> None:
@@ -356,10 +380,21 @@ class _Client:
             "retry_backoff_ms": 5,
         }
 
+    @contextmanager
+    def _connecting(self, act: str, stream: str) -> Iterator[None]:
+        """Turn what aiokafka says as `answering` does; where certificates are why there is no connection, say so."""
+        try:
+            with answering(self._principal, act, stream):
+                yield
+        except UnavailableError as error:
+            if self._tls and (fault := self._tls.fault()):
+                raise UnavailableError(f"{self._principal} could not {act} {stream}: {fault}") from error
+            raise
+
     async def partitions(self, streams: Sequence[str]) -> dict[str, int]:
         """Count the partitions of each stream; 0 where there is none."""
         admin = AIOKafkaAdminClient(**self._settings())
-        with answering(self._principal, "describe", "the streams"):
+        with self._connecting("describe", "the streams"):
             try:
                 async with asyncio.timeout(self.limit):
                     await admin.start()
@@ -386,7 +421,7 @@ class _Client:
             fetch_max_wait_ms=wait_ms,
         )
         stack.push_async_callback(_stop, consumer)
-        with answering(self._principal, "use", "the bus"):
+        with self._connecting("use", "the bus"):
             async with asyncio.timeout(self.limit):
                 await consumer.start()
         # Its tasks must have begun: stop() would wait for one that was cancelled before, and be cancelled with it.
@@ -405,7 +440,7 @@ class _Client:
             max_request_size=REQUEST_BYTES,
         )
         try:
-            with answering(self._principal, "write", transactional_id or "the bus"):
+            with self._connecting("write", transactional_id or "the bus"):
                 async with asyncio.timeout(self.limit):
                     await producer.start()
         except BaseException:
@@ -419,9 +454,19 @@ class _Shard:
 
     backlog: Backlog
 
-    def __init__(self, shard: int, producer: AIOKafkaProducer, check: Any, limit: float, owned: Owned) -> None:
+    def __init__(
+        self, shard: int, producer: AIOKafkaProducer, check: Any, limit: float, owned: Owned, naming_gone: Any
+    ) -> None:
         self._shard, self._producer, self._check, self._limit, self._owned = shard, producer, check, limit, owned
-        self._dead = False
+        self._naming_gone, self._dead = naming_gone, False
+
+    def gone(self) -> frozenset[str]:
+        """Name the inputs of which the node that was asked last had no topic."""
+        return self.backlog.gone()
+
+    def unplaced(self) -> frozenset[str]:
+        """Name the inputs of which the group had no place."""
+        return self.backlog.unplaced
 
     async def take(self, limit: int, wait: float) -> list[Record]:
         """Give the next records of the shard's inputs."""
@@ -438,7 +483,10 @@ class _Shard:
         offsets = {TopicPartition(record.stream, record.partition): record.offset + 1 for record in taken}
         if not batches and not offsets:
             return {}
-        async with self._transaction(_names(rows)) as producer:
+        async with (
+            self._naming_gone([stream for stream, _ in [*rows, *offsets]]),
+            self._transaction(_names(rows)) as producer,
+        ):
             # Every one is awaited: a commit succeeds although a send before it failed.
             last, _ = await asyncio.gather(_send(producer, batches), self._send_offsets(offsets))
         written = {stream: offset for (stream, _), offset in last.items()}
@@ -464,7 +512,7 @@ class _Shard:
 
     async def now(self) -> int:
         """Write a record and see which time the node gave it."""
-        async with self._transaction(REGISTER) as producer:
+        async with self._naming_gone([REGISTER]), self._transaction(REGISTER) as producer:
             (batch,) = make_batches([(CLOCK, self._owned.name, None)], {}, TRANSACTIONAL)
             stamp = await (await producer.send_batch(batch, REGISTER, partition=self._shard))
         self._owned.last[self._shard] = int(stamp.offset) + 1
@@ -538,6 +586,7 @@ def _tune() -> None:
     """Set what aiokafka has no parameter for; doing so again changes nothing."""
     # Waited between two transactions; 20 ms by default.
     sender.BACKOFF_OVERRIDE = 0.002
+    kafka_metadata.tune()
     kafka_read.tune()
     kafka_send.tune()
     logging.getLogger(sender.__name__).addFilter(_not_concurrent_transactions)

@@ -12,7 +12,7 @@ from time import time
 from google_crc32c import extend as crc32c
 
 from broker.bus import MAX_RECORD
-from broker.codec import long
+from broker.by_hand import long
 from broker.errors import TooLargeError
 
 BATCH_BYTES = 500_000

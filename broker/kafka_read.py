@@ -16,7 +16,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record._crecords import default_records
 from aiokafka.structs import ConsumerRecord
 
-from broker.bus import MAX_RECORD, NOTHING_LOST, Place, Record, passed_over
+from broker.bus import MAX_RECORD, NOTHING_LOST, Place, Record, made_again, passed_over
 from broker.errors import OffsetGoneError, UnavailableError
 from broker.fair import shares
 from broker.kafka_answers import answering
@@ -97,11 +97,12 @@ class Places:
     def __init__(self, consumer: AIOKafkaConsumer, principal: str, group: str, limit: float) -> None:
         self._consumer, self._principal, self._group, self._limit = consumer, principal, group, limit
 
-    async def committed(self, place: Place) -> int:
-        """Tell the next offset to read; 0 if none was kept."""
+    async def committed(self, place: Place) -> int | None:
+        """Tell the next offset to read; None if none was kept."""
         with answering(self._principal, "read", self._group):
             async with asyncio.timeout(self._limit):
-                return await self._consumer.committed(TopicPartition(*place)) or 0
+                found: int | None = await self._consumer.committed(TopicPartition(*place))
+        return found
 
     async def commit(self, place: Place, offset: int) -> None:
         """Keep the next offset to read."""
@@ -122,17 +123,19 @@ class Backlog:
     """What has arrived for a shard and was not taken yet, stream by stream."""
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int], principal: str, limit: float
+        self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int | None], principal: str, limit: float
     ) -> None:
         self._consumer, self._principal, self._limit = consumer, principal, limit
         self._held: dict[Place, deque[Record]] = {place: deque() for place in places}
         self._bytes: dict[Place, int] = dict.fromkeys(places, 0)
         self._paused: set[Place] = set()
         self._turn = 0
-        self._places = dict(places)
+        self._places = {place: offset or 0 for place, offset in places.items()}
+        self.unplaced = frozenset(stream for (stream, _), offset in places.items() if offset is None)
+        """Streams of which no place was kept."""
         if places:
             consumer.assign(list(places))
-        for place, offset in places.items():
+        for place, offset in self._places.items():
             consumer.seek(place, offset)
 
     async def check(self, lost: Mapping[str, int]) -> None:
@@ -147,10 +150,17 @@ class Backlog:
                 ends = await self._consumer.end_offsets(list(self._places))
         for place, offset in self._places.items():
             gap = passed_over(place, offset, (starts[place], ends[place]), lost)
+            if gap is None and place.topic in self.unplaced:
+                gap = made_again(place, starts[place], lost)
             if gap is not None:
                 self._held[place].append(gap)
                 self._bytes[place] += _weight(gap)
                 self._consumer.seek(place, gap.offset + 1)
+
+    def gone(self) -> frozenset[str]:
+        """Name the streams of which the node that was asked last had no topic: nothing comes of them."""
+        known = self._consumer._client.cluster  # noqa: SLF001 -- nothing public tells what it was answered last
+        return frozenset(stream for stream, _ in self._held if known.partitions_for_topic(stream) is None)
 
     async def take(self, limit: int, wait: float) -> list[Record]:
         """Give what has come, each stream its fair share; wait for the first if nothing has."""

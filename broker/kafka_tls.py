@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+
+from broker.certificates import expiry
+from broker.errors import ConfigurationError
+
+
+class _Object(ssl.SSLObject):
+    """Tells its context why a node was refused: aiokafka says only that there is no connection."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            self._tell(error.verify_message)
+            raise
+        self._tell("")  # once it is over: one that is under way says nothing yet, and others go on beside it
+
+    def _tell(self, refused: str) -> None:
+        if isinstance(self.context, Context):
+            self.context.refused = refused
 
 
 class Context(ssl.SSLContext):
@@ -13,6 +34,9 @@ class Context(ssl.SSLContext):
     A broker that runs for a year would otherwise go on with the one that it was started with, until nodes refuse it.
     """
 
+    sslobject_class = _Object
+    refused = ""
+    """Why the last node that we connected to was refused, in OpenSSL's words."""
     _files: tuple[Path, Path]
     _loaded: tuple[tuple[int, int], ...] = ()
 
@@ -30,6 +54,13 @@ class Context(ssl.SSLContext):
         lying = self._lying()  # before: what is replaced while it is loaded is loaded again
         self.load_cert_chain(*self._files)
         self._loaded = lying
+
+    def fault(self) -> str:
+        """Say what about certificates keeps us and the nodes apart; "" where nothing does, as far as is known here."""
+        with suppress(ConfigurationError, OSError):  # damaged since: what was loaded before is shown on
+            if (end := expiry(self._files[0])) <= datetime.now(UTC):
+                return f"our certificate ended at {end:%Y-%m-%d %H:%M} UTC, and the nodes let nobody in with it"
+        return f"a node's certificate is refused here: {self.refused}" if self.refused else ""
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """Begin a connection, as asyncio does."""

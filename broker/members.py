@@ -24,6 +24,8 @@ from broker.signing import PublicKey, key_id
 _Model = TypeVar("_Model", bound=BaseModel)
 INDEX_LIMIT = 1 << 16
 """Bureau indices stay below this, so that a mask stays below 8 KiB."""
+NO_BUREAU = "adapter"
+"""What no bureau can be called: its principal would be that of the member's adapter (streams.py)."""
 
 MemberId = Annotated[str, Field(pattern=r"\A[A-Z][A-Z0-9]*\z", max_length=32)]
 BureauId = Annotated[str, Field(pattern=r"\A[A-Z][A-Z0-9]*/[a-z0-9-]+\z", max_length=96)]
@@ -223,8 +225,7 @@ def _check_bureaus(written: WrittenDirectory) -> None:
         at = f"bureaus.{place}"
         member, _, name = each.id.partition("/")
         _refuse_if(member not in members, at, f"{each.id} belongs to no member")
-        # Its principal would be that of the member's adapter (streams.py).
-        _refuse_if(name == "adapter", at, "no bureau can be called adapter")
+        _refuse_if(name == NO_BUREAU, at, f"no bureau can be called {NO_BUREAU}")
         unknown = sorted(set(each.mandates) - set(PURPOSES))
         _refuse_if(bool(unknown), at, f"no such purpose: {', '.join(unknown)}")
 

@@ -22,10 +22,17 @@ class Once:
 
     def before(self, thing: Hashable, leaf_number: int) -> int | None:
         """Give the leaf at which it stood before; None, and it is noted, where it did not."""
+        first = self.at(thing)
+        if first is None:
+            known = hash(thing)
+            self._seen[known % _PARTS].extend((known, leaf_number))
+        return first
+
+    def at(self, thing: Hashable) -> int | None:
+        """Give the leaf at which it stands; None where it does not."""
         known = hash(thing)
         part = self._seen[known % _PARTS]
         for place in range(0, len(part), 2):
             if part[place] == known:
                 return part[place + 1]
-        part.extend((known, leaf_number))
         return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from broker.moments import gone_by
 from broker.register import Register, notice_key
 
 log = structlog.get_logger()
@@ -61,7 +62,7 @@ class Overdue:
             key = held.key
             if held.expires and held.expires <= now:
                 continue
-            if now - held.since >= self._limit_ms and now - self._told.get(key, 0) >= AGAIN_MS:
+            if now - held.since >= self._limit_ms and gone_by(AGAIN_MS, self._told.get(key, 0), now):
                 self._told[key] = now
                 due.append(held)
                 hours = (now - held.since) // AGAIN_MS

@@ -8,13 +8,15 @@ another is counted, by its digest, and never called good.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from broker import codec
 from broker.admissible import approves, inadmissible, names, no_version
 from broker.begun import GAP
+from broker.confirm import Given
 from broker.decide import GLASS_BROKEN, SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, TrailError
 from broker.examine import FOLLOWING, ONCE
@@ -38,6 +40,7 @@ from broker.notice import (
 )
 from broker.once import Once
 from broker.recorded import Recorded, header_in, remember
+from broker.rejections import REJECTED, NoticeCopy, Rejections
 from broker.report import LISTED, Finding
 from broker.route import rows_hold
 from broker.signers import Signers
@@ -65,9 +68,17 @@ NOT_NAMED = "was given what it corrects, and is not said to hold it"
 UNFOLLOWED = "who holds what is not followed from here on: too much before it does not hold"
 WORD = {RELEASE: RELEASED, REFUSE: NOT_RELEASED}
 """What a reviewer says → the kind of leaf that follows."""
-REFUSED, REPLACED, WITHDRAWN = "refused in review", "replaced", "withdrawn"
-ENDS = {"corrects": REPLACED, "withdraws": WITHDRAWN}
+REFUSED, REPLACED, WITHDRAWN, RESTRICTED = "refused in review", "replaced", "withdrawn", "restricted"
+BECOMES = {"corrects": REPLACED, "withdraws": WITHDRAWN, "restricts": RESTRICTED}
 """Relation of a notice → what becomes of the one that it names."""
+OVER = frozenset({REFUSED, REPLACED, WITHDRAWN})
+"""What has become of a notice that has ended."""
+STATES = {REFUSED: "refused"}
+"""What has become of a notice → the state that a repetition of it tells, where it is called otherwise there."""
+RECORDED = ONCE | {REJECTED}
+"""Kinds of leaf that a repetition is one of."""
+BURNT = frozenset({"refused", WITHDRAWN})
+"""States of what was rejected: withdrawn where its withdrawal had come before it, maybe under other header bytes."""
 STANDS_NOT = {
     "approves": (REFUSED, REPLACED, WITHDRAWN),
     "corrects": (WITHDRAWN,),
@@ -113,6 +124,8 @@ class Sent:
     source: str
     series: bytes = b""
     """Of a notice; empty for a receipt."""
+    statement: Callable[[int], bytes] | None = None
+    """Gives the statement of a receipt by its number."""
 
     @property
     def what(self) -> str:
@@ -133,6 +146,9 @@ class Rechecked:
     the policies."""
     no_key: int = 0
     """Notices of which no record says under which key they were signed: decided before that was recorded."""
+    rejections: int = 0
+    on_word: dict[str, int] = field(default_factory=dict)
+    """Rejections of which nothing that was brought says whether they are true, by code."""
     receipts: int = 0
     waiting: int = 0
     """Receipts and notices that may still be on their way: no later one of that bureau or series is on record."""
@@ -157,20 +173,27 @@ def recheck(
     sent: Mapping[bytes, Sent],
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     looks: int = LOOKS,
+    copies: Iterable[NoticeCopy] = (),
 ) -> Rechecked:
     """Check every record.
 
     `grounds` gives None for a policy set that nobody named. `sent`: receipts by the digest of the statement, and by
-    header digest the notices of which their issuer was told nothing. `looks` is for `Holders`.
+    header digest the notices of which their issuer was told nothing. `looks` is for `Holders`. `copies`: what issuers
+    sent and were not told that it was taken in.
     """
-    return _Recheck(trail, grounds, dict(sent), looks).run(records, progress)
+    return _Recheck(trail, grounds, dict(sent), looks, copies).run(records, progress)
 
 
 class _Recheck:
     """One pass over the records. Subscriptions are those of the leaves so far."""
 
     def __init__(
-        self, trail: Trail, grounds: Callable[[Leaf], Grounds | None], sent: dict[bytes, Sent], looks: int
+        self,
+        trail: Trail,
+        grounds: Callable[[Leaf], Grounds | None],
+        sent: dict[bytes, Sent],
+        looks: int,
+        copies: Iterable[NoticeCopy],
     ) -> None:
         self._trail, self._grounds, self._sent = trail, grounds, sent
         self._found = Rechecked()
@@ -184,8 +207,11 @@ class _Recheck:
         self._owed: tuple[int, str] | None = None
         """Leaf of a reviewer's or an authority's word, and the kind of leaf that has to follow it."""
         self._ids, self._numbers = Once(), Once()
-        self._over: dict[int, str] = {}
-        """Leaf of a notice → what became of it, if that ended it."""
+        self._rejections = Rejections(self._statements, self._ids, self._numbers, self._given_in, copies)
+        self._became: dict[int, str] = {}
+        """Leaf of a notice → what became of it, if anything did since."""
+        self._begun = -1
+        """The leaf at which a log begins that goes on from one of which leaves were lost."""
         self._tells_holders = False
         """A decision so far said who holds what it corrects: from then on all that correct something do."""
         self._holders = Holders(lambda number: codec.decode(Leaf, trail.entry(number)), self._find, looks)
@@ -197,6 +223,14 @@ class _Recheck:
             return remember(number, self._trail.entry(number), *kept) if kept else None
         except (IndexError, TrailError, NoticeRejectedError):  # records may go beyond the head
             return None
+
+    def _given_in(self, number: int) -> Given | None:
+        """Say who was given the notice of a leaf."""
+        decided = self._find(number)
+        if decided is None:
+            return None
+        bureaus = tuple(each.bureau for each in decided.record.rows)
+        return Given(decided.header.member, decided.leaf.header_digest or b"", bureaus)
 
     def run(self, records: Kept, progress: Callable[[int, int], None]) -> Rechecked:
         """Go through all leaves."""
@@ -214,6 +248,7 @@ class _Recheck:
         self._follows("")
         self._sent_left()
         self._found.no_key = self._signers.not_told
+        self._found.rejections, self._found.on_word = self._rejections.count, self._rejections.on_word
         return self._found
 
     def _missing(self, begin: int, end: int) -> None:
@@ -236,19 +271,21 @@ class _Recheck:
 
     def _event(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         self._follows(leaf.kind)
+        if leaf.kind == REJECTED:
+            self._rejected(number, leaf, record)
         self._sent.pop(leaf.header_digest or b"", None)
         if not rows_hold(leaf, record):  # it has none, and names somebody
             self._found.add(f"leaf {number}", NOT_LAID)
         if leaf.kind in DECIDED:
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and nothing is on record of who gets it")
         if leaf.kind == BEGUN:
-            self._holders.has_lost = True
+            self._holders.has_lost, self._begun = True, number
         if leaf.kind == NOT_RELEASED:
             self._reviewed(number, leaf, REFUSE)
-            self._over[-1 if leaf.about is None else leaf.about] = REFUSED
+            self._became[-1 if leaf.about is None else leaf.about] = REFUSED
         if leaf.kind == ORDERED:
             self._ordered(number, leaf)
-        if leaf.kind == REPEATED and leaf.header_digest:
+        if leaf.kind == REPEATED and not record.statement:
             self._repeated(number, leaf)
         if record.statement or leaf.kind in STATED:
             self._statement(number, leaf, record)
@@ -256,6 +293,16 @@ class _Recheck:
             self._key_of(number, leaf, record)
         if record.stream.startswith("receipts."):
             self._receipt(record)
+
+    def _rejected(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
+        """Check that what is rejected is what its code says, as far as that can be told."""
+        grounds, kept = self._grounds(leaf), self._sent.get(record.record_digest)
+        receipt = (kept.statement(kept.number), kept.source) if kept and kept.statement else None
+        wrong = self._rejections.take(
+            number, leaf, record, grounds.directory if grounds else None, receipt, has_lost=self._holders.has_lost
+        )
+        if wrong:
+            self._found.add(f"leaf {number}", wrong)
 
     def _key_of(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         """Check the key of what was rejected, came again, or ended without a release."""
@@ -283,7 +330,7 @@ class _Recheck:
         wrong = self._statements.take(leaf, record, grounds.directory if grounds else None)
         if leaf.kind == "look":
             wrong = wrong or self._looked(number, look_in(record))
-        if wrong:
+        if wrong := wrong or _other_than_came(record):
             self._found.add(f"leaf {number}", wrong)
 
     def _looked(self, number: int, look: Look | None) -> str:
@@ -309,7 +356,9 @@ class _Recheck:
         about = recorded.leaf.about
         if recorded.header.kind == APPROVAL:
             return WORD.get(recorded.header.action_sought or "", "")
-        if about is None or about in self._over or not is_order(recorded.header) or self._holders.has_lost:
+        if about is None or self._became.get(about) in OVER:
+            return ""
+        if not is_order(recorded.header) or self._holders.has_lost:
             return ""
         ended = self._find(about)
         return ORDERED if ended and ended.leaf.kind in ONCE and ended.header.kind not in UNRULED else ""
@@ -317,15 +366,17 @@ class _Recheck:
     def _ends(self, place: str, recorded: Recorded) -> None:
         """Check that a notice changes none that is over, and note what it ends: the rules of `judge`."""
         subject, about = subject_of(recorded.header), recorded.leaf.about
+        if about is not None and recorded.leaf.kind == RELEASED:
+            self._became[about] = ROUTED
         if subject is None or about is None or recorded.leaf.kind == RELEASED:
             return
-        before, target = self._over.get(about, ""), self._find(about)
+        before, target = self._became.get(about, ""), self._find(about)
         if before in STANDS_NOT[subject.relation]:
             self._found.add(place, f"{subject.relation} the notice of leaf {about}, which was {before}")
         if target and names(subject, target) and (wrong := no_version(recorded.header, target.header, subject)):
             self._found.add(place, f"{subject.relation} the notice of leaf {about}, {wrong}")
-        if subject.relation in ENDS:
-            self._over[about] = ENDS[subject.relation]
+        if subject.relation in BECOMES:
+            self._became[about] = BECOMES[subject.relation]
 
     def _used_before(self, recorded: Recorded) -> str:
         """Say whether its id or its number in its series is another's: under each an issuer says one thing."""
@@ -337,12 +388,32 @@ class _Recheck:
         return ""
 
     def _repeated(self, number: int, leaf: Leaf) -> None:
-        """Check that what is called a repetition came before, or its issuer would wait for ever."""
+        """Check that what is called a repetition came before, or its issuer would wait for ever, and tells its state.
+
+        What became of it where leaves were lost, nobody knows.
+        """
         about = -1 if leaf.about is None else leaf.about
         first = codec.decode(Leaf, self._trail.entry(about)) if 0 <= about < number else None
-        lost = first is not None and first.kind in GAP
-        if not lost and (first is None or first.header_digest != leaf.header_digest):
+        if first is not None and first.kind in GAP:
+            return
+        of = leaf.header_digest
+        if first is None or of is None or first.kind not in RECORDED or first.header_digest != of:
             self._found.add(f"leaf {number}", f"is called {REPEATED}, and no such notice is on record before it")
+        elif about > self._begun and leaf.code not in (states := self._states(about, first)):
+            told = f"says that the notice of leaf {about} is {leaf.code}, and it is {' or '.join(states)}"
+            self._found.add(f"leaf {number}", told)
+
+    def _states(self, about: int, first: Leaf) -> Sequence[str]:
+        """Say in which state a notice may be. What changes others stands, whatever else names its leaf.
+
+        (That is a second withdrawal of what had been withdrawn before it came.)
+        """
+        decided, became = self._find(about), self._became.get(about)
+        if decided and decided.header.kind in UNRULED:
+            return (ROUTED,)
+        if became:
+            return (STATES.get(became, became),)
+        return sorted(BURNT) if first.kind == REJECTED else (first.kind,)
 
     def _reviewed(self, number: int, leaf: Leaf, verdict: str) -> None:
         """Check that a bureau which was given the held notice said so, in the leaf before, and reviewed still."""
@@ -398,6 +469,8 @@ class _Recheck:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
         self._signed(place, recorded, directory)
+        if recorded.leaf.kind in ONCE:
+            self._rejections.take_in(recorded)
         if recorded.leaf.kind in ONCE and (
             wrong := inadmissible(recorded.header, recorded.leaf, directory) or self._used_before(recorded)
         ):
@@ -533,6 +606,12 @@ class _Recheck:
         for where, mask in (("on record, not by these policies", said & ~found), ("not on record", found & ~said)):
             if mask:
                 self._found.add(place, f"{what}: {_who(mask, directory)}: {where}")
+
+
+def _other_than_came(record: DecisionRecord) -> str:
+    """Say whether a record holds another statement than what came: what did would be passed off as that."""
+    came = sha256(record.statement).digest() == record.record_digest
+    return "" if came else "holds another statement than what came"
 
 
 def _count(by_set: dict[str, int], leaf: Leaf) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 
-from broker import codec, reading
+from broker import by_hand, codec, reading
 from broker.errors import TrailError
 from broker.notice import RELEASED, Entry, Leaf
 from broker.writing import WAIT_S, answering, keep_private, log_ahead, transaction
@@ -112,6 +112,6 @@ class Records:
 
 def _releases(entries: Sequence[Entry], size: int) -> list[tuple[int, int | None]]:
     """Find the leaves from `size` on that release a held one: known by how they begin, nothing else is decoded."""
-    begins = codec.leaf_prefix(RELEASED)
+    begins = by_hand.leaf_prefix(RELEASED)
     found = [each for each in entries if each.leaf_number >= size and each.leaf.startswith(begins)]
     return [(each.leaf_number, codec.decode(Leaf, each.leaf).about) for each in found]

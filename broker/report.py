@@ -41,6 +41,14 @@ class Gap:
         return self.last - self.first + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """By how much a leaf is dated later than a member took it in, by that member's clock (ms)."""
+
+    leaf_number: int
+    ahead: int
+
+
 @dataclass(slots=True)
 class Report:
     """What an examination came to; `findings` are at most `LISTED` of `wrong`."""
@@ -58,6 +66,8 @@ class Report:
     """Leaves of decisions and receipts that others were told of."""
     agreed: int = 0
     """Size of the largest head of others that the trail bears out: no leaf beyond it stands in their word."""
+    taken: dict[str, Taken] = field(default_factory=dict)
+    """The worst of each member that took anything in, 0 where nothing is."""
     gaps: list[Gap] = field(default_factory=list)
     """Where a log ended and leaves of it were lost."""
     lost: dict[str, list[int]] = field(default_factory=dict)
@@ -72,6 +82,15 @@ class Report:
         self.wrong += 1
         if len(self.findings) < LISTED:
             self.findings.append(Finding(place, what))
+
+    def ahead(self) -> dict[str, Taken]:
+        """Give the members that took in what is dated later: their clock was wrong, or the log was ahead of time."""
+        return {member: each for member, each in self.taken.items() if each.ahead}
+
+    @property
+    def was_ahead(self) -> bool:
+        """Whether at least two members say so, and more than half of those who took anything in: one may be slow."""
+        return len(self.ahead()) > max(1, len(self.taken) // 2)
 
     @property
     def compared(self) -> bool:

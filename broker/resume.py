@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import begun, notes, streams
+from broker import begun, notes, remembers, streams
 from broker.errors import LostLeavesError, NothingToCompareError, ProofError, TrailError, UnavailableError
 from broker.notes import Checkpoint, Vkey
 from broker.owner import Witnesses
@@ -97,6 +97,7 @@ async def resume(
         heard, silent = await ask(asking, witnesses)
         outside = [*kept(asking.vkey), *heard]
         await _compared(opened(), outside)  # read after what was seen outside: whoever runs goes on meanwhile
+        await remembers.check_stream(bus, asking.trail, restored.shard)
         async with bus.own(restored.shard, [streams.VERSIONS]) as shard:
             sealer = opened()
             newest = await _compared(sealer, outside)

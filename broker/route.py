@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from broker import codec, streams
+from broker import by_hand, codec, streams
 from broker.bus import Copies
 from broker.members import INDEX_LIMIT
 from broker.merkle import Rows, rows_depth
@@ -50,7 +50,7 @@ class Lines:
     @classmethod
     def of(cls, recipients: tuple[Recipient, ...], numbers: tuple[int, ...]) -> Lines:
         """Encode recipients under these delivery numbers."""
-        return cls(recipients, numbers, *codec.encode_lines(recipients, numbers))
+        return cls(recipients, numbers, *by_hand.encode_lines(recipients, numbers))
 
     @classmethod
     def numbered(cls, recipients: tuple[Recipient, ...]) -> Lines:
@@ -164,7 +164,7 @@ def kept(route: Route) -> Routed:
         envelope=codec.encode(route.envelope) if route.envelope else b"",
         expires=route.expires,
         tell=route.tell,
-        outcome=codec.encode_outcome(route.outcome, (b"", b""), b"", "") if route.outcome else b"",
+        outcome=by_hand.encode_outcome(route.outcome, (b"", b""), b"", "") if route.outcome else b"",
     )
 
 
@@ -177,7 +177,7 @@ def _told(routed: Routed) -> Outcome:
 
 def told(outcome: Outcome, proof: str) -> bytes:
     """Encode an outcome with its proof, as its member gets it."""
-    return codec.encode_outcome(outcome, (outcome.decision_salt, outcome.decision), outcome.leaf, proof)
+    return by_hand.encode_outcome(outcome, (outcome.decision_salt, outcome.decision), outcome.leaf, proof)
 
 
 def delivery_key(leaf_number: int) -> bytes:
@@ -206,13 +206,13 @@ def deliveries(route: Route, proof: str, shard: int, *, expired: bool) -> list[C
 
 
 def _shared(route: Route, envelope: Envelope, shown: int, proof: str) -> bytes:
-    body = codec.encode_envelope(envelope, codec.withhold(route.compartments, shown))
-    return codec.encode_shared(Shared(body, route.leaf, proof))
+    body = by_hand.encode_envelope(envelope, by_hand.withhold(route.compartments, shown))
+    return by_hand.encode_shared(Shared(body, route.leaf, proof))
 
 
 def _owns(route: Route, laid: Laid, shard: int) -> list[tuple[str, bytes]]:
     """Join for each recipient what its delivery begins with; the path has the same length for all."""
-    lines, head, of_path = route.lines, codec.own_head(route.leaf_number, shard), codec.long(32 * laid.tree.depth)
+    lines, head, of_path = route.lines, by_hand.own_head(route.leaf_number, shard), by_hand.long(32 * laid.tree.depth)
     salts, paths = laid.tree.salts, laid.tree.paths
     return [
         (streams.inbox(each.bureau), b"".join((head, before, salts[at : at + 32], of_path, paths[each.index], after)))

@@ -88,7 +88,7 @@ def load(home: Path) -> Settings:
             "the operator's home with `valise broker init`, a member's with `valise key new` (on a machine of its own "
             "after `valise member accept FILE`), all with `valise demo`"
         )
-        message = f"no settings.toml in {home}: make {how}"
+        message = f"no settings.toml in {home}: name another home with --home or VALISE_HOME, or make {how}"
         raise ConfigurationError(message) from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'all'}: {each['msg']}" for each in error.errors())

@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from broker.errors import KeyNotInForceError, KeyRevokedError, SignatureError, UnknownKeyError
+from broker.errors import (
+    KeyNotInForceError,
+    KeyRevokedError,
+    SignatureError,
+    UnknownKeyError,
+    UnknownMemberError,
+)
 from broker.examine import ONCE
 from broker.notice import HEADER_TYPE, RELEASED
 from broker.signing import pae
@@ -90,6 +96,10 @@ class Signers:
             return f"is {leaf.code}, and its key {'was in force' if listed else 'is not in the directory of then'}"
         if leaf.code == KeyRevokedError.code and key_id not in self._revoked and not has_lost:
             return f"is {leaf.code}, and nobody had revoked its key"
+        key = directory.key(key_id)
+        if leaf.code == UnknownMemberError.code and (key is None or directory.is_active(_member(key))):
+            said = f"{_member(key)} took part" if key else "its key is not in the directory of then"
+            return f"is {leaf.code}, and {said}"
         return ""
 
 
@@ -102,6 +112,10 @@ def silent(key: Key | None, bureau: str, now: int, revoked: Mapping[bytes, int |
     if not key.in_force(now):
         return "was not in force then"
     return "had been revoked" if key.key_id in revoked else ""
+
+
+def _member(key: Key) -> str:
+    return key.bureau.partition("/")[0]
 
 
 def _tells(record: DecisionRecord) -> bool:

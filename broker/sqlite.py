@@ -128,6 +128,12 @@ class SqliteBus:
             "SELECT offset FROM places WHERE party = ? AND stream = ?", f"{self._principal}.{group}", table.id
         )
 
+    async def has_place(self, group: str, stream: str, *, partition: int = 0) -> bool:
+        """Tell whether a group of this principal ever kept a place."""
+        table, party = self._file.table("read", stream, partition), f"{self._principal}.{group}"
+        found = self._file.watch.one("SELECT count(*) FROM places WHERE party = ? AND stream = ?", party, table.id)
+        return found > 0
+
     async def keep_place(self, group: str, stream: str, offset: int, *, partition: int = 0) -> None:
         """Keep a group's place, durably."""
         table = self._file.table("read", stream, partition)
@@ -301,6 +307,14 @@ class _Shard:
         self._move(gaps)
         self._turn = 0
         self._dead = False
+
+    def gone(self) -> frozenset[str]:
+        """Name none: a table of the file goes with the file."""
+        return frozenset()
+
+    def unplaced(self) -> frozenset[str]:
+        """Name none: places stay where they are, whatever goes from a table."""
+        return frozenset()
 
     async def take(self, limit: int, wait: float) -> list[Record]:
         """Give the next records, from one look at the file; first what stands for lost ones."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from broker import codec, streams
+from broker import by_hand, codec, streams
 from broker.bus import Writes
 from broker.confirm import Given
 from broker.judge import OWN_LEAF, Ruling
@@ -93,7 +93,7 @@ class Step:
         number, digest = self.frontier.size, sha256((record.value if record else None) or b"").digest()
         lines = self._number(ruling)
         laid, seed = self._lay(ruling, lines)
-        decision = codec.encode_decision(_decision_record(record, digest, ruling, (laid, seed), now), lines.records)
+        decision = by_hand.encode_decision(_decision_record(record, digest, ruling, (laid, seed), now), lines.records)
         salt = self._fresh()
         leaf = codec.encode(self._leaf(ruling, laid, decision_digest(salt, decision), now))
         self.frontier.add(leaf_hash(leaf))
@@ -175,7 +175,7 @@ class Step:
 
     def _put_standing(self, key: str, standing: Standing, number: int, holders: list[bytes]) -> None:
         leaf_number = number if standing.leaf_number == OWN_LEAF else standing.leaf_number
-        self.register.put(key, codec.encode_standing(standing, leaf_number, holders))
+        self.register.put(key, by_hand.encode_standing(standing, leaf_number, holders))
 
     def done(self) -> Done:
         """Close the step: the head that its leaves complete, and everything to write, in order."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from broker import codec
-from broker.codec import blob, long, name
+from broker import avro
+from broker.by_hand import blob, long, name
 from broker.errors import UnreadableError
 from broker.notice import Grant, Header, Origin, Reference, Routing
 
@@ -25,19 +25,19 @@ def check_header(value: Header, data: bytes) -> None:
     What vocabularies and directory name must have been checked before: those words are remembered here.
     """
     if header(value) != data:
-        _Walk(data).record(codec.schema_of("header", data))
+        _Walk(data).record(avro.schema_of("header", data))
 
 
 def check_routing(value: Routing, data: bytes) -> None:
     """Check the bytes from which a routing was decoded; as `check_header`."""
     if routing(value) != data:
-        _Walk(data).record(codec.schema_of("routing", data))
+        _Walk(data).record(avro.schema_of("routing", data))
 
 
 def header(header: Header) -> bytes:
     """Encode a Header."""
     return b"".join((
-        codec.prefix("header"),
+        avro.prefix("header"),
         name(header.federation),
         header.notice_id,
         _text(header.record),
@@ -72,7 +72,7 @@ def routing(routing: Routing) -> bytes:
     """Encode a Routing."""
     audience = routing.audience
     return b"".join((
-        codec.prefix("routing"),
+        avro.prefix("routing"),
         _boolean(audience.everyone),
         _names(audience.agreements),
         _names(audience.to),
@@ -134,7 +134,7 @@ class _Walk:
     """One pass over a record, by its writer's schema: every form that the Avro specification allows, and no other."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, codec.PREFIX
+        self._data, self._at = data, avro.PREFIX
         self._named: dict[str, Any] = {}
 
     def record(self, schema: Any) -> None:

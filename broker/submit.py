@@ -17,6 +17,7 @@ from broker import cosignature, fetch, notes
 from broker.cosignature import Cosigned
 from broker.errors import FencedError, ProofError, TrailError, UnavailableError
 from broker.fetch import Answer
+from broker.moments import gone_by
 from broker.notes import Checkpoint
 from broker.notice import CLOCK_SKEW_MS
 from broker.owner import Known, Witnesses
@@ -47,18 +48,19 @@ class _Turn:
     size: int = 0  # of the last checkpoint that it saw, as it says
     cosigned: Checkpoint | None = None
     at: int = 0  # when it cosigned
-    next: int = 0
+    failed_at: int = 0
     pause: int = 0
 
     def due(self, head: Checkpoint, now: int) -> bool:
-        return now >= self.next and (self.cosigned != head or now - self.at >= REFRESH_MS)
+        rested = gone_by(self.pause, self.failed_at, now)
+        return rested and (self.cosigned != head or gone_by(REFRESH_MS, self.at, now))
 
     def failed(self, now: int) -> None:
         self.pause = min(max(AGAIN_LEAST_MS, 2 * self.pause), AGAIN_MOST_MS)
-        self.next = now + self.pause
+        self.failed_at = now
 
     def done(self, head: Checkpoint, now: int) -> None:
-        self.size, self.cosigned, self.at, self.next, self.pause = head.size, head, now, 0, 0
+        self.size, self.cosigned, self.at, self.failed_at, self.pause = head.size, head, now, 0, 0
 
 
 @dataclass(slots=True)
@@ -160,12 +162,13 @@ class Submit:
         here = (this.head.size, len(this.found))
         if len(this.found) < self.witnesses.quorum or here <= self._announced:
             return
-        self._announced = here
+        before, self._announced = self._announced, here  # at once: whoever comes meanwhile has no more to tell
         try:
             await self.sealer.announce_cosigned(this.with_lines())
         except FencedError:
             raise
         except UnavailableError as error:
+            self._announced = before
             log.warning("checkpoint.not-announced", code=error.code)
 
     async def _alarm(self) -> None:
@@ -178,7 +181,7 @@ class Submit:
             )
         if self._confirmed is None or now - self._confirmed < NO_QUORUM_MS:
             self._alarmed = None
-        elif self._alarmed is None or now - self._alarmed >= NO_QUORUM_MS:
+        elif self._alarmed is None or gone_by(NO_QUORUM_MS, self._alarmed, now):
             self._alarmed = now
             known, at = self.witnesses.known, self._confirmed
             log.error("witnesses.no-quorum", since_ms=at, quorum=self.witnesses.quorum, of=len(known))

@@ -7,6 +7,7 @@ may not have left, and only then takes anything in (DESIGN §7, §8).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -14,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from broker import begun, codec, streams
-from broker.adopt import NOTHING, Adopter
+from broker import begun, durable, remembers, streams
+from broker.adopt import Adopter
 from broker.checker import Checker
 from broker.distribute import Distribute
 from broker.erase import Eraser
-from broker.errors import FencedError, TrailError, UnavailableError, VersionRefusedError
+from broker.errors import FencedError, TopicGoneError, UnavailableError, VersionRefusedError
 from broker.given import Givens
 from broker.handover import Handover
 from broker.ingest import Ingest, Parts
 from broker.judge import Judge
 from broker.marker import Marker
-from broker.notice import Head, Leaf
+from broker.notice import CLOCK_SKEW_MS, Head
 from broker.overdue import Overdue
 from broker.owner import Owner
 from broker.quick import seek_cycles_rarely
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 AGAIN_S = 1.0
 OURS_S = 5.0
-"""How often who has nothing to commit looks whether another process has taken over."""
+"""How often who has nothing to commit looks whether another process has taken over, or inputs are gone."""
 STEP_OBJECTS = 200_000
 """More than a step makes."""
 
@@ -67,7 +68,7 @@ async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
 
 
 async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
-    with ExitStack() as stack:
+    with durable.room(owner.home), ExitStack() as stack:
         register = Register(owner.register)
         stack.callback(register.close)
         records = Records(owner.records)
@@ -82,17 +83,19 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             adopter = await restored(register, bus, owner, shard)
             if adopter.inputs() != inputs:
                 return
+            remembers.check_places(shard.unplaced(), register, owner.lost)
             trail = Trail.open(owner.trail, owner.origin)
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
             outlook = await sealer.look()
-            await shard.now()  # ours still: otherwise we would seal what a successor commits, and fence it by that
+            # Ours still: otherwise we would seal what a successor commits, and fence it by that.
+            _check_apart(await shard.now(), owner.clock())
             head = await _recovered(sealer, outlook)
-            _check_remembers(adopter, trail)
+            remembers.check_restored(trail, adopter.in_force(None))
             await check_seen(sealer, owner.witnesses)
             submit = Submit(sealer, owner.witnesses, owner.clock)
             eraser = Eraser(bus, register, records, trail.entry, owner.shard)
             distribute = Distribute(bus, sealer, eraser, owner.shard, owner.clock, owner.lost)
-            await distribute.catch_up()
+            await distribute.catch_up(has_sent=remembers.has_sent(register))
             givens = Givens(records)
             has_lost = begun.place_of(owner.origin) > 1
             judge = Judge(register, adopter.view, givens.find, has_lost=has_lost) if adopter.view else None
@@ -100,7 +103,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
-            beside = (submit.run, overdue.run, eraser.run, partial(_watch, register))
+            beside = (submit.run, overdue.run, eraser.run, partial(_watch, register, shard, Moved(owner.clock)))
             await _work(ingest, distribute, beside, out, ready)
 
 
@@ -112,27 +115,44 @@ async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
         raise UnavailableError("the old owner has just sealed its last step") from error
 
 
-def _check_remembers(adopter: Adopter, trail: Trail) -> None:
-    """Check that the register still names what the last leaf was decided under. Raises TrailError.
+def _check_apart(bus: int, ours: int) -> None:
+    """Say where the bus, by whose time all is dated, and this machine, by whose notices run out, differ for long."""
+    if abs(bus - ours) > CLOCK_SKEW_MS:
+        log.error("clock.apart", alarm=True, bus_ahead_ms=bus - ours)
 
-    Its stream may have been emptied, or made again: a broker that went on would know of no holder and no lost key.
+
+class Moved:
+    """Tells that this machine's clock was set, or that it stood still: what is due by it is so by its new time."""
+
+    def __init__(self, clock: Callable[[], int], steady: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._steady = clock, steady
+        self._apart = self._now()
+
+    def look(self) -> None:
+        """Raise the alarm where it went another way than the time that went by, once for each time."""
+        if abs(moved := self._now() - self._apart) > CLOCK_SKEW_MS:
+            self._apart += moved
+            log.error("clock.moved", alarm=True, by_ms=moved)
+
+    def _now(self) -> int:
+        return self._clock() - int(self._steady() * 1000)
+
+
+async def _watch(register: Register, shard: Shard, moved: Moved) -> None:
+    """End who was taken over from, and ring for inputs that are gone; where nothing comes in no commit tells it.
+
+    Raises FencedError, UnavailableError.
     """
-    if not trail.size:
-        return
-    last, known = codec.decode(Leaf, trail.entry(trail.size - 1)), adopter.in_force(None)
-    for kind, then, now in (
-        ("directory", last.directory, known.directory),
-        ("policies", last.policies, known.policies),
-    ):
-        if now == NOTHING != then:
-            message = f"register names no {kind}, though the last leaf was decided under one: its stream was emptied"
-            raise TrailError(message)
-
-
-async def _watch(register: Register) -> None:
-    """End who was taken over from; where nothing comes in no commit tells it. Raises FencedError, UnavailableError."""
+    before = rung = frozenset[str]()
     while True:
         register.check_ours()
+        moved.look()
+        found = shard.gone()
+        gone = found & before  # at two looks: a node that begins may not know of them yet
+        if gone - rung:
+            error = TopicGoneError(sorted(gone))
+            log.error("inputs.gone", alarm=True, code=error.code, said=str(error))
+        before, rung = found, gone
         await asyncio.sleep(OURS_S)
 
 
@@ -174,11 +194,14 @@ async def _foreseen(register: Register, bus: Bus, owner: Owner) -> list[str]:
     """Tell which streams to take by the cache as it is, without writing: until the shard is ours it may be another's.
 
     What it does not tell, being behind or of another past, is told once it is restored: the shard is then owned again.
+    Raises RegisterEmptiedError where it is not of another past, but the stream has forgotten its own.
     """
     adopter = _adopter(register, owner)
     if register.place <= await bus.end(streams.REGISTER, partition=owner.shard):
         with suppress(VersionRefusedError):
             adopter.restore()
+    else:
+        await remembers.check_stream(bus, Trail.open(owner.trail, owner.origin), owner.shard)
     return adopter.inputs()
 
 

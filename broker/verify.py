@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import codec, notice, strict
+from broker import avro, codec, notice, strict
 from broker.errors import (
     AlreadyExpiredError,
     BatchRefusedError,
@@ -114,7 +114,7 @@ def outer(data: bytes) -> Envelope | Statement:
     """Read the outer form. Raises TooLargeError, UnknownSchemaError, UnreadableError, LeftoverBytesError."""
     if len(data) > notice.SIZE_LIMIT:
         raise TooLargeError(len(data), notice.SIZE_LIMIT)
-    name = codec.name_of(data)
+    name = avro.name_of(data)
     if name == "envelope":
         return codec.decode(Envelope, data)
     if name == "statement":
@@ -125,9 +125,7 @@ def outer(data: bytes) -> Envelope | Statement:
 
 def verify(envelope: Envelope, arrival: Arrival) -> Verified:
     """Check a notice. Raises NoticeRejectedError, one class per reason."""
-    key = _signed(envelope.key_id, envelope.signature, pae(notice.HEADER_TYPE, envelope.header), arrival)
-    header = codec.decode(Header, envelope.header)
-    _bind(header.federation, header.issuer, key, arrival, "notices")
+    header = signed_header(envelope, arrival)
     digest = header_digest(envelope.header)
     routing: Routing | None = None
     try:
@@ -145,6 +143,14 @@ def verify(envelope: Envelope, arrival: Arrival) -> Verified:
         error.signed = Signed(header, digest, routing or _signed_routing(header, envelope.compartments))
         raise
     return Verified(header, digest, routing, opened, compartments, present, envelope)
+
+
+def signed_header(envelope: Envelope, arrival: Arrival) -> Header:
+    """Check who signed a notice, and on whose stream it came. Raises NoticeRejectedError, one class per reason."""
+    key = _signed(envelope.key_id, envelope.signature, pae(notice.HEADER_TYPE, envelope.header), arrival)
+    header = codec.decode(Header, envelope.header)
+    _bind(header.federation, header.issuer, key, arrival, "notices")
+    return header
 
 
 def _signed_routing(header: Header, data: bytes) -> Routing | None:
@@ -251,7 +257,7 @@ def _bind(federation: str, bureau: str, key: Key, arrival: Arrival, family: str)
 
 
 def _check_header(header: Header, arrival: Arrival) -> None:
-    check_header_words(header)
+    _check_header_words(header)
     _check_references(header, arrival.directory)
     _check_verdict(header)
     if header.issued > arrival.now + notice.CLOCK_SKEW_MS:
@@ -261,7 +267,7 @@ def _check_header(header: Header, arrival: Arrival) -> None:
         raise AlreadyExpiredError
 
 
-def check_header_words(header: Header) -> None:
+def _check_header_words(header: Header) -> None:
     """Check what needs no directory: kind, purpose, handling and fields. Raises NoticeRejectedError."""
     if header.kind not in notice.KINDS:
         raise UnknownKindError
@@ -294,10 +300,10 @@ def _check_references(header: Header, directory: Directory) -> None:
         raise InvalidReferenceError(message)
     reserved = [each for each in relations if each in notice.RELATION_OF_KIND.values()]
     if reserved != ([own] if own else []):
-        message = f"a {header.kind} carries exactly {[own] if own else []} of the reserved relations"
+        message = f"kind {header.kind}: {_one_reference(own) if own else 'it withdraws, restricts or approves nothing'}"
         raise InvalidReferenceError(message)
     if own and len(relations) != 1:
-        message = f"a {header.kind} carries one reference and no other"
+        message = f"kind {header.kind}: {_one_reference(own)}"
         raise InvalidReferenceError(message)
     if relations.count("corrects") > 1:
         message = "a notice corrects one other"
@@ -308,6 +314,10 @@ def _check_references(header: Header, directory: Directory) -> None:
     if not (is_order(header) and directory.may_order(header.issuer)):
         message = "only its issuer corrects, withdraws or restricts a notice, and an authority withdraws it"
         raise InvalidReferenceError(message)
+
+
+def _one_reference(relation: str) -> str:
+    return f"it carries one reference, which {relation} a notice, and no other"
 
 
 def _check_verdict(header: Header) -> None:
@@ -357,7 +367,7 @@ def _check_opened(digest: bytes, name: str, opened: Opened) -> None:
 
 
 def _check_schema(name: str, data: bytes, directory: Directory) -> None:
-    if bytes(data[2:10]) not in directory.compartment_schemas or codec.name_of(data) != name:
+    if bytes(data[2:10]) not in directory.compartment_schemas or avro.name_of(data) != name:
         message = f"the schema of {name} is not on the allow-list"
         raise UnknownSchemaError(message)
 
@@ -365,7 +375,7 @@ def _check_schema(name: str, data: bytes, directory: Directory) -> None:
 def _check_routing(header: Header, routing: Routing, directory: Directory) -> None:
     """Check the words, and whom it names; a withdrawal goes to the holders, whoever has left meanwhile (rule 8)."""
     if header.kind == notice.WITHDRAWAL:
-        check_routing_words(routing)
+        _check_routing_words(routing)
         return
     audience = routing.audience
     whom, *words = _routing_words(routing)  # the fields are named in the order of the schema
@@ -379,7 +389,7 @@ def _check_routing(header: Header, routing: Routing, directory: Directory) -> No
     )
 
 
-def check_routing_words(routing: Routing) -> None:
+def _check_routing_words(routing: Routing) -> None:
     """Check what needs no directory. Raises EmptyAudienceError, InvalidFieldError."""
     _refuse_wrong(*_routing_words(routing))
 

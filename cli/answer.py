@@ -74,7 +74,10 @@ def aside(text: str) -> None:
 
 
 def _write(text: str, *, err: bool = False) -> bool:
-    """Write a line. Whoever read may be gone: all that follows goes nowhere, and no work stops or fails by it."""
+    """Write a line. Whoever read may be gone: all that follows goes nowhere, and no work stops or fails by it.
+
+    Nor by a log that lies on a full disk: what goes beside the answer is lost then, and comes again once there is room.
+    """
     try:
         click.echo(text, err=err)
     except BrokenPipeError:
@@ -82,6 +85,10 @@ def _write(text: str, *, err: bool = False) -> bool:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, file.fileno())  # what is still in its buffer, too
         os.close(nowhere)
+        return False
+    except OSError:
+        if not err:
+            raise
         return False
     return True
 

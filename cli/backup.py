@@ -21,7 +21,7 @@ import click
 from broker import durable, node, vault
 from broker.errors import ConfigurationError, DamagedError
 from broker.settings import load
-from cli import answer, backup_keys, copied, restoring, running, snapshots
+from cli import answer, backup_keys, copied, restoring, running, snapshots, tally
 from cli.home import clock
 from cli.operator_home import OperatorHome, operator_home
 from cli.options import Everywhere, confirm, everywhere
@@ -29,7 +29,9 @@ from cli.progress import progress_of
 
 OPERATOR, BUS = "operator", "bus.db"
 """What the parts of a backup are called in it."""
-LEFT_OUT = ("register", "records.index", "judging", "broker.log", running.FILE, snapshots.PREFIX, copied.BIRTH)
+LEFT_OUT = (
+    "register", "records.index", tally.FILE, "judging", "broker.log", running.FILE, snapshots.PREFIX, copied.BIRTH,
+)  # fmt: skip
 """Beginnings of names in the home that a backup does not have: they are derived, or mean this disk."""
 ASIDE = ".valise-backup."
 """How the name of a backup begins that is being written, or of a bus that is moved to another disk."""

@@ -24,6 +24,7 @@ from broker.errors import (
     ForbiddenStreamError,
     InputLostError,
     LogNotNamedError,
+    RegisterEmptiedError,
     TrailError,
     UnavailableError,
     ValiseError,
@@ -32,7 +33,7 @@ from broker.errors import (
 from broker.notice import CLOCK_SKEW_MS
 from broker.owner import Owner
 from broker.streams import ROUTER
-from cli import answer, copied, disks, exits, jsonlog, passphrases, refused, restoring, running, seed, snapshots
+from cli import answer, copied, disks, ending, exits, jsonlog, passphrases, refused, restoring, running, seed, snapshots
 from cli.backup import backup_command, restore_command
 from cli.directory import FROM, REQUESTS, propose
 from cli.home import clock
@@ -40,7 +41,7 @@ from cli.operator_home import NOBODY, OperatorHome, Reach, make, operator_folder
 from cli.operator_streams import make_streams, told
 from cli.options import Everywhere, Group, everywhere
 from cli.progress import progress
-from cli.resuming import resume_command
+from cli.resuming import emptied, resume_command
 from cli.standing import HeldNotice, Standing, standing
 from cli.trust import issuing, proposing
 from cli.witnessing import WitnessedUpTo
@@ -53,6 +54,8 @@ LOOK_S = 0.5
 
 REFRESH_LOOKS = 7200
 """Looks between two looks at the age of the timestamp: an hour."""
+CERTIFICATE_LOOKS = 24 * REFRESH_LOOKS
+"""Looks between two looks at the operator's certificates: a day."""
 KEEP_LOOKS = 120
 """Looks between two checks of the bus file: a minute."""
 HELD_LISTED = 10
@@ -110,7 +113,8 @@ def init(
     issuing.tell_bare(home)
     if home.settings.bus_kind == "sqlite":
         asyncio.run(make_streams(home, NOBODY))
-    then = "valise kafka up" if home.settings.bus_kind == "kafka" else "valise broker directory --requests DIR"
+    draft = "valise directory draft" + (f" --from {shlex.quote(str(file))}" if file else "")
+    then = "valise kafka up" if home.settings.bus_kind == "kafka" else draft
     answer.show(
         f"the broker's home is {home.folder}; keep {home.key_path.name} safe, hand {home.vkey_path} to everybody",
         {
@@ -184,16 +188,8 @@ def _advice(given: Everywhere, home: OperatorHome, error: ValiseError) -> str:
     if isinstance(error, InputLostError):
         goes_on = given.again(f"valise broker up --lost {shlex.quote(f'{error.stream}:{error.offset}')}")
         return f"Restore the stream if you can; if not, `{goes_on}` goes on; a leaf and its member's outcome say so"
-    if isinstance(error, CopiedError):
-        then = given.again("valise broker resume --seen FILE")
-        return f"It is not gone on with. Whether others saw more than it holds is found out by `{then}`"
-    if isinstance(error, LogNotNamedError):
-        return f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`"
     if isinstance(error, TrailError):
-        return (
-            f"Nothing was written. Do not delete anything: run `{_verify(home)}`, compare "
-            "with a backup and with what the members hold, and restore the one that goes furthest"
-        )
+        return _advice_on_trail(given, home, error)
     refused_us = isinstance(error, ForbiddenStreamError) and home.settings.bus_kind == "kafka"
     check = f"`{given.again('valise kafka check')}` says what is missing, and `--mend` gives it back: "
     return f"{check if refused_us else ''}start it again once that is mended"
@@ -207,6 +203,21 @@ def _advice_on_another(given: Everywhere, home: OperatorHome, error: ValiseError
     other = running.of(home.folder)
     who = f"{other}, " if other and other.pid != os.getpid() else "another process "
     return f"{who}has taken this shard over, or emptied its cache: start this one again if none runs"
+
+
+def _advice_on_trail(given: Everywhere, home: OperatorHome, error: TrailError) -> str:
+    """Say what to do where trail, register and bus are not of one past, or may not be."""
+    if isinstance(error, CopiedError):
+        then = given.again("valise broker resume --seen FILE")
+        return f"It is not gone on with. Whether others saw more than it holds is found out by `{then}`"
+    if isinstance(error, LogNotNamedError):
+        return f"Nothing was written. Have it signed first: `{given.again('valise directory draft')}`"
+    if isinstance(error, RegisterEmptiedError):
+        return emptied(home)
+    return (
+        f"Nothing was written. Do not delete anything: run `{_verify(home)}`, compare "
+        "with a backup and with what the members hold, and restore the one that goes furthest"
+    )
 
 
 def _verify(home: OperatorHome) -> str:
@@ -248,7 +259,8 @@ async def _run(home: OperatorHome, lost: Mapping[str, int], *, as_json: bool) ->
     owner, owned = replace(home.owner(), lost=lost), Owned()
     while True:
         try:
-            await _run_until_other_streams(home, owner, owned, ready)
+            with durable.room(home.folder):
+                await _run_until_other_streams(home, owner, owned, ready)
         except FencedError:
             raise
         except UnavailableError as error:
@@ -286,15 +298,18 @@ async def _run_until_other_streams(home: OperatorHome, owner: Owner, owned: Owne
 async def _watch(home: OperatorHome, ours: Bus, working: asyncio.Future[None]) -> None:
     """Return when a directory with other streams has come; raise what the broker fails with.
 
-    Meanwhile the timestamp of the signed directory is signed anew before it expires, and how far the bus file goes is
-    kept: a backup copied in its place is then known by what it lacks, though nobody started the broker in between. A
-    home that cannot be written now, or a bus that does not answer, is logged and tried again.
+    Meanwhile the timestamp of the signed directory is signed anew before it expires, certificates that end soon ring,
+    and how far the bus file goes is kept: a backup copied in its place is then known by what it lacks, though nobody
+    started the broker in between. A home that cannot be written now, or a bus that does not answer, is logged and tried
+    again.
     """
     world, looks = home.world(), 0
     async with home.bus(streams.OPERATOR, NOBODY) as bus:
         while home.world() == world:
             if looks % REFRESH_LOOKS == 0:
                 await _refresh(home, bus)
+            if looks % CERTIFICATE_LOOKS == 0:
+                _ring_ending(home)
             looks += 1
             if looks % KEEP_LOOKS == 0:
                 with _unless_unavailable("bus-file.not-checked"):  # in a minute again
@@ -315,21 +330,40 @@ def _unless_unavailable(event: str) -> Iterator[None]:
         log.warning(event, code=error.code, said=str(error))
 
 
+def _ring_ending(home: OperatorHome) -> None:
+    """Log which of the operator's certificates end soon: who runs for months opens no bus anew, which would say so.
+
+    A node's that cannot be read, damaged or not ours to read, ends nobody who does without it.
+    """
+    try:
+        ends = ending.of_operator(home, clock())
+    except (ConfigurationError, OSError) as error:
+        log.warning("certificates.not-read", said=str(error))
+        return
+    for each in ends:
+        log.error("certificate.ends", alarm=True, principal=each.principal, said=each.said(clock()))
+
+
 async def _refresh(home: OperatorHome, bus: Bus) -> None:
     """Sign the timestamp anew if it is time; if that cannot be done it will turn red, and traffic goes on."""
     try:
-        await proposing.refresh(home, bus)
+        with durable.room(home.folder):
+            await proposing.refresh(home, bus)
     except (ConfigurationError, UnavailableError, VersionRefusedError) as error:
         log.warning("timestamp.not-signed", code=error.code, said=str(error))
 
 
 def _say_ready(home: OperatorHome, *, as_json: bool) -> None:
+    """Say that the broker is up. Where that goes there may be no room, as for a log: the work goes on without it."""
+    said = f"the broker of {home.settings.federation} is up on {home.settings.bus}; Ctrl-C stops it"
     if as_json:
-        said = {"ready": True, "pid": os.getpid(), "shard": home.settings.shard, "bus": home.settings.bus}
-        answer.say(answer.in_json(said))
-    else:
-        answer.say(f"the broker of {home.settings.federation} is up on {home.settings.bus}; Ctrl-C stops it")
-    sys.stdout.flush()
+        ready = {"ready": True, "pid": os.getpid(), "shard": home.settings.shard, "bus": home.settings.bus}
+        said = answer.in_json(ready)
+    try:
+        answer.say(said)
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning("ready.not-said", said=str(error))
 
 
 # Looking
@@ -398,6 +432,8 @@ def _bus_lines(found: Standing) -> Iterator[str]:
     for disk in found.disks:
         if disk.scarce:
             yield f"RED       {disks.said(disk)}; {disks.MAKE_ROOM}"
+    for certificate in found.ending:
+        yield f"RED       {certificate.said(clock())}"
 
 
 def _held_lines(held: list[HeldNotice]) -> Iterator[str]:

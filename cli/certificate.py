@@ -14,7 +14,7 @@ from broker import settings as settings_file
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError
 from broker.streams import SETUP
-from cli import answer, exits, passphrases
+from cli import answer, ending, exits, passphrases
 from cli.home import clock, member_home
 from cli.operator_home import OperatorHome, operator_home, tls_of
 from cli.operator_streams import NEVER, Stop, has_streams, stopped, stops
@@ -149,9 +149,11 @@ def list_issued(given: Everywhere) -> None:
     home = _kafka(given)
     now, known, out = clock(), stops(home), stopped(home)
     rows = [_row(each, now, known.get(each.principal, NEVER)) for each in issuing.kept(home)]
+    ends = ending.of_members(home, now)
+    first = f"{answer.count(len(rows), 'certificate')}; stopped: {', '.join(sorted(out)) or 'nobody'}"
     answer.show(
-        f"{answer.count(len(rows), 'certificate')}; stopped: {', '.join(sorted(out)) or 'nobody'}",
-        {"certificates": rows, "stopped": sorted(out)},
+        "\n".join([first, *(f"RED: {each.said(now)}" for each in ends)]),
+        {"certificates": rows, "stopped": sorted(out), "ending": [each.principal for each in ends]},
         as_json=given.as_json,
         table=answer.Table(
             ("for", "serial", "key", "state", "until"),

@@ -22,8 +22,9 @@ from broker.trail import Trail
 from cli.invented.sites import Site
 from cli.play import Desk
 from cli.stage import Stage
-from cli.standing import held, note
+from cli.standing import held
 from cli.story import Stories
+from cli.tally import note
 
 NO_MANDATE = "no mandate for the purpose"
 _RULE = re.compile(r'@id\("([^"]+)"\).*?\b(permit|forbid)\s*\((.*?)\bresource', re.DOTALL)

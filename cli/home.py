@@ -139,7 +139,8 @@ def _say_ending(member: str, principal: str, certificate: Path) -> None:
             ask = f"ask for the next one with `valise certificate request {whose}` and have the operator sign it"
         elif principal == streams.SETUP:
             ask = "make the next one with `valise broker init --setup`, `--from` and passphrase as before"
-        _say_once(f"RED: the certificate of {principal} ends {end:%Y-%m-%d}: {ask}")
+        ends = "ends" if end > datetime.now(UTC) else "has ended"  # said once more then
+        _say_once(f"RED: the certificate of {principal} {ends} {end:%Y-%m-%d}: {ask}")
 
 
 @lru_cache
@@ -253,8 +254,8 @@ class MemberHome:
     async def inbox_bus(self) -> AsyncIterator[Bus]:
         """Open the bus as whoever may read the bureau's inbox; versions are followed first, they say who.
 
-        And outcomes: a receipt that was rejected for its key alone is sent again. An outbox that another process keeps,
-        as a long publication does, is said and waits after LATER_S: what has come for the bureau does not.
+        And outcomes: a receipt that was rejected for its key or its date is sent again. An outbox that another process
+        keeps, as a long publication does, is said and waits after LATER_S: what has come for the bureau does not.
         """
         async with self.bus() as bus:
             await self.versions.follow(bus)

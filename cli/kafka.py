@@ -41,6 +41,16 @@ class Place:
         return self.folder / "kafka"
 
 
+def _place(home: Path) -> Place:
+    """Find where the nodes of a home lie. Raises ConfigurationError where it is made for the embedded bus."""
+    place = Place(operator_folder(home))
+    made = (place.folder / "settings.toml").is_file() and not (place.data / node.CONFIG).is_file()
+    if made and settings_file.load(place.folder).bus_kind != "kafka":
+        new = "make a home on it, `valise broker init --bus kafka --home NEW`"
+        raise ConfigurationError(f"the bus of {place.folder} is no Kafka: {new}")
+    return place
+
+
 @click.group(cls=Group)
 def kafka() -> None:
     """Run Apache Kafka on this machine: one node or three, mutual TLS, deny by default."""
@@ -51,7 +61,7 @@ def kafka() -> None:
 @everywhere
 def up(given: Everywhere, nodes: str | None) -> None:
     """Start the nodes that do not run yet; those that run stay as they are."""
-    place = Place(operator_folder(given.home))
+    place = _place(given.home)
     if not (place.pki / "root.pem").is_file():
         raise ConfigurationError(f"there are no certificates in {place.pki}: make them with `valise broker init`")
     durable.make_private(place.folder)  # one of before was open to every account
@@ -61,6 +71,8 @@ def up(given: Everywhere, nodes: str | None) -> None:
     if known and (place.folder / "settings.toml").is_file():
         _tell_scarce(place.folder)
     before = node.load(place.data, place.pki) if known else None
+    if before:
+        _check_not_ended(before, datetime.now(UTC))
     size = int(nodes) if nodes else (len(before.config.nodes) if before else 1)
     cluster, started = nodes_of.start(place.folder, size, answer.aside)
     first = f"Kafka serves at {cluster.bootstrap}" if started else f"Kafka is already running at {cluster.bootstrap}"
@@ -90,11 +102,22 @@ def _check_not_emptied(place: Place, *, known: bool) -> None:
         raise ConfigurationError(f"{message}: put the nodes' folders there, or mount their disk")
 
 
+def _check_not_ended(cluster: node.Cluster, now: datetime) -> None:
+    """Refuse to start nodes that would refuse each other, and be refused by everybody. Raises ConfigurationError."""
+    ends = {each.number: certificates.expiry(cluster.pki / f"node-{each.number}.crt") for each in cluster.config.nodes}
+    if ended := [f"node-{number} ({end:%Y-%m-%d %H:%M} UTC)" for number, end in ends.items() if end <= now]:
+        message = (
+            f"the certificate of {', '.join(ended)} has ended: make the next one with `valise broker init`, `--from` "
+            "and passphrase as before"
+        )
+        raise ConfigurationError(message)
+
+
 @kafka.command()
 @everywhere
 def down(given: Everywhere) -> None:
     """Stop all nodes; what they store stays."""
-    place = Place(operator_folder(given.home))
+    place = _place(given.home)
     cluster = node.load(place.data, place.pki)
     stopped = node.stop(cluster)
     first = "Kafka has stopped" if stopped else "Kafka was not running"
@@ -105,7 +128,7 @@ def down(given: Everywhere) -> None:
 @everywhere
 def status(given: Everywhere) -> None:
     """Show which nodes run, until when their certificates are in force, a full disk (exit code 5 if a node is down)."""
-    place = Place(operator_folder(given.home))
+    place = _place(given.home)
     cluster = node.load(place.data, place.pki)
     running = sum(found.pid is not None for found in node.statuses(cluster))
     first = f"{running} of {len(cluster.config.nodes)} Kafka nodes are running"

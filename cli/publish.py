@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 import click
@@ -108,11 +108,12 @@ def publish(
 @click.command()
 @click.argument("notice", metavar="ID")
 @_FILE
+@click.option("--again", is_flag=True, help="Though nothing has changed: a bureau has lost what it had of it.")
 @WAIT
 @bureau
 @everywhere
-def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, wait: float) -> None:
-    """Publish FILE as the corrected version of a notice or record of ours."""
+def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, wait: float, *, again: bool) -> None:
+    """Publish FILE as the corrected version of a notice or record of ours. What did not change is not sent again."""
     home = member_home(given.home, bureau)
     draft = drafts.load_one(file)
 
@@ -123,7 +124,7 @@ def correct(given: Everywhere, notice: str, file: IO[str], bureau: str | None, w
         issuer = outbox.bureau_of(found.notice_id)
         if (draft.record, draft.bureau or issuer) != (found.record, issuer):
             raise OtherRecordError(file, draft, found.record, issuer)
-        return outbox.publish([replace(draft, bureau=issuer)])
+        return [outbox.correct(draft, issuer, again=again)]
 
     finish(given, home, asyncio.run(send(home, job, wait)))
 

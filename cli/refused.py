@@ -35,4 +35,4 @@ def here() -> Iterator[None]:
 def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{error} (a file is damaged, of another kind, or not ours to write)"
+    return f"{error} (a disk is full, or a file damaged, of another kind, or not ours to write)"

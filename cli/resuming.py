@@ -13,7 +13,14 @@ import click
 from broker import crash, streams
 from broker.begin import Began, begin
 from broker.bus import Bus
-from broker.errors import ConfigurationError, LostLeavesError, NothingLostError, NothingToCompareError, TrailError
+from broker.errors import (
+    ConfigurationError,
+    LostLeavesError,
+    NothingLostError,
+    NothingToCompareError,
+    RegisterEmptiedError,
+    TrailError,
+)
 from broker.notes import Vkey
 from broker.owner import Owner
 from broker.resume import Outside, Restored, Resumed, resume, signed
@@ -32,6 +39,10 @@ NOT_LOST = "Refused: nothing is lost, this log goes on. Use `{}` without --new-l
 CONTRADICTS = (
     "Refused. Bus file, trail and decision records must be of one time: restore those that go furthest. Where another "
     "head of one size was seen, keep everything: members and auditors can prove a split view with it"
+)
+EMPTIED = (
+    "Nothing was written: who holds what is forgotten, and no withdrawal would reach them. Put {} there that still "
+    "have the stream, and delete nothing: {} may be all that is left of it"
 )
 NOTHING = "Refused. Ask members and auditors for the newest checkpoint that they hold: --seen FILE or FOLDER"
 
@@ -65,8 +76,16 @@ def resume_command(given: Everywhere, seen: tuple[Path, ...], new_log: bool) -> 
         refuse(error, NOT_LOST.format(given.again("valise broker resume")), exits.VERIFICATION_FAILED)
     except LostLeavesError as error:
         refuse(error, LOST.format(given.again("valise broker resume --new-log --seen …")), exits.VERIFICATION_FAILED)
+    except RegisterEmptiedError as error:
+        refuse(error, emptied(home), exits.VERIFICATION_FAILED)
     except TrailError as error:
         refuse(error, CONTRADICTS, exits.VERIFICATION_FAILED)
+
+
+def emptied(home: OperatorHome) -> str:
+    """Say what to do where the register's stream was emptied."""
+    those = "the data of nodes" if home.settings.bus_kind == "kafka" else "the home and bus file of the newest backup"
+    return EMPTIED.format(those, home.owner().register)
 
 
 def _go_on(given: Everywhere, home: OperatorHome, seen: Sequence[Path]) -> None:

@@ -8,10 +8,11 @@ from typing import IO, Any
 import click
 
 from adapters.adapter import Draft
-from broker import codec
+from broker import avro
 from broker.errors import ConfigurationError, NoticeRejectedError
-from broker.notice import KINDS
+from broker.notice import APPROVAL, KINDS, RELATION_OF_KIND, RELEASE
 from cli import answer, drafts, exits
+from cli.home import clock
 from cli.options import Everywhere, Group, everywhere
 from schemas import loader
 
@@ -40,12 +41,12 @@ def list_schemas(given: Everywhere) -> None:
 
 def _row(name: str, version: str) -> dict[str, Any]:
     doc = str(loader.load(name, version).get("doc", ""))
-    return {"name": name, "version": version, "fingerprint": codec.fingerprint(name, version).hex(), "doc": doc}
+    return {"name": name, "version": version, "fingerprint": avro.fingerprint(name, version).hex(), "doc": doc}
 
 
 @schema.command()
 @click.argument("name")
-@click.option("--example", is_flag=True, help="Print an invented value; for a kind, a draft that can be published.")
+@click.option("--example", is_flag=True, help="Print an invented value; for a kind, a whole draft to change.")
 @everywhere
 def show(given: Everywhere, name: str, example: bool) -> None:
     """Show a schema by NAME (person.identity, header …), or all of a kind (person)."""
@@ -54,8 +55,11 @@ def show(given: Everywhere, name: str, example: bool) -> None:
 
 
 def _kind(name: str, *, example: bool) -> dict[str, Any]:
-    if not example:
-        return {part: loader.load(f"{name}.{part}") for part in KINDS[name]}
+    return example_of(name) if example else {part: loader.load(f"{name}.{part}") for part in KINDS[name]}
+
+
+def example_of(name: str) -> dict[str, Any]:
+    """Give an invented draft of a kind, as people write it."""
     return {
         "record": f"YOUR-{name.upper()}-1",  # its own for each kind: of one name they would be versions of one record
         "kind": name,
@@ -68,7 +72,18 @@ def _kind(name: str, *, example: bool) -> dict[str, Any]:
         "subject_categories": ["suspect"],
         "minor": "no",
         "compartments": {part: loader.example(f"{name}.{part}") for part in KINDS[name]},
+        **_reference(name),
     }
+
+
+def _reference(kind: str) -> dict[str, Any]:
+    """Give the fields in which a kind that changes another notice says which, and what it decides of it."""
+    relation = RELATION_OF_KIND.get(kind)
+    if relation is None:
+        return {}
+    record = "THEIR-RECORD-1" if kind == APPROVAL else f"YOUR-{kind.upper()}-1"  # what ends a record has its name
+    pointer = {"issuer": "LV/ncb" if kind == APPROVAL else "", "record": record, "relation": relation}
+    return {"pointers": [pointer]} | ({"action_sought": RELEASE} if kind == APPROVAL else {})
 
 
 def _single(name: str, *, example: bool) -> dict[str, Any]:
@@ -84,17 +99,18 @@ def _single(name: str, *, example: bool) -> dict[str, Any]:
 @click.argument("file", type=click.File(encoding="utf-8"))
 @everywhere
 def check(given: Everywhere, file: IO[str]) -> None:
-    """Check the drafts in FILE: schemas, words, lengths. Nothing is sent.
+    """Check the drafts in FILE: schemas, words, references, sizes, dates. Nothing is sent.
 
-    Whether the members, bureaus and agreements that they name exist only `publish --dry-run` knows.
+    Whether members, bureaus, agreements and records that they name exist only `publish --dry-run` knows.
     """
-    from adapters.compose import check_words  # noqa: PLC0415
+    from adapters import alone  # noqa: PLC0415
+    from broker.signing import SigningKey  # noqa: PLC0415 -- `list` and `show` need no cryptography
 
-    read = drafts.load(file)
+    read, key, now = drafts.load(file), SigningKey.new(), clock()
     problems: list[dict[str, str]] = []
     for draft in read:
         try:
-            check_words(draft)
+            alone.check(draft, key, now)
         except NoticeRejectedError as error:
             problems.append({"record": draft.record, "code": error.code, "detail": _said(draft, error)})
     answer.show(
@@ -117,5 +133,5 @@ def _try(file: str, read: list[Draft]) -> str:
 def _said(draft: Draft, error: NoticeRejectedError) -> str:
     from adapters.wrong import why  # noqa: PLC0415
 
-    said = why(draft, error)
+    said = why(draft, error, "no directory can have all of it")
     return f"{said} ({error.__cause__})" if error.__cause__ else said

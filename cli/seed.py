@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from broker import codec
+from broker import avro
 from broker.errors import ConfigurationError
 from broker.members import (
     Clearance,
@@ -193,7 +193,7 @@ def compose(
             transfers=tuple(_transfers(federation)),
             reviewers=federation.reviewers,
             authorities=federation.authorities,
-            compartment_schemas=tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS)),
+            compartment_schemas=tuple(sorted(avro.fingerprint(name).hex() for name in BODY_SCHEMAS)),
             annex=hashlib.sha256(annex).hexdigest(),
             logs=tuple(logs),
         )

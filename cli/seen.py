@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from broker import begun, bundle, codec, cosignature, notes, reading
 from broker.errors import ConfigurationError, NoticeRejectedError, ProofError
 from broker.examine import SeenDelivery, SeenHead, SeenLeaf
-from broker.notice import Receipt, Statement
+from broker.notice import Envelope, Receipt, Statement
+from broker.rejections import NoticeCopy
 
 INBOX = "inbox.*.db"
 OUTBOX = "outbox.db"
@@ -67,7 +69,7 @@ class Seen:
     def witnessed(self) -> Iterator[tuple[Path, str]]:
         """Give each witness's state with each log of which it saw a leaf: no log's file, it is never left out."""
         for each in self._states:
-            yield from ((each, origin) for (origin,) in _rows(each, "SELECT origin FROM heads WHERE size > 0"))
+            yield from ((each, origin) for (origin,) in _rows(each, "SELECT origin FROM heads WHERE size > 0", (str,)))
 
     def ended(self, origin: str) -> Iterator[SeenHead]:
         """Stream the kept heads of logs that `origin` went on from, by rising size."""
@@ -94,15 +96,21 @@ class Seen:
         for file in self._inboxes:
             yield from _receipts(file)
 
+    def copies(self) -> Iterator[NoticeCopy]:
+        """Stream what issuers sent and were not told that it was taken in: the broker may say that he rejected it."""
+        for file in self._outboxes:
+            for digest, header, key_id, signature, series, number in _rows(file, _NOT_TAKEN_IN, _COPY):
+                yield NoticeCopy(Envelope(header, key_id, signature, b""), series, number, digest, _name(file))
+
     @property
     def keeps_what_was_sent(self) -> bool:
-        """Whether these files say what their members sent: receipts, or notices that nobody answered."""
-        return any(True for _ in self.receipts()) or any(True for _ in self.notices())
+        """Whether these files say what their members sent: receipts, or notices that nobody answered or took in."""
+        return any(True for each in (self.receipts, self.notices, self.copies) for _ in each())
 
     def notices(self) -> Iterator[SentNotice]:
         """Stream the notices that issuers sent and were told nothing of."""
         for file in self._outboxes:
-            for bureau, series, number, digest in _rows(file, _UNTOLD):
+            for bureau, series, number, digest in _rows(file, _UNTOLD, (str, bytes, int, bytes)):
                 yield SentNotice(bureau, number, digest, _name(file), series)
 
 
@@ -114,8 +122,10 @@ class SentReceipt:
     number: int
     digest: bytes
     source: str
-    leaves: tuple[int, ...] = ()
+    leaves: tuple[int, ...]
     """Of which leaves it speaks."""
+    read: Callable[[int], bytes]
+    """Gives a statement of that file by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +201,26 @@ def _bundle(data: bytes, source: str) -> tuple[SeenHead, tuple[SeenLeaf, ...]]:
     return _head(parts.get("checkpoint", b"").decode(), source), leaves
 
 
-def _rows(file: Path, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
+_MADE_UP = """
+SELECT 1 FROM sqlite_schema AS s LEFT JOIN pragma_table_xinfo(s.name) AS c
+WHERE c.hidden OR s.type = 'view' AND lower(s.name) IN
+('heads', 'ended', 'deliveries', 'receipts', 'outcomes', 'envelopes', 'evidence') LIMIT 1
+"""
+"""Finds what is worked out by a query or an expression: a small file may give rows without end so."""
+
+
+def _rows(file: Path, query: str, kinds: Sequence[Any], *values: str | int) -> Iterator[tuple[Any, ...]]:
+    """Stream rows whose columns are of these kinds; SQLite itself keeps to none."""
     try:
         with closing(reading.database(file)) as database:
-            yield from database.execute(query, values)
+            if database.execute(_MADE_UP).fetchone():
+                raise ConfigurationError(f"{file} cannot be read as a member's file: not all in it is stored there")
+            for row in database.execute(query, values):
+                if not all(map(isinstance, row, kinds)):
+                    raise ConfigurationError(
+                        f"{file} cannot be read as a member's file: it holds values of other kinds"
+                    )
+                yield row
     except (sqlite3.Error, OSError) as error:
         raise ConfigurationError(f"{file} cannot be read as a member's file: {error}") from error
 
@@ -205,15 +231,28 @@ def _name(file: Path) -> str:
 
 
 def _heads(file: Path) -> Iterator[SeenHead]:
-    for size, root, note in _rows(file, "SELECT size, root, note FROM heads ORDER BY size"):
+    for size, root, note in _rows(file, "SELECT size, root, note FROM heads ORDER BY size", _HEAD):
         yield SeenHead(size, root, note, _name(file))
 
 
+_SENT = "SELECT number, statement FROM receipts WHERE sent = 1 ORDER BY number"
+_HEAD = (int, bytes, str)
+_COPY = (bytes, bytes, bytes, bytes, bytes, int)
+_DELIVERY = (int, bytes, str, int, bytes, bytes, bytes, int, str, int | None)
+"""Kinds of columns: of a kept head, of what was not taken in, of a delivery."""
 _UNTOLD = """
 SELECT bureau, series, number, header_digest FROM envelopes AS e
 WHERE sent_at IS NOT NULL AND (outcome IS NULL OR outcome = 'rejected' AND leaf_number IS NULL)
 AND NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.record_digest = e.sent_digest) ORDER BY place
 """
+
+
+_NOT_TAKEN_IN = """
+SELECT sent_digest, coalesce(CAST(header AS BLOB), x''), coalesce(CAST(key_id AS BLOB), x''),
+coalesce(CAST(signature AS BLOB), x''), coalesce(CAST(series AS BLOB), x''), CAST(number AS INTEGER) FROM envelopes
+WHERE sent_digest IS NOT NULL AND (outcome IS NULL OR outcome = 'rejected') ORDER BY place
+"""
+"""Whatever a member has put there, it is bytes that say nothing: they are checked as those of anybody."""
 
 
 def _is_database(file: Path) -> bool:
@@ -226,9 +265,9 @@ def _is_database(file: Path) -> bool:
 
 def _heads_of_ended(file: Path) -> Iterator[SeenHead]:
     """Read the heads that a new log has not, put aside when its shard's log ended."""
-    if not list(_rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'ended'")):
+    if not list(_rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'ended'", (int,))):
         return
-    for size, root, note in _rows(file, "SELECT size, root, note FROM ended ORDER BY size"):
+    for size, root, note in _rows(file, "SELECT size, root, note FROM ended ORDER BY size", _HEAD):
         yield SeenHead(size, root, note, _name(file))
 
 
@@ -249,9 +288,9 @@ _EVIDENCE = "SELECT request FROM evidence " + _LOGS  # noqa: S608 - ours
 def _state(file: Path, first: str) -> Iterator[SeenHead]:
     """Read what a witness saw last of a shard's logs, and what they signed that contradicts it."""
     name = _name(file)
-    for size, root, note in _rows(file, _KNOWN, first):
+    for size, root, note in _rows(file, _KNOWN, _HEAD, first):
         yield SeenHead(size, root, note, name)
-    for (request,) in _rows(file, _EVIDENCE, first):
+    for (request,) in _rows(file, _EVIDENCE, (bytes,), first):
         try:
             yield _head(notes.parse_advance(request).checkpoint, name)
         except ProofError as error:
@@ -259,37 +298,46 @@ def _state(file: Path, first: str) -> Iterator[SeenHead]:
 
 
 _DELIVERIES = """
-SELECT leaf_number, leaf, bureau, delivery_number, row, salt, path, row_index FROM deliveries ORDER BY leaf_number
+SELECT leaf_number, leaf, bureau, delivery_number, row, salt, path, row_index, ?1, CAST(taken_at AS INTEGER)
+FROM deliveries ORDER BY leaf_number
 """
 
 
 def _deliveries(file: Path) -> Iterator[SeenDelivery]:
-    name = _name(file)
-    for values in _rows(file, _DELIVERIES):
-        yield SeenDelivery(*[*values, name])
+    for values in _rows(file, _DELIVERIES, _DELIVERY, _name(file)):
+        yield SeenDelivery(*values)
 
 
 def _told(file: Path) -> Iterator[SeenLeaf]:
-    for number, leaf in _rows(file, "SELECT leaf_number, leaf FROM outcomes ORDER BY leaf_number"):
+    for number, leaf in _rows(file, "SELECT leaf_number, leaf FROM outcomes ORDER BY leaf_number", (int, bytes)):
         yield SeenLeaf(number, leaf, _name(file))
 
 
 def _receipts(file: Path) -> Iterator[SentReceipt]:
-    if not list(_rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'receipts'")):
+    if not list(_rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'receipts'", (int,))):
         return
-    for number, statement in _rows(file, "SELECT number, statement FROM receipts WHERE sent = 1 ORDER BY number"):
+    read = partial(_statement, file)
+    for number, statement in _rows(file, _SENT, (int, bytes)):
         try:
             receipt = codec.decode(Receipt, codec.decode(Statement, statement).payload)
         except NoticeRejectedError as error:
             raise ConfigurationError(f"{file} holds a receipt that cannot be read: {error}") from error
         leaves = tuple(each.leaf_number for each in receipt.items)
-        yield SentReceipt(receipt.bureau, number, sha256(statement).digest(), _name(file), leaves)
+        yield SentReceipt(receipt.bureau, number, sha256(statement).digest(), _name(file), leaves, read)
+
+
+def _statement(file: Path, number: int) -> bytes:
+    found = _rows(file, "SELECT CAST(statement AS BLOB) FROM receipts WHERE sent = 1 AND number = ?", (bytes,), number)
+    return next((bytes(statement) for (statement,) in found), b"")
 
 
 def _origin(file: Path) -> str:
     """Tell which log a file is about; "" where it does not say."""
     if file.match(INBOX) or file.match(OUTBOX):
-        return next(map(_plain_origin, _heads(file)), "")
+        try:
+            return next(map(_plain_origin, _heads(file)), "")
+        except ProofError as error:
+            raise ConfigurationError(f"{file} cannot be read as a member's file: {error}") from error
     return "" if _is_database(file) else _plain_origin(_plain(file)[0])
 
 

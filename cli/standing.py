@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,23 +11,23 @@ from typing import TYPE_CHECKING
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
 from broker.distribute import GROUP
-from broker.errors import ForbiddenStreamError, OffsetGoneError, UnavailableError
-from broker.notice import NOT_RELEASED, RELEASED, DecisionRecord, Header, Leaf
-from broker.recorded import brought
+from broker.errors import ConfigurationError, ForbiddenStreamError, OffsetGoneError, UnavailableError
+from broker.notice import DecisionRecord, Header, Leaf
 from broker.records import Records
-from broker.streams import ROUTER, World
+from broker.streams import ROUTER
 from broker.trail import Trail
-from cli import disks, key_use, witnessing
+from cli import answer, disks, ending, key_use, witnessing
 from cli.disks import Disk
+from cli.ending import Ending
 from cli.home import clock
 from cli.operator_home import OperatorHome
 from cli.operator_streams import differences, gone
+from cli.tally import Progress, counted
 from cli.witnessing import WitnessedUpTo
 
 if TYPE_CHECKING:
     from broker.topics import Difference
 
-Progress = Callable[[int, int], None]
 LATE_MS = 20 * streams.DAY_MS
 """What waits for longer is red: the nodes drop it after 30 days, taken or not."""
 
@@ -76,23 +75,20 @@ class Standing:
     """How witnesses stand by the log; None where none is named."""
     disks: list[Disk]
     """Those that the home, its bus file and its own nodes lie on."""
+    ending: list[Ending]
+    """Certificates that end soon, or have: the operator's, its own nodes', and those that members should have anew."""
 
 
 async def standing(home: OperatorHome, progress: Progress = lambda _done, _size: None) -> Standing:
-    """Look at a broker's home and its bus. Changes nothing; the broker may run meanwhile.
+    """Look at a broker's home and its bus. Changes nothing but the tally (tally.py); the broker may run meanwhile.
 
-    `progress` is told how many leaves were looked at, and of how many: first the leaves, then what they commit to,
-    then, where a key is old, what was signed in the last week.
+    `progress` is told how many leaves were looked at, and of how many: first the leaves that the tally has not counted,
+    then what they commit to, then, where a key is old, what was signed in the last week.
     """
     owner = home.owner()
     trail = Trail.open(home.folder / "trail", owner.origin)
     at = codec.decode(Leaf, trail.entry(trail.size - 1)).now if trail.size else None
-    kinds, undecided = Counter[str](), dict[int, int]()
-    for number, entry in enumerate(trail.entries()):
-        leaf = codec.decode(Leaf, entry)
-        kinds[leaf.kind] += 1
-        note(undecided, number, leaf)
-        progress(number + 1, trail.size)
+    tally = counted(home.folder, trail, progress)
     differs = _differs(home)
     waiting = None if differs is None else await _waiting(home, gone(differs))
     return Standing(
@@ -101,26 +97,30 @@ async def standing(home: OperatorHome, progress: Progress = lambda _done, _size:
         size=trail.size,
         head_at=at,
         head_age_ms=None if at is None else clock() - at,
-        kinds=dict(kinds.most_common()),
+        kinds=dict(tally.kinds.most_common()),
         waiting=waiting.records if waiting else None,
         late=waiting.late if waiting else {},
         lost=waiting.lost if waiting else [],
         differs=differs or [],
-        last_seen=_last_seen(home, home.world(), progress, trail.size),
+        last_seen={each: tally.seen.get(each) for each in home.world().members},
         old_keys=_old_keys(home, progress),
         expired=home.versions.overdue(),
-        held=held(home, undecided),
+        held=held(home, tally.undecided),
         witnessed=witnessing.standing(trail, notes.vkey(owner.origin, owner.key.public.raw), owner.witnesses, clock()),
         disks=disks.of_home(home.folder, home.settings),
+        ending=ending_of(home),
     )
 
 
-def note(undecided: dict[int, int], number: int, leaf: Leaf) -> None:
-    """Take the next leaf of a trail into account: held notices that no leaf so far has decided, and since when (ms)."""
-    if leaf.kind in ("routed", "held", RELEASED, NOT_RELEASED) and leaf.about is not None:
-        undecided.pop(leaf.about, None)  # a leaf speaks of one before it
-    if leaf.kind == "held":
-        undecided[number] = leaf.now
+def ending_of(home: OperatorHome) -> list[Ending]:
+    """Tell of certificates that end soon, or have; where what tells of them is damaged, that is said beside."""
+    found = list[Ending]()
+    for look in (ending.of_operator, ending.of_members):
+        try:
+            found += look(home, clock())
+        except (ConfigurationError, OSError) as error:  # all else is told
+            answer.aside(answer.one_line(str(error)))
+    return found
 
 
 def held(home: OperatorHome, undecided: Mapping[int, int]) -> list[HeldNotice]:
@@ -228,17 +228,3 @@ async def _count(bus: Bus, name: str, place: int) -> int:
     while records := await bus.read(name, place):
         count, place = count + len(records), records[-1].offset + 1
     return count
-
-
-def _last_seen(home: OperatorHome, world: World, progress: Progress, size: int) -> dict[str, int | None]:
-    """Tell when a record of each member last came, by the bus's clock."""
-    seen: dict[str, int | None] = dict.fromkeys(world.members)
-    path = home.folder / "records.db"
-    if path.is_file():
-        with closing(Records.to_read(path)) as records:
-            for number, _, record in records.since(0):
-                progress(number + 1, size)
-                came = brought(record)
-                if came.at and (member := streams.member_of(came.stream)):
-                    seen[member] = max(seen.get(member) or 0, came.at)
-    return seen

@@ -26,7 +26,7 @@ from cli.publish import NoSuchNoticeError, troubled
 @bureau
 @everywhere
 def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
-    """Tell one notice's story: sent, decided, received and read by whom and when, who is silent."""
+    """Tell the story of a notice or record of ours: sent, decided, received, read by whom and when, who is silent."""
     home = member_home(given.home, bureau)
     answered = asyncio.run(if_it_answers(_learn(home), "this is what was known before"))
     story, alarms, looks, newest = _trace(home, notice)

@@ -9,6 +9,7 @@ from pathlib import Path
 from broker import cosignature, witnessed
 from broker.errors import ConfigurationError, ProofError
 from broker.fetch import Place
+from broker.kafka_tls import Context
 from broker.notes import Vkey
 from broker.owner import Known, Witnesses
 from broker.settings import Settings, Tls, Witness
@@ -34,9 +35,7 @@ def _known(folder: Path, witness: Witness) -> Known:
 
 
 def _context(folder: Path, files: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=folder / files.ca)
-    context.load_cert_chain(folder / files.certificate, folder / files.key)
-    return context
+    return Context.of(*(str(folder / each) for each in (files.ca, files.certificate, files.key)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
 """An adapter of your own, whole: stolen boats of a file with commas.
 
-Copy it, and change SOURCE and `_draft`. `.venv/bin/python docs/own_adapter.py boats.csv LV/ncb` publishes what is new,
-changed or gone since its last run, for the home that VALISE_HOME names. It exits 0 where all of the file is published,
-and 1 where a line was refused, which is named, or the whole run.
+Copy it, and change what stands above `read`. `.venv/bin/python docs/own_adapter.py boats.csv LV/ncb` publishes what is
+new, changed or gone since its last run, for the home that VALISE_HOME names. It exits 0 where all of the file is
+published, and 1 where a line was refused, which is named, or the whole run. With `--drafts` it publishes nothing, and
+writes what it makes of the lines: `… --drafts | valise publish --dry-run - --bureau LV/ncb`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -28,7 +31,16 @@ from cli.options import default_home
 
 SOURCE = "boats"
 """What this source is called, for ever: by it the outbox knows what stands published from here."""
+ENCODING = "utf-8-sig"  # cp1252 of older systems
+DELIMITER = ","
+COLUMNS = ("id", "name", "facts", "audience", "deny", "handling")
+"""What the file has to have: without its column nothing would be denied, and nobody told."""
 MORE = "more columns"
+
+
+def _record(row: Fields) -> str:
+    """Name the record: the same boat, the same record, for ever."""
+    return f"boat-{row.need('id')}"
 
 
 def _draft(row: Fields, record: str) -> Draft:
@@ -56,16 +68,26 @@ def read(file: Path, report: SourceReport) -> Iterator[Draft | Rejected]:
 
     What names no record, as a line or a file that was cut off, lets nobody take what is lacking for withdrawn.
     """
-    text = file.read_text(encoding="utf-8-sig")
+    text = file.read_text(encoding=ENCODING)
     if not text.endswith("\n"):
         yield report.count(Rejected(file.name, "file", "cut off: it does not end with a line break"))
         return
-    rows = csv.DictReader(StringIO(text, newline=""), restkey=MORE, strict=True)
+    rows = csv.DictReader(StringIO(text, newline=""), restkey=MORE, strict=True, delimiter=DELIMITER)
     try:
+        if wrong := _unsound(rows.fieldnames or ()):
+            yield report.count(Rejected(file.name, "header", wrong))
+            return
         for number, line in enumerate(rows, 2):
             yield report.count(_line(line, f"line {number}", report))
     except csv.Error:
         yield report.count(Rejected(file.name, "file", f"a stray quote at line {rows.line_num}"))
+
+
+def _unsound(columns: Sequence[str]) -> str | None:
+    """Say why no line under this header can be believed; None if that is not so."""
+    if lacking := [each for each in COLUMNS if each not in columns]:
+        return f"no column {', '.join(lacking)}; is it a file with {DELIMITER!r} between its columns?"
+    return None if len(set(columns)) == len(columns) else "two columns have one name: the last would empty the first"
 
 
 def _line(line: dict[str, str | None], place: str, report: SourceReport) -> Draft | Rejected:
@@ -73,7 +95,7 @@ def _line(line: dict[str, str | None], place: str, report: SourceReport) -> Draf
         return Rejected(place, "row", "not as many columns as the header")
     row, record = Fields(line, report), None
     try:
-        record = f"boat-{row.need('id')}"  # the same boat, the same record, for ever
+        record = _record(row)
         made = _draft(row, record)
         row.close()
     except FieldError as error:
@@ -94,18 +116,39 @@ async def run(home: MemberHome, file: Path, report: SourceReport) -> list[Result
             return results
 
 
-@click.command()
-@click.argument("file")
-@click.argument("bureau")
-def main(file: str, bureau: str) -> None:
-    """Publish for BUREAU (AT/ncb) what is new, changed or gone in FILE; say what became of every column and line."""
-    report, results = SourceReport(), list[Result]()
+@contextmanager
+def told() -> Iterator[None]:
+    """Say what stops a run and end it: run-refused, unavailable …; what was published before stands as it is."""
     try:
         with refused.here():
-            results = asyncio.run(run(member_home(default_home(), bureau), Path(file), report))
-    except ValiseError as error:  # run-refused, unavailable …: what was published before stands as it is
+            yield
+    except ValiseError as error:
         answer.aside(f"{error.code}: {error}")
         raise click.exceptions.Exit(exits.of(error)) from error
+
+
+def show(file: Path) -> None:
+    """Write what is made of the file, as drafts in JSON, and the report beside it."""
+    report = SourceReport()
+    with told():
+        answer.say(answer.in_json([asdict(each) for each in read(file, report) if isinstance(each, Draft)], indent=2))
+    answer.aside(report.table())
+    exits.end(exits.FAILED if report.rejected else exits.DONE)
+
+
+@click.command()
+@click.option("--drafts", is_flag=True, help="Publish nothing: write the drafts, for `valise publish --dry-run -`.")
+@click.argument("file")
+@click.argument("bureau")
+def main(file: str, bureau: str, *, drafts: bool) -> None:
+    """Publish for BUREAU (AT/ncb) what is new, changed or gone in FILE; say what became of every column and line."""
+    if drafts:
+        show(Path(file))
+        return
+    report, results = SourceReport(), list[Result]()
+    try:
+        with told():
+            results = asyncio.run(run(member_home(default_home(), bureau), Path(file), report))
     finally:
         answer.say(report.table())
     for each in results:

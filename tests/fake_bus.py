@@ -43,6 +43,7 @@ class Memory:
     epochs: dict[int, int] = field(default_factory=dict)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     breaks: deque[bool] = field(default_factory=deque)
+    gone: frozenset[str] = frozenset()
 
     def copy(self) -> Memory:
         """Give a bus on which the same records lie; what comes from now on comes on one of the two."""
@@ -104,8 +105,9 @@ class Memory:
         part.records = [each for each in part.records if each.offset >= offset]
 
     def lose(self, stream: str, number: int = 0) -> None:
-        """Lose a stream, and make it again empty, as an operator does on Kafka."""
+        """Lose a stream and the places in it, and make it again empty, as an operator does on Kafka."""
         self.partitions[stream, number] = _Partition()
+        self.places = {key: offset for key, offset in self.places.items() if key[1:] != (stream, number)}
 
 
 class FakeShard:
@@ -115,6 +117,9 @@ class FakeShard:
         self._memory, self._shard, self._epoch = memory, shard, epoch
         self._group = f"shard-{shard}"
         self._given: deque[Record] = deque()
+        self._unplaced = frozenset(
+            each for each in inputs if (self._group, each, self._number(each)) not in memory.places
+        )
         self._next = {each: memory.places.get((self._group, each, self._number(each)), 0) for each in inputs}
 
     def _number(self, stream: str) -> int:
@@ -149,6 +154,14 @@ class FakeShard:
         for _ in taken:
             self._given.popleft()
         return last
+
+    def gone(self) -> frozenset[str]:
+        """Name the inputs that the test took away."""
+        return self._memory.gone
+
+    def unplaced(self) -> frozenset[str]:
+        """Name the inputs of which nothing was committed, or whose places went with them."""
+        return self._unplaced
 
     async def now(self) -> int:
         """Tell the clock's time, unless another owner has come."""
@@ -224,6 +237,10 @@ class FakeBus:
     async def place(self, group: str, stream: str, *, partition: int = 0) -> int:
         """Tell where a group stands."""
         return self.memory.places.get((group, stream, partition), 0)
+
+    async def has_place(self, group: str, stream: str, *, partition: int = 0) -> bool:
+        """Tell whether a group ever kept a place."""
+        return (group, stream, partition) in self.memory.places
 
     async def keep_place(self, group: str, stream: str, offset: int, *, partition: int = 0) -> None:
         """Remember where a group stands."""

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker import codec, members, notes, streams, up
+from broker import avro, codec, members, notes, streams, up
 from broker.members import WrittenAgreement, WrittenBureau, WrittenDirectory, WrittenKey, WrittenLog, WrittenMember
 from broker.members import WrittenTransfer as Transfer
 from broker.notice import (
@@ -68,7 +68,7 @@ def directory(version: int = 1, extra_keys: tuple[WrittenKey, ...] = (), **chang
             for b in MEMBERS
             if a != b
         ),
-        compartment_schemas=tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS)),
+        compartment_schemas=tuple(sorted(avro.fingerprint(name).hex() for name in BODY_SCHEMAS)),
         logs=(WrittenLog(shard=0, vkey=str(LOG)),),
     )
     return written.model_copy(update=changes)

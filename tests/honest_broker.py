@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from broker import codec, members, merkle, notes, streams
+from broker import avro, codec, members, merkle, notes, streams
 from broker.bus import Bus, Copies
 from broker.directory import Directory
 from broker.members import WrittenBureau, WrittenDirectory, WrittenKey, WrittenLog, WrittenMember
@@ -47,7 +47,7 @@ def directory(generations: Mapping[str, int] | None = None, version: int = 1) ->
             WrittenBureau(id=each, index=index, name=each, mandates=PURPOSES) for index, each in enumerate(BUREAUS)
         ),
         keys=tuple(_key(*each) for each in keys),
-        compartment_schemas=tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS)),
+        compartment_schemas=tuple(sorted(avro.fingerprint(name).hex() for name in BODY_SCHEMAS)),
         logs=(WrittenLog(shard=0, vkey=str(LOG)),),
     )
 

@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import shutil
+import subprocess
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
 from broker import authorities, certificates, node, topics
-from broker.jars import DEPLOY, jars
+from broker.jars import DEPLOY, found_java, jars
 from broker.streams import PEOPLE, SERVICES, World
 
 if TYPE_CHECKING:
@@ -63,7 +68,7 @@ class KafkaWorld:
         authorities.init_pki(operator, world.members, datetime.now(UTC))
         self.world = world
         setup = self.credentials("setup")
-        pace = QUICK_TOPICS if self.tuning is node.QUICK else topics.STEADY
+        pace = QUICK_TOPICS if self.tuning.retention_check == node.QUICK.retention_check else topics.STEADY
         return topics.establish(self.bootstrap, setup, world, shards=shards, pace=pace, overrides=self._overrides)
 
     def kill(self, number: int = 1) -> None:
@@ -98,14 +103,16 @@ def running_kafka(
     nodes: int = 1,
     *,
     shards: int = 1,
-    tuning: node.Tuning = node.QUICK,
+    tuning: node.Tuning | None = None,
     overrides: Overrides | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> Iterator[KafkaWorld]:
     """Start `nodes` nodes with a world's certificates, topics and bindings; end them and remove all at the end.
 
-    `overrides` are topic settings by family name, `properties` settings of the nodes that differ from a site's.
+    Quick ones where `tuning` says nothing else. `overrides` are topic settings by family name, `properties` settings of
+    the nodes that differ from a site's.
     """
+    tuning = tuning or quick()
     folder = Path(tempfile.mkdtemp(prefix="valise-kafka-"))
     try:
         pki = authorities.init_pki(folder / "operator", world.members, datetime.now(UTC))
@@ -119,6 +126,43 @@ def running_kafka(
             kafka.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def quick() -> node.Tuning:
+    """Give `node.QUICK` with an archive of the classes that a node loads, so that half of a start's work is left.
+
+    Java makes the archive (JEP 350), once; it is good for this Java, these jars and their place.
+    """
+    libs, java = jars(), found_java()
+    said = subprocess.run([java, "-version"], capture_output=True, check=True).stderr
+    made_of = sha256(said + (DEPLOY / "jars.sha256").read_bytes() + str(libs).encode()).hexdigest()[:16]
+    archive = libs.parent / f"classes-{made_of}.jsa"
+    with (libs.parent / "archiving").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the run may be making it
+        if not archive.exists():
+            _archive_classes(archive)
+    return _with(f"-XX:SharedArchiveFile={archive}")
+
+
+def _archive_classes(archive: Path) -> None:
+    """Have a node serve for a moment, and write what it loaded as it ends."""
+    part = archive.with_suffix(".part")
+    with running_kafka(WORLD, tuning=_with(f"-XX:ArchiveClassesAtExit={part}")) as kafka:
+        node.stop(kafka.cluster, limit=60)
+    part.rename(archive)
+
+
+def _with(option: str) -> node.Tuning:
+    return replace(node.QUICK, java=(*node.QUICK.java, option))
+
+
+@contextmanager
+def quick_nodes() -> Iterator[None]:
+    """Have commands and `node.start` start quick nodes in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "start", functools.partial(node.start, tuning=quick()))
+        yield
 
 
 def _deploy(folder: Path, properties: Mapping[str, str]) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from broker import codec, notice
+from broker import avro, codec, notice
 from broker.notice import (
     Audience,
     Compartment,
@@ -39,8 +39,8 @@ def key_of(bureau: str, generation: int = 0) -> SigningKey:
 def body(kind: str, name: str, value: dict[str, Any] | None = None) -> bytes:
     """Bytes of one compartment: a schema fingerprint, then something that the broker never opens."""
     if value is not None:
-        return codec.write(f"{kind}.{name}", value)
-    return codec.prefix(f"{kind}.{name}") + f"{kind}.{name} {os.urandom(4).hex()}".encode()
+        return avro.write(f"{kind}.{name}", value)
+    return avro.prefix(f"{kind}.{name}") + f"{kind}.{name} {os.urandom(4).hex()}".encode()
 
 
 @dataclass

@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +19,7 @@ from broker.errors import UnavailableError
 from broker.notes import NOTE_LIMIT
 from broker.witness import AnotherSizeError, NotCosignedError, Witness
 
+log = structlog.get_logger()
 BODY_LIMIT = NOTE_LIMIT
 BODY_S = 10.0
 """Seconds for a whole request body."""
@@ -71,6 +73,7 @@ def _judged(witness: Witness, body: bytes) -> Response:
     except NotCosignedError as error:
         return PlainTextResponse(error.answer, error.status)
     except UnavailableError as error:
+        log.warning("state.unavailable", code=error.code, said=str(error))  # a full disk is for whoever runs us to mend
         return PlainTextResponse(f"{error}\n", 503)
 
 

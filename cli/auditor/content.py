@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from broker import codec, reading
+from broker import avro, codec, reading
 from broker.errors import ConfigurationError, NoticeRejectedError
 from broker.notice import ROUTING, Compartment, Envelope, Header, Standing
 from broker.register import notice_key
@@ -36,7 +36,7 @@ def opened(held: Envelope) -> dict[str, Any]:
 def _body(kind: str, part: Compartment) -> dict[str, Any]:
     assert part.opened is not None
     try:
-        return codec.read(f"{kind}.{part.name}", part.opened.data)
+        return avro.read(f"{kind}.{part.name}", part.opened.data)
     except NoticeRejectedError as error:
         return {"unreadable": error.code}
 

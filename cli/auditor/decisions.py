@@ -53,14 +53,15 @@ class Decisions:
             raise ConfigurationError(message)
         named = [_open(each) for each in policies]
         sent = {
-            each.digest: Sent(each.bureau, each.number, each.source)
+            each.digest: Sent(each.bureau, each.number, each.source, statement=each.read)
             for each in seen.receipts()
             if not each.leaves or not all(_is_lost(leaf, gaps) for leaf in each.leaves)
         }
         sent |= {each.digest: Sent(each.bureau, each.number, each.source, each.series) for each in seen.notices()}
         grounds = _grounds(Versions(trail.resolve().parent / "versions"), named) if named else _none
         with closing(Records.to_read(file)) as records:
-            found = recheck(Trail.open(trail), records, grounds, sent, progress("decisions checked"))
+            told = progress("decisions checked")
+            found = recheck(Trail.open(trail), records, grounds, sent, told, copies=seen.copies())
         return cls(found, tuple(each.digest.hex() for each in named))
 
     @property
@@ -73,6 +74,8 @@ class Decisions:
         found = self.found
         yield "records", f"{found.records:,} decision records held against their leaves"
         yield "receipts", f"{found.receipts:,} that bureaus sent are on record, {found.waiting:,} may be on their way"
+        if found.rejections:
+            yield from _rejections(found)
         if self.policies:
             yield "decisions", f"{found.decisions:,} repeated under {', '.join(each[:16] for each in self.policies)}"
         else:
@@ -94,6 +97,8 @@ class Decisions:
             "records": self.found.records,
             "receipts": self.found.receipts,
             "receipts_waiting": self.found.waiting,
+            "rejections": self.found.rejections,
+            "rejections_on_word": self.found.on_word,
             "repeated": self.found.decisions,
             "not_repeated": self.found.others,
             "signatures_not_checked": self.found.unsigned,
@@ -102,6 +107,15 @@ class Decisions:
             "not_followed_from": self.found.unfollowed_from,
             "policies": list(self.policies),
         }
+
+
+def _rejections(found: Rechecked) -> Iterator[tuple[str, str]]:
+    """Say which codes nobody but the broker bears out: more are repeated with the policies, and with senders' files."""
+    left = sum(found.on_word.values())
+    yield "rejections", f"{found.rejections - left:,} of {found.rejections:,} repeated"
+    if left:
+        codes = ", ".join(f"{count:,} {code}" for code, count in sorted(found.on_word.items()))
+        yield "broker's word", f"is all that says why {left:,} were rejected: {codes}"
 
 
 def _is_lost(leaf: int, gaps: Sequence[Gap]) -> bool:

@@ -27,5 +27,5 @@ def enrol(given: Everywhere, name: str) -> None:
         f"made the key of auditor {name} in {path}",
         {"key": str(path), "request": str(request), **json.loads(request.read_text(encoding="utf-8"))},
         as_json=given.as_json,
-        then=given.again("valise broker directory"),
+        then=given.again("valise directory draft"),
     )

@@ -126,7 +126,7 @@ def auditor(folder: Path, file: Path | None, directory: Directory) -> Auditor:
     key = SigningKey.load(found[0], passphrases.for_old())
     known = directory.auditors.get(key.public.id)
     if known is None:
-        message = f"the directory does not name the key {found[0]}: let the operator run `valise broker directory`"
+        message = f"the directory does not name the key {found[0]}: let the operator run `valise directory draft`"
         raise ConfigurationError(message)
     return Auditor(known.bureau, key, found[0])
 

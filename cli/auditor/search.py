@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -34,6 +35,9 @@ PREFIXES = {"outcome": "outcome:", "rule": "rule:", "purpose": "purpose:", "poli
 @click.option("--bureau", multiple=True, help="Issuer, recipient or signer of a receipt, as AT/ncb.")
 @click.option("--issuer", multiple=True, help="Bureau that issued.")
 @click.option("--recipient", multiple=True, help="Bureau that was given it.")
+@click.option(
+    "--silent", multiple=True, metavar="BUREAU", help="Bureau that was given it, and of which no receipt is on record."
+)
 @click.option("--rule", multiple=True, help="Id of a rule that decided.")
 @click.option(
     "--outcome",
@@ -86,17 +90,35 @@ def _find(home: Opened, asked: dict[str, Any], limit: int) -> Found:
     begin = leaf_at(home.trail, moment(asked["since"])) if asked["since"] else 0
     if asked["until"]:
         end = min(end, leaf_at(home.trail, moment(asked["until"])))
-    if asked["notice"]:
-        return _of_notice(home, asked, begin, end, limit)
+    if asked["notice"] or asked["silent"]:
+        found = _of_notice(home, asked, begin, end) if asked["notice"] else _all(home, _groups(home, asked), begin, end)
+        return _first_of(_unanswered(home, asked["silent"], found) if asked["silent"] else found, limit)
     return home.index.search(_groups(home, asked), begin, end, limit)
 
 
-def _of_notice(home: Opened, asked: dict[str, Any], begin: int, end: int, limit: int) -> Found:
+def _of_notice(home: Opened, asked: dict[str, Any], begin: int, end: int) -> Sequence[int]:
     """Find among the leaves of one notice, which are few."""
     leaves = [each for each in home.stories.find(asked["notice"]) if begin <= each < end]
     groups = _groups(home, asked)
-    fitting = [each for each in leaves if not groups or home.index.search(groups, each, each + 1, 1).total]
-    return Found(tuple(reversed(fitting))[:limit], len(fitting))
+    return [each for each in reversed(leaves) if not groups or home.index.search(groups, each, each + 1, 1).total]
+
+
+def _all(home: Opened, groups: list[list[str]], begin: int, end: int) -> Sequence[int]:
+    return home.index.search(groups, begin, end, end).leaves
+
+
+def _unanswered(home: Opened, bureaus: Sequence[str], leaves: Sequence[int]) -> Sequence[int]:
+    """Give the leaves that were given to one of these bureaus, and of which none of its receipts speaks."""
+    asked, silent = set(leaves), set[int]()
+    for bureau in bureaus:
+        given = asked.intersection(_all(home, [[f"to:{bureau}"]], 0, home.trail.size))
+        receipts = set(_all(home, [[f"by:{bureau}"], ["outcome:receipt"]], 0, home.trail.size))
+        silent |= {each for each in given if receipts.isdisjoint(home.index.leaves_about(each))}
+    return [each for each in leaves if each in silent]
+
+
+def _first_of(leaves: Sequence[int], limit: int) -> Found:
+    return Found(tuple(leaves[:limit]), len(leaves))
 
 
 def _groups(home: Opened, asked: dict[str, Any]) -> list[list[str]]:
@@ -105,7 +127,7 @@ def _groups(home: Opened, asked: dict[str, Any]) -> list[list[str]]:
     groups.append([f"member:{each.upper()}" for each in asked["member"]])
     groups.append([f"{role}:{each}" for each in asked["bureau"] for role in ("issuer", "to", "by")])
     groups.append([f"issuer:{each}" for each in asked["issuer"]])
-    groups.append([f"to:{each}" for each in asked["recipient"]])
+    groups += [[f"to:{each}" for each in asked[name]] for name in ("recipient", "silent")]
     groups.append([f"key:{each}" for begin in asked["key_id"] for each in _keys(home, begin)])
     return [each for each in groups if each]
 

@@ -304,6 +304,7 @@ def _print(checked: Checked) -> None:
         ("key", str(pinned)),
         ("compared with", f"{answer.count(len(checked.others.files), 'file')}: {_compared(report)}"),
         *_to_come(report),
+        *_ahead(report),
         *_left_out(checked.others),
         *_beyond(report),
         *([("witnessed", checked.stood.line(report.size))] if checked.stood else []),
@@ -323,6 +324,13 @@ def _to_come(report: Report) -> list[tuple[str, str]]:
     if report.now <= clock() + CLOCK_SKEW_MS:
         return []
     return [("to come", f"the last leaf is of {answer.when(report.now)}, and here it is {answer.when(clock())} (UTC)")]
+
+
+def _ahead(report: Report) -> Iterator[tuple[str, str]]:
+    """Say whose collectors took in what is dated later: which of the clocks was wrong, one member alone cannot say."""
+    for member, each in sorted(report.ahead().items()):
+        late = f"leaf {each.leaf_number:,} is dated {each.ahead // 60_000:,} minutes later than {member} took it in"
+        yield ("ahead", f"{late}: its clock was slow, or the log's was fast")
 
 
 def _left_out(others: Seen) -> list[tuple[str, str]]:
@@ -371,6 +379,7 @@ def _value(checked: Checked) -> dict[str, Any]:
             "deliveries": report.deliveries,
             "outcomes": report.told,
             "up_to": report.agreed,
+            "ahead": {who: {"leaf": each.leaf_number, "ms": each.ahead} for who, each in report.ahead().items()},
         },
         "witnesses": checked.stood.value() | {"unseen": checked.beyond} if checked.stood else None,
         "signatures": checked.signatures.value(),

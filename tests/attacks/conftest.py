@@ -40,7 +40,7 @@ async def kept(scene: Scene) -> Scene:
         await scene.operator.route(data, {"LV/ncb": ALL, "GE/ncb": ("identity",)})
         assert (await scene.collect()).alarms == (await scene.collect("GE/ncb")).alarms == []
         await scene.confirm((await scene.receipts())[-1])
-        scene.operator.now += HOUR
+        scene.pass_time(HOUR)
     assert await scene.learn() == []
     scene.lay_out()
     return scene

@@ -109,6 +109,12 @@ class Scene:
         folder = self.folder / "members" / bureau.partition("/")[0]
         return self.homes.setdefault(bureau, Home(folder, self.bus, bureau))
 
+    def pass_time(self, ms: int) -> None:
+        """Let time pass for everybody."""
+        self.operator.now += ms
+        for each in self.homes.values():
+            each.now += ms
+
     # Members
 
     async def publish(self, *drafts: Draft) -> list[bytes]:
@@ -282,7 +288,7 @@ async def two_logs(kept: Scene) -> HonestBroker:
             bus, operator.now, leaves=list(operator.leaves), sealed=operator.sealed, numbers=dict(operator.numbers)
         )
         old = kept.home(bureau)
-        kept.homes[bureau] = Home(old.folder, bus, bureau)
+        kept.homes[bureau] = Home(old.folder, bus, bureau, now=old.now)
         shown[bureau] = fork
     one, other = await kept.publish(draft("for Riga"), draft("for Tbilisi"))
     await shown["LV/ncb"].route(one, {"LV/ncb": ALL})

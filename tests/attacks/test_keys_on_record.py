@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import pytest_asyncio
 
-from broker import codec
+from broker import avro, codec
 from broker.notice import HEADER_TYPE, DecisionRecord, Entry, Leaf, Receipt, ReceiptItem, Revocation
 from broker.recorded import key_in
 from broker.signers import NOT_TOLD
@@ -163,7 +163,7 @@ async def test_the_operator_releases_what_a_stolen_key_signed(shared: Bench, kno
 def of_before(entry: Entry) -> Entry:
     """The same entry as a broker of before wrote it: its decision says nothing of keys."""
     record = replace(codec.decode(DecisionRecord, entry.decision), key_id=None, signature=None)
-    head = codec._schema("decision", "1.1")[0]
+    head = avro._schema("decision", "1.1")[0]
     decision = head + codec.encode(record)[len(head) : -2]  # without what is null
     leaf = replace(codec.decode(Leaf, entry.leaf), decision=decision_digest(entry.decision_salt, decision))
     return Entry(entry.leaf_number, codec.encode(leaf), entry.decision_salt, decision)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from broker import codec, streams
+from broker import avro, by_hand, codec, streams
 from broker.errors import ForbiddenStreamError
 from broker.notice import (
     LOOK_TYPE,
@@ -353,7 +353,7 @@ async def test_a_member_shows_the_broker_another_body_than_it_signed(shared: Ben
 
 def _null_bomb() -> bytes:
     """An array that claims ten million items in a few bytes."""
-    return codec.prefix("envelope") + codec.long(20) + b"\xc3\x01" + bytes(8) + codec.long(10_000_000) + b"\0"
+    return avro.prefix("envelope") + by_hand.long(20) + b"\xc3\x01" + bytes(8) + by_hand.long(10_000_000) + b"\0"
 
 
 def _stuffed() -> bytes:

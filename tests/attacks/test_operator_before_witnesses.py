@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from broker import codec, cosignature, merkle, notes
+from broker import codec, cosignature, merkle, notes, streams
 from broker.notice import CLOCK_SKEW_MS, Leaf
+from broker.report import Report, Taken
 from broker.signing import SigningKey
 from broker.witness import AnotherSizeError, ContradictionError, Identity, NotSignedByLogError, Witness
 from tests.attacks.scene import ALL, Scene, two_logs
@@ -18,7 +19,7 @@ from tests.honest_broker import LOG, HonestBroker
 from tests.making import NOW
 from tests.member.conftest import draft
 
-DAY = 86_400_000
+HOUR, DAY = 3_600_000, 86_400_000
 NAME = "witness.example/lv"
 KEY = SigningKey.from_seed(sha256(b"a witness").digest())
 VKEY = str(cosignature.cosigner(NAME, KEY.public.raw))
@@ -65,14 +66,108 @@ def test_the_operator_dates_leaves_ahead(kept: Scene, tmp_path: Path) -> None:
     assert verdict.says("is ahead of time by")
 
 
+@pytest.mark.parametrize(
+    ("ahead", "slow", "members", "exit_code"),
+    [(HOUR, 0, "LV GE", 4), (HOUR, 0, "LV", 0), (0, HOUR, "LV", 0), (2 * CLOCK_SKEW_MS, 0, "LV GE", 0)],
+)
+async def test_the_operator_had_dated_leaves_ahead_when_members_took_them_in(
+    kept: Scene, ahead: int, slow: int, members: str, exit_code: int
+) -> None:
+    """By now time has caught up, and no witness was asked. LV and GE know when they took in what is dated an hour
+    later: exit 4. One of them alone may have a slow clock, which is told and accuses nobody; within ten minutes none
+    is."""
+    (data,) = await kept.publish(draft("R-5"))
+    kept.operator.now += ahead
+    kept.home("LV/ncb").now -= slow
+    await kept.operator.route(data, {f"{each}/ncb": ALL for each in members.split()})
+    for each in ("LV/ncb", "GE/ncb"):
+        await kept.collect(each)
+    kept.lay_out()
+    verdict = kept.verify()
+    assert verdict.exit == exit_code, verdict
+    assert verdict.says("is ahead of time by 3600000 ms: GE, LV had taken in what is dated so by then") == bool(
+        exit_code
+    )
+    late = {"leaf": 8, "ms": HOUR}
+    told = dict.fromkeys(members.split(), late) if max(ahead, slow) == HOUR else {}
+    assert verdict.value["compared"]["ahead"] == told
+
+
+@pytest.mark.parametrize(
+    ("ahead", "honest", "was"), [(1, 0, False), (2, 0, True), (2, 1, True), (2, 2, False), (3, 2, True), (3, 3, False)]
+)
+def test_two_members_and_more_than_half_say_that_a_log_was_ahead(ahead: int, honest: int, *, was: bool) -> None:
+    """Among many there are always some whose clock is slow."""
+    taken = {str(each): Taken(each, HOUR if each < ahead else 0) for each in range(ahead + honest)}
+    assert Report("log", taken=taken).was_ahead == was
+
+
+async def test_of_several_leaves_that_were_dated_ahead_the_worst_is_told(kept: Scene) -> None:
+    """The log was two hours ahead, then one: how far it was is not told by its end."""
+    kept.operator.now += 2 * HOUR
+    for each in await kept.publish(draft("R-5"), draft("R-6")):
+        await kept.operator.route(each, {"LV/ncb": ALL})
+        await kept.collect()
+        kept.home("LV/ncb").now += HOUR
+    kept.lay_out()
+    assert kept.verify().value["compared"]["ahead"] == {"LV": {"leaf": 8, "ms": 2 * HOUR}}
+
+
+async def test_a_cosigned_head_that_members_kept_shows_later_that_leaves_were_dated_ahead(
+    kept: Scene, witness: Witness, tmp_path: Path
+) -> None:
+    """What the witness cosigned then is gone from the operator's disk, where a newer head is cosigned in time. LV has
+    it: exit 4. Without LV's file nothing shows it."""
+    size = len(kept.operator.leaves)
+    with closing(at(tmp_path, NOW)) as early:
+        line = early.add(asked(kept.operator, 0))
+    note = notes.sign_checkpoint(kept.operator.head(), kept.operator.key) + line
+    body = notes.format_advance(size, [], note)
+    await kept.bus.append(streams.CHECKPOINTS, [(b"", body.encode())])
+    await kept.collect()
+    kept.operator.record((await kept.publish(draft("R-5")))[0], {"GE/ncb": ALL})
+    kept.lay_out()
+    cosigned(kept, witness.add(asked(kept.operator, 0)))
+    verdict = kept.verify("--witness", VKEY)
+    assert (verdict.exit, verdict.says("is ahead of time by")) == (4, True)
+    (kept.folder / "members" / "LV" / "inbox.ncb.db").unlink()
+    assert kept.verify("--witness", VKEY).exit == 0
+
+
+SLOW, SLOW_KEY = "witness.example/slow", SigningKey.from_seed(sha256(b"another witness").digest())
+
+
+def slow(tmp_path: Path) -> Witness:
+    """A second witness, whose clock stands still at the first leaf."""
+    return Witness(tmp_path / "slow.db", Identity(SLOW, SLOW_KEY), [LOG], lambda: NOW)
+
+
+BOTH = ("--witness", VKEY, "--witness", str(cosignature.cosigner(SLOW, SLOW_KEY.public.raw)), "--quorum", "2")
+
+
 def test_a_witness_whose_clock_is_slow_accuses_no_operator(kept: Scene, witness: Witness, tmp_path: Path) -> None:
     """Of two who cosigned one head the newest word counts: exit 0."""
-    name, key = "witness.example/slow", SigningKey.from_seed(sha256(b"another witness").digest())
     request = asked(kept.operator, 0)
-    with closing(Witness(tmp_path / "slow.db", Identity(name, key), [LOG], lambda: NOW)) as slow:
-        cosigned(kept, witness.add(request) + slow.add(request))
-    others = ("--witness", str(cosignature.cosigner(name, key.public.raw)), "--quorum", "2")
-    assert kept.verify("--witness", VKEY, *others).exit == 0
+    with closing(slow(tmp_path)) as other:
+        cosigned(kept, witness.add(request) + other.add(request))
+    assert kept.verify(*BOTH).exit == 0
+
+
+async def test_a_witness_whose_clock_is_slow_accuses_no_operator_alone_either(
+    kept: Scene, witness: Witness, tmp_path: Path
+) -> None:
+    """It is the first to cosign the newest head, and the auditor named a quorum of two: what one says by itself is not
+    believed. The head before has both; what came after it no quorum saw: exit 6."""
+    request, size = asked(kept.operator, 0), len(kept.operator.leaves)
+    with closing(slow(tmp_path)) as other:
+        cosigned(kept, witness.add(request) + other.add(request))
+        note = (kept.trail / "checkpoint").read_text(encoding="utf-8")
+        kept.operator.record((await kept.publish(draft("R-5")))[0], {"LV/ncb": ALL})
+        kept.lay_out()
+        (kept.trail / "checkpoint.witnessed").write_text(note, encoding="utf-8")
+        cosigned(kept, other.add(asked(kept.operator, size)))
+    verdict = kept.verify(*BOTH)
+    assert (verdict.exit, verdict.findings) == (6, [])
 
 
 @pytest.mark.parametrize(("more", "exit_code"), [(0, 0), (2000, 4)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from broker.errors import VersionRefusedError
 from broker.examine import examine
 from broker.members import WrittenDirectory
 from broker.notice import Audience, DecisionRecord, Entry, Envelope, Header, Leaf, Outcome, Reference
-from broker.recheck import Grounds, Rechecked, recheck
+from broker.recheck import Grounds, Rechecked, Sent, recheck
 from broker.records import Records
+from broker.rejections import NoticeCopy
 from broker.route import Lines, lay
 from broker.rules import PolicySet, Rules
 from broker.signing import decision_digest
@@ -215,9 +216,15 @@ class Books:
 
     @contextmanager
     def checked(
-        self, grounds: Callable[[Leaf], Grounds | None] = lambda _: GROUNDS
+        self,
+        grounds: Callable[[Leaf], Grounds | None] = lambda _: GROUNDS,
+        sent: Mapping[bytes, Sent] | None = None,
+        copies: Iterable[NoticeCopy] = (),
     ) -> Iterator[tuple[list[str], Rechecked]]:
-        """Examine the trail as `audit verify --policy` does; give its findings, and those of the decisions."""
+        """Examine the trail as `audit verify --policy` does; give its findings, and those of the decisions.
+
+        `sent` and `copies` are what members kept.
+        """
         made = self.folder / "changed"
         made.mkdir(exist_ok=True)
         write_trail(made / "trail", [each.leaf for each in self.entries], world.LOG_KEY)
@@ -225,7 +232,8 @@ class Books:
         report = examine(made / "trail", world.LOG)
         with closing(Records(made / "records.db")) as records:
             trail = Trail.open(made / "trail")
-            yield [each.what for each in report.findings], recheck(trail, records, grounds, {})
+            found = recheck(trail, records, grounds, sent or {}, copies=copies)
+            yield [each.what for each in report.findings], found
 
 
 def signed_as(record: DecisionRecord, sent: Envelope) -> DecisionRecord:
@@ -236,13 +244,14 @@ def signed_as(record: DecisionRecord, sent: Envelope) -> DecisionRecord:
     return replace(record, header=sent.header, routing=opened, key_id=sent.key_id, signature=sent.signature)
 
 
-def _grounds(written: WrittenDirectory) -> Grounds:
+def made_grounds(written: WrittenDirectory) -> Grounds:
+    """What is decided on under a directory, with the packaged policies."""
     directory = members.parse(members.canonical(written))
     return Grounds(directory, Rules.load(PolicySet.packaged(), directory, NO_ANNEX))
 
 
 SECOND = (world.written_key("AT/ncb", 1), world.written_key("LV/ncb", 1))
-GROUNDS: Grounds = _grounds(world.directory(1, SECOND, reviewers=(REVIEWER,), authorities=(AUTHORITY,)))
+GROUNDS: Grounds = made_grounds(world.directory(1, SECOND, reviewers=(REVIEWER,), authorities=(AUTHORITY,)))
 
 
 def said(found: Rechecked, number: int) -> str:
@@ -319,7 +328,7 @@ async def test_the_operator_releases_what_nobody_approved(shared: Bench) -> None
     with books.checked() as (findings, _):
         assert "is released without the word that says so before it" in findings
     books.entries.pop()
-    others = _grounds(world.directory(1, SECOND, reviewers=("GE/ncb",)))
+    others = made_grounds(world.directory(1, SECOND, reviewers=("GE/ncb",)))
     with books.checked(lambda leaf: others if leaf.about == outcome.leaf_number else GROUNDS) as (_, found):
         assert f"is released, and {REVIEWER} was no reviewing bureau then" in said(found, number)
     leaf, record = books.find(number - 1)
@@ -451,7 +460,7 @@ async def test_the_operator_goes_on_taking_in_what_a_suspended_member_publishes(
     out = tuple(
         each.model_copy(update={"status": "suspended"}) if each.id == "AT" else each for each in written.members
     )
-    suspended = _grounds(written.model_copy(update={"members": out}))
+    suspended = made_grounds(written.model_copy(update={"members": out}))
     books = Books.of(shared)
     taken_in, _ = books.find(number)
     with books.checked(lambda leaf: suspended if leaf == taken_in else GROUNDS) as (_, found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import pytest
 import pytest_asyncio
@@ -91,6 +92,19 @@ async def test_the_operator_calls_a_new_receipt_repeated(shared: Bench, told: To
     books.put(told.receipt, replace(leaf, kind="repeated", code=None, about=None), record)
     with books.checked() as (_, found):
         assert said(found, told.receipt) == "is called repeated, and no such receipt is on record before it"
+
+
+async def test_the_operator_calls_a_notice_a_receipt_that_came_again(shared: Bench, told: Told) -> None:
+    """A new notice of AT's reaches nobody: the leaf holds LV's receipt, which is on record before it. Exit 4."""
+    number = (await shared.publish(notice("AT/ncb"))).leaf_number
+    await shared.federation.settled()
+    books = Books.of(shared)
+    (leaf, record), (_, before) = books.find(number), books.find(told.receipt)
+    false = replace(leaf, kind="repeated", code=None, header_digest=None, about=None, rows=None)
+    bare = DecisionRecord(record.stream, record.partition, record.offset, record.at, record.record_digest)
+    books.put(number, false, replace(bare, statement=before.statement))
+    with books.checked() as (_, found):
+        assert said(found, number) == "holds another statement than what came"
 
 
 async def test_the_operator_invents_a_receipt(shared: Bench, told: Told) -> None:
@@ -200,7 +214,8 @@ async def test_the_operator_and_an_auditor_have_another_member_told_of_a_look(
     leaf, record = books.find(told.receipt)
     payload = codec.encode(Look(FEDERATION, "auditor-1", bytes(16), member, (told.notice,), "case 1", NOW))
     look = codec.encode(Statement(LOOK_TYPE, payload, bytes(32), bytes(64)))
-    books.put(told.receipt, replace(leaf, kind="look", code=None), replace(record, stream="asks", statement=look))
+    asked = replace(record, stream="asks", statement=look, record_digest=sha256(look).digest())
+    books.put(told.receipt, replace(leaf, kind="look", code=None), asked)
     with books.checked(lambda _: None) as (_, found):
         finding = f"looks at leaf {told.notice}, which is no notice of RU, who is told of it"
         assert said(found, told.receipt) == ("" if member == "AT" else finding)

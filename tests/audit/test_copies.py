@@ -57,7 +57,7 @@ def kept(tmp_path: Path) -> Path:
 
 
 def rows(folder: Path) -> list[tuple[int]]:
-    return list(seen._rows(folder / "inbox.db", QUERY))
+    return list(seen._rows(folder / "inbox.db", QUERY, (object,)))
 
 
 def test_a_copy_is_read_where_nothing_can_be_written_beside_it(kept: Path) -> None:

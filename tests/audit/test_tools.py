@@ -135,6 +135,22 @@ def test_every_word_finds_the_notice_and_its_receipts(homes: Homes, notice: tupl
     assert homes.audit("show", str(read), "--json").value[0]["receipt"]["case_digest"]
 
 
+def test_what_a_bureau_was_given_and_never_answered_is_found_for_its_issuers(homes: Homes) -> None:
+    """Its inbox may have been lost and made again: nobody sends it again by itself."""
+    answered = homes.published("r-answered")
+    assert answered[1] in found(homes, "--silent", "LV/ncb")
+    homes.read(answered[0])
+    lost = [homes.published(f"r-lost-{number}")[1] for number in (1, 2)]
+    assert found(homes, "--silent", "LV/ncb") == lost[::-1]
+    assert found(homes, "--silent", "LV/ncb", "--silent", "GE/ncb", "--issuer", "AT/ncb") == lost[::-1]
+    assert found(homes, "--silent", "LV/ncb", "--notice", answered[0]) == found(homes, "--silent", "AT/ncb") == []
+    said = homes.audit("search", "--silent", "LV/ncb", "--limit", "1").out.splitlines()
+    assert (said[0], said[-1].startswith("valise audit search --silent LV/ncb --before ")) == (
+        "2 leaves fit; the newest 1 of them, 1 more",
+        True,
+    )
+
+
 def test_what_could_not_even_be_read_is_found_by_the_member_on_whose_stream_it_came(homes: Homes) -> None:
     async def send() -> None:
         async with SqliteBus(homes.folder / "bus.db", "at.adapter", world.world(), clock) as bus:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,18 @@ import pytest
 from broker import codec, members, notes
 from broker.directory import NO_ANNEX
 from broker.merkle import EMPTY_ROOT, leaf_hash
-from broker.notice import Leaf
+from broker.notice import DecisionRecord, Entry, Leaf
 from broker.recheck import Grounds, Sent, recheck
+from broker.recorded import key_in
 from broker.records import Records
+from broker.rejections import OF_SIGNED
 from broker.rules import PolicySet, Rules
+from broker.signing import decision_digest
 from broker.tiles import Edge
 from broker.trail import Trail
 from broker.witness import TABLES
 from tests import federation as world
+from tests.attacks.scene import write_records, write_trail
 from tests.audit.conftest import written_auditor
 from tests.audit.homes import Homes, standing
 
@@ -289,6 +294,109 @@ def test_the_newest_receipts_may_be_on_their_way(homes: Homes) -> None:
     with closing(Records(homes.operator / "records.db")) as records:
         found = recheck(homes.trail, records, lambda _: None, {b"x": Sent("LV/ncb", 10_000, "LV/inbox.ncb.db")})
     assert (found.wrong, found.waiting) == (0, 1)
+
+
+# Rejections
+
+
+def rejected(homes: Homes, kind: str, code: str) -> int:
+    """Have the operator reject the last notice or receipt, and AT be told so of its notice; give the leaf."""
+    with closing(Records(homes.operator / "records.db")) as records:
+        kept = list(records.since(0))
+    entries = [Entry(number, homes.trail.entry(number), salt, record) for number, salt, record in kept]
+    number = [each.leaf_number for each in entries if codec.decode(Leaf, each.leaf).kind == kind][-1]
+    leaf, record = codec.decode(Leaf, entries[number].leaf), codec.decode(DecisionRecord, entries[number].decision)
+    said = DecisionRecord(record.stream, 0, 0, record.at, record.record_digest, key_id=key_in(record))
+    decision, salt = codec.encode(said), entries[number].decision_salt
+    digest = leaf.header_digest if code in OF_SIGNED else None
+    leaf = replace(leaf, kind="rejected", code=code, header_digest=digest, about=None, rows=None)
+    false = codec.encode(replace(leaf, decision=decision_digest(salt, decision)))
+    entries[number : number + 1] = [Entry(number, false, salt, decision)]
+    write_trail(homes.operator / "trail", [each.leaf for each in entries], world.LOG_KEY)
+    write_records(homes.operator / "records.db", entries)
+    with closing(sqlite3.connect(homes.folder / "members" / "AT" / "outbox.db")) as database:
+        database.execute("UPDATE envelopes SET outcome = 'rejected' WHERE leaf_number = ?", (number,))
+        database.commit()
+    return number
+
+
+def test_a_rejection_that_its_issuer_s_outbox_refutes_is_called_by_its_leaf(homes: Homes) -> None:
+    """What is left of the other homes says so, too; without the outbox the code is the broker's word, which is said."""
+    number, outbox = rejected(homes, "routed", "bad-signature"), homes.folder / "members" / "AT" / "outbox.db"
+    said = homes.audit("verify", "--policy", str(POLICIES), "--seen", str(outbox), "--json").value
+    what = "is bad-signature, and what AT/outbox.db kept of it is not"
+    assert {"place": f"leaf {number}", "what": what} in said["findings"]
+    assert (said["decisions"]["rejections"], said["decisions"]["rejections_on_word"]) == (1, {})
+    inbox = homes.folder / "members" / "LV" / "inbox.ncb.db"
+    told = homes.audit("verify", "--policy", str(POLICIES), "--seen", str(inbox))
+    assert "rejections     0 of 1 repeated" in told.out
+    assert "broker's word  is all that says why 1 were rejected: 1 bad-signature" in told.out
+    assert what not in told.out
+
+
+def test_what_was_rejected_is_held_against_an_outbox_that_is_brought_for_itself(homes: Homes) -> None:
+    """AT was told of all that it sent, and names no policies: its number was free all the same."""
+    number, outbox = rejected(homes, "routed", "number-reused"), homes.folder / "members" / "AT" / "outbox.db"
+    with closing(sqlite3.connect(outbox)) as database:
+        assert not database.execute("SELECT 1 FROM envelopes WHERE outcome IS NULL").fetchall()
+    said = homes.audit("verify", "--seen", str(outbox), "--json").value
+    what = "is number-reused, and what AT/outbox.db kept of it is not"
+    assert {"place": f"leaf {number}", "what": what} in said["findings"]
+
+
+@pytest.mark.parametrize(
+    "change", ["header = 'text'", "header = NULL", "key_id = 7", "signature = x''", "number = 'x'"]
+)
+def test_an_outbox_of_another_make_ends_no_audit(homes: Homes, tmp_path: Path, change: str) -> None:
+    """What a member has put there refutes nothing, or is a lie of its own; no decision record is blamed for it."""
+    rejected(homes, "routed", "bad-signature")
+    outbox = tmp_path / "outbox.db"
+    with closing(sqlite3.connect(outbox)) as database:
+        database.execute("ATTACH ? AS ours", (str(homes.folder / "members" / "AT" / "outbox.db"),))
+        for table in ("heads", "outcomes", "envelopes"):
+            database.execute(f"CREATE TABLE {table} AS SELECT * FROM ours.{table}")
+        database.execute(f"UPDATE envelopes SET {change}")
+        database.commit()
+    said = homes.audit("verify", "--policy", str(POLICIES), "--seen", str(outbox), "--json").value
+    assert said["decisions"]["rejections"] == 1
+    assert not any("decision record" in each["what"] for each in said["findings"])
+
+
+@pytest.mark.parametrize(
+    ("who", "file", "change"),
+    [
+        ("LV", "inbox.ncb.db", "UPDATE deliveries SET leaf_number = 'text'"),
+        ("LV", "inbox.ncb.db", "UPDATE deliveries SET row = NULL"),
+        ("LV", "inbox.ncb.db", "UPDATE deliveries SET salt = 7"),
+        ("LV", "inbox.ncb.db", "UPDATE deliveries SET row_index = x''"),
+        ("LV", "inbox.ncb.db", "UPDATE receipts SET statement = 'text'"),
+        ("LV", "inbox.ncb.db", "UPDATE heads SET size = 'text'"),
+        ("AT", "outbox.db", "UPDATE heads SET note = NULL"),
+        ("AT", "outbox.db", "UPDATE heads SET note = 'text'"),
+        ("AT", "outbox.db", "UPDATE outcomes SET leaf_number = 1.5"),
+        ("AT", "outbox.db", "ALTER TABLE outcomes RENAME TO kept; CREATE VIEW outcomes AS SELECT * FROM kept"),
+        ("AT", "outbox.db", "ALTER TABLE outcomes RENAME TO kept; CREATE VIEW Outcomes AS SELECT * FROM kept"),
+        ("AT", "outbox.db", "ALTER TABLE envelopes ADD COLUMN more AS (zeroblob(1000000))"),
+    ],
+)
+def test_a_file_of_another_make_is_refused_by_its_name(
+    homes: Homes, tmp_path: Path, who: str, file: str, change: str
+) -> None:
+    """It is no ground to say anything of the trail, nor to end without a word; a few bytes give no rows without end."""
+    with closing(sqlite3.connect(tmp_path / file)) as database:
+        database.execute("ATTACH ? AS ours", (str(homes.folder / "members" / who / file),))
+        for table in ("heads", *(("outcomes", "envelopes") if who == "AT" else ("deliveries", "receipts"))):
+            database.execute(f"CREATE TABLE {table} AS SELECT * FROM ours.{table}")
+        database.executescript(change)
+    said = homes.audit("verify", "--records", "--seen", str(tmp_path / file))
+    assert (said.code, f"{tmp_path / file} cannot be read as a member's file: " in said.err) == (1, True)
+
+
+def test_a_receipt_that_its_bureau_s_inbox_shows_to_be_in_order_was_not_to_be_rejected(homes: Homes) -> None:
+    number, inbox = rejected(homes, "receipt", "unknown-delivery"), homes.folder / "members" / "LV" / "inbox.ncb.db"
+    said = homes.audit("verify", "--policy", str(POLICIES), "--seen", str(inbox), "--json").value
+    what = "is unknown-delivery, and what LV/inbox.ncb.db kept of it is not"
+    assert {"place": f"leaf {number}", "what": what} in said["findings"]
 
 
 # Shards

@@ -573,6 +573,9 @@ async def test_places_are_kept_for_each_group(stage: Stage) -> None:
     await give(stage, member, "a", "b", "c", "d")
     async with stage.open(streams.ROUTER) as bus:
         assert await bus.place(f"copy-{member}", stream) == 0
+        assert not await bus.has_place(f"copy-{member}", stream)
+        await bus.keep_place(f"copy-{member}", stream, 0)
+        assert await bus.has_place(f"copy-{member}", stream)
         await bus.keep_place(f"copy-{member}", stream, 3)
         await bus.keep_place(f"other-{member}", stream, 1)
     async with stage.open(streams.ROUTER) as bus:
@@ -1213,7 +1216,7 @@ async def test_a_successor_without_a_name_yet_is_fenced_by_who_wakes_and_that_on
         bare = KafkaBus(kafka.world.bootstrap, streams.ROUTER, kafka.world.pki(streams.ROUTER), WORLD)
         producer = await bare._client.producer(f"{streams.ROUTER}.0")
         stack.push_async_callback(producer.stop)
-        successor = kafka_bus._Shard(0, producer, bare._check, 30.0, Owned())
+        successor = kafka_bus._Shard(0, producer, bare._check, 30.0, Owned(), bare._naming_gone)
         async with old.own(0, []) as shard:
             with pytest.raises(FencedError):
                 await successor.now()

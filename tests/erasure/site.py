@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker import codec, streams
+from broker import avro, codec, streams
 from broker.notice import Envelope, Header, Opened
 from broker.rules import PolicySet
 from broker.sqlite import SqliteBus
@@ -56,7 +56,7 @@ class Marked(Draft):
 
 def identity(name: str) -> bytes:
     """Bytes of a compartment that names somebody."""
-    return codec.prefix("person.identity") + name.encode()
+    return avro.prefix("person.identity") + name.encode()
 
 
 def one(to: Sequence[str] = ("LV/ncb", "GE/ncb"), **more: object) -> Marked:

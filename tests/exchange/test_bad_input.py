@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker import codec
+from broker import avro, by_hand, codec
 from broker.notice import HEADER_TYPE, Audience, Envelope, Header, Revocation
 from tests import federation as world
 from tests.federation import Federation
@@ -42,14 +42,14 @@ def _boolean_of_two() -> bytes:
     """An `exercise` that is true to one reader and false to the next."""
     envelope = OTHER.envelope()
     listed = codec.decode(Header, envelope.header).compartments
-    place = envelope.header.index(codec.blob(b"routing")) - len(codec.long(len(listed))) - 1
+    place = envelope.header.index(by_hand.blob(b"routing")) - len(by_hand.long(len(listed))) - 1
     assert envelope.header[place] == 0
     return _signed(envelope.header[:place] + b"\x02" + envelope.header[place + 1 :], envelope)
 
 
 def _number_of_eleven_bytes() -> bytes:
     envelope = OTHER.envelope()
-    version = envelope.header.index(b"\x02" + codec.blob(b"AT/ncb"))
+    version = envelope.header.index(b"\x02" + by_hand.blob(b"AT/ncb"))
     return _signed(envelope.header[:version] + b"\x82" + b"\x80" * 9 + b"\0" + envelope.header[version + 1 :], envelope)
 
 
@@ -59,7 +59,7 @@ def _swapped_compartments() -> bytes:
 
 def _null_bomb() -> bytes:
     """An array that claims ten million items in a few bytes."""
-    return codec.prefix("envelope") + codec.long(20) + b"\xc3\x01" + bytes(8) + codec.long(10_000_000) + b"\0"
+    return avro.prefix("envelope") + by_hand.long(20) + b"\xc3\x01" + bytes(8) + by_hand.long(10_000_000) + b"\0"
 
 
 BAD: list[tuple[str, Callable[[], bytes]]] = [

@@ -21,7 +21,8 @@ from broker.rules import PolicySet
 from broker.settings import Settings
 from cli.broker import _held_lines
 from cli.operator_home import OperatorHome
-from cli.standing import held, note
+from cli.standing import held
+from cli.tally import note
 from tests import federation as world
 from tests.fake_bus import Clock, FakeBus, Memory, still_owned
 from tests.federation import Federation
@@ -232,6 +233,11 @@ async def test_silence_raises_an_alarm_every_hour_until_somebody_decides(tmp_pat
         clock.now = NOW + int(hours * HOUR)
         heard.append([each.key for each in overdue.look()])
     assert heard == [[], [], [key], [], [key], [key]]
+    heard.clear()
+    for days in (1, -1, 0):  # set ahead, and right again: that is no reason to be silent until then
+        clock.now += days * DAY
+        heard.append([each.key for each in overdue.look()])
+    assert heard == [[key], [key], []]
     register.put(key, None)
     clock.now += DAY
     assert overdue.look() == []

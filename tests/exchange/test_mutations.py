@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker import codec
+from broker import avro, codec
 from broker.bus import Record
 from broker.decide import Subscriptions, View
 from broker.directory import NO_ANNEX
@@ -106,7 +106,7 @@ def test_only_signed_bytes_are_ever_routed(tmp_path: Path) -> None:
 @settings(max_examples=300)
 @given(data=st.binary(max_size=600))
 def test_any_bytes_behind_a_right_prefix_are_refused(data: bytes) -> None:
-    record = Record("notices.at", 0, 0, NOW, b"", codec.prefix("envelope") + data)
+    record = Record("notices.at", 0, 0, NOW, b"", avro.prefix("envelope") + data)
     try:
         check(record, NOW, Keys(DIRECTORY, set()))
     except NoticeRejectedError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
-from broker import codec, members, streams
+from broker import codec, members, streams, up
 from broker.directory import NO_ANNEX
 from broker.notice import DecisionRecord, Entry, Envelope, Header, Routed, Row
 from broker.recorded import Recorded, remember
@@ -160,6 +163,32 @@ async def test_a_backlog_is_judged_at_the_time_at_which_the_bus_took_each_notice
     await times.federation.publish(draft.numbered(102).envelope())
     await times.federation.settled()
     assert len(await times.received()) == 1
+
+
+def test_a_clock_that_is_set_while_the_broker_runs_rings_once_each_time() -> None:
+    """Set ahead it makes notices run out, set back it makes what is due wait: nobody had heard of it."""
+    hour, clock, steady = 3_600_000, Clock(NOW), Clock(0)
+    moved = up.Moved(lambda: clock.now, lambda: steady.now / 1000)
+    with capture_logs() as logged:
+        for step in (0, 299_000, DAY, 0, -2 * hour, 2_000):
+            clock.now += step + hour
+            steady.now += hour
+            moved.look()
+    structlog.reset_defaults()
+    assert [(each["event"], each["by_ms"]) for each in logged] == [
+        ("clock.moved", 299_000 + DAY), ("clock.moved", -2 * hour),
+    ]  # fmt: skip
+
+
+async def test_a_broker_whose_clock_is_not_that_of_the_bus_says_so_at_its_start(tmp_path: Path) -> None:
+    bus = FakeBus(Memory(clock=Clock(NOW)))
+    await world.write_versions(bus, world.directory(), POLICIES)
+    with capture_logs() as logged:
+        for ahead in (0, 2 * DAY, -DAY):
+            async with world.running(tmp_path, bus, partial(int, NOW + ahead)):
+                pass
+    structlog.reset_defaults()
+    assert [each["bus_ahead_ms"] for each in logged if each["event"] == "clock.apart"] == [-2 * DAY, DAY]
 
 
 async def test_a_clock_set_back_takes_no_leaf_back_not_even_over_a_restart(tmp_path: Path) -> None:

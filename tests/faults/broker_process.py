@@ -17,7 +17,7 @@ import structlog
 
 from broker import crash, streams, up
 from broker.errors import FencedError
-from broker.kafka import KafkaBus
+from broker.kafka import LIMIT_S, KafkaBus
 from broker.signing import SigningKey
 from broker.sqlite import SqliteBus
 from cli import exits
@@ -32,13 +32,13 @@ def clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def open_bus(address: str, principal: str, tls: list[str]) -> SqliteBus | KafkaBus:
+def open_bus(address: str, principal: str, tls: list[str], limit: float = LIMIT_S) -> SqliteBus | KafkaBus:
     """Open `sqlite:PATH` or `kafka:HOST:PORT`."""
     kind, _, rest = address.partition(":")
     if kind == "sqlite":
         return SqliteBus(Path(rest), principal, world.world(), clock)
     ca, chain, key = tls
-    return KafkaBus(rest, principal, (ca, chain, key), world.world())
+    return KafkaBus(rest, principal, (ca, chain, key), world.world(), limit=limit)
 
 
 def keeping(key: SigningKey, file: Path) -> SigningKey:
@@ -62,9 +62,9 @@ async def _run(folder: Path, bus: Bus, signed: Path | None) -> None:
         await working
 
 
-async def _main(folder: Path, address: str, tls: list[str], signed: Path | None) -> None:
-    async with open_bus(address, streams.ROUTER, tls) as bus:
-        await _run(folder, bus, signed)
+async def _main(given: argparse.Namespace) -> None:
+    async with open_bus(given.bus, streams.ROUTER, given.tls, given.limit) as bus:
+        await _run(given.folder, bus, given.signed)
 
 
 if __name__ == "__main__":
@@ -74,6 +74,7 @@ if __name__ == "__main__":
     parser.add_argument("--crash", default="")
     parser.add_argument("--stop", default="", help="where it stops, as by SIGSTOP")
     parser.add_argument("--signed", type=Path, help="file that gets all that is signed")
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="s that Kafka may take")
     parser.add_argument("--tls", nargs=3, default=[])
     given = parser.parse_args()
     structlog.configure(
@@ -82,7 +83,7 @@ if __name__ == "__main__":
     crash.arm(given.crash)
     crash.arm(given.stop, signal.SIGSTOP)
     try:
-        asyncio.run(_main(given.folder, given.bus, given.tls, given.signed))
+        asyncio.run(_main(given))
     except FencedError:
         traceback.print_exc()  # which of two owners gave way where
         sys.exit(exits.UNAVAILABLE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import node, streams, topics
+from broker import streams, topics
 from broker.bindings import Binding, standing
 from broker.certificates import credentials, pki_of
 from broker.errors import VersionRefusedError
@@ -22,6 +22,7 @@ from cli.operator_home import NOBODY, operator_home
 from cli.operator_streams import stopped
 from cli.stage import Stage, set_up
 from cli.trust import proposing, signing
+from tests.trust.on_node import served
 from tests.trust.test_commands import BUREAUS, federation, valise
 
 KAFKA = pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.timeout(300)])
@@ -34,10 +35,8 @@ def activated(home: Path, bus: str) -> Stage:
 @pytest.fixture(scope="module")
 def with_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One node for all tests: each leaves versions and bindings as it found them."""
-    made = activated(tmp_path_factory.mktemp("made") / "home", "kafka")
-    yield made
-    folder = made.operator.folder
-    node.stop(node.load(folder / "kafka", pki_of(folder)), limit=0)
+    with served(tmp_path_factory.mktemp("made") / "home") as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", KAFKA])

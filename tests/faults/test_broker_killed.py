@@ -60,11 +60,11 @@ class Site:
         async with open_bus(self.address, principal, self._tls(principal)) as bus:
             yield bus
 
-    async def start(self, point: str = "") -> asyncio.subprocess.Process:
+    async def start(self, point: str = "", *more: str) -> asyncio.subprocess.Process:
         """Start the broker, to be killed at `point`."""
         tls = self._tls(streams.ROUTER)
         command = [sys.executable, "-m", "tests.faults.broker_process", str(self.folder), self.address]
-        command += ["--crash", point, *(["--tls", *tls] if tls else [])]
+        command += ["--crash", point, *more, *(["--tls", *tls] if tls else [])]
         return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
 
     async def publish(self, count: int) -> None:

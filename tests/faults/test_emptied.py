@@ -6,22 +6,24 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
-from broker import up
+from broker import notes, up
 from broker.begin import begin
 from broker.begun import ENDED, ORIGIN
 from broker.bus import Record, Writes
-from broker.errors import FencedError, NothingLostError, TrailError, UnavailableError
+from broker.errors import FencedError, InputLostError, NothingLostError, RegisterEmptiedError, UnavailableError
 from broker.notes import Checkpoint, Vkey
 from broker.owner import NONE, Owner
 from broker.register import Register
 from broker.resume import Outside, Restored, resume
 from broker.rules import PolicySet
-from broker.streams import REGISTER
+from broker.streams import REGISTER, ROUTED, notices, receipts
 from broker.trail import Trail
 from tests import federation as world
 from tests.fake_bus import Clock, FakeBus, FakeShard, Memory, still_owned
@@ -225,18 +227,43 @@ async def test_a_cache_that_is_behind_or_of_another_past_keeps_no_broker_from_st
     await numbers_go_on(federation)
 
 
-async def test_a_register_whose_stream_was_emptied_ends_the_broker(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch
+async def runs(federation: Federation) -> None:
+    await up.run(owner(federation), federation.bus, nothing)
+
+
+async def resumes(federation: Federation) -> None:
+    home = owner(federation)
+    what = Restored(home.trail, home.records, home.register, home.origin, home.shard, home.key)
+    await resume(what, federation.bus, _seen(federation), NONE, _silent)
+
+
+async def begins_anew(federation: Federation) -> None:
+    trail = Trail.open(federation.trail, world.ORIGIN)
+    beyond = [Outside(Checkpoint(trail.origin, trail.size + 1, bytes(32)), "AT")]
+    await begin(owner(federation), federation.bus, lambda _: beyond, lambda _: None, _silent)
+
+
+@pytest.mark.parametrize("start", [runs, resumes, begins_anew])
+async def test_on_a_register_whose_stream_was_emptied_nothing_goes_on_and_the_cache_stays(
+    federation: Federation, start: Callable[[Federation], Awaitable[None]]
 ) -> None:
     """Else it would begin with nothing in force, and a withdrawal would reach nobody."""
-    end = federation.bus.end
+    memory = cast("Bus", federation.bus).memory
+    memory.lose(REGISTER)
+    with closing(cache(federation)) as living:
+        place = await living.take_over(still_owned)
+        owned = dict(memory.epochs)
+        with pytest.raises(RegisterEmptiedError, match="register names no directory and no policies"):
+            await start(federation)
+        living.check_ours()
+        assert (living.place, memory.epochs, list(federation.trail.glob(f"{ENDED}*"))) == (place, owned, [])
 
-    async def emptied(stream: str, *, partition: int = 0) -> int:
-        return 0 if stream == REGISTER else await end(stream, partition=partition)
 
-    monkeypatch.setattr(federation.bus, "end", emptied)
-    with pytest.raises(TrailError, match="register names no directory"):
-        await up.run(owner(federation), federation.bus, nothing)
+async def test_on_an_emptied_register_no_broker_begins_whose_cache_is_lost_too(federation: Federation) -> None:
+    cast("Bus", federation.bus).memory.lose(REGISTER)
+    owner(federation).register.unlink()
+    with pytest.raises(RegisterEmptiedError):
+        await runs(federation)
 
 
 def _seen(federation: Federation) -> Callable[[Vkey], list[Outside]]:
@@ -246,6 +273,70 @@ def _seen(federation: Federation) -> Callable[[Vkey], list[Outside]]:
 
 async def _silent() -> None:
     """Leave no room."""
+
+
+@pytest.mark.parametrize("stream", [notices("AT"), ROUTED])
+async def test_a_stream_that_was_made_again_is_gone_on_with_by_the_operators_word_though_its_place_went_with_it(
+    federation: Federation, stream: str
+) -> None:
+    home, memory = owner(federation), cast("Bus", federation.bus).memory
+    memory.lose(stream)
+    for lost in ({}, {stream: 5}, {receipts("AT"): 0}):
+        with pytest.raises(InputLostError, match="was lost, and made again") as stopped:
+            await up.run(replace(home, lost=lost), federation.bus, nothing)
+        assert (stopped.value.stream, stopped.value.offset) == (stream, 0)
+    before = len(await federation.leaves())
+    ready = asyncio.Event()
+    working = asyncio.ensure_future(up.run(replace(home, lost={stream: 0}), federation.bus, ready.set))
+    async with asyncio.timeout(60):
+        await ready.wait()
+        await one_more(federation)
+        assert [each.delivery.delivery_number for each in await federation.inbox(TO, 2)] == [1, 2]
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    assert len(await federation.leaves()) == before + 2  # begun again, and one more
+
+
+async def test_that_what_is_sent_was_lost_is_said_once(federation: Federation) -> None:
+    """Also where nothing was sent since: a supervisor starts the broker again without the operator's word."""
+    memory = cast("Bus", federation.bus).memory
+    memory.lose(ROUTED)
+    with pytest.raises(InputLostError):
+        await runs(federation)
+    for lost in ({ROUTED: 0}, {}):
+        ready = asyncio.Event()
+        working = asyncio.ensure_future(up.run(replace(owner(federation), lost=lost), federation.bus, ready.set))
+        async with asyncio.timeout(60):
+            await ready.wait()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    memory.lose(ROUTED)
+    with pytest.raises(InputLostError):
+        await runs(federation)
+
+
+async def test_where_all_places_are_lost_no_stream_is_called_so(federation: Federation) -> None:
+    """All is taken once more then, and called repeated."""
+    cast("Bus", federation.bus).memory.places.clear()
+    async with running(federation):
+        await federation.settled(TO)
+    assert "repeated" in [each.kind for each in await federation.leaves()]
+
+
+async def test_an_input_that_is_gone_rings_once_while_the_others_are_taken_in(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "OURS_S", 0)
+    memory = cast("Bus", federation.bus).memory
+    memory.gone = frozenset({receipts("LV")})
+    with capture_logs() as said:
+        async with running(federation):
+            await federation.settled(TO)
+    rung = [each for each in said if each["event"] == "inputs.gone"]
+    assert [(each["code"], each["alarm"], receipts("LV") in each["said"]) for each in rung] == [
+        ("topic-gone", True, True)
+    ]
+    assert [each.delivery.delivery_number for each in await federation.inbox(TO)] == [1, 2]
 
 
 async def test_a_new_log_that_is_refused_leaves_the_cache_alone(federation: Federation) -> None:
@@ -339,3 +430,22 @@ async def test_a_successor_that_comes_after_the_answer_that_the_shard_is_ours_ke
             await doing
         assert bus.after_now is still_owned
         successor.check_ours()
+
+
+async def test_a_new_log_goes_on_where_nothing_was_ever_sent(tmp_path: Path) -> None:
+    """It lets the numbers of bureaus go on that nothing here knows; that is no delivery, and `routed` lost none."""
+    made = Federation(tmp_path, Bus(Memory(clock=(clock := Clock(NOW)))), clock)
+    await world.write_versions(made.bus, world.directory(), PolicySet.packaged())
+    async with running(made):
+        await made.adopted()
+    home, trail = owner(made), Trail.open(made.trail, world.ORIGIN)
+    head = Checkpoint(trail.origin, trail.size + 1, bytes(32))
+    seen = Outside(head, "AT", notes.sign_checkpoint(head, home.key))
+    await begin(home, made.bus, lambda _: [seen], lambda _: None, _silent)
+    ready = asyncio.Event()
+    working = asyncio.ensure_future(up.run(owner(made), made.bus, ready.set))
+    async with asyncio.timeout(60):
+        await asyncio.wait([working, asyncio.ensure_future(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+    assert not working.done() or working.result()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)

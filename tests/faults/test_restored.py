@@ -534,6 +534,17 @@ async def test_yesterdays_trail_beside_todays_bus_is_finished_from_the_record(si
     assert not verified(site.stage).wrong
 
 
+async def test_a_bus_whose_register_was_emptied_is_not_resumed_and_what_to_do_is_said(site: Site) -> None:
+    with closing(sqlite3.connect(site.home / "bus.db")) as bus, bus:
+        (number,) = bus.execute("SELECT id FROM streams WHERE name = 'register'").fetchone()
+        bus.execute(f"DELETE FROM s{number}")
+    refused = await site.resume(site.kept())
+    assert (refused.returncode, refusal(refused)) == (exits.VERIFICATION_FAILED, "register-emptied")
+    assert "bus file of the newest backup" in json.loads(refused.stderr)["advice"]
+    await site.live("wanted.*")  # the cache has it all
+    assert await site.collected() == []
+
+
 async def test_decision_records_of_a_later_time_are_refused(site: Site) -> None:
     outside = site.kept()
     await site.live("wanted.*")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +119,29 @@ def told(found: Versions) -> dict[str, object]:
         "refused": found.refused(),
         "overdue": found.overdue(),
     }
+
+
+async def test_on_a_full_disk_nothing_is_taken_and_all_of_it_once_there_is_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows waits for room as for a bus; `inbox --follow` ended."""
+    newest, write, left = (await published(site))[-1], durable._write, [0]
+
+    def full(fd: int, data: bytes) -> None:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= 1
+        write(fd, data)
+
+    home = site.member
+    home.pin(world.root())
+    with monkeypatch.context() as disk:
+        disk.setattr(durable, "_write", full)
+        for left[0] in range(4):
+            with pytest.raises(UnavailableError, match="there is no room on a disk of"):
+                await home.follow(site.bus)
+    await home.follow(site.bus)
+    assert home.newest().digest == newest.directory.digest
 
 
 async def test_a_root_pinned_while_another_follows_leaves_no_home_without_a_directory(site: Site) -> None:

@@ -24,7 +24,7 @@ from adapters.inbox import Inbox
 from broker import codec, settings, streams
 from broker.bus import Bus
 from broker.errors import ConfigurationError, UnavailableError
-from broker.notice import KINDS, Envelope
+from broker.notice import KINDS, RELATION_OF_KIND, Envelope
 from broker.sqlite import SqliteBus
 from cli import drafts
 from cli import inbox as inbox_command
@@ -207,6 +207,33 @@ def test_a_correction_replaces_and_a_withdrawal_erases(homes: Homes) -> None:
     assert [each["newest"] for each in (*chain, story)] == [withdrawal["notice"]] * 2 + [None]
     end = homes.valise("read", withdrawal["notice"], "--case", "1", "--bureau", "GE/ncb")
     assert f"withdraws {second} of AT/ncb" in end.out.splitlines()
+
+
+def test_a_correction_that_changes_nothing_is_not_sent(homes: Homes) -> None:
+    publish(homes, person("R-9"))
+    for asked in (("correct", "R-9", "-"), ("publish", "-")):
+        again = homes.valise(*asked, "--bureau", "AT/ncb", "--json", "--wait", "60", given=person("R-9"))
+        assert [(each["record"], each["state"]) for each in notices(again)] == [("R-9", "unchanged")]
+
+
+def test_a_correction_that_changes_nothing_is_sent_to_who_has_lost_what_he_had_of_it(homes: Homes) -> None:
+    publish(homes, person("R-11"))
+    again = ("correct", "R-11", "-", "--again", "--bureau", "AT/ncb", "--json", "--wait", "60")
+    for version in (2, 3):
+        (sent,) = notices(homes.valise(*again, given=person("R-11")))
+        assert (sent["state"], sent["version"], sent["bureaus"]) == ("routed", version, 2)
+    assert notices(publish(homes, person("R-11")))[0]["state"] == "unchanged"
+
+
+def test_nor_is_one_by_another_bureau_of_its_member(homes: Homes) -> None:
+    theirs, others = ("--bureau", "AT/organised-crime"), ("--bureau", "AT/ncb")
+    wait, draft = ("--json", "--wait", "60"), person("R-10")
+    (first,) = notices(homes.valise("publish", "-", *theirs, *wait, given=draft))
+    for topics, state in ((["sought.red"], "unchanged"), (["sought.blue"], "routed")):
+        draft = person("R-10", topics=topics)
+        (corrected,) = notices(homes.valise("correct", first["notice"], "-", *others, *wait, given=draft))
+        (again,) = notices(homes.valise("publish", "-", *theirs, *wait, given=draft))
+        assert (corrected["state"], again["state"]) == (state, "unchanged")
 
 
 def _with_a_correction_that_never_arrives(homes: Homes, record: str) -> None:
@@ -578,12 +605,14 @@ def test_a_new_key_stays_here_and_its_request_proves_possession(homes: Homes) ->
 def test_the_example_of_a_schema_can_be_published(homes: Homes, tmp_path: Path) -> None:
     records = [homes.valise("schema", "show", kind, "--example", "--json").value["record"] for kind in KINDS]
     assert len(set(records)) == len(KINDS), "published one after the other they would be versions of one record"
-    for kind in ("person", "organisation", "object", "report"):
+    for kind in KINDS:
         example = homes.valise("schema", "show", kind, "--example", "--json").out
         file = tmp_path / f"{kind}.json"
         file.write_text(example)
         assert homes.valise("schema", "check", str(file)).code == 0
-    file.write_text(json.dumps(json.loads(example) | {"compartments": {"summary": {"nonsense": 1}}}))
+        file.write_text(json.dumps(json.loads(example) | {"pointers": []}))
+        assert homes.valise("schema", "check", str(file)).code == (1 if kind in RELATION_OF_KIND else 0)
+    file.write_text(json.dumps(json.loads(example) | {"compartments": {"terms": {"nonsense": 1}}}))
     assert homes.valise("schema", "check", str(file)).code == 1
 
 
@@ -634,6 +663,13 @@ def test_a_word_that_no_notice_may_have_is_found_without_a_home(
     file.write_text(json.dumps(json.loads(person("R-43")) | wrong))
     said = homes.valise("schema", "check", str(file), "--json")
     assert (said.code, [each["record"] for each in said.value["problems"]]) == (1, ["R-43"])
+
+
+def test_a_name_that_nobody_can_have_is_found_without_a_home(homes: Homes, tmp_path: Path) -> None:
+    file = tmp_path / "draft.json"
+    file.write_text(person("R-44", audience={"to": ["LV/ncb", "ge/ncb"]}))
+    (problem,) = homes.valise("schema", "check", str(file), "--json").value["problems"]
+    assert problem["detail"] == "to 'LV/ncb ge/ncb': no directory can have all of it"
 
 
 @pytest.mark.parametrize("case", ["", "  ", "two\nlines", "\x1b[2J", "9" * 201])

@@ -208,7 +208,9 @@ def test_init_makes_no_key_of_a_member_and_keeps_the_log_key_to_itself(tmp_path:
 
 
 def test_a_home_of_before_is_closed_to_other_accounts_by_the_next_start(tmp_path: Path) -> None:
-    assert valise("broker", "init", "--home", str(tmp_path)).returncode == 0
+    file = Path(seed.__file__).with_suffix(".toml")
+    made = valise("broker", "init", "--home", str(tmp_path), "--from", str(file))
+    assert made.stdout.splitlines()[-1].startswith(f"valise directory draft --from {file} ")
     (tmp_path / "operator").chmod(0o755)
     (tmp_path / "bus.db").chmod(0o644)
     command = [sys.executable, "-m", "cli.main", "broker", "up", "--home", str(tmp_path), "--json"]

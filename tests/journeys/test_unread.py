@@ -76,3 +76,30 @@ def test_a_broker_whose_log_nobody_reads_any_more_goes_on() -> None:
     done = subprocess.run([sys.executable, "-c", LOGGED], stdout=subprocess.PIPE, stderr=writing, text=True, check=True)
     os.close(writing)
     assert done.stdout == "went on\n"
+
+
+def test_a_log_that_cannot_be_written_ends_nothing_and_an_answer_that_cannot_be_is_a_failure() -> None:
+    """It may lie on the disk that is full: the broker was to wait for room, and ended over saying so."""
+    program = [sys.executable, "-c"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        told = "import structlog; from cli import answer, jsonlog; jsonlog.to_stderr()\n"
+        log = f"{told}for each in range(9_000): structlog.get_logger().warning('shard.unavailable')\nanswer.say('on')"
+        done = subprocess.run([*program, log], stdout=subprocess.PIPE, stderr=full, timeout=60, check=False)
+        assert done.stdout == b"on\n"
+        say = subprocess.run(
+            [*program, "from cli import answer; answer.say('on')"],
+            stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    assert (say.returncode, b"No space left" in say.stderr) == (1, True)
+
+
+def test_a_broker_that_cannot_say_that_it_is_up_is_so_all_the_same() -> None:
+    """Its home has room: it took its shard anew every second, a leaf each time, and named the disk of its home."""
+    up = (
+        "from types import SimpleNamespace as Some\nfrom cli import broker, jsonlog\njsonlog.to_stderr()\n"
+        "home = Some(settings=Some(federation='x', shard=0, bus='sqlite:bus.db'))\n"
+        "for as_json in (False, True): broker._say_ready(home, as_json=as_json)"
+    )
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run([sys.executable, "-c", up], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count(b"No space left")) == (0, 2)

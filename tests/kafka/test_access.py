@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from broker import authorities, bindings, certificates, kafka_admin, principals, topics
-from broker.bus import Copies
+from broker.bus import Copies, Writes
 from broker.certificates import FEDERATION, Credentials
 from broker.errors import ConfigurationError, ForbiddenStreamError, TopicGoneError
 from broker.kafka import LIMIT_S, KafkaBus
@@ -28,7 +28,7 @@ from tests.kafka.attempts import ACTS, Attempts, Outcome
 from tests.kafka_world import WORLD, KafkaWorld, running_kafka
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator, Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.kafka
@@ -491,21 +491,58 @@ async def test_who_was_stopped_is_refused_at_once_and_not_told_that_no_node_answ
         kafka.establish(WORLD)
 
 
-async def test_a_topic_that_is_gone_is_told_by_name_and_made_again(kafka: KafkaWorld) -> None:
-    """Who writes there would only hear, after a while, that no node answers."""
-    setup, operator = kafka.credentials("setup"), kafka.credentials("operator")
-    admin = AdminClient(kafka_admin.client_settings(kafka.bootstrap, setup))
-    admin.delete_topics(["inbox.at.ncb"])["inbox.at.ncb"].result(PATIENCE_S)
-    gone = topics.Difference("inbox.at.ncb", topics.TOPIC, topics.GONE, topics.THERE)
-    kafka_admin.until(lambda: gone in topics.differences(kafka.bootstrap, operator, WORLD), "it is still there")
+async def test_topics_that_are_gone_are_told_by_name_and_made_again(kafka: KafkaWorld) -> None:
+    """Who writes or reads there would only hear, after a while, that no node answers."""
+    lost, inputs = ("inbox.at.ncb", "receipts.at", "routed"), ["notices.at", "receipts.at"]
     copies = [Copies(b"k", b"shared", [("inbox.at.ncb", b"own"), ("inbox.lv.ncb", b"own")])]
     try:
         async with KafkaBus(kafka.bootstrap, "router", kafka.pki("router"), WORLD, limit=3.0) as bus:
-            with pytest.raises(TopicGoneError, match=r"no node has a topic for inbox\.at\.ncb: .*kafka check --mend"):
-                await bus.fan_out(copies)
+            await bus.keep_place("0", "receipts.at", await bus.end("receipts.at"))
+            async with bus.own(0, inputs) as shard:
+                assert not shard.gone()
+                assert "receipts.at" not in shard.unplaced()
+                await asyncio.to_thread(_take_away, kafka, lost)
+                asked: list[Coroutine[Any, Any, object]] = [
+                    bus.fan_out(copies),
+                    shard.commit([], Writes([("routed", b"", b"v")])),
+                    bus.read("routed", 0),
+                    bus.keep_place("distribute", "routed", 1),
+                    bus.end("receipts.at"),
+                ]
+                found = await asyncio.gather(*asked, return_exceptions=True)
+                assert [each.streams if isinstance(each, TopicGoneError) else each for each in found] == [
+                    ("inbox.at.ncb",), ("routed",), ("routed",), ("routed",), ("receipts.at",),
+                ]  # fmt: skip
+                assert "no node has a topic for inbox.at.ncb: " in str(found[0])
+                assert "kafka check --mend" in str(found[0])
+                async with asyncio.timeout(PATIENCE_S):
+                    while shard.gone() != {"receipts.at"}:
+                        await shard.take(500, 0.1)  # what came before is taken first
+            with pytest.raises(TopicGoneError, match=r"receipts\.at"):
+                async with bus.own(0, inputs):
+                    pass
+            setup, operator = kafka.credentials("setup"), kafka.credentials("operator")
             topics.mend(kafka.bootstrap, setup, WORLD)  # sets, and makes nothing
-            assert gone in topics.differences(kafka.bootstrap, operator, WORLD)
-            assert kafka.establish(WORLD).created == ("inbox.at.ncb",)
+            assert {each.topic for each in topics.differences(kafka.bootstrap, operator, WORLD)} == set(lost)
+            assert sorted(kafka.establish(WORLD).created) == sorted(lost)
             await bus.fan_out(copies)
+            async with bus.own(0, inputs, {"receipts.at": 0}) as shard:
+                assert not shard.gone()
+                assert "receipts.at" in shard.unplaced()  # its place went with it
+                (stands_for_it,) = [each for each in await shard.take(500, 0.1) if each.stream == "receipts.at"]
+                assert (stands_for_it.offset, stands_for_it.fault) == (-1, "receipts.at was lost, and made again")
+                await shard.commit([stands_for_it], Writes([("routed", b"", b"v")]))
+            async with bus.own(0, inputs, {"receipts.at": 0}) as shard:
+                assert "receipts.at" not in shard.unplaced()
+                assert not [each for each in await shard.take(500, 0.1) if each.stream == "receipts.at"]
     finally:
         kafka.establish(WORLD)
+
+
+def _take_away(kafka: KafkaWorld, names: Sequence[str]) -> None:
+    setup, operator = kafka.credentials("setup"), kafka.credentials("operator")
+    admin = AdminClient(kafka_admin.client_settings(kafka.bootstrap, setup))
+    for done in admin.delete_topics([*names]).values():
+        done.result(PATIENCE_S)
+    gone = {topics.Difference(each, topics.TOPIC, topics.GONE, topics.THERE) for each in names}
+    kafka_admin.until(lambda: gone <= set(topics.differences(kafka.bootstrap, operator, WORLD)), "some are still there")

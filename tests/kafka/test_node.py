@@ -23,11 +23,12 @@ from confluent_kafka.cimpl import NewTopic
 from broker import authorities, certificates, kafka_admin, node, node_address, settings, topics
 from broker.errors import ConfigurationError
 from broker.node_address import free_ports
+from broker.settings import Settings
 from broker.streams import World
 from cli import operator_home, seed, stage
 from cli.broker import broker
 from cli.kafka import kafka as command
-from tests.kafka_world import WORLD, KafkaWorld, running_kafka
+from tests.kafka_world import WORLD, KafkaWorld, quick, running_kafka
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_cluster_does_not_change_its_size_while_another_starts_it(prepared: no
 def test_a_node_is_not_formatted_with_ids_that_are_not_its_clusters_any_more(prepared: node.Cluster) -> None:
     node.prepare(prepared.data, prepared.pki, nodes=3)
     with pytest.raises(ConfigurationError, match="another number of nodes meanwhile: give the command again"):
-        node.start(prepared, tuning=node.QUICK)
+        node.start(prepared, tuning=quick())
     assert not prepared.folder(1).exists()
 
 
@@ -106,7 +107,7 @@ def test_without_its_mark_what_a_node_served_is_kept_and_the_node_refused(prepar
     data = served(prepared, more)
     before = sorted(data.rglob("*"))
     with pytest.raises(ConfigurationError, match=r"formatted is missing.*Nothing was touched.*`touch "):
-        node.start(prepared, tuning=node.QUICK)
+        node.start(prepared, tuning=quick())
     with pytest.raises(ConfigurationError, match="holds a cluster of 1"):
         node.prepare(prepared.data, prepared.pki, nodes=3)
     assert sorted(data.rglob("*")) == before
@@ -123,7 +124,7 @@ def test_the_root_of_a_disk_holds_nothing_of_a_node_and_is_no_place_for_its_data
     (found / "#12").touch()
     assert not node.has_data(prepared)
     with pytest.raises(ConfigurationError, match=rf"root of a disk.*Mount the disk at {prepared.folder(1)}"):
-        node.start(prepared, tuning=node.QUICK)
+        node.start(prepared, tuning=quick())
     assert (found / "#12").exists()
 
 
@@ -172,7 +173,7 @@ def test_a_port_that_another_process_holds_is_named(prepared: node.Cluster) -> N
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(ConfigurationError, match=f"cannot have 127.0.0.1:{port}, another process holds it"),
     ):
-        node.start(prepared, tuning=node.QUICK)
+        node.start(prepared, tuning=quick())
 
 
 def test_two_clusters_that_drew_the_same_ports_have_others_before_the_second_starts(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_a_port_on_which_another_home_is_starting_its_node_is_neither_drawn_nor_
     with node_address.claimed([port]) as others:
         assert others == []
         with pytest.raises(node.PortHeldError, match=f"127.0.0.1:{port}, another process holds it"):
-            node.start(prepared, tuning=node.QUICK)
+            node.start(prepared, tuning=quick())
         assert not (prepared.folder(1) / "formatted").exists()
         after = node.prepare(prepared.data, prepared.pki)
     assert port not in ports(after)
@@ -305,7 +306,7 @@ def test_members_reach_the_nodes_where_the_operator_says_and_nowhere_else(tmp_pa
     pki = certificates.pki_of(home.folder)
     cluster = node.load(home.folder / "kafka", pki)
     try:
-        node.start(cluster, tuning=node.QUICK)
+        node.start(cluster, tuning=quick())
         assert initialised(tmp_path).exit_code == 0  # the certificates still name it
         with pytest.raises(ConfigurationError, match="the nodes run: stop them first"):
             node.reach(cluster, "127.0.0.1")
@@ -352,14 +353,14 @@ def test_nodes_that_we_do_not_run_are_not_told_where_to_listen(tmp_path: Path) -
 def test_a_node_whose_certificate_does_not_name_where_clients_connect_is_not_started(prepared: node.Cluster) -> None:
     cluster = node.reach(prepared, ELSEWHERE)
     with pytest.raises(ConfigurationError, match=f"does not name {ELSEWHERE}, .*broker init --advertise {ELSEWHERE}"):
-        node.start(cluster, tuning=node.QUICK)
+        node.start(cluster, tuning=quick())
     assert not (cluster.folder(1) / "formatted").exists()
 
 
 def test_nodes_that_were_moved_to_a_machine_without_their_address_are_not_started(prepared: node.Cluster) -> None:
     moved = node._moved(prepared, prepared.config, {"advertised": "198.51.100.1", "listen": "198.51.100.1"})
     with pytest.raises(ConfigurationError, match=r"198\.51\.100\.1 is no address of this machine: --listen names one"):
-        node.start(moved, tuning=node.QUICK)
+        node.start(moved, tuning=quick())
     assert not (moved.folder(1) / "formatted").exists()
 
 
@@ -397,12 +398,19 @@ def test_without_nodes_it_says_how_to_start_them(tmp_path: Path) -> None:
     assert "valise kafka up" in str(result.exception)
 
 
+@pytest.mark.parametrize("asked", ["up", "status", "down"])
+def test_a_home_of_the_embedded_bus_is_told_that_it_needs_no_nodes(tmp_path: Path, asked: str) -> None:
+    settings.save(tmp_path / "operator", Settings(role="operator", federation="f", bus="sqlite:../bus.db"))
+    result = CliRunner().invoke(command, [asked, "--home", str(tmp_path)])
+    assert "is no Kafka: make a home on it, `valise broker init --bus kafka" in str(result.exception)
+
+
 @pytest.mark.kafka
 def test_a_damaged_store_gives_the_nodes_own_words(prepared: node.Cluster) -> None:
     (prepared.folder(1) / "data").mkdir(parents=True)
     (prepared.folder(1) / "formatted").touch()
     with pytest.raises(ConfigurationError, match=r"node 1 gave up: .*meta\.properties"):
-        node.start(prepared, tuning=node.QUICK)
+        node.start(prepared, tuning=quick())
     assert [status.pid for status in node.statuses(prepared)] == [None]
 
 
@@ -413,7 +421,7 @@ def test_a_node_runs_in_a_home_of_any_letters_and_its_half_formatting_is_made_an
     cluster.data.chmod(0o755)
     served(cluster)
     try:
-        assert node.start(cluster, tuning=node.QUICK) == [1]
+        assert node.start(cluster, tuning=quick()) == [1]
         assert (cluster.folder(1) / "data" / "meta.properties").read_bytes() != b"kept"
         assert (cluster.folder(1) / "formatted").read_text(encoding="ascii").strip() == cluster.config.cluster_id
         assert cluster.data.stat().st_mode & 0o077 == 0
@@ -429,7 +437,7 @@ def test_up_twice_starts_once_and_down_ends_it(prepared: node.Cluster, tmp_path:
         first, again = (json.loads(CliRunner().invoke(command, ["up", *home]).stdout) for _ in range(2))
         assert (tmp_path / "operator").stat().st_mode & 0o077 == 0
         assert (first["changed"], again["changed"]) == ([1], [])
-        assert first["nodes"] == again["nodes"]
+        assert [each["pid"] for each in first["nodes"]] == [each["pid"] for each in again["nodes"]]
         assert CliRunner().invoke(command, ["status", *home]).exit_code == 0
         down = json.loads(CliRunner().invoke(command, ["down", *home]).stdout)
         assert (down["changed"], down["nodes"][0]["pid"]) == ([1], None)
@@ -500,7 +508,7 @@ def test_one_of_three_nodes_that_lost_its_disk_copies_what_the_others_have_and_t
         assert acknowledged(kafka) == [None]
         node.stop(kafka.cluster)
         shutil.rmtree(kafka.cluster.folder(3))
-        assert node.start(kafka.cluster, tuning=node.QUICK) == [1, 2, 3]
+        assert node.start(kafka.cluster, tuning=quick()) == [1, 2, 3]
         kafka.kill(1)  # the third and the second hold all of it by now, or nothing is acknowledged
         assert acknowledged(kafka) == [None]
         assert end(kafka, "notices.at") == 2
@@ -508,7 +516,7 @@ def test_one_of_three_nodes_that_lost_its_disk_copies_what_the_others_have_and_t
         for each in (2, 3):
             kafka.cluster.folder(each).rename(kafka.folder / f"away-{each}")
         with pytest.raises(ConfigurationError, match=r"node-2 and .*node-3 hold nothing, but .*node-1 does"):
-            node.start(kafka.cluster, tuning=node.QUICK)
+            node.start(kafka.cluster, tuning=quick())
         assert not list(kafka.cluster.data.glob("node-[23]/data"))
 
 
@@ -525,9 +533,9 @@ def end(kafka: KafkaWorld, topic: str) -> int:
 def test_a_node_that_a_kill_kept_from_being_noted_is_found_and_stopped(prepared: node.Cluster) -> None:
     """Or it would keep its ports from the next one, and nothing would say that it is ours."""
     try:
-        assert node.start(prepared, tuning=node.QUICK) == [1]
+        assert node.start(prepared, tuning=quick()) == [1]
         (prepared.folder(1) / "pid").unlink()
-        assert node.start(prepared, tuning=node.QUICK) == []
+        assert node.start(prepared, tuning=quick()) == []
         assert node.stop(prepared, limit=0) == [1]
         assert [each.pid for each in node.statuses(prepared)] == [None]
     finally:

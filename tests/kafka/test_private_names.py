@@ -24,7 +24,8 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
     ("kafka.py", AIOKafkaProducer): ("_message_accumulator", "_sender", "client", "stop"),
     ("kafka.py", message_accumulator.MessageAccumulator): ("fail_all",),
     ("kafka.py", sender.Sender): ("sender_task",),
-    ("kafka.py", client.AIOKafkaClient): ("close", "cluster", "fetch_all_metadata"),
+    ("kafka.py", client.AIOKafkaClient): ("close", "fetch_all_metadata"),
+    ("kafka_metadata.py", client.AIOKafkaClient): ("_metadata_update", "cluster"),
     ("kafka_quota.py", AIOKafkaAdminClient): ("_send_request",),
     ("kafka_read.py", fetcher.PartitionRecords): (
         "_aborted_producers",
@@ -38,7 +39,7 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
     ),
     ("kafka_read.py", group_coordinator.GroupCoordinator): ("_send_req", "coordinator_dead", "group_id"),
     ("kafka_read.py", AIOKafkaConsumer): ("_client",),
-    ("kafka_read.py", client.AIOKafkaClient): ("_wait_on_metadata",),
+    ("kafka_read.py", client.AIOKafkaClient): ("_wait_on_metadata", "cluster"),
     ("kafka_send.py", conn.AIOKafkaConnection): (
         "_client_id",
         "_host",
@@ -55,6 +56,7 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
 }
 # Looked up by aiokafka itself where we have put something else: (who looks it up, its name).
 REPLACED = (
+    (client.AIOKafkaClient, "_metadata_update"),
     (sender, "BACKOFF_OVERRIDE"),
     (fetcher, "PartitionRecords"),
     (conn.AIOKafkaConnection, "send"),

@@ -20,6 +20,17 @@ WORLD = World(("AT", "LV"), BUREAUS)
 NOT_ENOUGH_REPLICAS = 19
 
 
+class Silent:
+    """Stands for the consumer that is asked which topics there are, and for its client: no node answers."""
+
+    @property
+    def _client(self) -> Silent:
+        return self
+
+    async def fetch_all_metadata(self) -> None:
+        raise kafka_errors.KafkaConnectionError
+
+
 class Refusing:
     """A node's answer to every produce request: too few nodes have the batch."""
 
@@ -51,11 +62,11 @@ async def test_nodes_that_are_too_few_for_long_are_unavailable(monkeypatch: pyte
     client.force_metadata_update = lambda: asyncio.get_running_loop().create_future()
     monkeypatch.setattr(producer, "_partition", lambda *_: 0)
     monkeypatch.setattr(producer._metadata, "leader_for_partition", lambda _: 1)
-    monkeypatch.setattr(producer._metadata, "partitions_for_topic", lambda _: {0})
     producer._txn_manager.set_pid_and_epoch(1, 0)
     await producer._sender.start()
     bus = KafkaBus("x:1", streams.ROUTER, None, WORLD, limit=0.3)
     bus._producers[kafka.APPENDS] = producer
+    monkeypatch.setattr(bus, "_offsets", Silent(), raising=False)
     with pytest.raises(UnavailableError):
         await bus.append(streams.outcomes("AT"), [(b"", b"x")])
     assert closed

@@ -18,7 +18,7 @@ from broker.streams import VERSIONS
 from cli import seed
 from cli.operator_home import make
 from cli.operator_streams import make_streams
-from tests.kafka_world import WORLD, KafkaWorld, running_kafka
+from tests.kafka_world import WORLD, KafkaWorld, quick, running_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 RECORD, COUNT = bytes(100_000), 60
@@ -58,8 +58,8 @@ async def test_a_members_flood_is_slowed_down_and_nobody_elses_writing() -> None
         with pytest.raises(UnavailableError):
             await kafka_quota.bound(kafka.bootstrap, kafka.credentials("operator"))
         assert write(kafka, "at.adapter", "notices.at").asked == 0
-        await kafka_quota.bound(kafka.bootstrap, kafka.credentials("setup"), rate=200_000)
-        # Some 10 s are averaged: 6 MB are three times what may come in them.
+        await kafka_quota.bound(kafka.bootstrap, kafka.credentials("setup"), rate=300_000)
+        # Some 10 s are averaged: 6 MB are twice what may come in them.
         assert write(kafka, "at.adapter", "notices.at").seconds > 5
         assert write(kafka, "router", "outcomes.at").asked == 0
 
@@ -68,14 +68,14 @@ async def test_members_are_bounded_also_where_whoever_made_the_streams_was_kille
     """As soon as the streams stand nothing else bounds anybody: that has to come before them."""
     home = make(tmp_path / "home", seed.seed(), "kafka")
     cluster = node.prepare(home.folder / "kafka", certificates.pki_of(home.folder))
-    node.start(cluster, tuning=node.QUICK)
+    node.start(cluster, tuning=quick())
     try:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(home.folder.parent))
         assert await process.wait() == -signal.SIGKILL
         setup = certificates.credentials(cluster.pki, "setup")
         kafka_admin.until(lambda: VERSIONS in topics.existing(cluster.bootstrap, setup), "the streams are not there")
         await make_streams(home, WORLD)
-        kafka = KafkaWorld(WORLD, home.folder.parent, cluster, node.QUICK, {})
+        kafka = KafkaWorld(WORLD, home.folder.parent, cluster, quick(), {})
         # Some 10 s are averaged, which 44 MB fill: the rest comes at 4 MiB/s.
         assert write(kafka, "at.adapter", "notices.at", 800).seconds > 5
     finally:

@@ -16,7 +16,7 @@ from adapters.inbox import Inbox
 from adapters.receipts import Signer
 from adapters.refusals import RetentionOverError
 from adapters.versions import Versions
-from broker import codec, crash, merkle, notes, streams
+from broker import avro, by_hand, codec, crash, merkle, notes, streams
 from broker.bus import Copies, Record
 from broker.errors import UnavailableError
 from broker.notice import RECEIPT_TYPE, Delivery, Receipt, Shared, Statement
@@ -160,9 +160,9 @@ async def test_what_fails_a_check_is_shown_to_nobody_and_the_collector_goes_on(w
     hostile, honest = broker.record(first, {"LV/ncb": ALL}), broker.record(second, {"LV/ncb": ALL})
     await broker.seal()
     for copy in broker.copies(hostile):
-        shared = codec.read("shared", codec.decode(Delivery, copy.own[0][1] + copy.shared).shared)
+        shared = avro.read("shared", codec.decode(Delivery, copy.own[0][1] + copy.shared).shared)
         bad = Shared(shared["envelope"], shared["leaf"], shared["proof"].replace("index 0", "index 1"))
-        await world.bus.fan_out([Copies(copy.key, codec.encode_shared(bad), copy.own)])
+        await world.bus.fan_out([Copies(copy.key, by_hand.encode_shared(bad), copy.own)])
     await broker.deliver(honest)
     inbox = world.machine("LV/ncb").inbox()
     taken = await world.machine("LV/ncb").collector(inbox).drain()

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.adapter import Draft, Pointer
 from adapters.compose import Maker, Place, compose, notice_id, sign
-from broker import codec, members
+from broker import avro, codec, members
 from broker.errors import (
     AlreadyExpiredError,
     EmptyAudienceError,
@@ -43,7 +43,7 @@ def test_what_was_drafted_is_what_is_signed() -> None:
     opened = {each.name: each.opened for each in made.compartments}
     identity = opened["identity"]
     assert identity is not None
-    came = codec.read("person.identity", identity.data)
+    came = avro.read("person.identity", identity.data)
     assert [each["script"] for each in came["names"]] == [
         each["script"] for each in draft().compartments["identity"]["names"]
     ]

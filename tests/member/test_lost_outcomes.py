@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -255,4 +256,34 @@ async def test_who_has_signed_that_it_erased_was_told_though_the_outcome_of_what
     await learn(at, outbox)
     codes = await first_withdrawal_told(world, outbox, nothing, lambda: confirmed(world))
     assert codes == ["offset-gone", "withdrawal-undecided"]
+    outbox.close()
+
+
+async def test_a_withdrawal_of_what_was_given_up_and_never_on_record_says_why_it_told_nobody(world: World) -> None:
+    """LV and GE hold the version before it. The alarm names what it names, and by the next flush they are told."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    first = await run(world, outbox, draft())
+    await world.broker.route(first, SHOWS)
+    await learn(at, outbox)
+    second = await run(world, outbox, draft(action_sought="arrest"))
+    await world.broker.route((await world.publish(draft("R-2")))[0], SHOWS)
+    await away(world)
+    assert await learn(at, outbox) == ["offset-gone", *["publication-undecided"] * 2]
+    end = await run(world, outbox)
+    assert named(end) == [identity(second)]
+    await world.broker.route(end, {})
+    assert (await learn(at, outbox))[-1] == "holders-not-told"
+    given_up = (
+        f"; notice {uuid.UUID(bytes=identity(second))}, whose outcome is lost and which it ends, may never have been"
+    )
+    assert at.outcomes(outbox).journal.alarms()[-1].about.endswith(f"{given_up} on record")
+    await outbox.flush(world.bus)
+    follows = (await world.sent())[-1]
+    assert named(follows) == [identity(first)]
+    await world.broker.route(follows, TOLD)
+    assert (await learn(at, outbox)).count("holders-not-told") == 1
+    story = trace(outbox.database, said(end).notice_id)
+    assert story
+    assert story.untold == ()
     outbox.close()

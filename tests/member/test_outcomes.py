@@ -15,6 +15,7 @@ from broker.errors import ConfigurationError
 from broker.notice import (
     Envelope,
     Header,
+    Receipt,
     Statement,
 )
 from broker.signing import SigningKey
@@ -270,6 +271,34 @@ async def test_a_receipt_comes_again_as_soon_as_its_key_is_in_force(world: World
         assert len(await world.receipts("LV")) == (1 if of_before else times)
     inbox.close()
     assert len(set(await world.receipts("LV"))) == 1
+
+
+@pytest.mark.parametrize("set_back", [True, False])
+async def test_a_receipt_that_was_dated_ahead_comes_again(world: World, *, set_back: bool) -> None:
+    """As soon as the clock was set back, dated anew; where it was not, once its time has come. Once each time."""
+    ahead, lv = 2 * 3_600_000, world.machine("LV/ncb")
+    lv.ahead = ahead
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ALL})
+    inbox = lv.inbox()
+    await lv.collector(inbox).drain()
+    await refuse_receipts(world, "issued-in-future")
+    await lv.collector(inbox).drain()
+    assert [made_at(each) for each in await world.receipts("LV")] == [NOW + ahead]
+    lv.ahead = 1 if set_back else 2 * ahead
+    for _ in range(2):
+        await lv.collector(inbox).drain()
+    inbox.close()
+    assert [made_at(each) for each in await world.receipts("LV")] == [NOW + ahead, NOW + (1 if set_back else ahead)]
+    assert len({codec.decode(Receipt, payload_of(each)).number for each in await world.receipts("LV")}) == 1
+
+
+def payload_of(statement: bytes) -> bytes:
+    return codec.decode(Statement, statement).payload
+
+
+def made_at(statement: bytes) -> int:
+    return codec.decode(Receipt, payload_of(statement)).at
 
 
 async def test_an_auditor_is_told_of_a_receipt_as_it_was_sent(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from adapters.inbox import Line, Opened
-from broker import codec
+from broker import avro
 from broker.notice import KINDS, Header, Reference, Slot
 from cli import sections
 from schemas import loader
@@ -38,7 +38,7 @@ def _shown(body: dict[str, Any], *names: str) -> str:
 
 def _read(name: str, value: dict[str, Any]) -> Any:
     """Give a body as it comes from an inbox: with all fields of its schema, those that are empty, too."""
-    return codec.read(name, codec.write(name, value))
+    return avro.read(name, avro.write(name, value))
 
 
 def _texts(value: Any) -> Iterator[str]:

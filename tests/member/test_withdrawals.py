@@ -11,7 +11,7 @@ from adapters.changes import Guard, changes
 from adapters.compose import Maker
 from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.trace import trace
-from broker import codec, streams
+from broker import avro, codec, streams
 from broker.errors import ConfigurationError, InvalidReferenceError
 from broker.notice import Envelope, Header
 from broker.signing import SigningKey
@@ -99,7 +99,7 @@ def last(sent: list[bytes]) -> tuple[Header, dict[str, object]]:
     envelope = codec.decode(Envelope, sent[-1])
     opened = codec.decode_compartments(envelope.compartments)[1].opened
     assert opened is not None
-    return codec.decode(Header, envelope.header), codec.read("withdrawal.reason", opened.data)
+    return codec.decode(Header, envelope.header), avro.read("withdrawal.reason", opened.data)
 
 
 @pytest.mark.parametrize("rejected", [True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
-from broker import cases, codec, members, streams
+from broker import avro, cases, codec, members, streams
 from broker.bus import Record
 from broker.decide import Subscriptions, View
 from broker.directory import Annex
@@ -28,14 +28,16 @@ from broker.notice import (
     Delivery,
     Entry,
     Envelope,
+    Routing,
     Row,
     Shared,
 )
 from broker.notice import Leaf as WrittenLeaf
-from broker.recheck import Grounds, recheck
+from broker.recheck import Grounds, Sent, recheck
 from broker.recorded import Recorded, remember
 from broker.records import Records
 from broker.register import Register
+from broker.rejections import NoticeCopy
 from broker.route import Route, deliveries, kept, restored
 from broker.rules import PolicySet, Rules, read_rules
 from broker.step import Done, InForce, Step
@@ -63,7 +65,7 @@ from tests.policy.oracle import member
 
 POLICIES = PolicySet.packaged()
 RULES = read_rules(POLICIES)
-SCHEMAS = tuple(sorted(codec.fingerprint(name).hex() for name in BODY_SCHEMAS))
+SCHEMAS = tuple(sorted(avro.fingerprint(name).hex() for name in BODY_SCHEMAS))
 ALWAYS = 4_000_000_000_000
 
 
@@ -112,6 +114,9 @@ class Played:
         self.unsettled: dict[str, bytes | None] = {}
         self.settled = register.place
         self.auditor = Auditor()
+        self.copies: list[NoticeCopy] = []
+        self.sent: dict[bytes, Sent] = {}
+        """What all that sent anything kept of it, as an auditor may be brought it."""
         self.grounds: dict[bytes, Grounds] = {}
         self.adopt(federation)
         self.books = Books(self.entries)
@@ -153,7 +158,9 @@ class Played:
 
     def audited(self) -> None:
         """Check all that is on record as `audit verify --policy` does, and find nothing wrong."""
-        found = recheck(self.books, self.books, lambda leaf: self.grounds.get(leaf.directory), {})  # type: ignore[arg-type] # enough of a trail
+        found = recheck(
+            self.books, self.books, lambda leaf: self.grounds.get(leaf.directory), self.sent, copies=self.copies  # type: ignore[arg-type] # enough of a trail
+        )  # fmt: skip
         assert not found.findings, f"the auditor finds {found.findings}"
         assert not found.others, "the auditor repeats not every decision"
 
@@ -172,6 +179,7 @@ class Played:
         """Take in one record in a step of its own."""
         record = Record(stream, 0, self.offset, at, b"", value)
         self.offset += 1
+        self.keep(stream, value)
         try:
             ruling = self.judge.rule(record, check(record, at, self.keys), at)
         except NoticeRejectedError as error:
@@ -182,6 +190,18 @@ class Played:
             step.apply(None, ruling.then, at)
         self.judge.view = ruling.view or self.judge.view
         return self._done(step.done(), [ruling, *([ruling.then] if ruling.then else [])])
+
+    def keep(self, stream: str, value: bytes) -> None:
+        """Keep what is sent as its sender's file does: notices and receipts."""
+        digest = sha256(value).digest()
+        if avro.name_of(value) == "envelope":
+            sent = codec.decode(Envelope, value)
+            opened = codec.decode_compartments(sent.compartments)[0].opened
+            if opened:
+                routing = codec.decode(Routing, opened.data)
+                self.copies.append(NoticeCopy(sent, routing.series, routing.number, digest, "its issuer"))
+        elif streams.family_of(stream) == streams.family_of(streams.receipts("AT")):
+            self.sent[digest] = Sent("its bureau", 1, "its bureau", statement=lambda _: value)
 
     def _random(self, count: int) -> bytes:
         return sha256(str(self.offset).encode()).digest() * (count // 32)

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from hashlib import sha256
 from typing import NamedTuple
 
-from broker import cases, codec
+from broker import avro, cases, codec
 from broker.cases import World, WrittenNotice
 from broker.notice import (
     HEADER_TYPE,
@@ -96,7 +96,7 @@ class Sent:
         """Sign it; the same bytes in every run."""
         header, routing = cases.notice_of(self.written, making.FEDERATION)
         names = (ROUTING, *KINDS[self.kind])
-        inside = {name: codec.prefix(f"{self.kind}.{name}") + name.encode() for name in self.present}
+        inside = {name: avro.prefix(f"{self.kind}.{name}") + name.encode() for name in self.present}
         inside[ROUTING] = codec.encode(replace(routing, series=b"series-1", number=self.number))
         salts = {name: sha256(self.id + name.encode()).digest() for name in names}
         slots = (Slot(name, compartment_digest(name, salts[name], inside.get(name, b""))) for name in names)

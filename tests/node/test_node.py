@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from broker import codec, merkle, notes, notice, route
+from broker import by_hand, codec, merkle, notes, notice, route
 from broker.notice import Delivery, Envelope, Leaf, Opened, Reference, Row, Shared
 from broker.signing import SigningKey, header_digest
 from tests.vectors import make
@@ -124,7 +124,7 @@ def parts() -> Parts:
 
 
 def withheld(shown: int) -> Envelope:
-    return replace(make.envelope(), compartments=codec.withhold(make.compartments(), shown))
+    return replace(make.envelope(), compartments=by_hand.withhold(make.compartments(), shown))
 
 
 def other_body() -> bytes:

@@ -121,13 +121,13 @@ class Ledger:
             database.execute("CREATE TABLE heads(size INTEGER PRIMARY KEY, root BLOB, note TEXT)")
             database.execute(
                 "CREATE TABLE deliveries(delivery_number INTEGER PRIMARY KEY, leaf_number INTEGER, leaf BLOB,"
-                " bureau TEXT, row BLOB, salt BLOB, path BLOB, row_index INTEGER)"
+                " bureau TEXT, row BLOB, salt BLOB, path BLOB, row_index INTEGER, taken_at INTEGER)"
             )
             if heads:
                 database.executemany("INSERT INTO heads VALUES (?, ?, ?)", map(self._kept_head, self.steps))
             if deliveries:
                 kept = [_kept(entry) for entries, _ in self.steps for entry in entries]
-                database.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", kept)
+                database.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", kept)
             database.commit()
         return file
 
@@ -155,7 +155,8 @@ class Ledger:
 
 def _kept(entry: Entry) -> tuple[object, ...]:
     number, rows = entry.leaf_number, rows_of(entry.leaf_number)
-    return (number + 1, number, entry.leaf, BUREAU, row_of(number), rows.salt(INDEX), rows.path(INDEX), INDEX)
+    row, taken_at = row_of(number), codec.decode(Leaf, entry.leaf).now
+    return number + 1, number, entry.leaf, BUREAU, row, rows.salt(INDEX), rows.path(INDEX), INDEX, taken_at
 
 
 def later(leaf: Leaf, ms: int) -> Leaf:

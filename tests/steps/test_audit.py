@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner, Result
 
-from broker import codec, notes, tiles
+from broker import avro, codec, notes, tiles
 from broker.merkle import Rows
 from broker.notice import (
     RECEIPT_TYPE,
@@ -129,6 +129,25 @@ def test_a_changed_byte_of_an_earlier_partial_tile_is_called_by_its_place(ledger
     assert places(ledger) == [
         f"{stale[0]}: holds 0 {'hashes' if 'tile/0' in str(stale[0]) else 'entries'} instead of {stale[0].name}"
     ]
+
+
+def test_what_lies_half_written_beyond_the_head_is_no_fault(ledger: Ledger) -> None:
+    """A full disk leaves it until there is room, a kill until the next start; a broker that runs, for a moment.
+
+    What is whole there is compared as far as the head goes.
+    """
+    for level in ("0", "entries"):
+        newest = ledger.folder / f"tile/{level}/002.p/88"
+        data, further = newest.read_bytes(), newest.with_name("89")
+        for half in (b"", data[:41], data):
+            further.write_bytes(half)
+            assert run(ledger).exit_code == 0
+    (hashes := ledger.folder / "tile/0/002.p/89").write_bytes(
+        (ledger.folder / "tile/0/002.p/88").read_bytes() + bytes(32)
+    )
+    assert run(ledger).exit_code == 0
+    flip(hashes, 40)
+    assert places(ledger) == ["tile/0/002.p/89, hash 1: was changed: it is another in the tree of the checkpoint"]
 
 
 def test_compared_with_nothing_is_never_called_good(alone: Ledger) -> None:
@@ -393,7 +412,7 @@ async def told(tmp_path: Path) -> tuple[Ledger, str]:
     step = await ledger.commit(leaves=[first[1], second[1]])
     await ledger.sealer.seal([first[0], second[0]], step[1])
     ledger.stop()
-    header = codec.read("header", routed.header)
+    header = avro.read("header", routed.header)
     return ledger, str(UUID(bytes=header["notice_id"]))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import codec, strict
+from broker import by_hand, codec, strict
 from broker.errors import UnreadableError
 from broker.notice import Audience, Grant, Header, Origin, Reference, Routing, Slot
 from tests.making import Draft
@@ -63,8 +63,8 @@ ROUTINGS = st.builds(
 )
 HONEST = codec.decode(Header, Draft("AT/ncb").to("GE/ncb").envelope().header)
 WRITTEN = codec.encode(HONEST)
-TOPICS = codec.long(1) + codec.blob(b"sought.red") + b"\0"
-VERSION = codec.long(1) + codec.blob(b"AT/ncb")
+TOPICS = by_hand.long(1) + by_hand.blob(b"sought.red") + b"\0"
+VERSION = by_hand.long(1) + by_hand.blob(b"AT/ncb")
 
 
 @given(HEADERS)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import codec, usual
+from broker import avro, by_hand, codec, usual
 from broker.errors import LeftoverBytesError, NoticeRejectedError, UnreadableError
 from broker.notice import DecisionRecord, Delivery, Header, Leaf, Row, Shared
 from broker.recorded import Brought, brought
@@ -51,7 +51,7 @@ def values(schema: Any, defined: dict[str, Any], many: int = MANY) -> st.SearchS
     return st.fixed_dictionaries(fields)
 
 
-RECORDS = {kind: values(codec._newest(name)[1], {}) for kind, name in codec._SCHEMA_OF.items()}
+RECORDS = {kind: values(avro._newest(name)[1], {}) for kind, name in codec._SCHEMA_OF.items()}
 
 
 def outcome(act: Any, kind: type, data: bytes | bytearray) -> str:
@@ -71,9 +71,9 @@ def agree(kind: type, data: bytes | bytearray) -> None:
 def test_what_fastavro_writes_is_read_and_where_bytes_are_changed_read_or_refused_as_by_fastavro(
     kind: type, data: st.DataObject, chance: random.Random
 ) -> None:
-    written = codec.write(codec._SCHEMA_OF[kind], data.draw(RECORDS[kind]))
+    written = avro.write(codec._SCHEMA_OF[kind], data.draw(RECORDS[kind]))
     agree(kind, written)
-    for size in {len(written) - 1, len(written) // 2, codec.PREFIX}:
+    for size in {len(written) - 1, len(written) // 2, avro.PREFIX}:
         agree(kind, written[:size])
     agree(kind, written + b"\0")
     agree(kind, bytearray(written))
@@ -85,7 +85,7 @@ def changed(written: bytes, chance: random.Random) -> bytes:
     """Put other bytes in one to three places."""
     made = bytearray(written)
     for _ in range(chance.randint(1, 3)):
-        place = chance.randint(codec.PREFIX, max(codec.PREFIX, len(made)))
+        place = chance.randint(avro.PREFIX, max(avro.PREFIX, len(made)))
         cut = chance.randint(0, 2)
         made[place : place + cut] = chance.choice((chance.choice(ODD), chance.randbytes(chance.randint(0, 12))))
     return bytes(made)
@@ -94,7 +94,7 @@ def changed(written: bytes, chance: random.Random) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.binary(max_size=300))
 def test_hostile_bytes_are_read_or_refused_as_by_fastavro(kind: type, data: bytes) -> None:
-    agree(kind, codec.prefix(codec._SCHEMA_OF[kind]) + data)
+    agree(kind, avro.prefix(codec._SCHEMA_OF[kind]) + data)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_what_we_write_needs_no_fastavro(value: object) -> None:
 
 
 LEAF = codec.encode(make.leaf())
-NOW = codec.long(make.leaf().now)
-BLOCK = codec.long(-1) + codec.long(1)
+NOW = by_hand.long(make.leaf().now)
+BLOCK = by_hand.long(-1) + by_hand.long(1)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ BLOCK = codec.long(-1) + codec.long(1)
     [
         (Leaf, LEAF.replace(NOW, NOW[:-1] + bytes([NOW[-1] | 0x80]) + b"\0")),
         (Delivery, codec.encode(Delivery(1, 0, "b", 2, b"", bytes(32), b"", 0, (5,), (), b"")).replace(
-            codec.longs((5,)), BLOCK + codec.long(5) + b"\0")),
+            by_hand.longs((5,)), BLOCK + by_hand.long(5) + b"\0")),
         (Delivery, codec.encode(Delivery(1, 0, "b", 2, b"", bytes(32), b"", 0, (5, 6), (), b"")).replace(
-            codec.longs((5, 6)), codec.longs((5,))[:-1] + codec.longs((6,)))),
+            by_hand.longs((5, 6)), by_hand.longs((5,))[:-1] + by_hand.longs((6,)))),
     ],
     ids=["a number longer than it need be", "a block with its size", "two blocks"],
 )  # fmt: skip
@@ -130,7 +130,7 @@ def test_other_forms_that_avro_allows_are_read(kind: type, data: bytes) -> None:
 @pytest.mark.parametrize("byte", [2, 3, 0x80, 0xFF])
 def test_another_boolean_is_left_to_fastavro(byte: int) -> None:
     data = codec.encode(make.header())
-    place = next(at for at in range(codec.PREFIX, len(data)) if _flips_exercise(data, at))
+    place = next(at for at in range(avro.PREFIX, len(data)) if _flips_exercise(data, at))
     odd = data[:place] + bytes([byte]) + data[place + 1 :]
     assert codec._read_usual(Header, odd) is None
     agree(Header, odd)
@@ -149,7 +149,7 @@ def _flips_exercise(data: bytes, at: int) -> bool:
 )
 def test_a_size_that_cannot_be_is_unreadable(size: bytes) -> None:
     with pytest.raises(UnreadableError):
-        codec.decode(Row, codec.prefix("row") + size + b"x")
+        codec.decode(Row, avro.prefix("row") + size + b"x")
 
 
 def test_leftover_bytes_keep_their_own_error() -> None:
@@ -163,9 +163,9 @@ def test_a_count_beyond_the_bytes_is_not_counted_up_to() -> None:
         "fields": [{"name": "items", "type": {"type": "array", "items": {"type": "fixed", "name": "F", "size": 8}}}],
     }  # fmt: skip
     read = usual.reader(_Fixed, b"", schema, {_Fixed: lambda record: record["items"]}, {})
-    assert read(codec.long(1) + b"8 bytes!" + b"\0") == (b"8 bytes!",)
+    assert read(by_hand.long(1) + b"8 bytes!" + b"\0") == (b"8 bytes!",)
     with pytest.raises(ValueError, match=r"^$"):
-        read(codec.long(2**60) + b"8 bytes!" + b"\0")
+        read(by_hand.long(2**60) + b"8 bytes!" + b"\0")
 
 
 class _Fixed:
@@ -174,7 +174,7 @@ class _Fixed:
 
 @given(RECORDS[DecisionRecord], st.integers(0, 400))
 def test_the_beginning_of_a_decision_says_what_the_whole_says_or_nothing(record: Any, cut: int) -> None:
-    data = codec.write("decision", record)
+    data = avro.write("decision", record)
     whole, first = codec.decode(DecisionRecord, data), brought(data)
     assert [getattr(first, name) for name in Brought.__slots__] == [getattr(whole, name) for name in Brought.__slots__]
     shorter = codec.begin(Brought, DecisionRecord, data[:cut])
@@ -185,7 +185,7 @@ def test_the_beginning_of_a_decision_says_what_the_whole_says_or_nothing(record:
 @pytest.mark.parametrize(("version", "fewer"), [("1.0", 3), ("1.1", 2)])
 def test_a_decision_of_an_earlier_schema_is_read_as_quickly(version: str, fewer: int) -> None:
     now = DecisionRecord("notices.at", 0, 7, 8, bytes(32), header=b"header")
-    earlier = codec._schema("decision", version)[0] + codec.encode(now)[codec.PREFIX : -fewer]  # without what is null
+    earlier = avro._schema("decision", version)[0] + codec.encode(now)[avro.PREFIX : -fewer]  # without what is null
     found = codec.begin(Brought, DecisionRecord, earlier)
     assert found is not None
     assert (found.stream, found.at, found.header) == ("notices.at", 8, b"header")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker import codec, merkle, notes
+from broker import avro, by_hand, codec, merkle, notes
 from broker.notice import HEADER_TYPE, KINDS, Delivery, Envelope, Header, Leaf, Row, Shared
 from broker.signing import PublicKey, pae
 from schemas import loader
@@ -46,13 +46,13 @@ def test_the_committed_vectors_are_what_the_code_makes(name: str) -> None:
 
 def test_the_page_lists_the_fingerprint_of_every_wire_schema() -> None:
     listed = dict(re.findall(r"^\| ([a-z]+) \| `([0-9a-f]{16})` \|$", PAGE, re.MULTILINE))
-    assert listed == {name: codec.fingerprint(name).hex() for name in make.WIRE}
+    assert listed == {name: avro.fingerprint(name).hex() for name in make.WIRE}
 
 
 def test_the_page_describes_the_newest_version_of_every_wire_schema() -> None:
     assert {name: loader.latest(name) for name in make.WIRE} == dict.fromkeys(make.WIRE, "1.0") | {"decision": "1.2"}
     for version in ("1.0", "1.1"):
-        assert f"`{codec._schema('decision', version)[0][2:].hex()}`" in PAGE
+        assert f"`{avro._schema('decision', version)[0][2:].hex()}`" in PAGE
 
 
 def test_the_page_lists_the_compartments_of_every_kind() -> None:
@@ -114,7 +114,7 @@ def test_the_worked_example_of_the_page_is_that_of_the_vectors() -> None:
     assert table_bytes(part("Rows")) == row["row"]
     assert table_bytes(part("Leaf")) == delivery["leaf"]["bytes"]
     own = table_bytes(part("Delivery"))
-    assert shown["delivery"] == own + codec.long(len(shown["shared"]) // 2).hex() + shown["shared"]
+    assert shown["delivery"] == own + by_hand.long(len(shown["shared"]) // 2).hex() + shown["shared"]
     assert f"`{envelope['header']['digest']}`" in part("Header")
     assert f"`{envelope['header']['signature']}`" in part("Header")
     for each in envelope["compartments"]:
@@ -129,7 +129,7 @@ def test_the_worked_example_of_the_page_is_that_of_the_vectors() -> None:
 def test_the_program_knows_the_fingerprints_of_the_page() -> None:
     listed = dict(re.findall(r"^  ([a-z]+): '([0-9a-f]{16})',$", PROGRAM, re.MULTILINE))
     assert listed
-    assert listed.items() <= {name: codec.fingerprint(name).hex() for name in make.WIRE}.items()
+    assert listed.items() <= {name: avro.fingerprint(name).hex() for name in make.WIRE}.items()
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker import codec, errors, members, notice
+from broker import avro, codec, errors, members, notice
 from broker.errors import NoticeRejectedError
 from broker.members import WrittenAgreement, WrittenBureau, WrittenDirectory, WrittenKey, WrittenMember
 from broker.notice import (
@@ -62,7 +62,7 @@ DIRECTORY = members.parse(
             ),
             agreements=(WrittenAgreement(id="circle", title="Circle", basis="invented", members=("AT", "LV")),),
             compartment_schemas=tuple(
-                sorted(codec.fingerprint(each).hex() for each in notice.BODY_SCHEMAS if each != "person.narrative")
+                sorted(avro.fingerprint(each).hex() for each in notice.BODY_SCHEMAS if each != "person.narrative")
             ),
         )
     )
@@ -347,7 +347,7 @@ def longer(part: Compartment) -> Compartment:
 
 COMPARTMENTS_WRONG: dict[str, tuple[Callable[[], Envelope], type[NoticeRejectedError]]] = {
     "unreadable": (
-        lambda: replace(HONEST.envelope(), compartments=codec.prefix("compartments") + b"\x02"), errors.UnreadableError,
+        lambda: replace(HONEST.envelope(), compartments=avro.prefix("compartments") + b"\x02"), errors.UnreadableError,
     ),
     "leftover": (
         lambda: replace(HONEST.envelope(), compartments=HONEST.envelope().compartments + b"\0"),
@@ -396,7 +396,7 @@ COMPARTMENTS_WRONG: dict[str, tuple[Callable[[], Envelope], type[NoticeRejectedE
     "a body whose schema is not on the allow-list": (
         lambda: refilled(body("person", "narrative"), position=8), errors.UnknownSchemaError,
     ),
-    "a routing that is none": (lambda: refilled(codec.prefix("routing") + b"\2", position=0), errors.UnreadableError),
+    "a routing that is none": (lambda: refilled(avro.prefix("routing") + b"\2", position=0), errors.UnreadableError),
     "a routing of another schema": (lambda: refilled(body("person", "identity"), 0), errors.UnknownSchemaError),
     "leftover bytes in routing": (
         lambda: refilled(codec.encode(HONEST.routing) + b"\0", position=0), errors.LeftoverBytesError,
@@ -428,7 +428,7 @@ def test_a_withheld_compartment_leaves_the_rest_good() -> None:
 
 
 def test_a_body_is_never_opened() -> None:
-    assert verify(refilled(codec.prefix("person.identity") + b"\xff" * 40), arrival())
+    assert verify(refilled(avro.prefix("person.identity") + b"\xff" * 40), arrival())
 
 
 # The routing
@@ -469,8 +469,8 @@ def test_a_wrong_routing_is_refused_and_the_number_is_burnt(case: str) -> None:
 def test_what_readers_of_avro_differ_on_is_refused() -> None:
     """A boolean of two, which fastavro takes; which forms those are is in test_strict.py."""
     routing = bytearray(codec.encode(HONEST.routed(audience=Audience(everyone=True)).routing))
-    assert routing[codec.PREFIX] == 1
-    routing[codec.PREFIX] = 2
+    assert routing[avro.PREFIX] == 1
+    routing[avro.PREFIX] = 2
     assert type(rejected(refilled(bytes(routing), position=0))) is errors.UnreadableError
     envelope = HONEST.envelope()
     exercise = codec.encode(replace(codec.decode(Header, envelope.header), exercise=True))

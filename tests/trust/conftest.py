@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest_asyncio
+import pytest
 
-from cli.stage import Stage, set_up, stop_kafka
-from tests.trust.test_commands import BUREAUS, federation
+from cli.stage import Stage
+from tests.trust.on_node import served
 
 
-@pytest_asyncio.fixture
-async def on_kafka(tmp_path: Path) -> AsyncIterator[Stage]:
-    made = await set_up(tmp_path / "home", federation(*BUREAUS), "kafka", BUREAUS, lambda _: None)
-    yield made
-    stop_kafka(made)
+@pytest.fixture
+def on_kafka(tmp_path: Path) -> Iterator[Stage]:
+    with served(tmp_path / "home") as made:
+        yield made

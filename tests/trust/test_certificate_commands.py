@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from broker import authorities, bindings, certificates, durable, kafka_admin, pem, principals, settings
 from broker.certificates import pki_of
 from broker.errors import ConfigurationError, UnavailableError
 from broker.signing import is_encrypted
 from broker.streams import DAY_MS
+from cli import broker, ending, passphrases, seed, standing
 from cli import home as homes
 from cli import main as command
-from cli import passphrases, seed
 from cli.home import clock
 from cli.operator_home import make, operator_home, tls_of
 from cli.operator_streams import names, stopped, stopped_path
@@ -148,18 +154,22 @@ async def test_a_home_of_before_is_told_how_its_authorities_get_a_passphrase(sta
     assert "VALISE_PASSPHRASE_FILE" in (await valise(home, "broker", "init")).err
 
 
-async def test_the_authorities_get_a_passphrase_and_another_by_one_command(stage: Stage) -> None:
+async def test_the_authorities_get_a_passphrase_and_another_by_one_command(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of the one before opens them any more; the operator's status says until then that they lie open."""
+    monkeypatch.setattr(kafka_admin, "ANSWER_LIMIT_S", 0.5)  # nobody runs the bus
     pki, home = pki_of(stage.operator.folder), stage.home
     named = {each: str(passphrase(home / each, f"a long passphrase, called {each}\n")) for each in ("first", "second")}
     root, change = pki / "root.key", ("certificate", "passphrase", "--json")
-    assert "without a passphrase" in (await valise(home, "broker", "status")).err
+    status = partial(CliRunner().invoke, command.valise, ["broker", "status", "--home", str(home)])
+    assert "without a passphrase" in (await asyncio.to_thread(status)).stderr
     # A kill came after one of them: the same command goes on, and asks for none of before.
     durable.put_private(root, pem.key_pem(pem.load_key(root), b"a long passphrase, called first"))
     open_ = authorities.bare(pki)
     first = await valise(home, *change, "--new-passphrase-file", named["first"])
     assert (first.code, sorted(first.value["changed"]), authorities.bare(pki)) == (0, sorted(map(str, open_)), [])
-    assert "without a passphrase" not in (await valise(home, "broker", "status")).err
+    assert "without a passphrase" not in (await asyncio.to_thread(status)).stderr
     short = await valise(home, *change, "--new-passphrase-file", str(passphrase(home / "short", "hunter2")))
     assert (short.code, "VALISE_PASSPHRASE_FILE" in short.err) == (1, True)  # the one of before is asked for first
     before, named["third"] = {each: each.read_bytes() for each in pki.iterdir()}, str(passphrase(home / "third"))
@@ -249,6 +259,102 @@ def test_a_member_is_told_that_its_certificate_soon_ends(
     assert (said[0], said[2]) == ("", "")
     assert f"RED: the certificate of {name} ends" in said[1]
     assert f"`valise certificate request {whose}`" in said[1]
+
+
+async def test_the_operator_is_told_whose_certificates_end_soon(stage: Stage) -> None:
+    """In the last week, and from then on: until its member has the next one, is stopped, or takes part no more."""
+    operator, member = stage.operator, stage.home / "members" / "AT"
+    then = clock() - 84 * DAY_MS
+
+    def issue(at: int) -> None:
+        issuing.issue(operator, [vouched.write(member, "AT", "adapter", stage.federation.federation, at)], at)
+
+    issue(then)
+    (first,) = issuing.kept(operator)
+    assert ending.of_members(operator, first.until - ending.MEMBERS_MS - 1) == []
+    for at, said in ((first.until - DAY_MS, "ends"), (first.until, "has ended")):
+        (found,) = ending.of_members(operator, at)
+        assert f"the certificate of at.adapter {said}" in found.said(at)
+    # A bureau to which the directory gives none any more could not have the next one.
+    of_bureau = first.model_copy(update={"principal": "at.ncb"})
+    durable.put(issuing.issued_folder(operator) / of_bureau.file, of_bureau.model_dump_json().encode())
+    assert [each.principal for each in ending.of_members(operator, first.until)] == ["at.adapter"]
+    listed = await valise(stage.home, "certificate", "list")
+    assert "RED: the certificate of at.adapter ends" in listed.out
+    issuing.stop(operator, "at.adapter")
+    assert ending.of_members(operator, first.until) == []
+    issuing.resume(operator, "at.adapter", clock(), old_keys=True)
+    issue(clock())
+    assert ending.of_members(operator, first.until) == []
+    assert (await valise(stage.home, "certificate", "list", "--json")).value["ending"] == []
+
+
+def test_the_operator_is_told_which_of_its_own_certificates_end_soon(tmp_path: Path) -> None:
+    """Those of its nodes, too, also where one runs with that of before; what lies in the safe is not looked for."""
+    made = make(tmp_path, seed.seed(), "kafka")
+    month = clock() + 340 * DAY_MS
+    assert ending.of_operator(made, clock()) == []
+    assert [each.principal for each in ending.of_operator(made, month)] == ["router", "operator", "setup", "node-1"]
+    (pki_of(made.folder) / "setup.crt").unlink()
+    assert [each.principal for each in ending.of_operator(made, month)] == ["router", "operator", "node-1"]
+    (pid := made.folder / "kafka" / "node-1" / "pid").parent.mkdir(exist_ok=True)
+    pid.write_text("1", encoding="ascii")
+    os.utime(pid, (0, 0))
+    assert ending.of_operator(made, clock()) == []  # it was killed: it will begin with the next one
+    properties = str(pid.resolve().with_name("server.properties"))
+    program = [sys.executable, "-c", "print('up', flush=True); input()", "kafka.Kafka", properties]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as runs:
+        assert runs.stdout is not None
+        assert runs.stdout.readline() == b"up\n"  # Linux knows its command line
+        (before,) = ending.of_operator(made, clock())
+        runs.communicate(b"\n", timeout=60)
+    assert "node-1 runs with its certificate of before" in before.said(clock())
+
+
+@pytest.mark.parametrize("damaged", ["pki/setup.crt", "pki/node-1.crt", "kafka/cluster.json"])
+def test_a_damaged_certificate_that_a_broker_needs_not_does_not_end_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    made = make(tmp_path, seed.seed(), "kafka")
+    (file := made.folder / damaged).write_bytes(file.read_bytes()[:50])
+    with capture_logs() as logged:
+        broker._ring_ending(made)
+    structlog.reset_defaults()
+    (said,) = [each["said"] for each in logged]
+    assert f"the certificate of {file.stem} cannot be read" in said or f"{file} is damaged" in said
+    shown = [each.said(clock()) for each in standing.ending_of(made)]
+    assert shown == [said] or f"{file} is damaged" in capsys.readouterr().err
+
+
+async def test_a_node_whose_certificate_has_ended_is_not_started(tmp_path: Path) -> None:
+    """It gives up over a handshake with itself, which names no certificate."""
+    pki = pki_of(make(tmp_path, seed.seed(), "kafka").folder)
+    (pki / "node-1.pem").unlink()
+    authorities.make_node(pki, 1, authorities.LOOPBACK, datetime.now(UTC) - authorities.LEAF_LIFE)
+    up = await valise(tmp_path, "kafka", "up")
+    assert (up.code, "the certificate of node-1" in up.err, "`valise broker init`" in up.err) == (1, True, True)
+
+
+@pytest.mark.parametrize("asked", [("kafka", "up"), ("kafka", "status"), ("broker", "init", "--bus", "kafka")])
+async def test_a_damaged_certificate_is_named(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    file = pki_of(make(tmp_path, seed.seed(), "kafka").folder) / "node-1.crt"
+    file.write_bytes(file.read_bytes()[:50])
+    said = await valise(tmp_path, *asked)
+    assert (said.code, f"{file} is damaged" in said.err) == (1, True)
+
+
+async def test_broker_status_and_the_brokers_log_tell_of_certificates_that_end(stage: Stage) -> None:
+    home, pki = operator_home(stage.home), pki_of(stage.operator.folder)
+    (pki / "operator.pem").unlink()
+    authorities.make_person(pki, "operator", datetime.now(UTC) - timedelta(days=340))
+    found = standing.ending_of(home)
+    assert [each.principal for each in found] == ["operator"]
+    shown = await valise(stage.home, "broker", "status")
+    assert f"RED       {found[0].said(clock())}" in shown.out
+    with capture_logs() as logged:
+        broker._ring_ending(home)
+    structlog.reset_defaults()
+    assert [(each["event"], each["principal"]) for each in logged] == [("certificate.ends", "operator")]
 
 
 async def test_a_list_of_who_was_stopped_of_a_version_before_lets_nobody_in(stage: Stage) -> None:

@@ -14,7 +14,7 @@ from hashlib import sha256, shake_256
 from pathlib import Path
 from typing import Any
 
-from broker import codec, merkle, notes, notice, route
+from broker import avro, codec, merkle, notes, notice, route
 from broker.notice import (
     Audience,
     Compartment,
@@ -103,14 +103,14 @@ OPENED = {
     ),
     "question": Opened(
         fixed("salt/question"),
-        codec.write("request.question", {
+        avro.write("request.question", {
             "text": "Besitzt die Person Firmen in Ihrem Register? ფირმა?", "language": "de",
             "wanted": ["ownership"], "reason": None,
         }),
     ),
     "desk": Opened(
         fixed("salt/desk"),
-        codec.write("request.desk", {
+        avro.write("request.desk", {
             "desk": "Duty desk", "bureau": "AT/ncb", "reference": "AT-2026-1", "channels": [], "languages": ["de"],
             "hours": None,
         }),
@@ -186,7 +186,7 @@ def envelope_json() -> Json:
     ]
     return {
         "about": "A notice as its issuer sends it; described in docs/envelope.md.",
-        "fingerprints": {name: codec.fingerprint(name) for name in WIRE},
+        "fingerprints": {name: avro.fingerprint(name) for name in WIRE},
         "key": key_json("AT/ncb"),
         "header": {
             "value": asdict(header()),

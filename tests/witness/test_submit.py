@@ -128,6 +128,17 @@ async def test_a_cosigned_head_on_the_stream_is_no_head_of_its_own(scene: Scene)
     assert [each.old for each in advances] == [0, 5, 8]
 
 
+async def test_a_quorum_that_could_not_be_announced_is_announced_at_the_next_round(scene: Scene) -> None:
+    """On a quiet log no other head comes: members would hear of it with the next notice only."""
+    submit = scene.submit(await scene.witness("a"))
+    await scene.ledger.step(5)
+    scene.ledger.bus.memory.breaks.append(False)
+    for _ in range(3):
+        await submit.round()
+    records = await scene.ledger.bus.read(streams.CHECKPOINTS, 0)
+    assert [each.key for each in records] == [b"", b"cosigned"]
+
+
 async def test_traffic_goes_on_while_a_witness_hangs_and_the_others_are_kept(scene: Scene) -> None:
     gives_up = asyncio.Event()
     slow = await scene.stack.enter_async_context(saying(b"HTTP/1.1 200 OK\r\nContent-", until=gives_up))
@@ -218,6 +229,26 @@ async def test_a_dead_witness_is_asked_less_and_less_often_and_taken_back(scene:
     submit.witnesses = replace(submit.witnesses, known=(alive,))
     await submit.round()
     assert by(scene.checkpoint, alive)
+
+
+async def test_a_clock_that_was_ahead_keeps_no_witness_from_being_asked_once_it_is_set_right(scene: Scene) -> None:
+    """No cosignature is of its time while it is ahead; and the alarm about that is not the last for a day."""
+    known, ahead = await scene.witness("a"), 24 * NO_QUORUM_MS
+    submit = scene.submit(known)
+    submit.clock = lambda: scene.now.now + ahead
+    await scene.ledger.step(5)
+    for _ in range(3):
+        await submit.round()
+        scene.now.now += AGAIN_LEAST_MS * 4
+    assert by(scene.checkpoint, known) == []
+    ahead = 0
+    await submit.round()
+    assert by(scene.checkpoint, known) == ["witness.example/a"]
+    submit.witnesses = Witnesses((replace(known, place=Place("127.0.0.1", 1, "", None)),), 1)
+    scene.now.now += NO_QUORUM_MS
+    with capture_logs() as said:
+        await submit.round()
+    assert "witnesses.no-quorum" in [each["event"] for each in said]
 
 
 async def test_without_a_quorum_nothing_counts_as_witnessed_but_what_came_is_shown(scene: Scene) -> None:

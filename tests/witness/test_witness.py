@@ -11,6 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from broker import cosignature, merkle, notes
 from broker.errors import ConfigurationError
@@ -213,7 +215,8 @@ def test_what_is_no_state_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 async def test_a_state_that_cannot_be_written_is_503_and_nothing_is_signed(tmp_path: Path) -> None:
-    with closing(made(tmp_path / "witness.db")) as witness:
+    """And its own log says so: whoever runs it would else hear of it from the operator."""
+    with capture_logs() as logged, closing(made(tmp_path / "witness.db")) as witness:
         log = Log(5)
         await asked(witness, log.request(0))
         with closing(sqlite3.connect(tmp_path / "witness.db", isolation_level=None)) as another:
@@ -221,6 +224,8 @@ async def test_a_state_that_cannot_be_written_is_503_and_nothing_is_signed(tmp_p
         heard = await asked(witness, log.grow(1).request(5))
         assert heard.status == 503
         assert "—" not in heard.text
+    structlog.reset_defaults()
+    assert [each["event"] for each in logged] == ["checkpoint.cosigned", "state.unavailable"]
 
 
 async def test_it_answers_a_known_log_as_another_implementation_does(tmp_path: Path) -> None:
