@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from broker.trail import Trail
 
 PROGRESS_EVERY = 1000
-HELD, ROUTED = "held", "routed"
+HELD, ROUTED, RECEIPT = "held", "routed", "receipt"
 DECIDED = ONCE | {RELEASED}
 """Kinds of leaf in which it was decided who gets a notice."""
 UNRULED = TO_HOLDERS | {APPROVAL}
@@ -273,7 +273,6 @@ class _Recheck:
         self._follows(leaf.kind)
         if leaf.kind == REJECTED:
             self._rejected(number, leaf, record)
-        self._sent.pop(leaf.header_digest or b"", None)
         if not rows_hold(leaf, record):  # it has none, and names somebody
             self._found.add(f"leaf {number}", NOT_LAID)
         if leaf.kind in DECIDED:
@@ -292,10 +291,11 @@ class _Recheck:
         else:
             self._key_of(number, leaf, record)
         if record.stream.startswith("receipts."):
-            self._receipt(record)
+            self._receipt(leaf, record)
 
     def _rejected(self, number: int, leaf: Leaf, record: DecisionRecord) -> None:
         """Check that what is rejected is what its code says, as far as that can be told."""
+        self._sent.pop(leaf.header_digest or b"", None)
         grounds, kept = self._grounds(leaf), self._sent.get(record.record_digest)
         receipt = (kept.statement(kept.number), kept.source) if kept and kept.statement else None
         wrong = self._rejections.take(
@@ -392,6 +392,7 @@ class _Recheck:
 
         What became of it where leaves were lost, nobody knows.
         """
+        self._sent.pop(leaf.header_digest or b"", None)
         about = -1 if leaf.about is None else leaf.about
         first = codec.decode(Leaf, self._trail.entry(about)) if 0 <= about < number else None
         if first is not None and first.kind in GAP:
@@ -434,8 +435,10 @@ class _Recheck:
         elif not is_order(said.header):
             self._found.add(f"leaf {number}", f"is {leaf.kind}, and nobody has ordered it")
 
-    def _receipt(self, record: DecisionRecord) -> None:
-        if self._sent.pop(record.record_digest, None):
+    def _receipt(self, leaf: Leaf, record: DecisionRecord) -> None:
+        """Note a receipt that is on record; in another leaf than these it reaches nobody, and nothing else says so."""
+        told = leaf.kind == REJECTED or (leaf.kind in (RECEIPT, REPEATED) and record.statement != b"")
+        if told and self._sent.pop(record.record_digest, None) is not None:
             self._found.receipts += 1
         if receipt := receipt_in(record):
             self._reached(receipt.bureau, b"", receipt.number)

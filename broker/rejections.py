@@ -227,7 +227,10 @@ class Rejections:
             data, source = receipt
             return _untrue(leaf, source, lambda: self._judge(number, codec.decode(Statement, data), arrival))
         sent = self._sent.get(record.record_digest)
-        if arrival and sent and arrival.stream.startswith("notices."):
+        if sent and not record.stream.startswith("notices."):  # where it came is the broker's word, what follows is not
+            is_true = leaf.code == UnknownKindError.code
+            return None if is_true else f"is {leaf.code}, and what {sent.source} kept of it does not travel there"
+        if arrival and sent:
             return _untrue(leaf, sent.source, lambda: signed_header(sent.envelope, arrival))
         return None
 

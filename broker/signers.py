@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 from broker.errors import (
     KeyNotInForceError,
+    KeyOfAnotherError,
     KeyRevokedError,
+    OtherFederationError,
     SignatureError,
+    StreamOfAnotherError,
     UnknownKeyError,
     UnknownMemberError,
 )
@@ -27,7 +30,13 @@ if TYPE_CHECKING:
     from broker.recorded import Recorded
 
 NOT_TOLD = "does not say under which key it was signed, as leaves before it do"
-NAMING = frozenset(each.code for each in (UnknownKeyError, SignatureError, KeyNotInForceError, KeyRevokedError))
+NAMING = frozenset(
+    each.code
+    for each in (
+        UnknownKeyError, SignatureError, KeyNotInForceError, KeyRevokedError,
+        KeyOfAnotherError, OtherFederationError, StreamOfAnotherError, UnknownMemberError,
+    )
+)  # fmt: skip
 """Codes of rejections of what could be read as far as its key."""
 
 
