@@ -19,7 +19,7 @@ from broker.begun import GAP
 from broker.confirm import Given
 from broker.decide import GLASS_BROKEN, SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, TrailError
-from broker.examine import FOLLOWING, ONCE
+from broker.examine import AHEAD_MS, FOLLOWING, ONCE
 from broker.few import few
 from broker.holders import LOOKS, Holders
 from broker.index import look_in, receipt_in
@@ -126,6 +126,8 @@ class Sent:
     """Of a notice; empty for a receipt."""
     statement: Callable[[int], bytes] | None = None
     """Gives the statement of a receipt by its number."""
+    again: float = 0
+    """When it was sent again, after later ones, by its sender's clock (ms); infinite: nobody knows; 0: it was not."""
 
     @property
     def what(self) -> str:
@@ -201,7 +203,8 @@ class _Recheck:
         self._statements = Statements()
         self._signers = Signers(self._statements.revoked)
         self._subscriptions: tuple[Directory | None, Subscriptions | None] = (None, None)
-        self._newest: dict[tuple[str, bytes], int] = {}
+        self._newest: dict[tuple[str, bytes], tuple[int, int]] = {}
+        """Bureau and series → the highest number, and when the last one came to the bus."""
         self._delivered: dict[str, int] = {}
         """The last delivery number of each bureau."""
         self._owed: tuple[int, str] | None = None
@@ -441,15 +444,21 @@ class _Recheck:
         if told and self._sent.pop(record.record_digest, None) is not None:
             self._found.receipts += 1
         if receipt := receipt_in(record):
-            self._reached(receipt.bureau, b"", receipt.number)
+            self._reached(receipt.bureau, b"", receipt.number, record)
 
-    def _reached(self, bureau: str, series: bytes, number: int) -> None:
-        self._newest[bureau, series] = max(self._newest.get((bureau, series), 0), number)
+    def _reached(self, bureau: str, series: bytes, number: int, record: DecisionRecord) -> None:
+        highest, at = self._newest.get((bureau, series), (0, 0))
+        came = record.at if record.stream else 0  # what was released came before
+        self._newest[bureau, series] = (max(highest, number), max(at, came))
 
     def _sent_left(self) -> None:
-        """Tell what was sent and is in no leaf, where a later one of the same bureau or series is on record."""
+        """Tell what was sent and is in no leaf, where a later one of the same bureau or series is on record.
+
+        Of what was sent again out of turn, one that came long after that.
+        """
         for each in self._sent.values():
-            if each.number < self._newest.get((each.bureau, each.series), 0):
+            highest, at = self._newest.get((each.bureau, each.series), (0, 0))
+            if each.number < highest and (not each.again or each.again + AHEAD_MS < at):
                 self._found.add(each.what, f"{each.source} sent it, and no leaf records it")
             else:
                 self._found.waiting += 1
@@ -460,7 +469,7 @@ class _Recheck:
         place = f"leaf {recorded.leaf_number}"
         record = recorded.record
         self._sent.pop(recorded.leaf.header_digest or b"", None)
-        self._reached(recorded.header.issuer, recorded.routing.series, recorded.routing.number)
+        self._reached(recorded.header.issuer, recorded.routing.series, recorded.routing.number, record)
         grounds = self._grounds(recorded.leaf)
         directory = grounds.directory if grounds else None
         self._follows(recorded.leaf.kind)

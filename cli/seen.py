@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -110,8 +111,9 @@ class Seen:
     def notices(self) -> Iterator[SentNotice]:
         """Stream the notices that issuers sent and were told nothing of."""
         for file in self._outboxes:
-            for bureau, series, number, digest in _rows(file, _UNTOLD, (str, bytes, int, bytes)):
-                yield SentNotice(bureau, number, digest, _name(file), series)
+            again = _again(file, "envelopes", "sent_at")
+            for bureau, series, number, digest, at in _rows(file, _UNTOLD.format(again), _SENT_NOTICE):
+                yield SentNotice(bureau, number, digest, _name(file), series, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class SentReceipt:
     """Of which leaves it speaks."""
     read: Callable[[int], bytes]
     """Gives a statement of that file by its number."""
+    again: float
+    """0, or infinite where it was sent again, after later ones: no inbox says when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,8 @@ class SentNotice:
     digest: bytes
     source: str
     series: bytes
+    again: int
+    """When it was sent again, after later ones, by its issuer's clock (ms); 0 where it was not."""
 
 
 def beside(trail: Path) -> list[Path]:
@@ -235,13 +241,14 @@ def _heads(file: Path) -> Iterator[SeenHead]:
         yield SeenHead(size, root, note, _name(file))
 
 
-_SENT = "SELECT number, statement FROM receipts WHERE sent = 1 ORDER BY number"
+_SENT = "SELECT number, statement, {} FROM receipts WHERE sent = 1 ORDER BY number"
 _HEAD = (int, bytes, str)
 _COPY = (bytes, bytes, bytes, bytes, bytes, int)
+_SENT_NOTICE = (str, bytes, int, bytes, int)
 _DELIVERY = (int, bytes, str, int, bytes, bytes, bytes, int, str, int | None)
-"""Kinds of columns: of a kept head, of what was not taken in, of a delivery."""
+"""Kinds of columns: of a kept head, of what was not taken in, of what was told nothing of, of a delivery."""
 _UNTOLD = """
-SELECT bureau, series, number, header_digest FROM envelopes AS e
+SELECT bureau, series, number, header_digest, {} FROM envelopes AS e
 WHERE sent_at IS NOT NULL AND (outcome IS NULL OR outcome = 'rejected' AND leaf_number IS NULL)
 AND NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.record_digest = e.sent_digest) ORDER BY place
 """
@@ -317,13 +324,20 @@ def _receipts(file: Path) -> Iterator[SentReceipt]:
     if not list(_rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'receipts'", (int,))):
         return
     read = partial(_statement, file)
-    for number, statement in _rows(file, _SENT, (int, bytes)):
+    for number, statement, again in _rows(file, _SENT.format(_again(file, "receipts", "1")), (int, bytes, int)):
         try:
             receipt = codec.decode(Receipt, codec.decode(Statement, statement).payload)
         except NoticeRejectedError as error:
             raise ConfigurationError(f"{file} holds a receipt that cannot be read: {error}") from error
         leaves = tuple(each.leaf_number for each in receipt.items)
-        yield SentReceipt(receipt.bureau, number, sha256(statement).digest(), _name(file), leaves, read)
+        digest, name = sha256(statement).digest(), _name(file)
+        yield SentReceipt(receipt.bureau, number, digest, name, leaves, read, math.inf if again else 0)
+
+
+def _again(file: Path, table: str, when: str) -> str:
+    """Give the column that tells what was queued anew, 0 where it was not: a file of before does not say it."""
+    asked = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'queued'"
+    return f"CASE WHEN queued > 0 THEN {when} ELSE 0 END" if list(_rows(file, asked, (int,), table)) else "0"
 
 
 def _statement(file: Path, number: int) -> bytes:

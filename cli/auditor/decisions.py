@@ -53,11 +53,14 @@ class Decisions:
             raise ConfigurationError(message)
         named = [_open(each) for each in policies]
         sent = {
-            each.digest: Sent(each.bureau, each.number, each.source, statement=each.read)
+            each.digest: Sent(each.bureau, each.number, each.source, statement=each.read, again=each.again)
             for each in seen.receipts()
             if not each.leaves or not all(_is_lost(leaf, gaps) for leaf in each.leaves)
         }
-        sent |= {each.digest: Sent(each.bureau, each.number, each.source, each.series) for each in seen.notices()}
+        sent |= {
+            each.digest: Sent(each.bureau, each.number, each.source, each.series, again=each.again)
+            for each in seen.notices()
+        }
         grounds = _grounds(Versions(trail.resolve().parent / "versions"), named) if named else _none
         with closing(Records.to_read(file)) as records:
             told = progress("decisions checked")

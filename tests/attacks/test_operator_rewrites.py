@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from broker import codec, notes, tiles
+from broker.examine import AHEAD_MS
 from broker.notice import Entry, Leaf
 from broker.signing import SigningKey
 from tests.attacks.scene import ALL, Scene, leaf_but, root_of, two_logs, write_trail
@@ -274,6 +277,38 @@ async def test_the_operator_drops_a_notice_between_two_others(scene: Scene) -> N
     verdict = scene.verify("--records")
     assert verdict.exit == 4
     assert verdict.says("notice 1 of AT/ncb: AT/outbox.db sent it, and no leaf records it")
+
+
+async def test_what_was_sent_again_is_out_of_turn_and_accuses_nobody_while_it_may_be_on_its_way(scene: Scene) -> None:
+    """R-1, and LV's first receipt, were rejected for their key and sent again since; the auditor's copy of the trail is
+    of before. Once the trail goes on for long after AT sent R-1 anew: `no leaf records it`, exit 4."""
+    _, second, third = await scene.publish(draft("R-1"), draft("R-2"), draft("R-3"))
+    for each in (second, third):
+        await scene.operator.route(each, {"LV/ncb": ALL})
+        await scene.collect()
+    await scene.confirm((await scene.receipts())[1])
+    assert await scene.learn() == []
+    queued_anew(scene.home("AT/ncb").folder / "outbox.db", "envelopes", "record = 'R-1'")
+    queued_anew(scene.home("LV/ncb").folder / "inbox.ncb.db", "receipts", "number = 1")
+    scene.lay_out()
+    scene.lay_out_records()
+    verdict = scene.verify("--records")
+    assert (verdict.findings, verdict.value["decisions"]["receipts_waiting"]) == ([], 2)
+    scene.pass_time(AHEAD_MS + 1)
+    (later,) = await scene.publish(draft("R-4"))
+    await scene.operator.route(later, {"LV/ncb": ALL})
+    await scene.learn()
+    scene.lay_out()
+    scene.lay_out_records()
+    (finding,) = scene.verify("--records").findings
+    assert finding == "notice 1 of AT/ncb: AT/outbox.db sent it, and no leaf records it"
+
+
+def queued_anew(file: Path, table: str, which: str) -> None:
+    """Have a member's tool remember that it sent something again."""
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute(f"UPDATE {table} SET queued = queued + 1 WHERE {which}").rowcount == 1
+        database.commit()
 
 
 def test_the_operator_takes_one_notice_in_twice(kept: Scene) -> None:
