@@ -381,6 +381,11 @@ class _Recheck:
         if subject.relation in BECOMES:
             self._became[about] = BECOMES[subject.relation]
 
+    def _taken_in(self, recorded: Recorded, directory: Directory | None) -> str:
+        """Say why a notice could not have been taken in, "" where nothing is against it."""
+        rejected = self._rejections.take_in(recorded, has_lost=self._holders.has_lost)
+        return rejected or inadmissible(recorded.header, recorded.leaf, directory) or self._used_before(recorded)
+
     def _used_before(self, recorded: Recorded) -> str:
         """Say whether its id or its number in its series is another's: under each an issuer says one thing."""
         header, routing, number = recorded.header, recorded.routing, recorded.leaf_number
@@ -481,11 +486,7 @@ class _Recheck:
             self._reviewed(recorded.leaf_number, recorded.leaf, RELEASE)
         self._given(place, recorded, directory)
         self._signed(place, recorded, directory)
-        if recorded.leaf.kind in ONCE:
-            self._rejections.take_in(recorded)
-        if recorded.leaf.kind in ONCE and (
-            wrong := inadmissible(recorded.header, recorded.leaf, directory) or self._used_before(recorded)
-        ):
+        if recorded.leaf.kind in ONCE and (wrong := self._taken_in(recorded, directory)):
             self._found.add(place, wrong)
         if not rows_hold(recorded.leaf, record):
             self._found.add(place, NOT_LAID)

@@ -128,13 +128,15 @@ class Rejections:
         self.on_word: dict[str, int] = {}
         """Rejections that nothing here says the truth of, by code."""
 
-    def take_in(self, recorded: Recorded) -> None:
-        """Note a notice that was taken in."""
+    def take_in(self, recorded: Recorded, *, has_lost: bool) -> str:
+        """Note a notice that was taken in; say whether its issuer had been told that it was not, "" if not."""
         self._taken_in.before(recorded.leaf.header_digest, recorded.leaf_number)
         subject = subject_of(recorded.header)
         if subject and subject.relation == "withdraws" and recorded.leaf.about is None:
             self._withdrawn.add(subject.header_digest)
             self._used.add((subject.issuer, subject.notice_id))
+        first = self._rejected.at(recorded.leaf.header_digest)
+        return "" if first is None or has_lost else f"takes in the notice that leaf {first} had rejected"
 
     def take(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.notice import DecisionRecord, Envelope
+from broker.notice import BEGUN, DecisionRecord, Envelope
 from broker.recheck import Rechecked, Sent
 from broker.recorded import key_in
 from broker.signing import header_digest
@@ -136,3 +136,23 @@ async def test_the_operator_says_that_a_notice_came_where_none_travels(shared: B
         books, number = await rejected(shared, sent, code, stream="receipts.at")
         with books.checked(copies=[copy_of(draft, sent)]) as (_, found):
             assert (said(found, number), found.on_word.get(code, 0)) == (finding, 0 if finding else 1)
+
+
+async def test_the_operator_gives_out_what_he_has_rejected(shared: Bench) -> None:
+    """He tells AT that its notice was rejected, for what stays his word; later LV is given it behind AT's back, and AT,
+    for whom it never was, cannot end it. Exit 4, and nobody need bring anything."""
+    before = (await shared.publish(replace(notice(AT).envelope(), signature=bytes(64)))).leaf_number
+    number = (await shared.publish(notice(AT))).leaf_number
+    await shared.federation.settled()
+    books = Books.of(shared)
+    with books.checked() as (findings, found):
+        assert (findings, found.findings) == ([], [])
+    leaf, record = books.find(number)
+    told, _ = books.find(before)
+    books.put(before, replace(told, code="invalid-field", header_digest=leaf.header_digest), bare(record))
+    with books.checked() as (_, found):
+        assert said(found, number) == f"takes in the notice that leaf {before} had rejected"
+    lost, its = books.find(before - 1)
+    books.put(before - 1, replace(lost, kind=BEGUN, code=None, header_digest=None, about=None, rows=None), bare(its))
+    with books.checked() as (_, found):
+        assert said(found, number) == ""
