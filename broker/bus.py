@@ -142,10 +142,11 @@ class Shard(Protocol):
         """
         ...
 
-    def gone(self) -> frozenset[str]:
+    async def gone(self) -> frozenset[str]:
         """Name the inputs that the bus seems to have no more: nothing comes of them, and the others go on.
 
-        Not asked for: it is what was heard last, and may hold for a moment only.
+        It may hold for a moment only; none where the bus does not answer. Raises UnavailableError if one was made again
+        since `own`: what is in it before the place that we had reached would be passed over. `own` then finds no place.
         """
         ...
 

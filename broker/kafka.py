@@ -258,7 +258,8 @@ class KafkaBus:
     async def _place(self, group: str, stream: str, partition: int) -> int | None:
         self._check("read", stream)
         places = await self._group(group)
-        return await places.committed((stream, partition))
+        (offset,) = await places.committed([(stream, partition)])
+        return offset
 
     async def keep_place(self, group: str, stream: str, offset: int, *, partition: int = 0) -> None:
         """Commit an offset for the group `<principal>.<group>`, without joining it."""
@@ -304,10 +305,11 @@ class KafkaBus:
             consumer = await self._client.consumer(stack, group=group)
             places = Places(consumer, self._principal, group, self._client.limit)
             await places.commit((REGISTER, shard), 0)  # or the newest may not be told (`Bus.place`); it is no input
-            offsets = await asyncio.gather(*(places.committed(task) for task in tasks))
+            async with self._naming_gone(inputs):
+                known = await places.ids(inputs)  # first: the place in one that is made again in between is not ours
+            places_of = dict(zip(tasks, await places.committed(tasks), strict=True))
             reader = await self._client.consumer(stack, wait_ms=SHARD_WAIT_MS)
-            places_of = dict(zip(tasks, offsets, strict=True))
-            owner.backlog = Backlog(reader, places_of, self._principal, self._client.limit)
+            owner.backlog = Backlog(reader, places_of, known, self._principal, self._client.limit)
             async with self._naming_gone(inputs):
                 await owner.backlog.check(lost)
             yield owner
@@ -460,9 +462,9 @@ class _Shard:
         self._shard, self._producer, self._check, self._limit, self._owned = shard, producer, check, limit, owned
         self._naming_gone, self._dead = naming_gone, False
 
-    def gone(self) -> frozenset[str]:
-        """Name the inputs of which the node that was asked last had no topic."""
-        return self.backlog.gone()
+    async def gone(self) -> frozenset[str]:
+        """Name the inputs of which a node that answers has no topic."""
+        return await self.backlog.gone()
 
     def unplaced(self) -> frozenset[str]:
         """Name the inputs of which the group had no place."""
@@ -480,7 +482,10 @@ class _Shard:
         for stream, _ in rows:
             self._check("write", stream)
         batches = {place: make_batches(values, {}, TRANSACTIONAL) for place, values in rows.items()}
-        offsets = {TopicPartition(record.stream, record.partition): record.offset + 1 for record in taken}
+        known = self.backlog.ids
+        offsets = {
+            TopicPartition(each.stream, each.partition): (each.offset + 1, known.get(each.stream, "")) for each in taken
+        }
         if not batches and not offsets:
             return {}
         async with (
@@ -494,7 +499,7 @@ class _Shard:
             self._owned.last[self._shard] = written[REGISTER] + 1
         return written
 
-    async def _send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _send_offsets(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         if offsets:
             await self._producer.send_offsets_to_transaction(offsets, f"{ROUTER}.{self._shard}")
 

@@ -6,6 +6,7 @@ import asyncio
 import struct
 import zlib
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -16,10 +17,11 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record._crecords import default_records
 from aiokafka.structs import ConsumerRecord
 
-from broker.bus import MAX_RECORD, NOTHING_LOST, Place, Record, made_again, passed_over
+from broker.bus import MAX_RECORD, Place, Record, made_again, passed_over
 from broker.errors import OffsetGoneError, UnavailableError
 from broker.fair import shares
-from broker.kafka_answers import answering
+from broker.kafka_answers import FAILED, answering
+from broker.kafka_ids import AGAIN_S, ids, others
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +32,8 @@ HELD_BYTES = 4 << 20
 """what is read ahead of one stream before its reading pauses"""
 UNPACKED = 64
 """records unpacked between two looks at that: a few bytes on the way may be megabytes here"""
+LOOK_S = 5.0
+"""how long a look at the inputs may take; what it does not find the next one may"""
 # What decoding hostile bytes was seen to raise, or could.
 _DAMAGED = (
     kafka_errors.KafkaError,
@@ -97,11 +101,22 @@ class Places:
     def __init__(self, consumer: AIOKafkaConsumer, principal: str, group: str, limit: float) -> None:
         self._consumer, self._principal, self._group, self._limit = consumer, principal, group, limit
 
-    async def committed(self, place: Place) -> int | None:
-        """Tell the next offset to read; None if none was kept."""
+    async def committed(self, places: Sequence[Place]) -> list[int | None]:
+        """Tell the next offsets to read; None where none was kept, or in a topic of before this one."""
+        tasks = [TopicPartition(*each) for each in places]
         with answering(self._principal, "read", self._group):
             async with asyncio.timeout(self._limit):
-                found: int | None = await self._consumer.committed(TopicPartition(*place))
+                found = await self._consumer._coordinator.fetch_committed_offsets(tasks)  # noqa: SLF001 -- with metadata
+                known = {each.topic: kept.metadata for each, kept in found.items() if kept.metadata}
+                before = others(known, await ids(self._consumer, known))
+        return [found[each].offset if each in found and each.topic not in before else None for each in tasks]
+
+    async def ids(self, streams: Sequence[str]) -> dict[str, str]:
+        """Tell the ids of these streams' topics, once a node knows them all."""
+        with answering(self._principal, "read", ", ".join(streams)):
+            async with asyncio.timeout(self._limit):
+                while len(found := await ids(self._consumer, streams)) < len(streams):  # noqa: ASYNC110 -- nodes are asked
+                    await asyncio.sleep(AGAIN_S)
         return found
 
     async def commit(self, place: Place, offset: int) -> None:
@@ -123,9 +138,16 @@ class Backlog:
     """What has arrived for a shard and was not taken yet, stream by stream."""
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int | None], principal: str, limit: float
+        self,
+        consumer: AIOKafkaConsumer,
+        places: Mapping[TopicPartition, int | None],
+        known: Mapping[str, str],
+        principal: str,
+        limit: float,
     ) -> None:
         self._consumer, self._principal, self._limit = consumer, principal, limit
+        self.ids = known
+        """Of the topics in which the places are."""
         self._held: dict[Place, deque[Record]] = {place: deque() for place in places}
         self._bytes: dict[Place, int] = dict.fromkeys(places, 0)
         self._paused: set[Place] = set()
@@ -157,10 +179,19 @@ class Backlog:
                 self._bytes[place] += _weight(gap)
                 self._consumer.seek(place, gap.offset + 1)
 
-    def gone(self) -> frozenset[str]:
-        """Name the streams of which the node that was asked last had no topic: nothing comes of them."""
-        known = self._consumer._client.cluster  # noqa: SLF001 -- nothing public tells what it was answered last
-        return frozenset(stream for stream, _ in self._held if known.partitions_for_topic(stream) is None)
+    async def gone(self) -> frozenset[str]:
+        """Name the streams of which a node that answers has no topic: nothing comes of them.
+
+        Raises UnavailableError where one was made again: of our place there nothing is known, though it has an end
+        beyond that.
+        """
+        there = self.ids
+        with suppress(*FAILED):
+            async with asyncio.timeout(LOOK_S):
+                there = await ids(self._consumer, self.ids)
+        if again := others(self.ids, there):
+            raise UnavailableError(f"{', '.join(again)} was lost, and made again")
+        return frozenset(self.ids) - there.keys()
 
     async def take(self, limit: int, wait: float) -> list[Record]:
         """Give what has come, each stream its fair share; wait for the first if nothing has."""
@@ -193,8 +224,7 @@ class Backlog:
                     self._hold(found)
                     wait = 0
             except kafka_errors.OffsetOutOfRangeError as error:
-                self._places = dict(error.args[0])
-                await self.check(NOTHING_LOST)
+                # What is lost is said of the place that is kept, not of where we have read on to: by who owns it next.
                 raise UnavailableError("a node does not have what it had a moment ago") from error
 
     def _hold(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:

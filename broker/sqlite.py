@@ -308,7 +308,7 @@ class _Shard:
         self._turn = 0
         self._dead = False
 
-    def gone(self) -> frozenset[str]:
+    async def gone(self) -> frozenset[str]:
         """Name none: a table of the file goes with the file."""
         return frozenset()
 

@@ -147,7 +147,7 @@ async def _watch(register: Register, shard: Shard, moved: Moved) -> None:
     while True:
         register.check_ours()
         moved.look()
-        found = shard.gone()
+        found = await shard.gone()
         gone = found & before  # at two looks: a node that begins may not know of them yet
         if gone - rung:
             error = TopicGoneError(sorted(gone))

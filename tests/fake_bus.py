@@ -155,7 +155,7 @@ class FakeShard:
             self._given.popleft()
         return last
 
-    def gone(self) -> frozenset[str]:
+    async def gone(self) -> frozenset[str]:
         """Name the inputs that the test took away."""
         return self._memory.gone
 

@@ -110,6 +110,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "sqlite",
         "kafka_batch",
         "kafka_answers",
+        "kafka_ids",
         "kafka_metadata",
         "kafka_read",
         "kafka_send",
@@ -132,6 +133,7 @@ DOORS = {
     "aiokafka": (
         "broker/kafka.py",
         "broker/kafka_answers.py",
+        "broker/kafka_ids.py",
         "broker/kafka_metadata.py",
         "broker/kafka_quota.py",
         "broker/kafka_read.py",

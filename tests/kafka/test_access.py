@@ -18,9 +18,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from broker import authorities, bindings, certificates, kafka_admin, principals, topics
-from broker.bus import Copies, Writes
+from broker.bus import Copies, Record, Shard, Writes
 from broker.certificates import FEDERATION, Credentials
-from broker.errors import ConfigurationError, ForbiddenStreamError, TopicGoneError
+from broker.errors import ConfigurationError, ForbiddenStreamError, TopicGoneError, UnavailableError
 from broker.kafka import LIMIT_S, KafkaBus
 from broker.streams import World
 from tests.kafka import bare, impostors
@@ -499,7 +499,7 @@ async def test_topics_that_are_gone_are_told_by_name_and_made_again(kafka: Kafka
         async with KafkaBus(kafka.bootstrap, "router", kafka.pki("router"), WORLD, limit=3.0) as bus:
             await bus.keep_place("0", "receipts.at", await bus.end("receipts.at"))
             async with bus.own(0, inputs) as shard:
-                assert not shard.gone()
+                assert not await shard.gone()
                 assert "receipts.at" not in shard.unplaced()
                 await asyncio.to_thread(_take_away, kafka, lost)
                 asked: list[Coroutine[Any, Any, object]] = [
@@ -516,7 +516,7 @@ async def test_topics_that_are_gone_are_told_by_name_and_made_again(kafka: Kafka
                 assert "no node has a topic for inbox.at.ncb: " in str(found[0])
                 assert "kafka check --mend" in str(found[0])
                 async with asyncio.timeout(PATIENCE_S):
-                    while shard.gone() != {"receipts.at"}:
+                    while await shard.gone() != {"receipts.at"}:
                         await shard.take(500, 0.1)  # what came before is taken first
             with pytest.raises(TopicGoneError, match=r"receipts\.at"):
                 async with bus.own(0, inputs):
@@ -527,7 +527,7 @@ async def test_topics_that_are_gone_are_told_by_name_and_made_again(kafka: Kafka
             assert sorted(kafka.establish(WORLD).created) == sorted(lost)
             await bus.fan_out(copies)
             async with bus.own(0, inputs, {"receipts.at": 0}) as shard:
-                assert not shard.gone()
+                assert not await shard.gone()
                 assert "receipts.at" in shard.unplaced()  # its place went with it
                 (stands_for_it,) = [each for each in await shard.take(500, 0.1) if each.stream == "receipts.at"]
                 assert (stands_for_it.offset, stands_for_it.fault) == (-1, "receipts.at was lost, and made again")
@@ -537,6 +537,63 @@ async def test_topics_that_are_gone_are_told_by_name_and_made_again(kafka: Kafka
                 assert not [each for each in await shard.take(500, 0.1) if each.stream == "receipts.at"]
     finally:
         kafka.establish(WORLD)
+
+
+async def test_of_an_input_made_again_while_it_is_read_nothing_is_passed_over(kafka: KafkaWorld) -> None:
+    """Kafka takes an offset by the topic's name alone; the place in the one before would lie within the next."""
+    stream, writes = "notices.lv", Writes([("routed", b"", b"v")])
+    router = KafkaBus(kafka.bootstrap, "router", kafka.pki("router"), WORLD)
+    async with router as bus, KafkaBus(kafka.bootstrap, "lv.adapter", kafka.pki("lv.adapter"), WORLD) as member:
+        for value in (b"before", b"before"):
+            last = await member.append(stream, [(b"", value)])
+        async with bus.own(0, [stream]) as shard:
+            while await bus.place("0", stream) <= last:
+                await shard.commit(await shard.take(500, 0.1), writes)
+            _made_again(kafka, stream, [b"%d" % each for each in range(last + 3)])  # nothing is read meanwhile
+            while not (taken := await shard.take(500, 1)):
+                pass
+            await shard.commit(taken, writes)
+            with pytest.raises(UnavailableError, match=f"{stream} was lost, and made again"):
+                await shard.gone()
+        assert not await bus.has_place("0", stream)
+        async with bus.own(0, [stream], {stream: 0}) as shard:
+            assert shard.unplaced() == {stream}
+            taken = await _all(shard, last + 4)
+            assert [each.value for each in taken] == [None, *(b"%d" % each for each in range(last + 3))]
+            await shard.commit(taken, writes)
+            assert not await shard.gone()
+        assert await bus.place("0", stream) == last + 3
+
+
+async def test_an_input_that_ends_before_where_it_was_read_to_is_named_by_its_place(kafka: KafkaWorld) -> None:
+    """By where it had been read on to `--lost` would be refused, and name another."""
+    stream = "notices.lv"
+    router = KafkaBus(kafka.bootstrap, "router", kafka.pki("router"), WORLD)
+    async with router as bus, KafkaBus(kafka.bootstrap, "lv.adapter", kafka.pki("lv.adapter"), WORLD) as member:
+        await member.append(stream, [(b"", b"before")])
+        async with bus.own(0, [stream]) as shard:
+            while not await shard.take(500, 0.1):
+                pass
+            _made_again(kafka, stream, [])
+            with pytest.raises(UnavailableError, match="what it had a moment ago"):
+                await _all(shard, 1)
+
+
+async def _all(shard: Shard, count: int) -> list[Record]:
+    taken: list[Record] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(taken) < count:
+            taken += await shard.take(500, 0.1)
+    return taken
+
+
+def _made_again(kafka: KafkaWorld, stream: str, values: Sequence[bytes]) -> None:
+    _take_away(kafka, [stream])
+    kafka.establish(WORLD)
+    producer = Producer(kafka_admin.client_settings(kafka.bootstrap, kafka.credentials("lv.adapter")))
+    for each in values:
+        producer.produce(stream, each)
+    producer.flush(PATIENCE_S)
 
 
 def _take_away(kafka: KafkaWorld, names: Sequence[str]) -> None:

@@ -25,6 +25,8 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
     ("kafka.py", message_accumulator.MessageAccumulator): ("fail_all",),
     ("kafka.py", sender.Sender): ("sender_task",),
     ("kafka.py", client.AIOKafkaClient): ("close", "fetch_all_metadata"),
+    ("kafka_ids.py", AIOKafkaConsumer): ("_client",),
+    ("kafka_ids.py", client.AIOKafkaClient): ("get_random_node", "send"),
     ("kafka_metadata.py", client.AIOKafkaClient): ("_metadata_update", "cluster"),
     ("kafka_quota.py", AIOKafkaAdminClient): ("_send_request",),
     ("kafka_read.py", fetcher.PartitionRecords): (
@@ -37,9 +39,14 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
         "_unpack_records",
         "next_fetch_offset",
     ),
-    ("kafka_read.py", group_coordinator.GroupCoordinator): ("_send_req", "coordinator_dead", "group_id"),
-    ("kafka_read.py", AIOKafkaConsumer): ("_client",),
-    ("kafka_read.py", client.AIOKafkaClient): ("_wait_on_metadata", "cluster"),
+    ("kafka_read.py", group_coordinator.GroupCoordinator): (
+        "_send_req",
+        "coordinator_dead",
+        "fetch_committed_offsets",
+        "group_id",
+    ),
+    ("kafka_read.py", AIOKafkaConsumer): ("_client", "_coordinator"),
+    ("kafka_read.py", client.AIOKafkaClient): ("_wait_on_metadata",),
     ("kafka_send.py", conn.AIOKafkaConnection): (
         "_client_id",
         "_host",
