@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from broker import codec, streams
 from broker.adopt import NOTHING
+from broker.distribute import GROUP
 from broker.errors import InputLostError, RegisterEmptiedError
 from broker.notice import Leaf
 from broker.step import ANY_BUREAU
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from broker.register import Register
     from broker.step import InForce
     from broker.trail import Trail
+
+
+async def same_register(bus: Bus, shard: int) -> bool:
+    """Say whether `register` is the stream on which the shard was begun last: `distribute` keeps a place there then.
+
+    On Kafka that goes with the topic. Afterwards a cache may still be as far as the stream, which grows anew.
+    """
+    return await bus.has_place(GROUP, streams.REGISTER, partition=shard)
 
 
 async def check_stream(bus: Bus, trail: Trail, shard: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -103,7 +103,9 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
-            beside = (submit.run, overdue.run, eraser.run, partial(_watch, register, shard, Moved(owner.clock)))
+            same_register = partial(remembers.same_register, bus, owner.shard)
+            watch = partial(_watch, register, shard, same_register, Moved(owner.clock))
+            beside = (submit.run, overdue.run, eraser.run, watch)
             await _work(ingest, distribute, beside, out, ready)
 
 
@@ -138,8 +140,10 @@ class Moved:
         return self._clock() - int(self._steady() * 1000)
 
 
-async def _watch(register: Register, shard: Shard, moved: Moved) -> None:
+async def _watch(register: Register, shard: Shard, same_register: Callable[[], Awaitable[bool]], moved: Moved) -> None:
     """End who was taken over from, and ring for inputs that are gone; where nothing comes in no commit tells it.
+
+    Nor does one tell of a stream that was lost and made again: the shard is owned again, which looks what it has.
 
     Raises FencedError, UnavailableError.
     """
@@ -147,6 +151,8 @@ async def _watch(register: Register, shard: Shard, moved: Moved) -> None:
     while True:
         register.check_ours()
         moved.look()
+        if not await same_register():
+            raise UnavailableError(f"{streams.REGISTER} was lost, and made again")
         found = await shard.gone()
         gone = found & before  # at two looks: a node that begins may not know of them yet
         if gone - rung:
@@ -197,11 +203,12 @@ async def _foreseen(register: Register, bus: Bus, owner: Owner) -> list[str]:
     Raises RegisterEmptiedError where it is not of another past, but the stream has forgotten its own.
     """
     adopter = _adopter(register, owner)
-    if register.place <= await bus.end(streams.REGISTER, partition=owner.shard):
+    is_before = register.place <= await bus.end(streams.REGISTER, partition=owner.shard)
+    if not is_before or not await remembers.same_register(bus, owner.shard):
+        await remembers.check_stream(bus, Trail.open(owner.trail, owner.origin), owner.shard)
+    if is_before:
         with suppress(VersionRefusedError):
             adopter.restore()
-    else:
-        await remembers.check_stream(bus, Trail.open(owner.trail, owner.origin), owner.shard)
     return adopter.inputs()
 
 

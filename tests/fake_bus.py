@@ -121,6 +121,7 @@ class FakeShard:
             each for each in inputs if (self._group, each, self._number(each)) not in memory.places
         )
         self._next = {each: memory.places.get((self._group, each, self._number(each)), 0) for each in inputs}
+        self._parts = {each: memory.partition(each, self._number(each)) for each in inputs}
 
     def _number(self, stream: str) -> int:
         return self._shard if streams.family_of(stream).sharded else 0
@@ -148,7 +149,10 @@ class FakeShard:
         if list(self._given)[: len(taken)] != list(taken):
             message = "the records are not those given next"
             raise ValueError(message)
-        moved = {(self._group, each.stream, each.partition): each.offset + 1 for each in taken}
+        again = self._made_again()  # a place in what was there before is none in this
+        moved = {
+            (self._group, each.stream, each.partition): each.offset + 1 for each in taken if each.stream not in again
+        }
         records = [(stream, self._number(stream), key, value) for stream, key, value in writes.records]
         last = await self._memory.write(records, moved)
         for _ in taken:
@@ -157,7 +161,14 @@ class FakeShard:
 
     async def gone(self) -> frozenset[str]:
         """Name the inputs that the test took away."""
+        if again := self._made_again():
+            raise UnavailableError(f"{', '.join(again)} was lost, and made again")
         return self._memory.gone
+
+    def _made_again(self) -> list[str]:
+        return [
+            each for each, part in self._parts.items() if self._memory.partition(each, self._number(each)) is not part
+        ]
 
     def unplaced(self) -> frozenset[str]:
         """Name the inputs of which nothing was committed, or whose places went with them."""

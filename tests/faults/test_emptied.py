@@ -17,7 +17,14 @@ from broker import notes, up
 from broker.begin import begin
 from broker.begun import ENDED, ORIGIN
 from broker.bus import Record, Writes
-from broker.errors import FencedError, InputLostError, NothingLostError, RegisterEmptiedError, UnavailableError
+from broker.errors import (
+    FencedError,
+    InputLostError,
+    NothingLostError,
+    RegisterEmptiedError,
+    UnavailableError,
+    ValiseError,
+)
 from broker.notes import Checkpoint, Vkey
 from broker.owner import NONE, Owner
 from broker.register import Register
@@ -115,16 +122,21 @@ async def one_more(federation: Federation) -> None:
     await federation.publish(Draft("AT/ncb").to(TO).numbered(9, b"one more").envelope())
 
 
-async def fenced(federation: Federation, meanwhile: Callable[[], Awaitable[None]]) -> None:
-    """Let something happen to the cache of a broker that works; it ends as fenced by what it takes in next."""
+async def ends(federation: Federation, meanwhile: Callable[[], Awaitable[None]], error: type[ValiseError]) -> None:
+    """Let something happen while a broker works; it ends by what it takes in or looks at next."""
     ready = asyncio.Event()
     working = asyncio.ensure_future(up.run(owner(federation), federation.bus, ready.set))
     async with asyncio.timeout(60):
         await ready.wait()
         await meanwhile()
         await one_more(federation)
-        with pytest.raises(FencedError):
+        with pytest.raises(error):
             await working
+
+
+async def fenced(federation: Federation, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """Let something happen to the cache of a broker that works; it ends as fenced."""
+    await ends(federation, meanwhile, FencedError)
 
 
 async def numbers_go_on(federation: Federation) -> None:
@@ -295,6 +307,43 @@ async def test_a_stream_that_was_made_again_is_gone_on_with_by_the_operators_wor
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     assert len(await federation.leaves()) == before + 2  # begun again, and one more
+
+
+async def test_an_input_that_is_made_again_ends_the_broker_that_reads_it(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in it before the place that was reached in the one before would be passed over in silence."""
+    monkeypatch.setattr(up, "OURS_S", 0)
+    monkeypatch.setattr(up, "AGAIN_S", 0)
+
+    async def made_again() -> None:
+        cast("Bus", federation.bus).memory.lose(notices("AT"))
+
+    await ends(federation, made_again, InputLostError)
+
+
+async def test_a_register_that_is_emptied_ends_the_broker_that_runs_on_it(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cache goes on with it; whoever has none would begin with nothing."""
+    monkeypatch.setattr(up, "OURS_S", 0)
+    monkeypatch.setattr(up, "AGAIN_S", 0)
+
+    async def lost() -> None:
+        cast("Bus", federation.bus).memory.lose(REGISTER)
+
+    await ends(federation, lost, RegisterEmptiedError)
+
+
+async def test_on_a_register_that_was_emptied_and_has_grown_since_no_broker_begins(federation: Federation) -> None:
+    """The cache went on with it, and is behind its end, as ever."""
+    memory = cast("Bus", federation.bus).memory
+    async with running(federation):
+        memory.lose(REGISTER)
+        await one_more(federation)
+        await federation.inbox(TO, 2)
+    with pytest.raises(RegisterEmptiedError):
+        await runs(federation)
 
 
 async def test_that_what_is_sent_was_lost_is_said_once(federation: Federation) -> None:
