@@ -16,12 +16,15 @@ from broker.notice import Leaf
 from broker.step import ANY_BUREAU
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from broker.bus import Bus
     from broker.register import Register
     from broker.step import InForce
     from broker.trail import Trail
+
+_OF = {"notices": ("series", "subscription"), "receipts": ("receipts",)}
+"""What the register keeps of what was taken of an input, by family."""
 
 
 async def same_register(bus: Bus, shard: int) -> bool:
@@ -52,17 +55,25 @@ def check_restored(trail: Trail, known: InForce) -> None:
 
 
 def check_places(unplaced: Collection[str], register: Register, lost: Mapping[str, int]) -> None:
-    """Hold inputs of which the bus has no place against what was taken of them. Raises InputLostError.
+    """Hold inputs of which the bus has no place against what was taken of them. Raises InputLostError."""
+    for stream in made_again(unplaced, taken_of(unplaced, register)):
+        if lost.get(stream) != 0:
+            what = f"{stream} has no place any more, though of it was taken: it was lost, and made again"
+            raise InputLostError(stream, 0, what)
+
+
+def made_again(unplaced: Collection[str], taken: Collection[str]) -> list[str]:
+    """Name the inputs that were lost with their places, by those that have none, and those of which was taken.
 
     Where the bus has none in `versions` either, its places were lost, and no stream: all is taken once more, and called
     repeated.
     """
-    if streams.VERSIONS in unplaced:
-        return
-    for stream in sorted(unplaced):
-        if lost.get(stream) != 0 and _was_taken(stream, register):
-            what = f"{stream} has no place any more, though of it was taken: it was lost, and made again"
-            raise InputLostError(stream, 0, what)
+    return [] if streams.VERSIONS in unplaced else sorted({*unplaced} & {*taken})
+
+
+def taken_of(inputs: Iterable[str], register: Register) -> set[str]:
+    """Name those of the inputs of which the register has something that was taken."""
+    return {each for each in inputs if _was_taken(each, register)}
 
 
 def has_sent(register: Register) -> bool:
@@ -71,8 +82,8 @@ def has_sent(register: Register) -> bool:
 
 
 def _was_taken(stream: str, register: Register) -> bool:
-    under = {"notices": "series", "receipts": "receipts"}.get(streams.family_of(stream).name)
-    return bool(under) and any(True for _ in register.under(f"{under}/{streams.member_of(stream)}/"))
+    of = _OF.get(streams.family_of(stream).name, ())
+    return any(True for each in of for _ in register.under(f"{each}/{streams.member_of(stream)}/"))
 
 
 def _named(trail: Trail) -> set[str]:

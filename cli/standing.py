@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker import codec, notes, streams
+from broker import codec, notes, remembers, streams
 from broker.bus import Bus, Record
 from broker.distribute import GROUP
 from broker.errors import ConfigurationError, ForbiddenStreamError, OffsetGoneError, UnavailableError
 from broker.notice import DecisionRecord, Header, Leaf
+from broker.owner import register_of
 from broker.records import Records
+from broker.register import Register
 from broker.streams import ROUTER
 from broker.trail import Trail
 from cli import answer, disks, ending, key_use, witnessing
@@ -163,21 +165,35 @@ class _Waiting:
 
 async def _waiting(home: OperatorHome, lacking: Collection[str]) -> _Waiting | None:
     """See what waits in the streams that are there: of one that is gone no node would answer, until the time is up."""
-    world, waiting = home.world(), _Waiting()
+    world, group, waiting, unplaced = home.world(), str(home.settings.shard), _Waiting(), set[str]()
+    taken = _taken(home, world.inputs())  # first: of what stands in the register there was a place by then
     try:
         async with home.bus(ROUTER, world) as bus:
             for name in [each for each in world.inputs() if each not in lacking]:
-                place = await bus.place(str(home.settings.shard), name)
+                place = await bus.place(group, name)
                 behind = await bus.end(name) - place
                 if behind > 0:
                     await _look(bus, name, place, behind, waiting)
                 elif behind < 0:
                     waiting.lost.append(f"{name}:{place}")
+                if not place and not await bus.has_place(group, name):
+                    unplaced.add(name)
             if streams.ROUTED not in lacking:
-                await _unsent(bus, home.settings.shard, waiting)
+                await _unsent(bus, home.settings.shard, waiting, has_sent=streams.ROUTED in taken)
     except (UnavailableError, ForbiddenStreamError):
         return None
+    waiting.lost.extend(f"{name}:0" for name in remembers.made_again(unplaced, taken))
     return waiting
+
+
+def _taken(home: OperatorHome, inputs: Iterable[str]) -> set[str]:
+    """Name the inputs of which something was taken, and `routed` if something was sent: nothing, as far as unknown."""
+    try:
+        with closing(Register.to_read(register_of(home.folder, home.settings.shard))) as register:
+            sent = {streams.ROUTED} if remembers.has_sent(register) else set[str]()
+            return sent | remembers.taken_of(inputs, register)
+    except UnavailableError:
+        return set()
 
 
 def _differs(home: OperatorHome) -> list[Difference] | None:
@@ -188,7 +204,7 @@ def _differs(home: OperatorHome) -> list[Difference] | None:
         return None
 
 
-async def _unsent(bus: Bus, shard: int, waiting: _Waiting) -> None:
+async def _unsent(bus: Bus, shard: int, waiting: _Waiting, *, has_sent: bool = False) -> None:
     """See what is on record and has not left yet; the mark of a commit, which Kafka counts, is none of it."""
     place = await bus.place(GROUP, streams.ROUTED, partition=shard)
     # What was sent may be shown a moment later.
@@ -199,6 +215,8 @@ async def _unsent(bus: Bus, shard: int, waiting: _Waiting) -> None:
             records = await bus.read(streams.ROUTED, place, limit=1, partition=shard)
     except OffsetGoneError as error:
         lost = not place + 1 == error.start == end
+    if place == end == 0 and has_sent:  # made again, and nothing was sent since
+        lost = not await bus.has_place(GROUP, streams.ROUTED, partition=shard)
     if lost:
         waiting.lost.append(f"{streams.ROUTED}:{place}")
     if records:

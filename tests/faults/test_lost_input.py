@@ -21,6 +21,7 @@ from cli.home import clock
 from cli.stage import LOOK_S, Stage, running, set_up, settled, verified
 from cli.standing import _unsent, _Waiting, standing
 from tests.fake_bus import FakeBus
+from tests.journeys.test_by_hand import DRAFT
 from tests.trust.test_commands import BUREAUS, federation, valise
 
 STREAM = streams.notices("AT")
@@ -73,6 +74,28 @@ async def test_a_stream_of_no_such_form_is_usage(tmp_path: Path) -> None:
     refused = await valise(tmp_path, "broker", "up", "--lost", STREAM)
     assert refused.code == 2
     assert "STREAM:OFFSET" in refused.err
+
+
+async def test_what_was_made_again_without_its_place_is_red(tmp_path: Path) -> None:
+    """So it goes on Kafka, where a place goes with its topic; here the places alone are taken away."""
+    stage = await set_up(tmp_path / "home", federation(*BUREAUS), "sqlite", BUREAUS, lambda _: None)
+    draft = tmp_path / "draft.json"
+    draft.write_text(json.dumps(DRAFT | {"audience": {"to": ["AT/ncb"]}, "deny": [], "topics": ["sought.red"],
+                                         "purpose": "criminal-investigation"}), encoding="utf-8")  # fmt: skip
+    async with running(stage):
+        await subscribe.send(stage.member("AT/ncb"), ("sought.*",))
+        sent = await valise(stage.home, "publish", str(draft), "--wait", "45", "--bureau", "LV/ncb")
+        assert sent.code == 0, sent.err
+        await settled(stage)
+    assert (await standing(stage.operator)).lost == []
+    with closing(sqlite3.connect(stage.home / "bus.db")) as file, file:
+        lost = "SELECT id FROM streams WHERE name IN (?, ?, ?)"
+        names = (STREAM, streams.notices("LV"), streams.ROUTED)  # AT has but subscribed
+        file.execute(f"DELETE FROM places WHERE stream IN ({lost})", names)
+        file.execute("UPDATE streams SET next = 0, start = 0 WHERE name = ?", (streams.ROUTED,))
+    assert sorted((await standing(stage.operator)).lost) == sorted(f"{each}:0" for each in names)
+    assert f"RED       {STREAM}:0 is lost" in (await valise(stage.home, "broker", "status")).out
+    assert (await valise(stage.home, "broker", "up")).code == 1  # as it says
 
 
 async def test_what_has_waited_for_twenty_days_is_red(tmp_path: Path) -> None:
