@@ -55,9 +55,10 @@ async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
     stream does not hold what is to be taken next.
     """
     seek_cycles_rarely(STEP_OBJECTS)
+    apart = Apart(owner.clock)
     while True:
         try:
-            await _own_and_work(owner, bus, ready)
+            await _own_and_work(owner, bus, ready, apart)
         except FencedError:
             raise
         except UnavailableError as error:
@@ -67,7 +68,7 @@ async def run(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
             await asyncio.sleep(AGAIN_S)
 
 
-async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> None:
+async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None], apart: Apart) -> None:
     with durable.room(owner.home), ExitStack() as stack:
         register = Register(owner.register)
         stack.callback(register.close)
@@ -88,13 +89,13 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             sealer = Sealer(trail, records, owner.key, bus, owner.shard)
             outlook = await sealer.look()
             # Ours still: otherwise we would seal what a successor commits, and fence it by that.
-            _check_apart(await shard.now(), owner.clock())
+            apart.measure(await shard.now())
             head = await _recovered(sealer, outlook)
             remembers.check_restored(trail, adopter.in_force(None))
             await check_seen(sealer, owner.witnesses)
             submit = Submit(sealer, owner.witnesses, owner.clock)
             eraser = Eraser(bus, register, records, trail.entry, owner.shard)
-            distribute = Distribute(bus, sealer, eraser, owner.shard, owner.clock, owner.lost)
+            distribute = Distribute(bus, sealer, eraser, owner.shard, apart.now, owner.lost)
             await distribute.catch_up(has_sent=remembers.has_sent(register))
             givens = Givens(records)
             has_lost = begun.place_of(owner.origin) > 1
@@ -102,7 +103,7 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None]) -> No
             parts = Parts(bus, shard, register, judge, givens, adopter, marker, checker, owner.random, owner.pace)
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
-            overdue = Overdue(register, owner.clock, owner.review_alarm_ms)
+            overdue = Overdue(register, apart.now, owner.review_alarm_ms)
             same_register = partial(remembers.same_register, bus, owner.shard)
             watch = partial(_watch, register, shard, same_register, Moved(owner.clock))
             beside = (submit.run, overdue.run, eraser.run, watch)
@@ -117,24 +118,42 @@ async def _recovered(sealer: Sealer, outlook: Outlook) -> Head | None:
         raise UnavailableError("the old owner has just sealed its last step") from error
 
 
-def _check_apart(bus: int, ours: int) -> None:
-    """Say where the bus, by whose time all is dated, and this machine, by whose notices run out, differ for long."""
-    if abs(bus - ours) > CLOCK_SKEW_MS:
-        log.error("clock.apart", alarm=True, bus_ahead_ms=bus - ours)
+class Apart:
+    """Tells the bus's time, by which all is dated, from this machine's clock: what runs out does so by the same."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock, self._ahead, self._rung = clock, 0, 0
+
+    def measure(self, bus: int) -> None:
+        """Take the bus's present time; raise the alarm where the clock is not that, once for each time that it is."""
+        self._ahead = bus - self._clock()
+        if abs(self._ahead) <= CLOCK_SKEW_MS:
+            self._rung = 0
+        elif abs(self._ahead - self._rung) > CLOCK_SKEW_MS:
+            self._rung = self._ahead
+            log.error("clock.apart", alarm=True, bus_ahead_ms=self._ahead)
+
+    def now(self) -> int:
+        """Tell the time of the bus, as far as the clock went right since."""
+        return self._clock() + self._ahead
 
 
 class Moved:
-    """Tells that this machine's clock was set, or that it stood still: what is due by it is so by its new time."""
+    """Tells that this machine's clock was set, or that it stood still."""
 
     def __init__(self, clock: Callable[[], int], steady: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._steady = clock, steady
         self._apart = self._now()
 
     def look(self) -> None:
-        """Raise the alarm where it went another way than the time that went by, once for each time."""
+        """Raise the alarm where it went another way than the time that went by, once for each time.
+
+        Raises UnavailableError then: how far it is from the bus's is to be measured again.
+        """
         if abs(moved := self._now() - self._apart) > CLOCK_SKEW_MS:
             self._apart += moved
             log.error("clock.moved", alarm=True, by_ms=moved)
+            raise UnavailableError("this machine's clock was set")
 
     def _now(self) -> int:
         return self._clock() - int(self._steady() * 1000)

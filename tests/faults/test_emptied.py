@@ -186,7 +186,7 @@ async def test_a_newcomer_that_cannot_own_the_shard_leaves_the_living_owners_cac
         changed = living.end_step()
         last = await bus.append(REGISTER, [(b"next/AT/ncb", b"\2")])  # committed, and not settled yet
         with pytest.raises(UnavailableError):
-            await up._own_and_work(owner(federation), bus, nothing)
+            await up._own_and_work(owner(federation), bus, nothing, up.Apart(int))
         assert living.place == place
         living.settle(changed, last + 1)
 
