@@ -603,9 +603,16 @@ def _not_concurrent_transactions(entry: logging.LogRecord) -> bool:
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, though a fetch of it that has failed waits to try again: aiokafka would cancel us with that."""
     with suppress(*FAILED):
         async with asyncio.timeout(STOP_S):
-            await consumer.stop()
+            try:
+                await consumer.stop()
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise
+    # Does nothing after a good stop; after another it ends what still waits for an answer.
+    await consumer._client.close()  # noqa: SLF001 -- nothing else ends it
 
 
 async def _discard(producer: AIOKafkaProducer) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from broker import codec, streams
 from broker.adopt import NOTHING
 from broker.distribute import GROUP
-from broker.errors import InputLostError, RegisterEmptiedError
+from broker.errors import InputLostError, RegisterEmptiedError, UnavailableError
 from broker.notice import Leaf
 from broker.step import ANY_BUREAU
 
@@ -33,6 +33,14 @@ async def same_register(bus: Bus, shard: int) -> bool:
     On Kafka that goes with the topic. Afterwards a cache may still be as far as the stream, which grows anew.
     """
     return await bus.has_place(GROUP, streams.REGISTER, partition=shard)
+
+
+async def lost_register(bus: Bus, shard: int) -> bool:
+    """Say whether `register` is another stream by now; not where the bus does not answer."""
+    try:
+        return not await same_register(bus, shard)
+    except UnavailableError:
+        return False
 
 
 async def check_stream(bus: Bus, trail: Trail, shard: int) -> None:

@@ -104,8 +104,8 @@ async def _own_and_work(owner: Owner, bus: Bus, ready: Callable[[], None], apart
             out = Handover()
             ingest = Ingest(parts, trail.frontier(), head.now if head else 0, out)
             overdue = Overdue(register, apart.now, owner.review_alarm_ms)
-            same_register = partial(remembers.same_register, bus, owner.shard)
-            watch = partial(_watch, register, shard, same_register, Moved(owner.clock))
+            lost_register = partial(remembers.lost_register, bus, owner.shard)
+            watch = partial(_watch, register, shard, lost_register, Moved(owner.clock))
             beside = (submit.run, overdue.run, eraser.run, watch)
             await _work(ingest, distribute, beside, out, ready)
 
@@ -159,7 +159,7 @@ class Moved:
         return self._clock() - int(self._steady() * 1000)
 
 
-async def _watch(register: Register, shard: Shard, same_register: Callable[[], Awaitable[bool]], moved: Moved) -> None:
+async def _watch(register: Register, shard: Shard, lost_register: Callable[[], Awaitable[bool]], moved: Moved) -> None:
     """End who was taken over from, and ring for inputs that are gone; where nothing comes in no commit tells it.
 
     Nor does one tell of a stream that was lost and made again: the shard is owned again, which looks what it has.
@@ -170,7 +170,7 @@ async def _watch(register: Register, shard: Shard, same_register: Callable[[], A
     while True:
         register.check_ours()
         moved.look()
-        if not await same_register():
+        if await lost_register():
             raise UnavailableError(f"{streams.REGISTER} was lost, and made again")
         found = await shard.gone()
         gone = found & before  # at two looks: a node that begins may not know of them yet

@@ -24,6 +24,7 @@ USED: dict[tuple[str, type], tuple[str, ...]] = {
     ("kafka.py", AIOKafkaProducer): ("_message_accumulator", "_sender", "client", "stop"),
     ("kafka.py", message_accumulator.MessageAccumulator): ("fail_all",),
     ("kafka.py", sender.Sender): ("sender_task",),
+    ("kafka.py", AIOKafkaConsumer): ("_client",),
     ("kafka.py", client.AIOKafkaClient): ("close", "fetch_all_metadata"),
     ("kafka_ids.py", AIOKafkaConsumer): ("_client",),
     ("kafka_ids.py", client.AIOKafkaClient): ("get_random_node", "send"),
