@@ -604,15 +604,22 @@ def _not_concurrent_transactions(entry: logging.LogRecord) -> bool:
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
     """Stop a consumer, though a fetch of it that has failed waits to try again: aiokafka would cancel us with that."""
+    if not await _ended(consumer.stop()):
+        await _ended(consumer._client.close())  # noqa: SLF001 -- nothing else ends what still waits for an answer
+
+
+async def _ended(ending: Awaitable[None]) -> bool:
+    """Say whether something came to its end, in time; who is cancelled himself is cancelled."""
     with suppress(*FAILED):
         async with asyncio.timeout(STOP_S):
             try:
-                await consumer.stop()
+                await ending
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise
-    # Does nothing after a good stop; after another it ends what still waits for an answer.
-    await consumer._client.close()  # noqa: SLF001 -- nothing else ends it
+            else:
+                return True
+    return False
 
 
 async def _discard(producer: AIOKafkaProducer) -> None:
