@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.errors import ProofError
-from broker.merkle import EMPTY_ROOT, leaf_hash, node_hash
+from broker.merkle import EMPTY_ROOT, node_hash
 
 WIDTH = 256
 HEIGHT = 8
@@ -138,10 +138,6 @@ class Edge:
             node = tile.root
         self.size += 1
         return full
-
-    def add_entry(self, entry: bytes) -> list[tuple[int, int, Tile]]:
-        """Append an entry."""
-        return self.add(leaf_hash(entry))
 
     def peaks(self) -> list[bytes]:
         """Give the roots of the largest complete subtrees, largest first."""
