@@ -15,7 +15,7 @@ from broker.decide import Subscriptions, View
 from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import NoticeRejectedError, VersionRefusedError
 from broker.judge import Ruling
-from broker.notice import Subscription, Version
+from broker.notice import NOTHING, Subscription, Version
 from broker.rules import PolicySet, Rules, read_rules
 from broker.step import InForce
 from broker.trust.guard import Guard, read_seen, write_seen
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from broker.bus import Bus, Record
     from broker.register import Register
 
-NOTHING = bytes(32)
-"""Stands in a leaf for a version that there is not yet."""
 _last: dict[tuple[bytes, bytes, bytes | None], Rules] = {}
 """What was loaded last, by the digests of policies, directory and annex: these alone say what comes of it.
 

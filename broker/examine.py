@@ -20,7 +20,7 @@ from broker.errors import NoticeRejectedError, ProofError
 from broker.few import few
 from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import BEGUN, CLOCK_SKEW_MS, LOST, NOT_RELEASED, ORDERED, RELEASED, Leaf, Row
+from broker.notice import BEGUN, CLOCK_SKEW_MS, LOST, NOT_RELEASED, NOTHING, ORDERED, RELEASED, Leaf, Row
 from broker.report import Gap, PutInForce, Report, Taken
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
@@ -51,8 +51,6 @@ CODED = frozenset({"rejected", "repeated", "receipt", "adopted", "version-refuse
 DIRECTORY = "directory"
 VERSIONS = (DIRECTORY, "policies")
 """What an `adopted` leaf may put in force, in the order of a leaf."""
-NOTHING = bytes(32)
-"""What a leaf names where there is no version yet."""
 ONCE = frozenset({"routed", "held"})
 """Kinds of leaf of which a notice has one at most."""
 AHEAD_MS = 2 * CLOCK_SKEW_MS

@@ -52,6 +52,8 @@ ORDERED = "withdrawn-by-order"
 """Event leaf that follows an authority's withdrawal of what another published; it is for that issuer."""
 BEGUN, LOST = "begun", "lost"
 """Event leaves of a new log: what it goes on from, and one in the place of each leaf of the old log that was lost."""
+NOTHING = bytes(32)
+"""What a leaf names as directory or policies where there is no version yet."""
 URGENCIES = ("routine", "urgent", "flash")
 H1, H2, H3 = "H1", "H2", "H3"
 HANDLING_CODES = ("H0", H1, H2, H3)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker import codec, streams
-from broker.adopt import NOTHING
 from broker.distribute import GROUP
 from broker.errors import InputLostError, RegisterEmptiedError, UnavailableError
-from broker.notice import Leaf
+from broker.notice import NOTHING, Leaf
 from broker.step import ANY_BUREAU
 
 if TYPE_CHECKING:

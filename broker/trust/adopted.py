@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from broker.errors import VersionRefusedError
+from broker.notice import NOTHING
 from broker.trust import voices
 from broker.trust.guard import Guard, signed_kind
-
-NOTHING = bytes(32)
-"""What a leaf names where there is no version yet."""
 
 
 class Adopted:

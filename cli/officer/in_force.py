@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from broker import codec, members
 from broker.directory import NO_ANNEX, Annex, Directory
 from broker.errors import ConfigurationError
-from broker.notice import Leaf
+from broker.notice import NOTHING, Leaf
 from broker.trail import Trail
 from cli.auditor.shards import shard_of, trails
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from cli.operator_home import OperatorHome
 
 T = TypeVar("T")
-NOTHING = bytes(32)
-"""What a leaf names where there was no version yet."""
 TAKEN_IN = (
     "run at the home itself, `valise broker up` (an operator's) or `valise directory status` (a member's) takes in"
     " what the bus holds, and what was lost or damaged here once more"
