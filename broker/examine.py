@@ -10,94 +10,23 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from broker import begun, codec, cosignature, earlier, extent, notes, reading
-from broker.begun import GAP
+from broker import begun, codec, earlier, extent, notes, reading
 from broker.errors import NoticeRejectedError, ProofError
-from broker.few import few
-from broker.merkle import EMPTY_ROOT, check_row, leaf_hash
+from broker.leaves import ONCE, SPOKEN_OF, Succession
+from broker.merkle import EMPTY_ROOT, leaf_hash
 from broker.notes import Checkpoint, Vkey
-from broker.notice import BEGUN, CLOCK_SKEW_MS, LOST, NOT_RELEASED, NOTHING, ORDERED, RELEASED, Leaf, Row
-from broker.report import Gap, PutInForce, Report, Taken
+from broker.notice import Leaf
+from broker.report import Report
+from broker.seen import Comparison, SeenDelivery, SeenHead, SeenLeaf
 from broker.tiles import ENTRIES, WIDTH, Edge, Tile, path, unbundle, widths
 from broker.trail import read_part
 
-RECORD_KINDS = frozenset({"routed", "held", "rejected", "repeated"})
-FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
-"""Kinds of leaf that say what the notice of the leaf before did to another."""
-SPOKEN_OF = RECORD_KINDS | FOLLOWING
-"""Kinds of leaf that a later one may be about: a receipt names that under which its bureau got it, a look any of it."""
-EVENT_KINDS = frozenset(
-    {
-        "receipt",
-        "subscribed",
-        "revoked",
-        "look",
-        "adopted",
-        "version-refused",
-        "resumed",
-        RELEASED,
-        NOT_RELEASED,
-        ORDERED,
-        BEGUN,
-        LOST,
-    }
-)
-CODED = frozenset({"rejected", "repeated", "receipt", "adopted", "version-refused", BEGUN})
-"""Kinds of leaf that bear a code. On any other it would be told in the place of what the leaf is: `routed`, `held` …"""
-DIRECTORY = "directory"
-VERSIONS = (DIRECTORY, "policies")
-"""What an `adopted` leaf may put in force, in the order of a leaf."""
-ONCE = frozenset({"routed", "held"})
-"""Kinds of leaf of which a notice has one at most."""
-AHEAD_MS = 2 * CLOCK_SKEW_MS
-"""How much later than it was cosigned, or taken in by a member, an honest leaf is dated at most: it bears the bus's
-time, a cosignature that of its witness, and either may be that far from the broker's, which refuses a witness only
-beyond that (`submit`)."""
 CACHED_BUNDLES = 1024
 PROGRESS_EVERY = 64
 """Bundles between two words of progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenHead:
-    """A head as somebody else kept it."""
-
-    size: int
-    root: bytes
-    note: str
-    source: str
-    at: int | None = None
-    """By when it was there (ms), where the auditor trusts the clocks that say so: those of a quorum of witnesses."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenDelivery:
-    """A delivery as its bureau kept it."""
-
-    leaf_number: int
-    leaf: bytes
-    bureau: str
-    delivery_number: int
-    row: bytes
-    salt: bytes
-    path: bytes
-    index: int
-    source: str
-    taken_at: int | None = None
-    """When its collector took it in, by its own clock (ms)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenLeaf:
-    """A leaf as somebody kept it who was told of it: an issuer's outcome, another's receipt, a proof, a bundle."""
-
-    number: int
-    leaf: bytes
-    source: str
 
 
 def examine(
@@ -111,7 +40,7 @@ def examine(
     """Examine the log in `folder`; `heads` come by rising size, `deliveries` and `told` by rising leaf number."""
     report = Report(key.name)
     head = _head(folder, key, report)
-    walk = _Walk(folder, key, head, report, iter(heads), iter(deliveries), iter(told))
+    walk = _Walk(folder, key, head, report, heads, deliveries, told)
     for done, some in enumerate(extent.bundles(folder, head.size)):
         walk.some(some)
         if done % PROGRESS_EVERY == 0:
@@ -149,22 +78,16 @@ class _Walk:
         key: Vkey,
         head: Checkpoint,
         report: Report,
-        heads: Iterator[SeenHead],
-        deliveries: Iterator[SeenDelivery],
-        told: Iterator[SeenLeaf],
+        heads: Iterable[SeenHead],
+        deliveries: Iterable[SeenDelivery],
+        told: Iterable[SeenLeaf],
     ) -> None:
-        self._folder, self._key, self._head, self._report = folder, key, head, report
-        self._edge, self._whole, self._now = Edge(), True, 0
-        self._heads, self._deliveries, self._told = heads, deliveries, told
-        self._next_head, self._next_delivery, self._next_told = (
-            next(heads, None), next(deliveries, None), next(told, None),
-        )  # fmt: skip
+        self._folder, self._head, self._report = folder, head, report
+        self._edge, self._whole = Edge(), True
+        self._kept = Comparison(key, report, heads, deliveries, told)
         self._parent: tuple[int, bytes] = (-1, b"")
         self._records: OrderedDict[int, bytes] = OrderedDict()
-        self._in_force: tuple[bytes, bytes] | None = None
-        self._replaced: set[bytes] = set()
-        self._before: Leaf | None = None
-        self._ends = _ends_of(folder, key, report)
+        self._succession = Succession(key, report, _ends_of(folder, key, report))
         # Eight bytes of each notice's digest, by its first byte: little memory, and sorted a bucket at a time.
         self._notices = [array("Q") for _ in range(256)]
         self._again: tuple[int, list[bytes]] = (-1, [])
@@ -274,9 +197,7 @@ class _Walk:
             if level:
                 self._check_tile(level, index, tile)
         self._report.leaves += 1
-        while self._next_head and self._next_head.size <= self._edge.size:
-            self._check_head(self._next_head)
-            self._next_head = next(self._heads, None)
+        self._kept.grown(self._edge, self._succession.now)
 
     def _check_tile(self, level: int, index: int, tile: Tile) -> None:
         """Compare a tile of hashes of tiles with what those hash to."""
@@ -293,79 +214,18 @@ class _Walk:
 
     def _leaf(self, number: int, entry: bytes, kinds: bytes) -> int:
         """Examine one leaf; return 1 for a record leaf, 0 for an event leaf."""
-        while self._next_delivery and self._next_delivery.leaf_number <= number:
-            self._check_delivery(self._next_delivery, entry if self._next_delivery.leaf_number == number else None)
-            self._next_delivery = next(self._deliveries, None)
-        while self._next_told and self._next_told.number <= number:
-            self._check_told(self._next_told, entry if self._next_told.number == number else None)
-            self._next_told = next(self._told, None)
+        self._kept.leaf(number, entry)
         try:
             leaf = codec.decode(Leaf, entry)
         except NoticeRejectedError as error:
             self._report.add(f"leaf {number}", f"cannot be read ({error.code})")
             return 0
-        if leaf.kind not in RECORD_KINDS | EVENT_KINDS:
-            self._report.add(f"leaf {number}", "is of an unknown kind")
-        elif leaf.code is not None and leaf.kind not in CODED:
-            self._report.add(
-                f"leaf {number}", f"is {leaf.kind}, and bears the code {leaf.code}, which none of them has"
-            )
-        if leaf.now < self._now:
-            self._report.add(f"leaf {number}", f"goes back in time by {self._now - leaf.now} ms")
-        self._now = max(self._now, leaf.now)
-        self._check_in_force(number, leaf)
-        self._check_following(number, leaf)
-        self._check_gap(number, leaf)
+        self._succession.take(number, leaf)
         if leaf.header_digest and leaf.kind in ONCE:
             self._notices[leaf.header_digest[0]].append(_short(leaf.header_digest))
         if leaf.about is not None and not self._is_record(leaf.about, number, kinds):
             self._report.add(f"leaf {number}", f"speaks of leaf {leaf.about}, which is no record leaf before it")
         return int(leaf.kind in SPOKEN_OF)
-
-    def _check_in_force(self, number: int, leaf: Leaf) -> None:
-        """Check that versions change only where one is adopted, and that no directory that was replaced comes back."""
-        before, now = self._in_force, (leaf.directory, leaf.policies)
-        if before == now:
-            return
-        for place, what in enumerate(VERSIONS):
-            if (before[place] if before else NOTHING) == now[place]:
-                continue
-            if before and (leaf.kind, leaf.code) != ("adopted", what):
-                self._report.add(f"leaf {number}", f"names other {what} than those that were adopted")
-                return
-            if what == DIRECTORY and now[place] in self._replaced:
-                self._report.add(f"leaf {number}", "adopts a directory that was replaced before")
-            self._report.in_force.append(PutInForce(number, what, now[place]))
-            if before:
-                self._replaced.add(before[place])
-        self._in_force = now
-
-    def _check_following(self, number: int, leaf: Leaf) -> None:
-        """Check that what a reviewer or an authority is said to have decided comes right after what it sent."""
-        before, self._before = self._before, leaf
-        if leaf.kind in FOLLOWING and (before is None or (before.kind, before.about) != ("routed", leaf.about)):
-            self._report.add(f"leaf {number}", f"is {leaf.kind} without the word that says so before it")
-
-    def _check_gap(self, number: int, leaf: Leaf) -> None:
-        """Check that a new log begins where its name says so, and what was lost before it stands in one stretch."""
-        gaps, origin = self._report.gaps, leaf.code or ""
-        if leaf.kind == BEGUN:
-            gaps.append(Gap(origin, number, number))
-            if not begun.is_before(origin, self._key.name) or (
-                len(gaps) > 1 and not begun.is_before(gaps[-2].origin, origin)
-            ):
-                self._report.add(f"leaf {number}", f"begins a log after {origin}, and this one is {self._key.name}")
-            if self._ends.pop(origin, number) != number:
-                self._report.add(f"leaf {number}", f"begins a log elsewhere than where the checkpoint of {origin} ends")
-        elif leaf.kind == LOST:
-            if not gaps or gaps[-1].last != number - 1:
-                self._report.add(f"leaf {number}", "is called lost, and no log was begun before it")
-            else:
-                gaps[-1].last = number
-
-    def _is_lost(self, number: int) -> bool:
-        """Say whether a leaf of an ended log is among those that are lost."""
-        return any(each.first <= number <= each.last for each in self._report.gaps)
 
     def _check_once(self) -> None:
         """Check that each notice was taken in once: a second leaf of it went to somebody behind its issuer's back."""
@@ -421,137 +281,22 @@ class _Walk:
             return bytes(kinds)  # told where it stands
         return bytes(kinds)
 
-    # What others kept.
-
-    def _check_head(self, seen: SeenHead) -> None:
-        self._report.heads += seen.size > 0  # of no leaves there is one root only: it compares nothing
-        root = EMPTY_ROOT if seen.size == 0 else self._edge.root()
-        if root == seen.root:
-            self._report.agreed = max(self._report.agreed, seen.size)
-            self._check_not_ahead(seen)
-            return
-        if self._is_lost(seen.size - 1) and self._is_of_ended(seen):
-            self._note_lost(seen.source, seen.size - 1)
-            return
-        self._report.add(
-            f"leaves {self._report.agreed} to {seen.size - 1}",
-            f"the head of size {seen.size} that {seen.source} kept has another root{self._signed(seen)}",
-        )
-
-    def _check_not_ahead(self, seen: SeenHead) -> None:
-        """Check that no leaf is dated later than it was seen: it would have made what was in force, or due, be over."""
-        ahead = self._now - seen.at if seen.at is not None and seen.size else 0
-        if ahead > AHEAD_MS:
-            self._report.add(
-                f"leaf {seen.size - 1}", f"is ahead of time by {ahead} ms: {seen.source} had seen it by then"
-            )
-
-    def _is_of_ended(self, seen: SeenHead) -> bool:
-        """Say whether a head is of a log that this one went on from, and bears its signature."""
-        try:
-            origin = cosignature.head_of(notes.parse(seen.note).text).origin
-            head = cosignature.open_head(seen.note, begun.key_of(origin, self._key))
-        except ProofError:
-            return False
-        return (head.size, head.root) == (seen.size, seen.root) and head.origin != self._key.name
-
-    def _note_lost(self, source: str, number: int) -> None:
-        self._report.lost.setdefault(source, []).append(number)
-
-    def _signed(self, seen: SeenHead) -> str:
-        try:
-            head = cosignature.open_head(seen.note, self._key)
-        except ProofError:
-            return ", but does not bear the signature of this log"
-        if (head.size, head.root) != (seen.size, seen.root):
-            return ", but its note says something else"
-        return " and bears the signature of this log: it showed others another history (split view)"
-
-    def _check_delivery(self, seen: SeenDelivery, entry: bytes | None) -> None:
-        self._report.deliveries += 1
-        name = f"delivery {seen.delivery_number} of {seen.bureau} ({seen.source})"
-        if entry is None:
-            self._report.add(f"leaf {seen.leaf_number}", f"{name} has it, the trail has not")
-        elif entry != seen.leaf and _stands_for_lost(entry):
-            self._note_lost(seen.source, seen.leaf_number)
-        elif entry != seen.leaf:
-            self._report.add(f"leaf {seen.leaf_number}", f"{name} has another leaf of this number")
-        else:
-            self._check_row(seen, name)
-
-    def _check_told(self, seen: SeenLeaf, entry: bytes | None) -> None:
-        self._report.told += 1
-        if entry is None:
-            self._report.add(f"leaf {seen.number}", f"{seen.source} was told of it, the trail has it not")
-        elif entry != seen.leaf and _stands_for_lost(entry):
-            self._note_lost(seen.source, seen.number)
-        elif entry != seen.leaf:
-            self._report.add(f"leaf {seen.number}", f"{seen.source} was told of another leaf of this number")
-
-    def _check_row(self, seen: SeenDelivery, name: str) -> None:
-        try:
-            leaf, row = codec.decode(Leaf, seen.leaf), codec.decode(Row, seen.row)
-            check_row(seen.salt, seen.row, seen.index, seen.path, leaf.rows or b"")
-        except (ProofError, NoticeRejectedError):
-            self._report.add(f"leaf {seen.leaf_number}", f"the row of {name} is not below its root of rows")
-            return
-        if (row.bureau, row.delivery_number) != (seen.bureau, seen.delivery_number):
-            self._report.add(f"leaf {seen.leaf_number}", f"the row of {name} is another's")
-        elif seen.taken_at is not None:
-            self._note_taken(seen, leaf.now - seen.taken_at)
-
-    def _note_taken(self, seen: SeenDelivery, ahead: int) -> None:
-        """Note by how much a leaf is dated later than a member took it in, where that is most and more than honest."""
-        member, taken = seen.bureau.partition("/")[0], self._report.taken
-        worst = taken.setdefault(member, Taken(seen.leaf_number, 0))
-        if ahead > max(AHEAD_MS, worst.ahead):
-            taken[member] = Taken(seen.leaf_number, ahead)
-
-    def _check_taken(self) -> None:
-        """Check that no leaf is dated later than members took it in."""
-        if self._report.was_ahead:
-            ahead = self._report.ahead()
-            first = min(ahead.values(), key=lambda each: each.leaf_number)
-            self._report.add(
-                f"leaf {first.leaf_number}",
-                f"is ahead of time by {first.ahead} ms: {few(sorted(ahead))} had taken in what is dated so by then",
-            )
-
     # The end.
 
     def finish(self) -> None:
         """Examine the right edge, and what others have of more than there is."""
         self._check_once()
-        self._check_taken()
-        self._report.now = self._now
-        if begun.place_of(self._key.name) > 1 and not self._report.gaps and self._head.size:
-            self._report.add("checkpoint", f"no leaf says what {self._key.name} goes on from")
-        for origin, size in self._ends.items():
-            self._report.add(f"leaf {size}", f"{origin} ended here by its checkpoint, and no leaf says so")
+        self._kept.check_taken()
+        self._report.now = self._succession.now
+        self._succession.finish(self._head.size)
         if self._whole:
             for level, index, _ in widths(self._edge.size):
                 if level:
                     self._check_tile(level, index, self._edge.tiles[level])
             if self._edge.root() != self._head.root:
                 self._report.add("checkpoint", f"its root is not that of the {self._head.size} leaves")
-        self._finish_heads()
-        while seen := self._next_delivery:
-            self._check_delivery(seen, None)
-            self._next_delivery = next(self._deliveries, None)
-        while kept := self._next_told:
-            self._check_told(kept, None)
-            self._next_told = next(self._told, None)
-
-    def _finish_heads(self) -> None:
-        while seen := self._next_head:
-            if seen.size <= self._edge.size:
-                self._check_head(seen)
-            else:
-                self._report.heads += 1
-                what = f"the head of size {seen.size} that {seen.source} kept cannot be met"
-                ends = f"the trail ends at {self._head.size} leaves" if self._whole else "leaves are missing"
-                self._report.add(f"leaf {self._edge.size}", f"{what}: {ends}")
-            self._next_head = next(self._heads, None)
+        ends = f"the trail ends at {self._head.size} leaves" if self._whole else "leaves are missing"
+        self._kept.finish(self._edge, self._succession.now, ends)
 
 
 def _ends_of(folder: Path, key: Vkey, report: Report) -> dict[str, int]:
@@ -564,14 +309,6 @@ def _ends_of(folder: Path, key: Vkey, report: Report) -> dict[str, int]:
     except (OSError, UnicodeDecodeError, ProofError) as error:
         report.add(f"{begun.ENDED}*", f"cannot be trusted: {error}")
     return ends
-
-
-def _stands_for_lost(entry: bytes) -> bool:
-    """Say whether a leaf stands in the place of one that was lost."""
-    try:
-        return codec.decode(Leaf, entry).kind in GAP
-    except NoticeRejectedError:
-        return False
 
 
 def _short(digest: bytes) -> int:

@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.examine import ONCE
 from broker.facts import indices
 from broker.few import few
+from broker.leaves import ONCE
 from broker.members import INDEX_LIMIT
 from broker.notice import RELEASED
 from broker.verify import is_order, subject_of

@@ -19,10 +19,10 @@ from broker.begun import GAP
 from broker.confirm import Given
 from broker.decide import GLASS_BROKEN, SOURCE, Subscriptions, View, approval_terms, held_terms, sight_of, terms_of
 from broker.errors import NoticeRejectedError, TrailError
-from broker.examine import AHEAD_MS, FOLLOWING, ONCE
 from broker.few import few
 from broker.holders import LOOKS, Holders
 from broker.index import look_in, receipt_in
+from broker.leaves import FOLLOWING, ONCE
 from broker.notice import (
     APPROVAL,
     BEGUN,
@@ -43,6 +43,7 @@ from broker.recorded import Recorded, header_in, remember
 from broker.rejections import REJECTED, NoticeCopy, Rejections
 from broker.report import LISTED, Finding
 from broker.route import rows_hold
+from broker.seen import AHEAD_MS
 from broker.signers import Signers
 from broker.statements import REPEATED, STATED, Statements
 from broker.verify import is_order, subject_of

@@ -20,7 +20,7 @@ from broker.errors import (
     UnknownKeyError,
     UnknownMemberError,
 )
-from broker.examine import ONCE
+from broker.leaves import ONCE
 from broker.notice import HEADER_TYPE, RELEASED
 from broker.signing import pae
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from broker import begun, bundle, codec, cosignature, notes, reading
 from broker.errors import ConfigurationError, NoticeRejectedError, ProofError
-from broker.examine import SeenDelivery, SeenHead, SeenLeaf
 from broker.notice import Envelope, Receipt, Statement
 from broker.rejections import NoticeCopy
+from broker.seen import SeenDelivery, SeenHead, SeenLeaf
 
 INBOX = "inbox.*.db"
 OUTBOX = "outbox.db"

@@ -57,6 +57,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "extent",
         "earlier",
         "report",
+        "seen",
+        "leaves",
         "examine",
         "key_use",
     ),

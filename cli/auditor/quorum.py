@@ -12,8 +12,8 @@ import click
 from broker import cosignature, witnessed
 from broker.cosignature import Cosigner
 from broker.errors import ConfigurationError, ProofError
-from broker.examine import SeenHead
 from broker.notes import Vkey
+from broker.seen import SeenHead
 from broker.witnessed import NO_QUORUM_MS, Witnessed
 from cli import answer
 from cli.auditor.witness import written

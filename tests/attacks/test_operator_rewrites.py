@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from broker import codec, notes, tiles
-from broker.examine import AHEAD_MS
 from broker.notice import Entry, Leaf
+from broker.seen import AHEAD_MS
 from broker.signing import SigningKey
 from tests.attacks.scene import ALL, Scene, leaf_but, root_of, two_logs, write_trail
 from tests.honest_broker import LOG
