@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.accepted import Accepted
+from adapters.listed import DIGEST, Listed
 from adapters.signed import VERSION_LIMIT, Signed, name_of
 from broker import codec, durable, members, reading, streams, turns
 from broker.bus import Bus, Record
@@ -36,7 +35,6 @@ DIRECTORIES = "directories"
 GIVEN = "given"
 CALLED_LOST = "called_lost"
 """What `newest` calls the keys of members that the bundle calls lost, beside the name of that bundle."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def _clock() -> int:
@@ -66,6 +64,7 @@ class Versions:
     def __init__(self, folder: Path, clock: Callable[[], int] = _clock) -> None:
         self._folder, self._clock = folder, clock
         self._signed, self._accepted = Signed(folder / SIGNED), Accepted(folder / GIVEN)
+        self._listed = Listed(folder / DIRECTORIES)
         self._read: dict[bytes, Directory] = {}
         self._replay: frozenset[str] | None = None
         self._root: str | None = None
@@ -170,7 +169,7 @@ class Versions:
         The list of directories is made of it where there is none.
         """
         root, newest = self._pinned(state), state.get(BUNDLE)
-        listed = not root or self._list_of(root).is_dir()
+        listed = not root or self._listed.exists(root)
         if not listed or (self._signed.content(newest) is None if newest else not self._signed.folder.exists()):
             async for record in _before(bus, _place(state)):
                 self._signed.keep(record)
@@ -249,7 +248,7 @@ class Versions:
         UnavailableError.
         """
         path = self._folder.parent / ROOT_FILE
-        if not _DIGEST.fullmatch(fingerprint):
+        if not DIGEST.fullmatch(fingerprint):
             message = f"{fingerprint!r} is no fingerprint: it has 64 digits 0-9, a-f"
             raise ConfigurationError(message)
         durable.make_lasting(self._folder)
@@ -277,7 +276,7 @@ class Versions:
         digest = sha256(plain).hexdigest()
         self._keep(digest, plain)
         if version.kind == "directory" and guard.root:
-            self._list(digest, guard.root)
+            self._listed.add(guard.root, digest)
         state["refused"] = stale
         if not stale:
             state[version.kind] = digest
@@ -341,7 +340,7 @@ class Versions:
     def _was_taken(self, digest: str) -> bool:
         """Say whether this home calls a version a directory that it took: in the list, which may be lost, or newest."""
         root = pinned(self._folder.parent).root
-        listed = root is None or (self._list_of(root) / digest).is_file()
+        listed = root is None or self._listed.has(root, digest)
         return listed or self._state().get("directory") == digest
 
     def _has_file(self, digest: str) -> bool:
@@ -352,37 +351,20 @@ class Versions:
         root = self._pinned(self._state())
         if root is None:
             return True
-        if (folder := self._list_of(root)).is_dir():
-            return (folder / digest).is_file()
+        if self._listed.exists(root):
+            return self._listed.has(root, digest)
         # A home of before, or one where nothing may be written: worked out, and again where that has changed.
         if self._replay is None or digest not in self._replay:
             self._replay = frozenset(self._replayed())
         return digest in self._replay
 
-    def _list_of(self, root: str) -> Path:
-        return self._folder / DIRECTORIES / root
-
-    def _list(self, digest: str, root: str) -> None:
-        folder = self._list_of(root)
-        if not (folder / digest).is_file():
-            durable.make_lasting(folder)
-            durable.write(folder / digest, b"")
-
     async def _list_earlier(self, state: Mapping[str, Any]) -> None:
-        """Make the list of a home of before; it is there whole or not at all."""
+        """Make the list of a home of before."""
         root = self._pinned(state)
-        if not root or (folder := self._list_of(root)).is_dir() or not (listed := [*self._replayed()]):
+        if not root or self._listed.exists(root) or not (listed := [*self._replayed()]):
             return
         async with turns.alone(self._folder):  # another process may do the same
-            aside = folder.with_name(f".{folder.name}.new")
-            shutil.rmtree(aside, ignore_errors=True)  # a kill left it
-            aside.mkdir(parents=True)
-            for each in listed:
-                durable.write(aside / each, b"")
-            with suppress(OSError):  # the other was faster, and its list is as good
-                aside.rename(folder)
-            shutil.rmtree(aside, ignore_errors=True)
-            durable.sync(folder.parent)
+            self._listed.make(root, listed)
 
     def _replayed(self) -> Iterator[str]:
         """Take what was signed once more, from the pinned root on: what this home has taken before, nothing else.
@@ -496,7 +478,7 @@ class Versions:
         """Say whether a directory of the list is not here, or one that is here not in the list."""
         if not (root := pinned(self._folder.parent).root):
             return False
-        listed = {each.name for each in self._list_of(root).glob("*") if _DIGEST.fullmatch(each.name)}
+        listed = self._listed.all(root)
         unlisted = (self.content(bytes.fromhex(each)) for each in self.kept() if each not in listed)
         return any(self.content(bytes.fromhex(each)) is None for each in listed) or any(map(_is_directory, unlisted))
 
@@ -530,19 +512,19 @@ class Versions:
         if self.content(digest.digest()) is None:
             self._keep(digest.hexdigest(), plain)
         if version.kind == "directory" and guard.root:
-            self._list(digest.hexdigest(), guard.root)
+            self._listed.add(guard.root, digest.hexdigest())
         return after
 
     def kept(self) -> list[str]:
         """List the digests of all versions that are here, in hex."""
         names = (each.name for each in self._folder.iterdir()) if self._folder.is_dir() else ()
-        return sorted(each for each in names if _DIGEST.fullmatch(each))
+        return sorted(each for each in names if DIGEST.fullmatch(each))
 
     def _state(self) -> dict[str, Any]:
         state = self._named_json("newest")
         digests = (state[each] for each in ("directory", "policies") if each in state)
         kinds = isinstance(state.get("place", 0), int) and isinstance(state.get(BUNDLE, ""), str)
-        if not kinds or not all(_DIGEST.fullmatch(str(each)) for each in digests):
+        if not kinds or not all(DIGEST.fullmatch(str(each)) for each in digests):
             raise self._damaged("newest")
         return state
 
