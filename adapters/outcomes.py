@@ -38,6 +38,7 @@ from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
 from broker.errors import InvalidReferenceError, NoticeRejectedError, OffsetGoneError
+from broker.leaves import RECORD_KINDS
 from broker.notice import (
     NOT_RELEASED,
     ORDERED,
@@ -56,7 +57,6 @@ from broker.route import rows_hold
 from broker.signing import decision_digest, pae
 
 PAGE = 200
-RECORD_LEAVES = ("routed", "held", "rejected", "repeated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Outcomes:
         learned.new += 1
         if checked.receipt:
             self._keep_receipt(checked.receipt, checked)
-        elif outcome.kind in RECORD_LEAVES:
+        elif outcome.kind in RECORD_KINDS:
             self._mark(checked)
             # No end is ever held: a broker that says so keeps it from those who hold what it ends.
             notice_id, decided = outcome.notice_id or b"", outcome.kind in ("routed", "held")

@@ -8,6 +8,7 @@ from broker.notice import BEGUN, LOST, NOT_RELEASED, NOTHING, ORDERED, RELEASED,
 from broker.report import Gap, PutInForce, Report
 
 RECORD_KINDS = frozenset({"routed", "held", "rejected", "repeated"})
+"""Kinds of leaf in one of which each record ends."""
 FOLLOWING = frozenset({RELEASED, NOT_RELEASED, ORDERED})
 """Kinds of leaf that say what the notice of the leaf before did to another."""
 SPOKEN_OF = RECORD_KINDS | FOLLOWING
