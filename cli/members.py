@@ -127,7 +127,15 @@ _NAME = click.argument("name", metavar="MEMBER")
 @everywhere
 def add(given: Everywhere, name: str, file: Path | None, requests: tuple[Path, ...]) -> None:
     """Draft that MEMBER enters, from the requests that it made itself with `valise key new` (operator)."""
-    folders = requests or (operator_home(given.home).folder.parent / "members",)
+    home = operator_home(given.home)
+    folders = requests or (home.folder.parent / "members",)
+    base = asyncio.run(proposing.standing(home)).opened
+    if base is not None and name in base.entered:
+        message = (
+            f"{name} has entered already: `valise directory draft` drafts its new bureaus and their keys, `valise "
+            f"member rekey {name}` its keys for directories; `valise member show {name}` says how it stands"
+        )
+        raise ConfigurationError(message)
     if all(each.id != name for each in (seed.read(file) if file else seed.seed()).members):
         message = f"the federation's file has no member {name}: add it and its bureaus first, and name it with --from"
         raise ConfigurationError(message)

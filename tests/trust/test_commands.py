@@ -208,6 +208,16 @@ async def test_a_member_enters_with_its_own_keys_and_a_root_that_another_told_it
     assert ("FR", ["FR"]) in [(each["role"], each["holders"]) for each in told["roles"]]
 
 
+async def test_a_member_that_has_entered_is_not_added_again_and_what_is_meant_is_named(tmp_path: Path) -> None:
+    """A request of another's lay there: without a word of AT, its draft had come of it."""
+    home = (await made(tmp_path)).home
+    await valise(home, "key", "new", "--bureau", "FR/ncb")
+    added = await valise(home, "member", "add", "AT")
+    assert (added.code, "AT has entered already: `valise directory draft`" in added.err) == (1, True)
+    assert "`valise member rekey AT`" in added.err
+    assert not (home / "operator" / "drafts" / "2.draft.json").exists()
+
+
 async def test_a_request_of_nobody_in_the_federation_is_passed_over_and_keeps_nobody_else_out(tmp_path: Path) -> None:
     home = (await made(tmp_path)).home
     stray = await valise(home, "key", "new", "--bureau", "XX/ncb")
