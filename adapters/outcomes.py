@@ -32,12 +32,12 @@ from adapters.refusals import (
     WrongRowError,
 )
 from adapters.subscriptions import check_subscription
-from adapters.trace import untold
+from adapters.trace import ahead, untold
 from adapters.upgrade import VERSION
 from adapters.versions import Versions
 from broker import codec, notes, streams
 from broker.bus import Bus, Record
-from broker.errors import InvalidReferenceError, NoticeRejectedError, OffsetGoneError
+from broker.errors import InvalidReferenceError, IssuedInFutureError, NoticeRejectedError, OffsetGoneError
 from broker.leaves import RECORD_KINDS
 from broker.notice import (
     NOT_RELEASED,
@@ -308,13 +308,16 @@ class Outcomes:
             return
         original = outcome.original if outcome.original is not None else outcome.leaf_number
         kind = (checked.leaf.code or outcome.kind) if outcome.kind == "repeated" else outcome.kind
-        if not self._note(digest, kind, original):
+        noted = self._note(digest, kind, original)
+        if not noted:
             return
         if kind == "rejected":
             if outcome.code == InvalidReferenceError.code:
                 self._lost.not_on_record(digest)
             self._outbox.holding.rejected(digest)
-            self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}")
+            dated = outcome.code == IssuedInFutureError.code
+            why = f": {ahead(bytes(noted['header']), checked.leaf.now)}" if dated else ""
+            self.journal.alarm(checked.leaf.now, outcome.code or "rejected", f"leaf {outcome.leaf_number}{why}")
         if outcome.kind == "routed" and checked.decision and not checked.decision.rows:
             self._outbox.holding.told_nobody(digest)
         forget_body(self._database, digest)
@@ -327,7 +330,7 @@ class Outcomes:
         Without a leaf number its story stays that of the one before.
         """
         found: sqlite3.Row | None = self._database.execute(
-            "SELECT bureau, record, outcome, leaf_number FROM envelopes WHERE header_digest = ?", (digest,)
+            "SELECT bureau, record, outcome, leaf_number, header FROM envelopes WHERE header_digest = ?", (digest,)
         ).fetchone()
         if found is None:
             return None
@@ -384,7 +387,9 @@ class Outcomes:
             ).fetchone()
             self._outbox.holding.rejected(bytes(digest))
             forget_body(self._database, bytes(digest))
-        self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}")
+        # A statement's date is in no file of this side's here; by how much it was ahead is not known.
+        why = ": your clock is more than 5 min ahead of the broker's" if code == IssuedInFutureError.code else ""
+        self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}{why}")
 
     def _sent(self, record_digest: bytes) -> tuple[bytes, str, bytes] | None:
         row = self._database.execute(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from adapters.holding import Holding
 from adapters.lost import UNKNOWN
 from broker import codec
+from broker.errors import IssuedInFutureError
 from broker.notice import KINDS, ORDERED, ROUTING, TO_HOLDERS, WITHDRAWAL, DecisionRecord, Header, Reference, RuleHit
 from broker.verify import subject_of
 
@@ -93,7 +94,7 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
         sent_at=row["sent_at"],
         outcome=UNKNOWN if _is_lost(database, row, told) else row["outcome"] or ("rejected" if told else None),
         code=told["code"] if told else None,
-        detail=told["detail"] if told else "",
+        detail=_detail(row, told) if told else "",
         decided_at=told["now"] if told else None,
         leaf_number=told["leaf_number"] if told else row["leaf_number"],
         warnings=tuple(json.loads(outcome["warnings"])) if outcome else (),
@@ -110,6 +111,19 @@ def trace(database: sqlite3.Connection, notice_id: bytes) -> Story | None:
         untold=untold(database, notice_id, decision),
         unreviewed=row["outcome"] == "held" and _withdrawn_since(database, row),
     )
+
+
+def _detail(row: sqlite3.Row, told: sqlite3.Row) -> str:
+    """Give what the broker said beside its code; of a date that only the sender can mend, what is to be done."""
+    if told["code"] == IssuedInFutureError.code:
+        return f"{ahead(bytes(row['header']), told['now'])}: set it right and publish again"
+    return str(told["detail"])
+
+
+def ahead(header: bytes, now: int) -> str:
+    """Say by how much the clock that dated a notice was ahead when that came: at least, as it may have waited here."""
+    minutes = (codec.decode(Header, header).issued - now) // 60_000
+    return f"your clock was at least {minutes:,} min ahead of the broker's"
 
 
 def _is_lost(database: sqlite3.Connection, row: sqlite3.Row, told: sqlite3.Row | None) -> bool:

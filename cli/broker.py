@@ -418,8 +418,8 @@ def _lines(found: Standing) -> Iterator[str]:
         yield f"RED       expired: {', '.join(found.expired)}; traffic goes on; see `valise directory status`"
     heard = (f"{name} {answer.when(at)}" for name, at in found.last_seen.items() if at is not None)
     yield "last seen " + (", ".join(heard) or "nobody")
-    if silent := [name for name, at in found.last_seen.items() if at is None]:
-        yield "silent    " + ", ".join(silent)
+    if unseen := [name for name, at in found.last_seen.items() if at is None]:
+        yield "not seen  " + ", ".join(unseen)
 
 
 def _bus_lines(found: Standing) -> Iterator[str]:

@@ -38,32 +38,41 @@ SCRIPTS = {
 TRIES_AGAIN = "the next `valise trace` or `inbox`, or whatever publishes or withdraws, tries again"
 
 
-def became(story: Story) -> str:
-    """Say where a notice stands: waiting, sent, decided, who is silent."""
+SILENT_MS = 8 * 3_600_000
+"""From then on who has not answered is called silent: after as many hours as the broker's alarm for reviewers rings."""
+
+
+def became(story: Story, now: int) -> str:
+    """Say where a notice stands at `now`: waiting, sent, decided, who has not answered yet, and who is silent."""
     name = f"{story.kind} {story.id} (record {answer.one_line(story.record)}, version {story.version})"
     if story.sent_at is None:
         return f"{name} waits in the outbox since {answer.when(story.made_at)}"
     if story.outcome is None:
         return f"{name} was sent {answer.when(story.sent_at)} and is not decided yet"
     if story.outcome in _SAID:
-        return f"{name} {_SAID[story.outcome](story)}"
+        return f"{name} {_SAID[story.outcome](story, now)}"
     if story.outcome == ORDERED:
         when = answer.when(story.decided_at)
         return f"{name}, decided {when} in leaf {story.leaf_number}, has been withdrawn by order of an authority"
-    silent = f"; silent: {', '.join(story.silent)}" if story.silent else ""
+    called = "silent" if _is_late(story, now) else "no answer yet from"
+    silent = f"; {called}: {', '.join(story.silent)}" if story.silent else ""
     warned = f"; warnings: {', '.join(story.warnings)}" if story.warnings else ""
     when = answer.when(story.decided_at)
     reached = answer.count(len(story.reached), "bureau")
     return f"{name} was {story.outcome} {when} in leaf {story.leaf_number} to {reached}{silent}{warned}"
 
 
-def _rejected(story: Story) -> str:
+def _is_late(story: Story, now: int) -> bool:
+    return story.decided_at is None or now - story.decided_at >= SILENT_MS
+
+
+def _rejected(story: Story, _now: int) -> str:
     if story.leaf_number is None:
         return "is not on record: its withdrawal was rejected for that, and its own outcome is lost"
     return f"was rejected in leaf {story.leaf_number}: {story.code} ({answer.one_line(story.detail)})"
 
 
-def _unknown(story: Story) -> str:
+def _unknown(story: Story, _now: int) -> str:
     """Say what is to be done about a notice of which nobody can say any more what became of it."""
     lost = f"was sent {answer.when(story.sent_at)}, and the bus has dropped what became of it before it was read here"
     again = f"`valise withdraw {answer.one_line(story.record)} --bureau {story.bureau}`"
@@ -72,21 +81,24 @@ def _unknown(story: Story) -> str:
     return f"{lost}: it may stand with its holders; publish its record again, as its source does by itself, or {again}"
 
 
-def _held(story: Story) -> str:
+def _held(story: Story, now: int) -> str:
     when = answer.when(story.decided_at)
     if story.unreviewed:
         return f"was held {when} in leaf {story.leaf_number} for review; its record has been withdrawn since"
-    reviewers = ", ".join(_review(each) for each in story.reached) or "nobody can review it"
+    late = _is_late(story, now)
+    reviewers = ", ".join(_review(each, late=late) for each in story.reached) or "nobody can review it"
     return f"is held since {when} in leaf {story.leaf_number} for review: {reviewers}"
 
 
 _SAID = {"unknown": _unknown, "rejected": _rejected, "held": _held}
 
 
-def _review(each: Reached) -> str:
+def _review(each: Reached, *, late: bool) -> str:
     if each.at("read") is not None:
         return f"{each.bureau} has opened it and not decided"
-    return f"{each.bureau} is silent" if each.at("received") is None else f"{each.bureau} has not opened it"
+    if each.at("received") is not None:
+        return f"{each.bureau} has not opened it"
+    return f"{each.bureau} is silent" if late else f"{each.bureau} has not answered yet"
 
 
 def follows(result: Result) -> str:

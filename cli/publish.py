@@ -22,7 +22,7 @@ from adapters.trace import Story, trace, undecided
 from broker.bus import Bus
 from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
 from cli import answer, drafts, exits, in_words
-from cli.home import MemberHome, going_on, if_it_answers, member_home
+from cli.home import MemberHome, clock, going_on, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
 from cli.progress import progress
 
@@ -187,7 +187,7 @@ def _check_published(outbox: Outbox, found: Published) -> None:
         return
     newest = outbox.newest_of(found.record, bureau) or found
     story = trace(outbox.database, newest.notice_id)
-    message = "no such record is published" + (f" any more: {in_words.became(story)}" if story else "")
+    message = "no such record is published" + (f" any more: {in_words.became(story, clock())}" if story else "")
     raise InvalidReferenceError(message)
 
 

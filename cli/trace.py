@@ -15,7 +15,7 @@ from adapters.trace import Reached, Story
 from adapters.trace import trace as tell
 from broker.notice import RECEIPT_ACTS
 from cli import answer, exits, in_words
-from cli.home import MemberHome, if_it_answers, member_home
+from cli.home import MemberHome, clock, if_it_answers, member_home
 from cli.named import whole_id
 from cli.options import Everywhere, bureau, everywhere
 from cli.publish import NoSuchNoticeError, troubled
@@ -31,7 +31,7 @@ def trace(given: Everywhere, notice: str, bureau: str | None) -> None:
     answered = asyncio.run(if_it_answers(_learn(home), "this is what was known before"))
     story, alarms, looks, newest = _trace(home, notice)
     answer.show(
-        "\n".join([in_words.became(story) + troubled(alarms), *_followed(newest), *map(_looked, looks)]),
+        "\n".join([in_words.became(story, clock()) + troubled(alarms), *_followed(newest), *map(_looked, looks)]),
         _value(story, alarms)
         | {"newest": newest.id if newest else None, "looks": [asdict(each) for each in looks], "stale": not answered},
         as_json=given.as_json,

@@ -155,7 +155,7 @@ class HonestBroker:
         """Reject a notice; `signed` False: not even its signature counts."""
         envelope = codec.decode(Envelope, data)
         header = codec.decode(Header, envelope.header)
-        record = replace(self._decision(data, envelope.header if signed else b"", ()), detail=code)
+        record = replace(self._decision(data, b"", ()), detail=code)
         decision, salt = codec.encode(record), os.urandom(32)
         digest = header_digest(envelope.header) if signed else None
         leaf = self._leaf("rejected", code, decision_digest(salt, decision), digest, None)

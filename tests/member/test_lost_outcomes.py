@@ -14,6 +14,7 @@ from broker import codec, streams
 from broker.errors import UnavailableError
 from broker.notice import Leaf
 from cli import in_words
+from tests.making import NOW
 from tests.member.conftest import World, draft
 from tests.member.test_outcomes import SHOWS, identity, learn, reject
 from tests.member.test_withdrawals import TOLD, named, run, said, withdrawn
@@ -53,7 +54,7 @@ async def test_a_publication_whose_outcome_is_lost_is_unknown_and_comes_anew_fro
     assert (story.outcome, undecided(outbox.database)) == (
         ("unknown", set()) if given_up else (None, {identity(first)})
     )
-    assert ("publish its record again" in in_words.became(story)) == bool(given_up)
+    assert ("publish its record again" in in_words.became(story, NOW)) == bool(given_up)
     assert outbox.standing("AT/ncb", "R-1")
     second = await run(world, outbox, draft())
     assert (named(second), said(second).version) == (([identity(first)], 2) if given_up else ([], 1))
@@ -90,7 +91,7 @@ async def test_what_is_unknown_and_was_rejected_is_settled_by_the_rejection_of_i
     assert outbox.standing("AT/ncb", "R-1") is None
     story = trace(outbox.database, identity(first))
     assert story
-    assert "is not on record" in in_words.became(story)
+    assert "is not on record" in in_words.became(story, NOW)
     assert named(await run(world, outbox, draft())) == []
     outbox.close()
 
@@ -136,7 +137,7 @@ async def test_a_withdrawal_that_went_unmarked_is_given_up_once_it_is_called_rep
     assert await learn(at, outbox) == ["offset-gone", "withdrawal-undecided", "wrong-leaf"]
     story = trace(outbox.database, identity(end))
     assert story
-    assert (story.outcome, "withdraw it once more" in in_words.became(story)) == ("unknown", True)
+    assert (story.outcome, "withdraw it once more" in in_words.became(story, NOW)) == ("unknown", True)
     outbox.withdraw("R-1")
     await outbox.flush(world.bus)
     assert named((await world.sent())[-1]) == [identity(first)]

@@ -19,6 +19,8 @@ from broker.notice import (
     Statement,
 )
 from broker.signing import SigningKey
+from cli import in_words
+from cli.in_words import SILENT_MS
 from tests.honest_broker import directory
 from tests.making import NOW, Draft, key_of
 from tests.member.conftest import Machine, World, draft, sent_under_the_next_key
@@ -82,6 +84,37 @@ async def test_the_issuer_learns_who_was_given_what_and_who_is_silent(world: Wor
     assert story.reached[0].at("received") == world.broker.now
     assert story.silent == ("GE/ncb",)
     outbox.close()
+    decided = story.decided_at or 0
+    assert in_words.became(story, decided + SILENT_MS - 1).endswith("to 2 bureaus; no answer yet from: GE/ncb")
+    assert in_words.became(story, decided + SILENT_MS).endswith("to 2 bureaus; silent: GE/ncb")
+
+
+async def test_a_reviewer_is_called_silent_once_it_has_had_the_time_to_answer(world: World) -> None:
+    (data,) = await world.publish(draft())
+    await world.broker.route(data, {"LV/ncb": ALL}, kind="held")
+    outbox = world.machine("AT/ncb").outbox()
+    await learn(world.machine("AT/ncb"), outbox)
+    story = trace(outbox.database, identity(data))
+    outbox.close()
+    assert story is not None
+    decided = story.decided_at or 0
+    assert in_words.became(story, decided).endswith("for review: LV/ncb has not answered yet")
+    assert in_words.became(story, decided + SILENT_MS).endswith("for review: LV/ncb is silent")
+
+
+async def test_whose_clock_is_ahead_is_told_so_and_by_how_much(world: World) -> None:
+    at = world.machine("AT/ncb")
+    at.ahead = 2 * 3_600_000
+    (data,) = await world.publish(draft())
+    await reject(world, data, "issued-in-future")
+    outbox = at.outbox()
+    await learn(at, outbox)
+    said = "your clock was at least 120 min ahead of the broker's"
+    assert [each.about for each in at.outcomes(outbox).journal.alarms()] == [f"leaf 0: {said}"]
+    story = trace(outbox.database, identity(data))
+    outbox.close()
+    assert story is not None
+    assert story.detail == f"{said}: set it right and publish again"
 
 
 async def test_what_was_decided_needs_its_body_here_no_longer(world: World) -> None:
