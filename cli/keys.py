@@ -314,7 +314,8 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
     home = member_home(given.home, bureau or _any_bureau(given.home))
     answered = _follow(home)
     say_called_lost(home.folder, home.member, home.versions)
-    rows = [_row(home, each) for each in keyring.all_kept(home.folder, home.member)]
+    kept = keyring.all_kept(home.folder, home.member)
+    rows = [_row(home, each) for each in kept]
     lost = home.versions.called_lost(home.member).keys
     called = f"; for directories called lost: {', '.join(each[:16] for each in lost)}" if lost else ""
     answer.show(
@@ -325,10 +326,21 @@ def list_keys(given: Everywhere, bureau: str | None) -> None:
             ("bureau", "key id", "state", "until", "kept"),
             [(row["bureau"], row["key_id"][:16], row["state"], row["until"], row["kept"]) for row in rows],
         ),
-        then=given.again(f"valise key rotate --bureau {rows[0]['bureau'] if rows else f'{home.member}/NAME'}"),
+        then=_next(given, home, kept),
         beside={"stale": not answered, "called_lost": len(lost)},
     )
     exits.end(exits.DONE if answered else exits.UNAVAILABLE)
+
+
+def _next(given: Everywhere, home: MemberHome, kept: Sequence[Kept]) -> str:
+    """Name what comes next: a request that waits for the operator first, as no key can follow one that waits."""
+    newest = {each.bureau: each for each in kept}.values()  # listed by generation
+    waiting = [each for each in newest if each.request.is_file() and _waits(home.folder, each.key_id())]
+    if waiting:
+        return f"send {' and '.join(str(each.request) for each in waiting)} to the operator"
+    if not kept:
+        return given.again(f"valise key new --bureau {home.member}/NAME")
+    return given.again(f"valise key rotate --bureau {kept[0].bureau}")
 
 
 def _follow(home: MemberHome) -> bool:

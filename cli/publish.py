@@ -20,7 +20,7 @@ from adapters.outbox import Outbox, Published, Refusal, Result
 from adapters.outcomes import Outcomes
 from adapters.trace import Story, trace, undecided
 from broker.bus import Bus
-from broker.errors import InvalidReferenceError, UnavailableError, ValiseError
+from broker.errors import InvalidReferenceError, UnavailableError, UnknownKeyError, ValiseError
 from cli import answer, drafts, exits, in_words
 from cli.home import MemberHome, clock, going_on, if_it_answers, member_home
 from cli.options import Everywhere, bureau, confirm, everywhere
@@ -330,7 +330,8 @@ def troubled(alarms: Sequence[Alarm]) -> str:
 
 def _row(result: Result, done: Done) -> dict[str, Any]:
     if isinstance(result, Refusal):
-        return _line(result.record, None, None, "refused-here", 0, f"{result.code}: {result.reason}")
+        seen = " `valise key list` says what is to be done" if result.code == UnknownKeyError.code else ""
+        return _line(result.record, None, None, "refused-here", 0, f"{result.code}: {result.reason}{seen}")
     if not isinstance(result, Published):
         return _line(result.record, None, None, "unchanged", 0, "")
     story = done.stories.get(result.notice_id)

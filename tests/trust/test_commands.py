@@ -17,7 +17,7 @@ import pytest
 from broker.errors import ConfigurationError
 from broker.signing import SigningKey
 from broker.trust import draft
-from cli import seed, subscribe
+from cli import keyring, seed, subscribe
 from cli.home import clock
 from cli.operator_home import operator_home
 from cli.seed import Federation, Order
@@ -216,6 +216,20 @@ async def test_a_member_that_has_entered_is_not_added_again_and_what_is_meant_is
     assert (added.code, "AT has entered already: `valise directory draft`" in added.err) == (1, True)
     assert "`valise member rekey AT`" in added.err
     assert not (home / "operator" / "drafts" / "2.draft.json").exists()
+
+
+async def test_a_key_that_waits_is_to_be_sent_and_no_other_is_made_before(tmp_path: Path) -> None:
+    """Its list named `key rotate`, which refuses while that key waits."""
+    home, mine = (await made(tmp_path)).home, ("--bureau", "AT/ncb")
+    assert (await valise(home, "key", "list", *mine)).out.splitlines()[-1].startswith("valise key rotate")
+    request = (await valise(home, "key", "rotate", *mine, "--json")).value["request"]
+    assert (await valise(home, "key", "list", *mine)).out.splitlines()[-1] == f"send {request} to the operator"
+    (key, _) = (await valise(home, "key", "list", *mine, "--json")).value
+    keyring.forget(home / "members" / "AT", bytes.fromhex(key["key_id"]))  # as once its revocation is on record
+    example = tmp_path / "draft.json"
+    example.write_text((await valise(home, "schema", "show", "person", "--example")).out, encoding="utf-8")
+    refused = await valise(home, "publish", str(example), *mine)
+    assert (refused.code, "in the directory. `valise key list` says what is to be done" in refused.out) == (1, True)
 
 
 async def test_a_request_of_nobody_in_the_federation_is_passed_over_and_keeps_nobody_else_out(tmp_path: Path) -> None:
