@@ -111,7 +111,8 @@ async def if_it_answers(work: Awaitable[object], meanwhile: str) -> bool:
 def _said_of(error: UnavailableError | ForbiddenStreamError) -> str:
     """Say why the bus was of no use."""
     if isinstance(error, ForbiddenStreamError):
-        return f"the bus refuses us ({error}; where the operator has stopped {error.principal}, ask it to resume it)"
+        why = f"nobody may before a directory in force names it; where the operator has stopped {error.principal}"
+        return f"the bus refuses us ({error}; {why}, ask it to resume it)"
     if isinstance(error, CannotSignError):
         return answer.one_line(str(error))
     return f"the bus does not answer{f' ({error})' if str(error) else ''}"

@@ -201,6 +201,8 @@ async def test_a_member_enters_with_its_own_keys_and_a_root_that_another_told_it
     blind = await valise(home, "directory", "sign", str(proposed.path), "--bureau", "FR/ncb", "--yes")
     assert "valise directory trust FINGERPRINT" in blind.err
     assert (await valise(home, "directory", "trust", root, "--bureau", "FR/ncb")).code == 0
+    early = await valise(home, "inbox", "--bureau", "FR/ncb")
+    assert (early.code, "nobody may before a directory in force names it" in early.err) == (5, True)
     assert (await signed(home, str(proposed.path), "FR/ncb", "AT/ncb", "LV/ncb")).code == 0
     (key,) = (await valise(home, "key", "list", "--bureau", "FR/ncb", "--json")).value
     assert key["state"] == "in force"
