@@ -83,7 +83,7 @@ NEVER_KNOWN = _codes(CouldNotBeJudgedError, TooLargeError)
 """Codes of which a copy does not tell that: a bug of the broker's, and the size of compartments that are forgotten."""
 OF_WORDS = _codes(InvalidFieldError, UnknownKindError)
 """Codes of statements that depend on the allow-lists of then."""
-NOTHING = sha256(b"").digest()
+DIGEST_OF_NOTHING = sha256(b"").digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ def _misformed(leaf: Leaf, record: DecisionRecord) -> str:
         return f"is {code}, and names {'a' if signed else 'no'} notice that its issuer had signed"
     if record.statement:  # its key would be taken for that of a statement
         return f"is {REJECTED}, and holds a statement"
-    if code == BatchRefusedError.code and record.record_digest != NOTHING:
+    if code == BatchRefusedError.code and record.record_digest != DIGEST_OF_NOTHING:
         return f"is {code}, and its bytes could be read"
     return ""
 

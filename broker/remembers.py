@@ -63,13 +63,13 @@ def check_restored(trail: Trail, known: InForce) -> None:
 
 def check_places(unplaced: Collection[str], register: Register, lost: Mapping[str, int]) -> None:
     """Hold inputs of which the bus has no place against what was taken of them. Raises InputLostError."""
-    for stream in made_again(unplaced, taken_of(unplaced, register)):
+    for stream in lost_with_places(unplaced, taken_of(unplaced, register)):
         if lost.get(stream) != 0:
             what = f"{stream} has no place any more, though of it was taken: it was lost, and made again"
             raise InputLostError(stream, 0, what)
 
 
-def made_again(unplaced: Collection[str], taken: Collection[str]) -> list[str]:
+def lost_with_places(unplaced: Collection[str], taken: Collection[str]) -> list[str]:
     """Name the inputs that were lost with their places, by those that have none, and those of which was taken.
 
     Where the bus has none in `versions` either, its places were lost, and no stream: all is taken once more, and called

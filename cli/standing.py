@@ -182,7 +182,7 @@ async def _waiting(home: OperatorHome, lacking: Collection[str]) -> _Waiting | N
                 await _unsent(bus, home.settings.shard, waiting, has_sent=streams.ROUTED in taken)
     except (UnavailableError, ForbiddenStreamError):
         return None
-    waiting.lost.extend(f"{name}:0" for name in remembers.made_again(unplaced, taken))
+    waiting.lost.extend(f"{name}:0" for name in remembers.lost_with_places(unplaced, taken))
     return waiting
 
 

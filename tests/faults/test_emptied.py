@@ -309,30 +309,24 @@ async def test_a_stream_that_was_made_again_is_gone_on_with_by_the_operators_wor
     assert len(await federation.leaves()) == before + 2  # begun again, and one more
 
 
-async def test_an_input_that_is_made_again_ends_the_broker_that_reads_it(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("stream", "error"), [(notices("AT"), InputLostError), (REGISTER, RegisterEmptiedError)])
+async def test_a_stream_that_is_made_again_ends_the_broker_that_runs_on_it(
+    federation: Federation,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: str,
+    error: type[InputLostError | RegisterEmptiedError],
 ) -> None:
-    """What comes in it before the place that was reached in the one before would be passed over in silence."""
+    """What comes in an input before the place that was reached in the one before would be passed over in silence.
+
+    Of `register` the cache goes on; whoever has none would begin with nothing.
+    """
     monkeypatch.setattr(up, "OURS_S", 0)
     monkeypatch.setattr(up, "AGAIN_S", 0)
 
     async def made_again() -> None:
-        cast("Bus", federation.bus).memory.lose(notices("AT"))
+        cast("Bus", federation.bus).memory.lose(stream)
 
-    await ends(federation, made_again, InputLostError)
-
-
-async def test_a_register_that_is_emptied_ends_the_broker_that_runs_on_it(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its cache goes on with it; whoever has none would begin with nothing."""
-    monkeypatch.setattr(up, "OURS_S", 0)
-    monkeypatch.setattr(up, "AGAIN_S", 0)
-
-    async def lost() -> None:
-        cast("Bus", federation.bus).memory.lose(REGISTER)
-
-    await ends(federation, lost, RegisterEmptiedError)
+    await ends(federation, made_again, error)
 
 
 async def test_on_a_register_that_was_emptied_and_has_grown_since_no_broker_begins(federation: Federation) -> None:
