@@ -32,14 +32,10 @@ REVOKED = "revoked/"
 """How the register's entries of revoked keys begin."""
 
 
-class StrayRequestError(ConfigurationError):
-    """A request of whom the federation's file does not name: it must not keep out those that it does."""
-
-
 def read_request(path: Path, federation: Federation, now: int, old: Entered | None = None) -> WrittenKey:
     """Read a member's key request and check that whoever made it has the private key and may ask for it.
 
-    Raises ConfigurationError that names the file, StrayRequestError where the federation has no such bureau.
+    Raises ConfigurationError that names the file.
     """
     try:
         found = possession.check_request(reading.read(path, possession.REQUEST_LIMIT), federation.federation)
@@ -49,7 +45,7 @@ def read_request(path: Path, federation: Federation, now: int, old: Entered | No
         raise ConfigurationError(message) from error
     except ConfigurationError as error:
         message = f"{path}: {error}"
-        raise type(error)(message) from error
+        raise ConfigurationError(message) from error
     return WrittenKey(
         key_id=found.public.id.hex(),
         bureau=found.asked.bureau,
@@ -63,7 +59,7 @@ def _check_wanted(found: KeyRequest, federation: Federation, now: int, old: Ente
     bureau = found.asked.bureau
     if bureau not in federation.order.bureaus:
         message = f"the federation has no bureau {bureau}: add it to its file first"
-        raise StrayRequestError(message)
+        raise ConfigurationError(message)
     if old is not None and old.directory.key(found.public.id) is None:
         found.check_entry(old.challenges.get(bureau), old.in_force(bureau, now))
 
@@ -133,8 +129,8 @@ async def compose_next(
 ) -> Composed:
     """Compose the next directory of the federation's file, the keys known so far and those that are asked for.
 
-    Stray requests are passed over, and `say` is told of each. Whether a member or an agreement is suspended stands in
-    the directory: the file says it for new ones only.
+    A request that is refused is passed over, and `say` is told why: it must not keep out others. Whether a member or an
+    agreement is suspended stands in the directory: the file says it for new ones only.
     """
     old = home.versions.newest_if_any()
     before = await entered(home, old)
@@ -155,7 +151,7 @@ def _asked(
     for path in requests:
         try:
             yield read_request(path, federation, clock(), before)
-        except StrayRequestError as error:
+        except ConfigurationError as error:
             say(str(error))
 
 

@@ -116,8 +116,9 @@ async def propose(
 ) -> Proposed:
     """Draft the next directory: the federation's file, what members ask for in `folders`, and at first the policy set.
 
-    Of each request that is passed over, since the federation's file does not name who asks, `say` is told. Raises
-    ConfigurationError if too few members have sent their keys, VersionRefusedError if it does not hold together.
+    Of each request that is passed over, since it is refused or the federation's file does not name who asks, `say` is
+    told. Raises ConfigurationError if too few members have sent their keys, VersionRefusedError if it does not hold
+    together.
     """
     if home.settings.bus_kind == "kafka":
         _check_certifiable(federation)

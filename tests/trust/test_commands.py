@@ -254,6 +254,26 @@ async def test_a_request_of_nobody_in_the_federation_is_passed_over_and_keeps_no
     assert "XX" not in json.dumps(drafted.value["changes"])
 
 
+async def test_a_request_that_is_refused_is_told_and_keeps_nobody_else_out(tmp_path: Path) -> None:
+    home = (await made(tmp_path)).home
+    request = (await valise(home, "key", "rotate", "--bureau", "AT/ncb", "--json")).value["request"]
+    key_id = unendorsed(Path(request))
+    await valise(home, "key", "new", "--bureau", "FR/ncb")
+    drafted = await valise(home, "member", "add", "FR", "--json")
+    assert (drafted.code, drafted.value["new_keys"]) == (6, 1)
+    (said,) = drafted.value["passed_over"]
+    assert said.startswith(f"{request}: ")
+    assert said.endswith("did not sign that this one follows it: refused")
+    assert key_id not in json.dumps(drafted.value["changes"])
+
+
+def unendorsed(request: Path) -> str:
+    """Spoil the endorsement of a key request; return the id of the key that it asks for."""
+    asked: dict[str, str] = json.loads(request.read_text(encoding="utf-8"))
+    request.write_text(json.dumps(asked | {"endorsement": "00" * 64}), encoding="utf-8")
+    return asked["key_id"]
+
+
 async def test_a_member_that_has_just_entered_may_say_at_once_what_it_wants(tmp_path: Path) -> None:
     home = (await made(tmp_path)).home
     root = (await valise(home, "directory", "status", "--json")).value["root"]
