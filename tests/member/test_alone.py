@@ -38,6 +38,9 @@ def rehearsed(outbox: Outbox, tried: Draft) -> str | None:
     return made.code if isinstance(made, Refusal) and "not known here" not in made.reason else None
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_example_of_each_kind_is_what_an_outbox_takes(world: World, kind: str) -> None:
     (made,) = drafts.read(json.dumps(example_of(kind)), "-")
@@ -60,8 +63,8 @@ async def test_the_example_of_each_kind_is_what_an_outbox_takes(world: World, ki
         ({"compartments": {"identity": {"names": 7}}}, "unreadable"),
         ({"compartments": {"narrative": {"items": [{"text": "x" * SIZE_LIMIT}]}}}, "too-large"),
         ({"conversation": "x" * SIZE_LIMIT}, "too-large"),
-        ({"deny": tuple(f"A{number}" for number in range(INDEX_LIMIT))}, "too-large"),
-        ({"deny": tuple(f"A{number}/b" for number in range(INDEX_LIMIT))}, "too-large"),
+        pytest.param({"deny": tuple(f"A{number}" for number in range(INDEX_LIMIT))}, "too-large", marks=SLOW),
+        pytest.param({"deny": tuple(f"A{number}/b" for number in range(INDEX_LIMIT))}, "too-large", marks=SLOW),
         ({"expires": NOW}, "already-expired"),
         ({"expires": NOW + 1}, None),
         ({"retain_until": 1 << 64}, "unreadable"),
