@@ -40,6 +40,7 @@ from broker.bus import Bus, Record
 from broker.errors import InvalidReferenceError, IssuedInFutureError, NoticeRejectedError, OffsetGoneError
 from broker.leaves import RECORD_KINDS
 from broker.notice import (
+    CLOCK_SKEW_MS,
     NOT_RELEASED,
     ORDERED,
     RECEIPT_TYPE,
@@ -388,7 +389,8 @@ class Outcomes:
             self._outbox.holding.rejected(bytes(digest))
             forget_body(self._database, bytes(digest))
         # A statement's date is in no file of this side's here; by how much it was ahead is not known.
-        why = ": your clock is more than 5 min ahead of the broker's" if code == IssuedInFutureError.code else ""
+        least = f": your clock is more than {CLOCK_SKEW_MS // 60_000} min ahead of the broker's"
+        why = least if code == IssuedInFutureError.code else ""
         self.journal.alarm(self._clock(), code, f"leaf {outcome.leaf_number}{why}")
 
     def _sent(self, record_digest: bytes) -> tuple[bytes, str, bytes] | None:

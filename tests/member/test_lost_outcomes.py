@@ -15,9 +15,19 @@ from broker.errors import UnavailableError
 from broker.notice import Leaf
 from cli import in_words
 from tests.making import NOW
-from tests.member.conftest import World, draft
+from tests.member.conftest import Machine, World, draft
 from tests.member.test_outcomes import SHOWS, identity, learn, reject
 from tests.member.test_withdrawals import TOLD, named, run, said, withdrawn
+
+
+async def routed(world: World) -> tuple[Machine, Outbox, bytes]:
+    """Give AT's machine and outbox, and what it sent first, which it knows to be routed."""
+    at = world.machine("AT/ncb")
+    outbox = at.outbox()
+    first = await run(world, outbox, draft())
+    await world.broker.route(first, SHOWS)
+    await learn(at, outbox)
+    return at, outbox, first
 
 
 async def away(world: World, days: int = 31) -> None:
@@ -122,11 +132,7 @@ async def killed_before_it_was_marked(world: World, outbox: Outbox) -> bytes:
 
 async def test_a_withdrawal_that_went_unmarked_is_given_up_once_it_is_called_repeated(world: World) -> None:
     """Killed between the two, and away for so long: sent again it repeats a leaf of which AT was not told."""
-    at = world.machine("AT/ncb")
-    outbox = at.outbox()
-    first = await run(world, outbox, draft())
-    await world.broker.route(first, SHOWS)
-    await learn(at, outbox)
+    at, outbox, first = await routed(world)
     end = await killed_before_it_was_marked(world, outbox)
     number = await world.broker.route(end, TOLD)
     await away(world)
@@ -262,11 +268,7 @@ async def test_who_has_signed_that_it_erased_was_told_though_the_outcome_of_what
 
 async def test_a_withdrawal_of_what_was_given_up_and_never_on_record_says_why_it_told_nobody(world: World) -> None:
     """LV and GE hold the version before it. The alarm names what it names, and by the next flush they are told."""
-    at = world.machine("AT/ncb")
-    outbox = at.outbox()
-    first = await run(world, outbox, draft())
-    await world.broker.route(first, SHOWS)
-    await learn(at, outbox)
+    at, outbox, first = await routed(world)
     second = await run(world, outbox, draft(action_sought="arrest"))
     await world.broker.route((await world.publish(draft("R-2")))[0], SHOWS)
     await away(world)
